@@ -1,0 +1,32 @@
+"""Errors that are a person's to mend, kept apart from bugs."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """A mistake in the input: the message says what is wrong, where, and what to do.
+
+    Recipes print it without a traceback and leave with exit status 2.
+    """
+
+
+def near_misses(name: str, known: Iterable[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the closest known names, or ``""``."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+
+
+def run_recipe(main: Callable[[], None]) -> None:
+    """Run a recipe's ``main``; answer a `UserError` in one line and exit with status 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,198 @@
+"""The contract: L(x, {y1 … yk}, r) and the records that cross it.
+
+Shapes use these letters throughout the project:
+
+    B  prompts x in a (micro-)batch        P  prompt tokens, left-padded
+    K  responses {y} to one prompt         T  response tokens, right-padded, end token included
+
+This module imports no torch, so that configs can be checked before torch is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Role = Literal["policy", "reference", "reward", "value"]
+Unit = Literal["prompt", "response", "token"]
+
+
+class Batch(NamedTuple):
+    """x, {y1 … yk} and r for B prompts.
+
+    Offline methods find the responses ordered best first: index 0 is chosen, index 1 rejected.
+
+    Attributes:
+        prompt_ids: int64 ``[B, P]``, left-padded.
+        prompt_mask: bool ``[B, P]``, true on real tokens.
+        response_ids: int64 ``[B, K, T]``, right-padded.
+        response_mask: bool ``[B, K, T]``, true on real tokens, the end token included.
+        feedback: r and what `Algorithm.prepare` derived from it; each tensor ``[B, ...]``.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    response_ids: Tensor
+    response_mask: Tensor
+    feedback: dict[str, Tensor] = {}
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield every tensor of the batch."""
+        yield from self[:4]
+        yield from self.feedback.values()
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on `device`."""
+        moved = (x.to(device, non_blocking=True) for x in self[:4])
+        return Batch(*moved, {k: v.to(device, non_blocking=True) for k, v in self.feedback.items()})
+
+    def rows(self, index: slice | Tensor) -> Batch:
+        """Return some of the prompts, cut to the longest prompt and response among them."""
+        part = Batch(*(x[index] for x in self[:4]), {k: v[index] for k, v in self.feedback.items()})
+        return part.trimmed()
+
+    def trimmed(self) -> Batch:
+        """Drop columns that are padding in every row."""
+        prompt_columns = self.prompt_mask.any(0).nonzero()
+        response_columns = self.response_mask.flatten(0, 1).any(0).nonzero()
+        start = int(prompt_columns[0]) if len(prompt_columns) else self.prompt_mask.shape[1] - 1
+        stop = int(response_columns[-1]) + 1 if len(response_columns) else 1
+        width = self.response_ids.shape[-1]
+        feedback = {
+            k: v[..., :stop] if v.ndim == 3 and v.shape[-1] == width else v for k, v in self.feedback.items()
+        }
+        return Batch(
+            self.prompt_ids[:, start:],
+            self.prompt_mask[:, start:],
+            self.response_ids[..., :stop],
+            self.response_mask[..., :stop],
+            feedback,
+        )
+
+
+class Scores(NamedTuple):
+    """What the roles say of a batch; a field is None where no method asked for it.
+
+    Attributes:
+        logps: ``[B, K, T]`` log π(y_t | x, y_<t) under the policy, 0 on padding.
+        reference_logps: ``[B, K, T]`` the same under the reference policy.
+        values: ``[B, K, T]`` V(x, y_<t), the value of the state in which y_t is chosen.
+        rewards: ``[B, K]`` score of the reward model, read at the last response token.
+    """
+
+    logps: Tensor | None = None
+    reference_logps: Tensor | None = None
+    values: Tensor | None = None
+    rewards: Tensor | None = None
+
+
+class Rollout(NamedTuple):
+    """Responses sampled from the policy as it is now, and what the roles said of them.
+
+    Attributes:
+        batch: prompts and sampled responses; no feedback yet.
+        scores: behaviour log-probabilities (``logps``) and the roles of `Needs.rollout`.
+        ended: bool ``[B, K]``, false where a response was cut at the length limit.
+    """
+
+    batch: Batch
+    scores: Scores
+    ended: Tensor
+
+
+class Mean(NamedTuple):
+    """A metric as sum and count, so that micro-batches and ranks combine exactly."""
+
+    total: Tensor
+    count: Tensor
+
+
+class Loss(NamedTuple):
+    """An unreduced loss.
+
+    Attributes:
+        values: ``[B]``, ``[B, K]`` or ``[B, K, T]`` as `Needs.unit` says; padding is ignored.
+        metrics: named means to log; names are those the algorithm declares.
+    """
+
+    values: Tensor
+    metrics: dict[str, Mean] = {}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks of the loop.
+
+    Attributes:
+        responses: where {y} comes from: one demonstration, the pair of the data set, or the policy.
+        scores: the roles whose scores the loss reads.
+        trains: the roles that learn; the first is the one the method is judged by.
+        rollout: the roles that score each sampled response once, before `Algorithm.prepare`.
+        unit: what the trainer averages over: prompts (pairs), responses or tokens.
+    """
+
+    responses: Literal["demonstration", "pair", "sampled"]
+    scores: tuple[Role, ...]
+    trains: tuple[Role, ...] = ("policy",)
+    rollout: tuple[Role, ...] = ()
+    unit: Unit = "prompt"
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """A method of preference alignment: where {y} comes from, what r is, and which L.
+
+    ``Config`` is a frozen dataclass whose fields become YAML keys and command-line options.
+    ``training`` overrides defaults of `TrainConfig` for this method; ``metrics`` maps each logged
+    name to one line of explanation. On-policy methods also define `prepare` (see `OnPolicy`), and
+    methods that bring a trainer of their own define `fit` (see `SelfTrained`).
+    """
+
+    Config: ClassVar[type]
+    needs: ClassVar[Needs]
+    training: ClassVar[Mapping[str, Any]]
+    metrics: ClassVar[Mapping[str, str]]
+
+    config: Any
+
+    def __init__(self, config: Any) -> None: ...
+
+    def loss(self, batch: Batch, scores: Scores) -> Loss:
+        """Return the unreduced loss; a pure function of its arguments."""
+        ...
+
+
+@runtime_checkable
+class OnPolicy(Protocol):
+    """The part of the contract that methods with sampled responses add."""
+
+    config: Any
+
+    def prepare(self, rollout: Rollout) -> Batch:
+        """Turn a whole rollout into a batch whose feedback is all that `loss` reads."""
+        ...
+
+
+def unit_mask(batch: Batch, unit: Unit) -> Tensor:
+    """Return the bool mask of the items a loss of this unit is averaged over.
+
+    ``[B]`` for prompts, ``[B, K]`` for responses, ``[B, K, T]`` for tokens. Prompts and responses
+    without a single token count as padding.
+    """
+    if unit == "token":
+        return batch.response_mask
+    present = batch.response_mask.any(-1)
+    return present if unit == "response" else present.any(-1)
+
+
+def mean_of(values: Tensor, mask: Tensor | None = None) -> Mean:
+    """Return a metric over `values` where `mask` (same shape, bool) is true; detached."""
+    values = values.detach().float()
+    if mask is None:
+        return Mean(values.sum(), values.new_tensor(values.numel()))
+    return Mean(values.masked_fill(~mask, 0.0).sum(), mask.sum().to(values.dtype))

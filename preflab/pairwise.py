@@ -1,0 +1,74 @@
+"""What the pairwise preference methods share: everything but their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from preflab.interface import Batch, Loss, Needs, Scores, mean_of
+from preflab.maths import masked_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Pair(NamedTuple):
+    """Chosen (index 0) and rejected (index 1) responses of each prompt; every field ``[B, 2]``.
+
+    Attributes:
+        logps: log π(y|x), summed over tokens.
+        reference_logps: log π_ref(y|x), summed over tokens.
+        lengths: response lengths in tokens, the end token included.
+    """
+
+    logps: Tensor
+    reference_logps: Tensor
+    lengths: Tensor
+
+    @property
+    def logratios(self) -> Tensor:
+        """log π(y|x) − log π_ref(y|x), ``[B, 2]``."""
+        return self.logps - self.reference_logps
+
+    @property
+    def margin(self) -> Tensor:
+        """Log-ratio of chosen minus that of rejected, ``[B]``: h of the IPO paper, DPO's argument over β."""
+        return self.logratios[:, 0] - self.logratios[:, 1]
+
+
+class Pairwise:
+    """Base of methods whose loss reads a `Pair`: define ``Config`` and `pair_loss`, nothing else."""
+
+    Config: ClassVar[type]
+    needs: ClassVar[Needs] = Needs(responses="pair", scores=("policy", "reference"))
+    training: ClassVar[Mapping[str, Any]] = {}
+    metrics: ClassVar[Mapping[str, str]] = {
+        "accuracy": "share of pairs whose chosen response has the larger log-ratio to the reference",
+        "margin": "log-ratio of chosen minus that of rejected, nats",
+        "chosen_logps": "log π(chosen), nats per response; falls with the next one: likelihood displacement",
+        "rejected_logps": "log π(rejected), nats per response",
+    }
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def pair_loss(self, pair: Pair) -> Tensor:
+        """Return the loss of each pair, ``[B]``."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch, scores: Scores) -> Loss:
+        """Sum log-probabilities over each response and hand the pairs to `pair_loss`."""
+        assert scores.logps is not None and scores.reference_logps is not None
+        if batch.response_ids.shape[1] != 2:
+            raise ValueError(f"a pairwise loss needs 2 responses a prompt, got {batch.response_ids.shape[1]}")
+        mask = batch.response_mask
+        pair = Pair(masked_sum(scores.logps, mask), masked_sum(scores.reference_logps, mask), mask.sum(-1))
+        return Loss(
+            self.pair_loss(pair),
+            {
+                "accuracy": mean_of(pair.margin > 0),
+                "margin": mean_of(pair.margin),
+                "chosen_logps": mean_of(pair.logps[:, 0]),
+                "rejected_logps": mean_of(pair.logps[:, 1]),
+            },
+        )

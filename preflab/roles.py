@@ -1,0 +1,333 @@
+"""One frozen base, four roles: policy, reference, reward and value as LoRA adapters and scalar heads.
+
+The base is loaded once. Every role is an adapter of its own name on it; reward and value read a
+scalar head besides. The reference is the bare base, or, where training starts from an SFT adapter, a
+frozen clone of *that* adapter: switching all adapters off would then give the wrong reference.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from preflab.errors import UserError
+from preflab.interface import Batch, Role, Scores
+from preflab.scoring import Scorer
+from preflab.seeds import seeded
+from preflab.settings import LoraSettings
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS, NORMALISATION = "adapter_model.safetensors", "normalisation.json"
+HEAD_KEY = "base_model.model.score.weight"
+
+
+class ScalarHead(nn.Module):
+    """score(h) = (w·h − mean) / std, in float32; mean and std are those of the reference's samples."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 1, bias=False)
+        nn.init.normal_(self.linear.weight, std=1 / (width + 1))
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map states ``[..., H]`` to scores ``[...]``."""
+        raw = self.linear(states.to(self.linear.weight.dtype)).squeeze(-1)
+        scores: Tensor = (raw - self.mean) / self.std
+        return scores
+
+
+def load_base(name: str, settings: LoraSettings, device: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Load a causal language model, frozen and without dropout; safetensors only.
+
+    Raises:
+        UserError: if it cannot be loaded, with the library's own reason.
+    """
+    from transformers import AutoModelForCausalLM
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=getattr(torch, chosen), use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"model {name!r} cannot be loaded: {error}") from error
+    model.requires_grad_(False)
+    without_dropout(model)
+    return model.to(device)
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Switch every dropout off for good, in ``train()`` mode too: it would break ratios and references."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+class Roles(nn.Module):
+    """The four roles on one base; one `forward` returns all that a loss needs.
+
+    Args:
+        model: frozen causal language model, as `load_base` returns it.
+        settings: the adapters' shape.
+        roles: roles that get an adapter of their own now; `start` adds others.
+        seed: decides the fresh adapters and heads.
+        temperature: divides the logits in every log-probability.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        settings: LoraSettings,
+        roles: Sequence[Role] = ("policy",),
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.settings, self.seed = settings, seed
+        self.heads = nn.ModuleDict()
+        with seeded(seed, "adapter", "policy"):
+            try:
+                self.peft = get_peft_model(model, self._lora("policy"), adapter_name="policy")
+            except ValueError as error:
+                raise UserError(f"adapters do not fit the model: {error}") from error
+        self._layers = [m for m in self.peft.modules() if isinstance(m, LoraLayer)]
+        self.scorer = Scorer(self.model, temperature)
+        for role in roles:
+            self.add(role)
+        self.learn(())
+
+    @property
+    def model(self) -> Any:
+        """The causal language model inside, adapters included."""
+        return self.peft.get_base_model()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base lies."""
+        device: torch.device = self.model.device
+        return device
+
+    def has(self, role: Role) -> bool:
+        """Whether a role has an adapter of its own."""
+        return role in self.peft.peft_config
+
+    def _lora(self, role: Role) -> LoraConfig:
+        targets = list(self.settings.target_modules)
+        if role in ("reward", "value"):
+            # The output head is no part of a scalar role, and of no classifier such a role is saved as.
+            targets = [t for t in targets if t != "lm_head"]
+        return LoraConfig(
+            r=self.settings.lora_rank,
+            lora_alpha=self.settings.lora_alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear" if targets == ["all-linear"] else targets,
+            task_type="CAUSAL_LM",
+        )
+
+    def add(self, role: Role) -> None:
+        """Give a role a fresh adapter (which changes nothing yet) and, if it needs one, a head."""
+        if not self.has(role):
+            with seeded(self.seed, "adapter", role):
+                self.peft.add_adapter(role, self._lora(role))
+            self._layers = [m for m in self.peft.modules() if isinstance(m, LoraLayer)]
+        if role in ("reward", "value") and role not in self.heads:
+            with seeded(self.seed, "head", role):
+                width = self.model.config.get_text_config().hidden_size
+                self.heads[role] = ScalarHead(width).to(self.device)
+
+    def clone(self, source: Role, target: Role) -> None:
+        """Make `target` an independent copy of `source`: adapter, and head where both have one."""
+        self.add(target)
+        state = get_peft_model_state_dict(self.peft, adapter_name=source)
+        fitting = set(get_peft_model_state_dict(self.peft, adapter_name=target))
+        set_peft_model_state_dict(
+            self.peft, {k: v.clone() for k, v in state.items() if k in fitting}, adapter_name=target
+        )
+        if source in self.heads and target in self.heads:
+            self.heads[target].load_state_dict(self.heads[source].state_dict())
+
+    def learn(self, roles: Sequence[Role]) -> list[nn.Parameter]:
+        """Let exactly these roles' adapters and heads learn; return their parameters."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        chosen = [p for role in roles for p in self.parameters_of(role)]
+        for parameter in chosen:
+            parameter.requires_grad_(True)
+        return chosen
+
+    def parameters_of(self, role: Role) -> list[nn.Parameter]:
+        """Return the parameters that belong to one role alone."""
+        own = [p for n, p in self.peft.named_parameters() if f".{role}." in n and "lora_" in n]
+        return own + (list(self.heads[role].parameters()) if role in self.heads else [])
+
+    @contextmanager
+    def active(self, role: Role) -> Iterator[None]:
+        """Run the base with one role's adapter, and no other.
+
+        PEFT's own `set_adapter` also flips ``requires_grad``, which must not happen between two
+        forward passes of one loss; this only says which adapter is read.
+        """
+        before = [layer._active_adapter for layer in self._layers]
+        for layer in self._layers:
+            layer._active_adapter = [role]
+        try:
+            yield
+        finally:
+            for layer, name in zip(self._layers, before, strict=True):
+                layer._active_adapter = name
+
+    @contextmanager
+    def merged(self, role: Role) -> Iterator[None]:
+        """Run the base with one role's adapter folded into its weights, for fast sampling.
+
+        The base's own weight tensors are set aside and put back untouched, so that nothing drifts.
+        In half precision, and on quantised layers, the fold would round: the adapter stays beside.
+        """
+        layers = [layer for layer in self._layers if role in layer.lora_A]
+        exact = all(getattr(layer.get_base_layer(), "weight", None) is not None for layer in layers) and all(
+            layer.get_base_layer().weight.dtype in (torch.float32, torch.float64) for layer in layers
+        )
+        if not exact:
+            with self.active(role):
+                yield
+            return
+        kept = [layer.get_base_layer().weight.data for layer in layers]
+        active = [layer._active_adapter for layer in self._layers]
+        try:
+            for layer, weight in zip(layers, kept, strict=True):
+                layer.get_base_layer().weight.data = weight + layer.get_delta_weight(role).to(weight.dtype)
+            for layer in self._layers:
+                layer._active_adapter = []
+            yield
+        finally:
+            for layer, weight in zip(layers, kept, strict=True):
+                layer.get_base_layer().weight.data = weight
+            for layer, name in zip(self._layers, active, strict=True):
+                layer._active_adapter = name
+
+    def forward(self, batch: Batch, roles: Sequence[Role]) -> Scores:
+        """Score a batch under some roles; gradients flow only to roles that learn.
+
+        A reference score already in ``batch.feedback`` (computed once, cached) is used as it is.
+        """
+        found: dict[str, Tensor] = {}
+        for role in roles:
+            if role == "reference" and "reference_logps" in batch.feedback:
+                found["reference_logps"] = batch.feedback["reference_logps"]
+                continue
+            learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters_of(role))
+            with self.active(role), torch.set_grad_enabled(learns):
+                found[FIELDS[role]] = self._score(batch, role)
+        return Scores(**found)
+
+    def _score(self, batch: Batch, role: Role) -> Tensor:
+        if role in ("policy", "reference"):
+            return self.scorer.logps(batch)
+        mask = batch.response_mask
+        if role == "value":
+            values: Tensor = self.heads[role](self.scorer.states(batch, last=False))
+            return values.masked_fill(~mask, 0.0)
+        states = self.scorer.states(batch, last=True)
+        # State t + 1 has seen token t: the one after the last real token judges the whole response.
+        index = mask.sum(-1)[..., None, None].expand(-1, -1, 1, states.shape[-1])
+        rewards: Tensor = self.heads[role](states.gather(2, index).squeeze(2))
+        return rewards
+
+    # ---- folders ---------------------------------------------------------------------------------
+
+    def save(self, role: Role, folder: Path) -> None:
+        """Write a role as a standard PEFT folder.
+
+        `PeftModel.from_pretrained` opens policies; reward and value open through
+        `AutoModelForSequenceClassification` with one label, and give ``w·h``, before the
+        normalisation that lies beside them in ``normalisation.json``.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        config = copy.deepcopy(self.peft.peft_config[role])
+        config.base_model_name_or_path = self.model.config._name_or_path
+        config.inference_mode = True
+        state = get_peft_model_state_dict(self.peft, adapter_name=role)
+        if role in self.heads:
+            head = self.heads[role]
+            config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]
+            state = {**state, HEAD_KEY: head.linear.weight}
+            numbers = {"mean": float(head.mean), "std": float(head.std)}
+            (folder / NORMALISATION).write_text(json.dumps(numbers))
+        config.save_pretrained(str(folder))
+        save_file({k: v.detach().contiguous().cpu() for k, v in state.items()}, folder / WEIGHTS)
+
+    def start(self, role: Role, folder: Path) -> None:
+        """Load a role from a PEFT folder, as `save` or PEFT itself wrote it.
+
+        Raises:
+            UserError: if there are no safetensors weights, or they do not fit this base.
+        """
+        if not (folder / WEIGHTS).is_file():
+            raise UserError(f"{folder} holds no {WEIGHTS} (only safetensors are read)")
+        saved = LoraConfig.from_pretrained(str(folder))
+        self._check_shape(saved, folder)
+        self.add(role)
+        state = load_file(folder / WEIGHTS)
+        head = state.pop(HEAD_KEY, None)
+        expected = get_peft_model_state_dict(self.peft, adapter_name=role)
+        wrong = sorted(
+            (set(state) ^ set(expected)) | {k for k in state.keys() & expected if state[k].shape != expected[k].shape}
+        )
+        if wrong:
+            raise UserError(f"adapter {folder} does not fit this base and these LoRA settings, first at {wrong[0]}")
+        set_peft_model_state_dict(self.peft, state, adapter_name=role)
+        if role in self.heads:
+            self._load_head(role, head, folder)
+
+    def _check_shape(self, saved: Any, folder: Path) -> None:
+        mine = (self.settings.lora_rank, self.settings.lora_alpha)
+        if (saved.r, saved.lora_alpha) != mine:
+            raise UserError(
+                f"adapter {folder} has rank {saved.r} and alpha {saved.lora_alpha}, the settings say {mine[0]} and "
+                f"{mine[1]}; set lora_rank and lora_alpha to those of the adapter"
+            )
+
+    def _load_head(self, role: Role, weight: Tensor | None, folder: Path) -> None:
+        if weight is None:
+            raise UserError(f"{folder} is no reward or value model: it has no score head")
+        head = self.heads[role]
+        with torch.no_grad():
+            head.linear.weight.copy_(weight)
+            if (folder / NORMALISATION).is_file():
+                numbers = json.loads((folder / NORMALISATION).read_text())
+                head.mean.fill_(float(numbers["mean"]))
+                head.std.fill_(float(numbers["std"]))
+
+    @property
+    def present(self) -> list[Role]:
+        """Roles that have an adapter of their own."""
+        return [role for role in get_args(Role) if self.has(role)]
+
+
+FIELDS: dict[Role, str] = {
+    "policy": "logps",
+    "reference": "reference_logps",
+    "reward": "rewards",
+    "value": "values",
+}
+
+

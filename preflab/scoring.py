@@ -1,0 +1,229 @@
+"""The scoring primitive: x once, {y1 … yk} on top of it, the LM head on response tokens only.
+
+All methods need per-token quantities of k responses to one prompt. `prompt_once_states` runs the
+prompt once and the responses on its key/value cache; `plain_states` runs the k concatenations. Both
+give the same hidden states; `Scorer` checks that on a model's first batch and falls back, saying so,
+where it does not hold.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from preflab.interface import Batch
+
+logger = logging.getLogger(__name__)
+
+Path = Literal["prompt_once", "plain", "single"]
+
+
+def prompt_once_states(backbone: nn.Module, batch: Batch, *, last: bool) -> Tensor:
+    """Run the prompt once and the responses on its cache.
+
+    Args:
+        backbone: decoder without its head, returning ``last_hidden_state`` and a cache.
+        batch: left-padded prompts, right-padded responses.
+        last: whether the state *after* the last token is wanted too (reward models read it).
+
+    Returns:
+        ``[B, K, T + last, H]``: index t is the state in which token t is chosen; entries past a
+        response's own length are undefined.
+    """
+    prompts, size = batch.prompt_mask.shape[0], batch.response_ids.shape[1]
+    prompt_mask = batch.prompt_mask.long()
+    positions = (prompt_mask.cumsum(1) - 1).clamp(min=0)
+    output = backbone(
+        input_ids=batch.prompt_ids.masked_fill(~batch.prompt_mask, 0),
+        attention_mask=prompt_mask,
+        use_cache=True,
+        **_position_ids(backbone, positions),
+    )
+    first = output.last_hidden_state[:, -1:].repeat_interleave(size, 0)
+    # The state after the last token is needed by no log-probability: that token is not fed.
+    fed = batch.response_ids.shape[2] - (0 if last else 1)
+    states = first
+    if fed:
+        cache = output.past_key_values
+        cache.batch_repeat_interleave(size)
+        ids, mask = batch.response_ids.flatten(0, 1)[:, :fed], batch.response_mask.flatten(0, 1)[:, :fed]
+        offsets = torch.arange(fed, device=ids.device)
+        following = backbone(
+            input_ids=ids.masked_fill(~mask, 0),
+            attention_mask=torch.cat([prompt_mask.repeat_interleave(size, 0), mask.long()], 1),
+            past_key_values=cache,
+            use_cache=True,
+            **_position_ids(backbone, prompt_mask.sum(1, keepdim=True).repeat_interleave(size, 0) + offsets),
+        ).last_hidden_state
+        states = torch.cat([first, following], 1)
+    return states.unflatten(0, (prompts, size))
+
+
+def concatenated(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the k concatenations of each prompt, right-padded.
+
+    Right padding needs no position ids, and no real token ever sees a padded one: what most models
+    handle best.
+
+    Returns:
+        ids and mask (bool), ``[B·K, L]``, and the index ``[B·K]`` of each prompt's last token.
+    """
+    size = batch.response_ids.shape[1]
+    mask = torch.cat([batch.prompt_mask.repeat_interleave(size, 0), batch.response_mask.flatten(0, 1)], 1)
+    ids = torch.cat([batch.prompt_ids.repeat_interleave(size, 0), batch.response_ids.flatten(0, 1)], 1)
+    order = (~mask).int().argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
+    mask = mask.gather(1, order)
+    last_of_prompt = batch.prompt_mask.sum(1).repeat_interleave(size, 0) - 1
+    return ids.gather(1, order).masked_fill(~mask, 0), mask, last_of_prompt
+
+
+def _at_responses(states: Tensor, last_of_prompt: Tensor, batch: Batch, extra: int) -> Tensor:
+    """Cut ``[B·K, L, H]`` to the states of the responses, ``[B, K, T + extra, H]``."""
+    offsets = torch.arange(batch.response_ids.shape[2] + extra, device=states.device)
+    index = (last_of_prompt[:, None] + offsets).clamp(max=states.shape[1] - 1)
+    picked = states.gather(1, index[..., None].expand(-1, -1, states.shape[-1]))
+    return picked.unflatten(0, batch.response_ids.shape[:2])
+
+
+def plain_states(backbone: nn.Module, batch: Batch, *, last: bool) -> Tensor:
+    """Run the k concatenations; arguments and result as `prompt_once_states`."""
+    ids, mask, last_of_prompt = concatenated(batch)
+    states = backbone(input_ids=ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
+    return _at_responses(states, last_of_prompt, batch, int(last))
+
+
+def single_logps(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
+    """Log-probabilities ``[B, K, T]`` by the model's own forward pass, logits and all, one response at a
+    time without any padding: the oracle of the other paths.
+    """
+
+    def one(row: Batch) -> Tensor:
+        ids, _, last_of_prompt = concatenated(row)
+        logits = model(input_ids=ids, use_cache=False).logits
+        at_tokens = _at_responses(logits, last_of_prompt, row, 0)[row.response_mask]
+        return _log_probabilities(at_tokens, row, temperature)
+
+    return _one_by_one(one, batch, 0)
+
+
+def single_states(backbone: nn.Module, batch: Batch, *, last: bool) -> Tensor:
+    """Run each concatenation alone; arguments and result as `prompt_once_states`."""
+    return _one_by_one(lambda row: plain_states(backbone, row, last=last), batch, int(last))
+
+
+def _one_by_one(run: Callable[[Batch], Tensor], batch: Batch, extra: int) -> Tensor:
+    """Run each response as a batch of its own and spread the results over ``[B, K, T + extra, ...]``."""
+    prompts, size, width = batch.response_ids.shape
+    rows = []
+    for b in range(prompts):
+        for k in range(size):
+            row = Batch(*(x[b : b + 1] for x in batch[:2]), *(x[b : b + 1, k : k + 1] for x in batch[2:4]))
+            result = run(row.trimmed())[0, 0]
+            padding = [0, 0] * (result.ndim - 1) + [0, width + extra - result.shape[0]]
+            rows.append(functional.pad(result, padding))
+    return torch.stack(rows).unflatten(0, (prompts, size))
+
+
+def token_logps(model: Any, states: Tensor, batch: Batch, temperature: float) -> Tensor:
+    """Log-probabilities ``[B, K, T]`` from states ``[B, K, T, H]``, head on real response tokens only."""
+    logits = model.get_output_embeddings()(states[batch.response_mask])
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    if cap:
+        logits = (logits / cap).tanh() * cap
+    return _log_probabilities(logits, batch, temperature)
+
+
+def _log_probabilities(logits: Tensor, batch: Batch, temperature: float) -> Tensor:
+    """Spread log softmax(logits / temperature) of ``[N, V]`` over ``[B, K, T]``; half types in float32."""
+    mask = batch.response_mask
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    if temperature != 1:
+        logits = logits / temperature
+    flat = -functional.cross_entropy(logits, batch.response_ids[mask], reduction="none")
+    logps = flat.new_zeros(mask.shape)
+    logps[mask] = flat
+    return logps
+
+
+def _position_ids(backbone: nn.Module, positions: Tensor) -> dict[str, Tensor]:
+    # A few decoders (OPT was one) derive positions from the mask and take no such argument.
+    return {"position_ids": positions} if "position_ids" in inspect.signature(backbone.forward).parameters else {}
+
+
+PATHS: dict[Path, Callable[..., Tensor]] = {
+    "prompt_once": prompt_once_states,
+    "plain": plain_states,
+    "single": single_states,
+}
+
+
+class Scorer:
+    """Scores batches on one causal language model by the fastest path that is exact for it.
+
+    Args:
+        model: the causal language model, adapters inside; the caller activates the adapter.
+        temperature: divides the logits in every log-probability.
+
+    Attributes:
+        path: ``prompt_once``; ``plain`` where the cache is not exact; ``single`` where the model does
+            more than its head to the logits, or bears no padding; None before the first batch.
+    """
+
+    def __init__(self, model: Any, temperature: float = 1.0) -> None:
+        self.model, self.temperature = model, temperature
+        self.path: Path | None = None
+
+    def logps(self, batch: Batch) -> Tensor:
+        """Return log π(y_t | x, y_<t), ``[B, K, T]``, 0 on padding."""
+        if self._path(batch) == "single":
+            return single_logps(self.model, batch, self.temperature)
+        return token_logps(self.model, self.states(batch, last=False), batch, self.temperature)
+
+    def states(self, batch: Batch, *, last: bool) -> Tensor:
+        """Return hidden states ``[B, K, T + last, H]`` as `prompt_once_states` does."""
+        path = self._path(batch)
+        # One response has no prompt to share, and checkpointing drops the cache: one plain pass then.
+        alone = batch.response_ids.shape[1] == 1 or getattr(self.model, "is_gradient_checkpointing", False)
+        run = plain_states if path == "prompt_once" and alone else PATHS[path]
+        return run(self.model.base_model, batch, last=last)
+
+    def _path(self, batch: Batch) -> Path:
+        if self.path is None:
+            self.path = self._exact_path(batch)
+        return self.path
+
+    @torch.no_grad()
+    def _exact_path(self, batch: Batch) -> Path:
+        """Compare the paths on the batch's shortest and longest prompt, both responses of each."""
+        lengths = batch.prompt_mask.sum(1)
+        sample = batch.rows(torch.stack([lengths.argmin(), lengths.argmax()]))
+        expected = single_logps(self.model, sample, 1.0)
+        tolerance = 1e-3 if expected.dtype is torch.float64 or self._dtype() is torch.float32 else 0.1
+
+        def exact(run: Any) -> bool:
+            try:
+                found = token_logps(self.model, run(self.model.base_model, sample, last=False), sample, 1.0)
+            except (TypeError, AttributeError, NotImplementedError, ValueError) as error:
+                logger.info("%s does not run on %s: %s", run.__name__, type(self.model).__name__, error)
+                return False
+            return bool(torch.allclose(found, expected, atol=tolerance, rtol=tolerance))
+
+        if exact(prompt_once_states):
+            return "prompt_once"
+        path: Path = "plain" if exact(plain_states) else "single"
+        logger.warning(
+            "scoring the prompt once is not exact on %s; using the %s path, which runs it once per response",
+            type(self.model).__name__,
+            path,
+        )
+        return path
+
+    def _dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype

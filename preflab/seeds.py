@@ -1,0 +1,24 @@
+"""Randomness: every draw is a function of the seed and of what it is for, never of what ran before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def derive(seed: int, *purpose: object) -> int:
+    """Return a seed for one purpose, such as ``derive(0, "rollout", 3)``; 0 to 2⁶³ − 1."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int, *purpose: object) -> Iterator[None]:
+    """Draw from torch's generators as seeded for one purpose; the caller's state is put back."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive(seed, *purpose))
+        yield

@@ -1,0 +1,83 @@
+"""Settings that every method shares: adapters, the optimiser's loop, rollouts. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from preflab.config import option
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The adapters of every role (arXiv 2106.09685), and how the base is loaded."""
+
+    lora_rank: int = option(16, "rank r of the adapters", minimum=1)
+    lora_alpha: int = option(32, "adapters are scaled by alpha / r", minimum=1)
+    target_modules: tuple[str, ...] = option(
+        ("all-linear",), "modules to adapt; all-linear: every linear layer but the output head"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "type of the frozen base; auto: bfloat16 on CUDA, float32 on CPU; adapters are float32"
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimiser's loop; names are those of `transformers.TrainingArguments`."""
+
+    learning_rate: float = option(1e-4, "peak learning rate", minimum=0.0)
+    per_device_train_batch_size: int = option(32, "prompts in one forward pass", minimum=1)
+    gradient_accumulation_steps: int = option(1, "forward passes per optimiser step", minimum=1)
+    num_train_epochs: float = option(1.0, "passes over the data (or prompts), unless max_steps is set", minimum=0.0)
+    max_steps: int = option(-1, "optimiser steps; overrides num_train_epochs when positive", minimum=-1)
+    lr_scheduler_type: str = option("cosine", "schedule of the learning rate")
+    warmup_steps: int = option(0, "optimiser steps of linear warm-up", minimum=0)
+    weight_decay: float = option(0.0, "AdamW's weight decay", minimum=0.0)
+    adam_beta1: float = option(0.9, "AdamW's β1", minimum=0.0, maximum=1.0)
+    adam_beta2: float = option(0.999, "AdamW's β2", minimum=0.0, maximum=1.0)
+    adam_epsilon: float = option(1e-8, "AdamW's ε", minimum=0.0)
+    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm; 0 switches it off", minimum=0.0)
+    logging_steps: int = option(10, "optimiser steps between two lines of metrics", minimum=1)
+    save_steps: int = option(0, "optimiser steps between checkpoints; 0: none", minimum=0)
+    gradient_checkpointing: bool = option(False, "recompute activations to save memory; scores prompts k times")
+    bf16: bool = option(False, "autocast to bfloat16")
+    report_to: tuple[str, ...] = option((), "where to send metrics: tensorboard, wandb, trackio")
+    extra: dict[str, Any] = option({}, "any other field of transformers.TrainingArguments (YAML only)")
+
+    def __post_init__(self) -> None:
+        if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
+            raise ValueError("max_steps and num_train_epochs leave no step to train; make one of them positive")
+
+    @property
+    def optimiser_batch(self) -> int:
+        """Prompts per optimiser step on one device."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """What every on-policy method shares: how responses are sampled and used."""
+
+    rollout_prompts: int = option(128, "prompts sampled at a time, per device", minimum=1)
+    samples_per_prompt: int = option(1, "k: responses per prompt", minimum=1)
+    rollout_epochs: int = option(4, "passes over each rollout before the next is sampled", minimum=1)
+    temperature: float = option(1.0, "divides the logits in sampling and in every log-probability", minimum=1e-3)
+
+    def check(self, train: TrainConfig) -> None:
+        """Check the batch arithmetic against the optimiser's loop.
+
+        Raises:
+            ValueError: if a rollout is not a whole number of optimiser batches.
+        """
+        batch = train.optimiser_batch
+        if self.rollout_prompts % batch:
+            raise ValueError(
+                f"rollout_prompts ({self.rollout_prompts}) must be a multiple of per_device_train_batch_size × "
+                f"gradient_accumulation_steps ({train.per_device_train_batch_size} × "
+                f"{train.gradient_accumulation_steps} = {batch}); set rollout_prompts to {batch * max(1, round(self.rollout_prompts / batch))}"
+            )
+
+    def steps_per_rollout(self, train: TrainConfig) -> int:
+        """Optimiser steps taken on one rollout."""
+        return self.rollout_epochs * self.rollout_prompts // train.optimiser_batch

@@ -1,0 +1,238 @@
+"""Batch sources: where the loop's micro-batches come from. The loop cannot tell them apart.
+
+A source is a pure function of its seed and the optimiser step: it can start anywhere, so that an
+interrupted run goes on where it stopped and ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from preflab.data import EncodedGroup, collate
+from preflab.interface import Batch, Mean, Needs, OnPolicy, Rollout, Scores, mean_of
+from preflab.maths import kl_k1, kl_k2, kl_k3, masked_sum
+from preflab.roles import Roles
+from preflab.sampling import Sampler
+from preflab.seeds import derive
+from preflab.settings import TrainConfig
+
+ROLLOUT_METRICS = {
+    "reward": "score of the (frozen) reward model, normalised, per response",
+    "kl": "k1 estimate of KL(π‖π_ref), nats per response; signed",
+    "kl_k2": "k2 estimate of the same",
+    "kl_k3": "k3 estimate of the same",
+    "entropy": "−log π of the sampled tokens, nats per token: an unbiased estimate of the entropy",
+    "response_length": "tokens per response, the end token included",
+    "ended": "share of responses that ended before the length limit",
+    "zero_variance_groups": "share of prompts whose k > 1 responses all got the same reward",
+}
+
+
+class Source(Protocol):
+    """Yields the micro-batches of each optimiser step, forever."""
+
+    steps_per_epoch: int
+
+    def batches(self, start_step: int) -> Iterator[Batch]:
+        """Yield micro-batches from optimiser step `start_step` on."""
+        ...
+
+    def take_metrics(self) -> dict[str, Mean]:
+        """Return metrics gathered since the last call, and forget them."""
+        ...
+
+
+class Shard:
+    """Which rows of a shuffled, endless stream belong to this rank.
+
+    The stream is one permutation of the rows after another, each a function of seed and epoch.
+    """
+
+    def __init__(self, size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        self.size, self.seed, self.rank, self.ranks = size, seed, rank, ranks
+
+    def take(self, start: int, count: int) -> list[int]:
+        """Return this rank's `count` rows of the global stretch that begins at row ``start · ranks``."""
+        first = start * self.ranks + self.rank * count
+        return [self._row(position) for position in range(first, first + count)]
+
+    def _row(self, position: int) -> int:
+        epoch, offset = divmod(position, self.size)
+        return int(self._permutation(epoch)[offset])
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if getattr(self, "_cached", (None,))[0] != epoch:
+            order = np.random.default_rng(derive(self.seed, "order", epoch)).permutation(self.size)
+            self._cached: tuple[int, np.ndarray] = (epoch, order)
+        return self._cached[1]
+
+
+class OfflineSource:
+    """Demonstrations or preference pairs, shuffled anew each epoch.
+
+    Args:
+        groups: encoded rows.
+        train: batch sizes.
+        pad_id: what padding is filled with.
+        seed: decides the order.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[EncodedGroup],
+        train: TrainConfig,
+        pad_id: int,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.groups, self.train, self.pad_id = groups, train, pad_id
+        self.shard = Shard(len(groups), seed, rank, ranks)
+        self.steps_per_epoch = math.ceil(len(groups) / (train.optimiser_batch * ranks))
+
+    def batches(self, start_step: int) -> Iterator[Batch]:
+        """Yield micro-batches from optimiser step `start_step` on."""
+        micro = self.train.per_device_train_batch_size
+        step = start_step
+        while True:
+            rows = self.shard.take(step * self.train.optimiser_batch, self.train.optimiser_batch)
+            for at in range(0, len(rows), micro):
+                yield collate([self.groups[row] for row in rows[at : at + micro]], self.pad_id)
+            step += 1
+
+    def take_metrics(self) -> dict[str, Mean]:
+        """Offline data has nothing to report."""
+        return {}
+
+
+class RolloutSource:
+    """Responses sampled from the policy as it is now, scored, prepared and cut into minibatches.
+
+    Rollout i is drawn when its first minibatch is asked for, never earlier, and its behaviour
+    log-probabilities are scored in the very micro-batches of its first epoch: the ratio of the first
+    minibatch is exactly 1.
+
+    Args:
+        algorithm: an on-policy method; its config is a `RolloutConfig`.
+        needs: what it needs.
+        roles: the roles it samples from and scores with.
+        sampler: draws the responses.
+        prompts: token ids of the prompts.
+        train: batch sizes.
+        seed: decides prompts' order, samples and minibatches.
+    """
+
+    def __init__(
+        self,
+        algorithm: OnPolicy,
+        needs: Needs,
+        roles: Roles,
+        sampler: Sampler,
+        prompts: Sequence[Sequence[int]],
+        train: TrainConfig,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.algorithm, self.needs, self.roles, self.sampler = algorithm, needs, roles, sampler
+        self.prompts, self.train, self.seed, self.rank = prompts, train, seed, rank
+        self.config = algorithm.config
+        self.shard = Shard(len(prompts), seed, rank, ranks)
+        self.steps_per_rollout = self.config.steps_per_rollout(train)
+        rollouts = math.ceil(len(prompts) / (self.config.rollout_prompts * ranks))
+        self.steps_per_epoch = rollouts * self.steps_per_rollout
+        self.sampled_tokens = 0
+        self._metrics: dict[str, Mean] = {}
+
+    def batches(self, start_step: int) -> Iterator[Batch]:
+        """Yield micro-batches from optimiser step `start_step` on.
+
+        Raises:
+            ValueError: if `start_step` lies inside a rollout, whose responses are gone.
+        """
+        index, inside = divmod(start_step, self.steps_per_rollout)
+        if inside:
+            raise ValueError(
+                f"step {start_step} lies inside a rollout; checkpoints go on from multiples of {self.steps_per_rollout}"
+            )
+        while True:
+            yield from self._minibatches(self.collect(index), index)
+            index += 1
+
+    def collect(self, index: int) -> Batch:
+        """Sample, score and prepare rollout number `index`."""
+        count = self.config.rollout_prompts
+        prompts = [self.prompts[row] for row in self.shard.take(index * count, count)]
+        batch, ended = self.sampler(
+            self.roles,
+            "policy",
+            prompts,
+            k=self.config.samples_per_prompt,
+            temperature=self.config.temperature,
+            seed=derive(self.seed, "rollout", index, self.rank),
+        )
+        rollout = Rollout(batch, self._score(batch), ended)
+        self.sampled_tokens += int(batch.response_mask.sum())
+        self._metrics = rollout_metrics(rollout)
+        return self.algorithm.prepare(rollout)
+
+    @torch.no_grad()
+    def _score(self, batch: Batch) -> Scores:
+        micro = self.train.per_device_train_batch_size
+        width = batch.response_ids.shape[-1]
+        parts = [
+            self.roles(batch.rows(slice(at, at + micro)), self.needs.rollout)
+            for at in range(0, len(batch.prompt_ids), micro)
+        ]
+
+        def joined(field: Sequence[Tensor | None]) -> Tensor | None:
+            tensors = [x for x in field if x is not None]
+            if not tensors:
+                return None
+            if tensors[0].ndim == 3:
+                tensors = [torch.nn.functional.pad(x, (0, width - x.shape[-1])) for x in tensors]
+            return torch.cat(tensors)
+
+        return Scores(*(joined(field) for field in zip(*parts, strict=True)))
+
+    def _minibatches(self, prepared: Batch, index: int) -> Iterator[Batch]:
+        micro, count = self.train.per_device_train_batch_size, len(prepared.prompt_ids)
+        for epoch in range(self.config.rollout_epochs):
+            # Samples come in random order already; the first epoch keeps it (see the class).
+            order = torch.arange(count)
+            if epoch:
+                generator = torch.Generator().manual_seed(derive(self.seed, "minibatches", index, epoch, self.rank))
+                order = torch.randperm(count, generator=generator)
+            for at in range(0, count, micro):
+                yield prepared.rows(order[at : at + micro].to(prepared.prompt_ids.device))
+
+    def take_metrics(self) -> dict[str, Mean]:
+        """Return the statistics of the rollout drawn since the last call, if any."""
+        metrics, self._metrics = self._metrics, {}
+        return metrics
+
+
+def rollout_metrics(rollout: Rollout) -> dict[str, Mean]:
+    """Return the metrics that every on-policy method logs (see `ROLLOUT_METRICS`)."""
+    mask, scores = rollout.batch.response_mask, rollout.scores
+    found = {
+        "response_length": mean_of(mask.sum(-1)),
+        "ended": mean_of(rollout.ended),
+    }
+    if scores.logps is not None:
+        found["entropy"] = mean_of(-scores.logps, mask)
+        if scores.reference_logps is not None:
+            estimators: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"kl": kl_k1, "kl_k2": kl_k2, "kl_k3": kl_k3}
+            for name, estimator in estimators.items():
+                found[name] = mean_of(masked_sum(estimator(scores.logps, scores.reference_logps), mask))
+    if scores.rewards is not None:
+        found["reward"] = mean_of(scores.rewards)
+        if scores.rewards.shape[1] > 1:
+            found["zero_variance_groups"] = mean_of(scores.rewards.std(1) == 0)
+    return found

@@ -1,0 +1,275 @@
+"""The loop: one `transformers.Trainer` fed by a batch source, reducing any method's loss alike."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from preflab.errors import UserError
+from preflab.interface import Algorithm, Batch, Mean, unit_mask
+from preflab.memory import PeakMemory
+from preflab.roles import Roles
+from preflab.settings import TrainConfig
+from preflab.sources import RolloutSource, Source
+
+logger = logging.getLogger(__name__)
+
+
+class TrainRecord(NamedTuple):
+    """What a training run cost.
+
+    Attributes:
+        steps: optimiser steps taken.
+        seconds: wall time of training, loading excluded.
+        tokens: prompt and response tokens that went through a training pass.
+        sampled_tokens: response tokens drawn from the policy.
+        peak_memory_bytes: peak resident memory of the process (allocated memory on CUDA).
+        final: the last logged metrics.
+    """
+
+    steps: int
+    seconds: float
+    tokens: int
+    sampled_tokens: int
+    peak_memory_bytes: int
+    final: dict[str, float]
+
+
+class PreferenceTrainer(Trainer):
+    """Minimises any `Algorithm`'s loss over the batches of any `Source`.
+
+    The loss is summed here and divided by the number of units (tokens, responses or prompts) in the
+    *whole* optimiser batch, over all accumulation steps and ranks: eight micro-batches of one give
+    the gradient of one batch of eight.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, roles: Roles, algorithm: Algorithm, source: Source, args: TrainingArguments) -> None:
+        super().__init__(model=roles, args=args, data_collator=lambda rows: rows)
+        # Read by versions of transformers that have no `loss_is_scaled_for_ga`.
+        self.model_accepts_loss_kwargs = True
+        self.roles, self.algorithm, self.source = roles, algorithm, source
+        self.tokens_seen = 0
+        self._sums: dict[str, Mean] = {}
+
+    def get_train_dataloader(self) -> Any:
+        """Return the source's endless stream; `max_steps` ends it."""
+        return _Stream(self.source, self)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor | int | None]:
+        """Fetch the micro-batches of one optimiser step, and count their units over all ranks."""
+        batches = [next(epoch_iterator).to(device) for _ in range(num_batches)]
+        unit = self.algorithm.needs.unit
+        units = torch.stack([unit_mask(batch, unit).sum() for batch in batches]).sum()
+        self._add(self.source.take_metrics())
+        return batches, cast(Tensor, self.accelerator.gather(units)).sum().clamp(min=1)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        return inputs
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Score the batch, ask the method for its unreduced loss, and reduce it."""
+        batch: Batch = inputs
+        needs = self.algorithm.needs
+        scores = model(batch, needs.scores)
+        loss = self.algorithm.loss(batch, scores)
+        mask = unit_mask(batch, needs.unit)
+        if loss.values.shape != mask.shape:
+            raise ValueError(
+                f"{type(self.algorithm).__name__}.loss returned shape {tuple(loss.values.shape)}; "
+                f"needs.unit is {needs.unit!r}, so it must be {tuple(mask.shape)}"
+            )
+        self._add(loss.metrics)
+        self.tokens_seen += int(batch.response_mask.sum() + batch.prompt_mask.sum())
+        # Ranks' gradients are averaged after this; the units were counted over all of them.
+        reduced = loss.values.masked_fill(~mask, 0.0).sum() * self.accelerator.num_processes / num_items_in_batch
+        return (reduced, scores) if return_outputs else reduced
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not estimated: the library's estimate counts prompts k times."""
+        return 0
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        pass
+
+    # ---- metrics ---------------------------------------------------------------------------------
+
+    def _add(self, metrics: dict[str, Mean]) -> None:
+        for name, mean in metrics.items():
+            before = self._sums.get(name)
+            self._sums[name] = Mean(before.total + mean.total, before.count + mean.count) if before else mean
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the method's metrics, averaged since the last line over all ranks."""
+        if self._sums and "loss" in logs:
+            names = sorted(self._sums)
+            sums = torch.stack([torch.stack([self._sums[n].total, self._sums[n].count]).float() for n in names])
+            total = cast(Tensor, self.accelerator.reduce(sums, "sum"))
+            logs |= {n: (t / c).item() for n, (t, c) in zip(names, total, strict=True) if c > 0}
+            self._sums = {}
+        super().log(logs, start_time)
+
+    # ---- checkpoints -----------------------------------------------------------------------------
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or cast(str, self.args.output_dir))
+        for role in self.algorithm.needs.trains:
+            self.roles.save(role, folder / role)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        for role in self.algorithm.needs.trains:
+            self.roles.start(role, Path(resume_from_checkpoint) / role)
+
+
+class _Stream:
+    """What the Trainer iterates: has no length, so that `max_steps` alone ends training."""
+
+    def __init__(self, source: Source, trainer: Trainer) -> None:
+        self.source, self.trainer = source, trainer
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.source.batches(self.trainer.state.global_step)
+
+
+class ProgressBar(TrainerCallback):
+    """One bar per training run, with the loss and the reward beside it."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.bar = title, cast(Any, None)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar at the step training starts from."""
+        from tqdm.auto import tqdm
+
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move on."""
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Show a few metrics."""
+        shown = {k: f"{logs[k]:.3g}" for k in ("loss", "accuracy", "reward", "kl") if k in (logs or {})}
+        if self.bar is not None and shown:
+            self.bar.set_postfix(shown)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class MetricsFile(TrainerCallback):
+    """Appends each logged line to ``metrics.jsonl``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Write one line."""
+        if state.is_world_process_zero and logs and "loss" in logs:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def training_arguments(train: TrainConfig, max_steps: int, folder: Path, seed: int) -> TrainingArguments:
+    """Translate our settings; nothing that decides a result is left to the library's default.
+
+    Raises:
+        UserError: if a field under ``extra`` is unknown to the library.
+    """
+    try:
+        return TrainingArguments(
+            output_dir=str(folder),
+            max_steps=max_steps,
+            learning_rate=train.learning_rate,
+            per_device_train_batch_size=train.per_device_train_batch_size,
+            gradient_accumulation_steps=train.gradient_accumulation_steps,
+            lr_scheduler_type=train.lr_scheduler_type,
+            warmup_steps=train.warmup_steps,
+            weight_decay=train.weight_decay,
+            adam_beta1=train.adam_beta1,
+            adam_beta2=train.adam_beta2,
+            adam_epsilon=train.adam_epsilon,
+            max_grad_norm=train.max_grad_norm,
+            logging_steps=train.logging_steps,
+            save_strategy="steps" if train.save_steps else "no",
+            save_steps=train.save_steps or 500,
+            bf16=train.bf16,
+            report_to=list(train.report_to),
+            seed=seed,
+            # Position in the source is a function of the step: nothing needs to be skipped.
+            ignore_data_skip=True,
+            remove_unused_columns=False,
+            logging_nan_inf_filter=False,
+            **train.extra,
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"training settings are not accepted: {error}") from error
+
+
+def total_steps(train: TrainConfig, source: Source) -> int:
+    """Return the optimiser steps of a run: `max_steps`, or so many epochs; rollouts are used up."""
+    steps = train.max_steps if train.max_steps > 0 else max(1, round(train.num_train_epochs * source.steps_per_epoch))
+    if isinstance(source, RolloutSource):
+        steps = max(1, round(steps / source.steps_per_rollout)) * source.steps_per_rollout
+    return steps
+
+
+def run_training(
+    roles: Roles, algorithm: Algorithm, source: Source, train: TrainConfig, folder: Path, *, seed: int, title: str
+) -> TrainRecord:
+    """Train the roles the method trains, from the last checkpoint in `folder` if there is one.
+
+    Raises:
+        UserError: for settings the library refuses, or when the loss becomes NaN or infinite.
+    """
+    steps = total_steps(train, source)
+    if isinstance(source, RolloutSource) and train.save_steps % source.steps_per_rollout:
+        raise UserError(f"save_steps must be a multiple of {source.steps_per_rollout}, the steps taken on one rollout")
+    arguments = training_arguments(train, steps, folder, seed)
+    roles.learn(algorithm.needs.trains)
+    roles.model.gradient_checkpointing_enable() if train.gradient_checkpointing else None
+    trainer = PreferenceTrainer(roles, algorithm, source, arguments)
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    for added in (ProgressBar(title), MetricsFile(folder / "metrics.jsonl"), StopAtNaN()):
+        trainer.add_callback(added)
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+    started, memory = time.perf_counter(), PeakMemory(roles.device)
+    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
+    seconds, peak = time.perf_counter() - started, memory.peak()
+    roles.learn(())
+    final = next((line for line in reversed(trainer.state.log_history) if "loss" in line), {})
+    return TrainRecord(
+        steps, seconds, trainer.tokens_seen, getattr(source, "sampled_tokens", 0), peak, cast(dict[str, float], final)
+    )
+
+
+class StopAtNaN(TrainerCallback):
+    """A loss that is no number will not heal: stop at once, and say where."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Raise `UserError` if the logged loss or gradient norm is not finite."""
+        for name in ("loss", "grad_norm"):
+            value = (logs or {}).get(name, 0.0)
+            if not torch.isfinite(torch.tensor(float(value))):
+                raise UserError(
+                    f"{name} is {value} at step {state.global_step}; lower learning_rate or check the data"
+                )
