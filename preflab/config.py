@@ -189,7 +189,9 @@ class CommandLine:
 
     def __init__(self, description: str, classes: Mapping[str, type], *, sections: bool = False) -> None:
         self.classes, self.sections = dict(classes), sections
-        self.parser = _Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.parser = _Parser(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
         self.parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file; options override it")
         seen: set[str] = set()
         for title, cls in self.classes.items():
@@ -260,7 +262,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _add_option(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:
-    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+    factory: Any = field.default_factory
+    default = field.default if field.default is not dataclasses.MISSING else factory()
     shown = "" if default is None or default == () else f" [default: {default}]"
     text = field.metadata.get("help", "") + shown
     flag = "--" + field.name.replace("_", "-")

@@ -105,8 +105,8 @@ def _read_hub(name: str, split: str) -> list[tuple[int, Row]]:
         return list(enumerate(map(dict, datasets.load_dataset(name, split=split)), 1))
     except Exception as error:  # the hub client raises many unrelated types, all of them a person's to mend
         raise UserError(
-            f"data set {name!r} (split {split!r}) cannot be loaded: {type(error).__name__}: {error}. Check the name, "
-            f"the split and the network (HF_HUB_OFFLINE), or give a local file: {', '.join(SUFFIXES)}"
+            f"data set {name!r} (split {split!r}) cannot be loaded: {type(error).__name__}: {error}. "
+            f"Check name, split and network (HF_HUB_OFFLINE), or give a local file: {', '.join(SUFFIXES)}"
         ) from None
 
 
@@ -133,7 +133,7 @@ class BadRows:
         return "; ".join(parts) or "no bad rows"
 
 
-class _BadRow(Exception):
+class _RowError(Exception):
     """Why one row is unusable."""
 
 
@@ -179,7 +179,7 @@ def preference_rows(
         try:
             clean.append(_clean(row, tokenizer, use_group))
             plain += is_conversational(row)
-        except _BadRow as reason:
+        except _RowError as reason:
             bad.setdefault(str(reason), []).append(number)
     found = BadRows(bad)
     if not clean:
@@ -195,20 +195,20 @@ def preference_rows(
 
 
 def _clean(row: Row, tokenizer: PreTrainedTokenizerBase | None, use_group: bool) -> Row:
-    """Return one usable row, or raise `_BadRow`."""
+    """Return one usable row, or raise `_RowError`."""
     if UNREADABLE in row:
-        raise _BadRow(row[UNREADABLE])
+        raise _RowError(row[UNREADABLE])
     prompt, responses = _explicit(row)
     for text in [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]:
         _check_text(text)
     if not (prompt.strip() if isinstance(prompt, str) else prompt):
-        raise _BadRow("empty prompt")
+        raise _RowError("empty prompt")
     for text in responses:
         _check_text(text)
         if not text.strip():
-            raise _BadRow("empty response")
+            raise _RowError("empty response")
     if responses[0].strip() == responses[-1].strip():
-        raise _BadRow("chosen equal to rejected")
+        raise _RowError("chosen equal to rejected")
     group = row.get("group") if use_group else None
     key = group_key(prompt) if group is None else normalised(str(group))
     group = hashlib.sha256(key.encode(errors="backslashreplace")).hexdigest()[:16]
@@ -224,11 +224,11 @@ def _clean(row: Row, tokenizer: PreTrainedTokenizerBase | None, use_group: bool)
 
 def _check_text(text: Any) -> None:
     if not isinstance(text, str):
-        raise _BadRow("not text")
+        raise _RowError("not text")
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate is legal JSON, but no tokenizer takes it
-        raise _BadRow("not text") from None
+        raise _RowError("not text") from None
 
 
 def _explicit(row: Row) -> tuple[Any, list[str]]:
@@ -252,7 +252,7 @@ def _explicit(row: Row) -> tuple[Any, list[str]]:
 def _field(row: Row, name: str) -> Any:
     """Return a field that is text or a list of messages (then with role and content only)."""
     if row.get(name) is None:
-        raise _BadRow(f"missing field {name!r}")
+        raise _RowError(f"missing field {name!r}")
     return _text_or_messages(row[name])
 
 
@@ -260,9 +260,9 @@ def _text_or_messages(value: Any) -> Any:
     if isinstance(value, str):
         return value
     if not isinstance(value, list) or not all(isinstance(m, dict) for m in value):
-        raise _BadRow("not text")
+        raise _RowError("not text")
     if not all(isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value):
-        raise _BadRow("not text")
+        raise _RowError("not text")
     return [{"role": m["role"], "content": m["content"]} for m in value]
 
 
@@ -270,14 +270,14 @@ def _ranked(row: Row) -> list[Any]:
     """Return ranked responses best first; ``rank`` (0 best) reorders them where it is given."""
     responses, rank = row["responses"], row.get("rank")
     if not isinstance(responses, list) or len(responses) < 2:
-        raise _BadRow("fewer than two responses")
+        raise _RowError("fewer than two responses")
     responses = [_text_or_messages(response) for response in responses]
     if rank is None:
         return responses
     if not isinstance(rank, list) or [type(r) in (int, float) for r in rank] != [True] * len(responses):
-        raise _BadRow("rank does not match responses")
+        raise _RowError("rank does not match responses")
     if min(rank) == max(rank):
-        raise _BadRow("chosen equal to rejected")
+        raise _RowError("chosen equal to rejected")
     return [responses[i] for i in sorted(range(len(rank)), key=rank.__getitem__)]
 
 
@@ -288,25 +288,25 @@ def _answer(prompt: list[dict[str, str]], response: Any) -> str:
     if response[: len(prompt)] == prompt:
         response = response[len(prompt) :]
     if not response:
-        raise _BadRow("empty response")
+        raise _RowError("empty response")
     if len(response) > 1 or response[0]["role"] != "assistant":
-        raise _BadRow("response is not one assistant turn")
+        raise _RowError("response is not one assistant turn")
     return str(response[0]["content"])
 
 
 def _split_implicit(chosen: Any, rejected: Any) -> tuple[Any, list[Any]]:
     """Separate two whole dialogues into the prompt they share and their responses."""
     if type(chosen) is not type(rejected):
-        raise _BadRow("not text")
+        raise _RowError("not text")
     if not chosen or not rejected:
-        raise _BadRow("empty response")
+        raise _RowError("empty response")
     if isinstance(chosen, list):
         from trl.data_utils import extract_prompt
 
         parts = extract_prompt({"chosen": chosen, "rejected": rejected})
         return parts["prompt"], [parts["chosen"], parts["rejected"]]
     if chosen == rejected:
-        raise _BadRow("chosen equal to rejected")
+        raise _RowError("chosen equal to rejected")
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1
@@ -344,7 +344,7 @@ def _render(
             end = text.find(eos)
             texts.append(text if end < 0 else text[: end + len(eos)])
     except jinja2.TemplateError as error:
-        raise _BadRow(f"refused by the chat template ({error})") from None
+        raise _RowError(f"refused by the chat template ({error})") from None
     return before, texts
 
 
@@ -533,7 +533,7 @@ class Encoder:
         if responses:
             limit, median = self.max_response_tokens, _median(responses)
             parts.append(f"max_response_tokens is {limit}, the median response has {median}")
-        return f"none of {len(prompts)} rows fits the token limits; {'; '.join(parts)}. Raise the limit that is short"
+        return f"none of {len(prompts)} rows fits the token limits; {'; '.join(parts)}: raise the short limit"
 
     def _prompts(self, texts: list[str]) -> list[list[int]]:
         return [ids or [self._start] for ids in map(self._opened, self._tokenize(texts, not self.chat))]

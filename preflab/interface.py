@@ -10,7 +10,7 @@ This module imports no torch, so that configs can be checked before torch is loa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -41,20 +41,23 @@ class Batch(NamedTuple):
     response_mask: Tensor
     feedback: dict[str, Tensor] = {}
 
-    def tensors(self) -> Iterator[Tensor]:
-        """Yield every tensor of the batch."""
-        yield from self[:4]
-        yield from self.feedback.values()
-
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on `device`."""
-        moved = (x.to(device, non_blocking=True) for x in self[:4])
-        return Batch(*moved, {k: v.to(device, non_blocking=True) for k, v in self.feedback.items()})
+        return self._map(lambda x: x.to(device, non_blocking=True))
 
     def rows(self, index: slice | Tensor) -> Batch:
         """Return some of the prompts, cut to the longest prompt and response among them."""
-        part = Batch(*(x[index] for x in self[:4]), {k: v[index] for k, v in self.feedback.items()})
-        return part.trimmed()
+        return self._map(lambda x: x[index]).trimmed()
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        feedback = {name: change(tensor) for name, tensor in self.feedback.items()}
+        return Batch(
+            change(self.prompt_ids),
+            change(self.prompt_mask),
+            change(self.response_ids),
+            change(self.response_mask),
+            feedback,
+        )
 
     def trimmed(self) -> Batch:
         """Drop columns that are padding in every row."""
@@ -106,10 +109,10 @@ class Rollout(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """A metric as sum and count, so that micro-batches and ranks combine exactly."""
+    """A metric as sum and number of items, so that micro-batches and ranks combine exactly."""
 
     total: Tensor
-    count: Tensor
+    items: Tensor
 
 
 class Loss(NamedTuple):

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -35,6 +35,9 @@ HEAD_KEY = "base_model.model.score.weight"
 
 class ScalarHead(nn.Module):
     """score(h) = (w·h − mean) / std, in float32; mean and std are those of the reference's samples."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -125,6 +128,10 @@ class Roles(nn.Module):
         """Where the base lies."""
         device: torch.device = self.model.device
         return device
+
+    def head(self, role: Role) -> ScalarHead:
+        """Return the scalar head of reward or value."""
+        return cast(ScalarHead, self.heads[role])
 
     def has(self, role: Role) -> bool:
         """Whether a role has an adapter of its own."""
@@ -244,12 +251,12 @@ class Roles(nn.Module):
             return self.scorer.logps(batch)
         mask = batch.response_mask
         if role == "value":
-            values: Tensor = self.heads[role](self.scorer.states(batch, last=False))
+            values: Tensor = self.head(role)(self.scorer.states(batch, last=False))
             return values.masked_fill(~mask, 0.0)
         states = self.scorer.states(batch, last=True)
         # State t + 1 has seen token t: the one after the last real token judges the whole response.
         index = mask.sum(-1)[..., None, None].expand(-1, -1, 1, states.shape[-1])
-        rewards: Tensor = self.heads[role](states.gather(2, index).squeeze(2))
+        rewards: Tensor = self.head(role)(states.gather(2, index).squeeze(2))
         return rewards
 
     # ---- folders ---------------------------------------------------------------------------------
@@ -267,7 +274,7 @@ class Roles(nn.Module):
         config.inference_mode = True
         state = get_peft_model_state_dict(self.peft, adapter_name=role)
         if role in self.heads:
-            head = self.heads[role]
+            head = self.head(role)
             config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]
             state = {**state, HEAD_KEY: head.linear.weight}
             numbers = {"mean": float(head.mean), "std": float(head.std)}
@@ -309,7 +316,7 @@ class Roles(nn.Module):
     def _load_head(self, role: Role, weight: Tensor | None, folder: Path) -> None:
         if weight is None:
             raise UserError(f"{folder} is no reward or value model: it has no score head")
-        head = self.heads[role]
+        head = self.head(role)
         with torch.no_grad():
             head.linear.weight.copy_(weight)
             if (folder / NORMALISATION).is_file():

@@ -63,7 +63,7 @@ class TransformersSampler:
             for start in range(0, len(prompts), chunk):
                 with seeded(seed, "sample", start):
                     ids += self._generate(roles, prompts[start : start + chunk], k, temperature)
-        responses = torch.stack(ids).unflatten(0, (len(prompts), k))
+        responses = torch.stack(ids).reshape(len(prompts), k, -1)
         is_end = responses == self.end_id
         # Real tokens are those with no end token before them.
         mask = (is_end.cumsum(-1) - is_end.long()) == 0

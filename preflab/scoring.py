@@ -62,7 +62,7 @@ def prompt_once_states(backbone: nn.Module, batch: Batch, *, last: bool) -> Tens
             **_position_ids(backbone, prompt_mask.sum(1, keepdim=True).repeat_interleave(size, 0) + offsets),
         ).last_hidden_state
         states = torch.cat([first, following], 1)
-    return states.unflatten(0, (prompts, size))
+    return states.reshape(prompts, size, *states.shape[1:])
 
 
 def concatenated(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,7 +88,7 @@ def _at_responses(states: Tensor, last_of_prompt: Tensor, batch: Batch, extra: i
     offsets = torch.arange(batch.response_ids.shape[2] + extra, device=states.device)
     index = (last_of_prompt[:, None] + offsets).clamp(max=states.shape[1] - 1)
     picked = states.gather(1, index[..., None].expand(-1, -1, states.shape[-1]))
-    return picked.unflatten(0, batch.response_ids.shape[:2])
+    return picked.reshape(*batch.response_ids.shape[:2], *picked.shape[1:])
 
 
 def plain_states(backbone: nn.Module, batch: Batch, *, last: bool) -> Tensor:
@@ -123,11 +123,13 @@ def _one_by_one(run: Callable[[Batch], Tensor], batch: Batch, extra: int) -> Ten
     rows = []
     for b in range(prompts):
         for k in range(size):
-            row = Batch(*(x[b : b + 1] for x in batch[:2]), *(x[b : b + 1, k : k + 1] for x in batch[2:4]))
+            ids, mask = batch.response_ids[b : b + 1, k : k + 1], batch.response_mask[b : b + 1, k : k + 1]
+            row = Batch(batch.prompt_ids[b : b + 1], batch.prompt_mask[b : b + 1], ids, mask)
             result = run(row.trimmed())[0, 0]
             padding = [0, 0] * (result.ndim - 1) + [0, width + extra - result.shape[0]]
             rows.append(functional.pad(result, padding))
-    return torch.stack(rows).unflatten(0, (prompts, size))
+    joined = torch.stack(rows)
+    return joined.reshape(prompts, size, *joined.shape[1:])
 
 
 def token_logps(model: Any, states: Tensor, batch: Batch, temperature: float) -> Tensor:
@@ -190,7 +192,7 @@ class Scorer:
         """Return hidden states ``[B, K, T + last, H]`` as `prompt_once_states` does."""
         path = self._path(batch)
         # One response has no prompt to share, and checkpointing drops the cache: one plain pass then.
-        alone = batch.response_ids.shape[1] == 1 or getattr(self.model, "is_gradient_checkpointing", False)
+        alone = batch.response_ids.shape[1] == 1 or any(getattr(m, "gradient_checkpointing", False) for m in self.model.modules())
         run = plain_states if path == "prompt_once" and alone else PATHS[path]
         return run(self.model.base_model, batch, last=last)
 

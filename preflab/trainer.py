@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from preflab.data import EncodedGroup
 from preflab.errors import UserError
 from preflab.interface import Algorithm, Batch, Mean, unit_mask
 from preflab.memory import PeakMemory
@@ -42,6 +43,30 @@ class TrainRecord(NamedTuple):
     sampled_tokens: int
     peak_memory_bytes: int
     final: dict[str, float]
+
+
+class Task(NamedTuple):
+    """What a method that brings a trainer of its own (`fit`) is given.
+
+    Attributes:
+        roles: the roles at their starting points; `fit` leaves the trained weights in them.
+        groups: encoded rows of the offline data.
+        train: the optimiser's loop.
+        tokenizer: the base's tokenizer.
+        load_base: loads another copy of the frozen base.
+        folder: where to write; kept with the stage.
+        seed: decides the order of the data.
+        title: what to call the run in progress bars.
+    """
+
+    roles: Roles
+    groups: list[EncodedGroup]
+    train: TrainConfig
+    tokenizer: Any
+    load_base: Callable[[], Any]
+    folder: Path
+    seed: int
+    title: str
 
 
 class PreferenceTrainer(Trainer):
@@ -111,13 +136,13 @@ class PreferenceTrainer(Trainer):
     def _add(self, metrics: dict[str, Mean]) -> None:
         for name, mean in metrics.items():
             before = self._sums.get(name)
-            self._sums[name] = Mean(before.total + mean.total, before.count + mean.count) if before else mean
+            self._sums[name] = Mean(before.total + mean.total, before.items + mean.items) if before else mean
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the method's metrics, averaged since the last line over all ranks."""
         if self._sums and "loss" in logs:
             names = sorted(self._sums)
-            sums = torch.stack([torch.stack([self._sums[n].total, self._sums[n].count]).float() for n in names])
+            sums = torch.stack([torch.stack([self._sums[n].total, self._sums[n].items]).float() for n in names])
             total = cast(Tensor, self.accelerator.reduce(sums, "sum"))
             logs |= {n: (t / c).item() for n, (t, c) in zip(names, total, strict=True) if c > 0}
             self._sums = {}
@@ -256,9 +281,9 @@ def run_training(
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
     seconds, peak = time.perf_counter() - started, memory.peak()
     roles.learn(())
-    final = next((line for line in reversed(trainer.state.log_history) if "loss" in line), {})
+    final: Any = next((line for line in reversed(trainer.state.log_history) if "loss" in line), {})
     return TrainRecord(
-        steps, seconds, trainer.tokens_seen, getattr(source, "sampled_tokens", 0), peak, cast(dict[str, float], final)
+        steps, seconds, trainer.tokens_seen, getattr(source, "sampled_tokens", 0), peak, final
     )
 
 

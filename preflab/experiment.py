@@ -1,0 +1,286 @@
+"""One comparison's common ground: a world, its encoded splits, and the stages built from them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from preflab import registry
+from preflab.config import as_dict
+from preflab.data import EncodedGroup, Encoder, fingerprint, load_tokenizer
+from preflab.errors import UserError
+from preflab.interface import Algorithm, Needs, Role
+from preflab.roles import Roles, load_base
+from preflab.runs import Run, Stage
+from preflab.sampling import TransformersSampler
+from preflab.seeds import derive
+from preflab.settings import LoraSettings, RolloutConfig, TrainConfig
+from preflab.sources import OfflineSource, RolloutSource, Source
+from preflab.trainer import Task, TrainRecord, run_training
+from preflab.worlds import World, WorldConfig, open_world
+
+logger = logging.getLogger(__name__)
+
+NORMALISATION_PROMPTS = 256
+
+
+class Method:
+    """A method by name, with its two configs built and checked against each other.
+
+    Args:
+        name: registered name or ``module:Class``.
+        values: fields of the method's own config and of `TrainConfig`, in one mapping.
+
+    Raises:
+        UserError: for anything in them that could not finish.
+    """
+
+    def __init__(self, name: str, algorithm: Any, config: Any, train: TrainConfig) -> None:
+        self.name, self.label = name, name.rpartition(":")[2] if ":" in name else name
+        self.algorithm: Algorithm = algorithm(config)
+        self.config, self.train = config, train
+        if isinstance(config, RolloutConfig):
+            try:
+                config.check(train)
+            except ValueError as error:
+                raise UserError(f"{name}: {error}") from None
+
+    @property
+    def needs(self) -> Needs:
+        """What the method asks of the loop."""
+        return self.algorithm.needs
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the method's result, JSON-ready."""
+        return {"method": self.name, "config": as_dict(self.config), "train": as_dict(self.train)}
+
+
+def make_method(name: str, values: dict[str, Any] | None = None) -> Method:
+    """Build a method from one flat mapping of values (see `Method`)."""
+    from preflab.config import build_section
+
+    algorithm = registry.load(name)
+    classes = {"config": algorithm.Config, "train": TrainConfig}
+    parts = build_section(classes, {**algorithm.training, **(values or {})}, name)
+    return Method(name, algorithm, parts["config"], parts["train"])
+
+
+class Experiment:
+    """World, tokenizer, encoded splits, and the stages of one run.
+
+    Args:
+        run: where stages are kept.
+        world_config: which world.
+        lora: adapters of every role, and the base's type.
+        cache: where base models are kept between runs.
+    """
+
+    def __init__(self, run: Run, world_config: WorldConfig, lora: LoraSettings, cache: Path) -> None:
+        self.run, self.world_config, self.lora = run, world_config, lora
+        self.world: World = open_world(world_config, cache)
+        self.tokenizer = load_tokenizer(
+            self.world.model, world_config.trust_remote_code, chat_template=world_config.chat_template
+        )
+        self.max_response_tokens = min(
+            world_config.max_response_tokens, self.world.facts.get("max_response_tokens", 1 << 30)
+        )
+        self.encoder = Encoder(
+            self.tokenizer, world_config.max_prompt_tokens, self.max_response_tokens, chat=self.world.chat
+        )
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """Fingerprints and counts of every split, for keys and reports."""
+        splits = ("demonstrations", "pairs", "heldout", "gold_pairs", "prompts", "eval_prompts")
+        return {
+            "world": self.world.name,
+            "model": self.world.model,
+            "splits": {
+                name: {"rows": len(split), "fingerprint": fingerprint(split)}
+                for name in splits
+                if len(split := getattr(self.world, name))
+            },
+            "facts": self.world.facts,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides every stage's result: data, adapters, limits."""
+        limits = {"prompt": self.world_config.max_prompt_tokens, "response": self.max_response_tokens}
+        return {"data": {k: v for k, v in self.data.items() if k != "facts"}, "lora": as_dict(self.lora), "limits": limits}
+
+    # ---- encoded splits --------------------------------------------------------------------------
+
+    @cached_property
+    def pairs(self) -> list[EncodedGroup]:
+        """The preference training set."""
+        return self._kept("pairs", *self.encoder.encode_pairs(self.world.pairs))
+
+    @cached_property
+    def gold_pairs(self) -> list[EncodedGroup]:
+        """The training set of the judge's own reward model."""
+        return self._kept("gold_pairs", *self.encoder.encode_pairs(self.world.gold_pairs))
+
+    @cached_property
+    def heldout(self) -> list[EncodedGroup]:
+        """The held-out preferences."""
+        return self._kept("heldout", *self.encoder.encode_pairs(self.world.heldout))
+
+    @cached_property
+    def demonstrations(self) -> list[EncodedGroup]:
+        """The demonstrations."""
+        return self._kept("demonstrations", *self.encoder.encode_demonstrations(self.world.demonstrations))
+
+    @cached_property
+    def prompts(self) -> list[list[int]]:
+        """Prompts that on-policy methods sample from."""
+        groups = self._kept("prompts", *self.encoder.encode_prompts(self.world.prompts))
+        return [group.prompt_ids for group in groups]
+
+    @cached_property
+    def eval_prompts(self) -> list[EncodedGroup]:
+        """Prompts of the evaluation."""
+        return self._kept("eval_prompts", *self.encoder.encode_prompts(self.world.eval_prompts))
+
+    def _kept(self, name: str, groups: list[EncodedGroup], dropped: dict[str, int]) -> list[EncodedGroup]:
+        if any(dropped.values()):
+            logger.warning("%s: dropped %s of %d", name, dropped, len(groups) + sum(dropped.values()))
+        return groups
+
+    # ---- models ----------------------------------------------------------------------------------
+
+    def sampler(self) -> TransformersSampler:
+        """Return the sampler that rollouts and evaluation share."""
+        return TransformersSampler(
+            self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, self.max_response_tokens
+        )
+
+    def load_base(self) -> Any:
+        """Load the frozen base model afresh."""
+        return load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
+
+    def open_roles(
+        self,
+        wanted: Sequence[Role],
+        *,
+        sft: Stage | None,
+        reward: Stage | None,
+        trains: Sequence[Role] = (),
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> Roles:
+        """Load the base once and put every wanted role on it, each at its starting point.
+
+        The policy starts from the SFT adapter where there is one, and the reference is then a frozen
+        clone of it; the reward role starts there too when it is to be trained, and is read from the
+        reward stage when not; the value starts from the reward model.
+        """
+        roles = Roles(self.load_base(), self.lora, seed=seed, temperature=temperature)
+        if sft is not None:
+            roles.start("policy", sft.folder / "policy")
+            if "reference" in wanted:
+                roles.clone("policy", "reference")
+        if "reward" in wanted or "value" in wanted:
+            roles.add("reward")
+            if "reward" not in trains:
+                if reward is None:
+                    raise UserError("this method needs a reward model; train one first")
+                roles.start("reward", reward.folder / "reward")
+            elif sft is not None:
+                roles.clone("policy", "reward")
+        if "value" in wanted:
+            roles.clone("reward", "value")
+        roles.learn(())
+        return roles
+
+    # ---- stages ----------------------------------------------------------------------------------
+
+    def train(
+        self,
+        name: str,
+        method: Method,
+        *,
+        seed: int = 0,
+        sft: Stage | None = None,
+        reward: Stage | None = None,
+        groups: Sequence[EncodedGroup] | None = None,
+    ) -> Stage:
+        """Train a method as a stage of the run.
+
+        Args:
+            name: the stage's name.
+            method: what to train.
+            seed: decides fresh adapters, order and samples.
+            sft: where the policy starts; the bare base if None.
+            reward: the frozen reward model, for methods that need one.
+            groups: offline data in place of the world's own split.
+        """
+        needs = method.needs
+        wanted: tuple[Role, ...] = tuple(dict.fromkeys((*needs.scores, *needs.rollout)))
+        uses_reward = "reward" in wanted and "reward" not in needs.trains
+        inputs = {
+            **self.identity(),
+            **method.identity(),
+            "seed": seed,
+            "sft": sft.key if sft else None,
+            "reward": reward.key if reward and uses_reward else None,
+            "groups": None if groups is None else fingerprint([{"g": str(g)} for g in groups]),
+        }
+
+        def work(folder: Path) -> dict[str, Any]:
+            temperature = getattr(method.config, "temperature", 1.0)
+            roles = self.open_roles(
+                wanted, sft=sft, reward=reward, trains=needs.trains, seed=derive(seed, "init"), temperature=temperature
+            )
+            record = self._fit(name, method, roles, folder, seed, groups)
+            if needs.trains[0] == "reward":
+                self._normalise(roles, seed)
+            for role in needs.trains:
+                roles.save(role, folder / role)
+            return record._asdict()
+
+        return self.run.stage(name, inputs, work)
+
+    def _fit(
+        self,
+        name: str,
+        method: Method,
+        roles: Roles,
+        folder: Path,
+        seed: int,
+        groups: Sequence[EncodedGroup] | None,
+    ) -> TrainRecord:
+        if groups is None and method.needs.responses != "sampled":
+            groups = self.demonstrations if method.needs.responses == "demonstration" else self.pairs
+        own_loop = getattr(method.algorithm, "fit", None)
+        if own_loop is not None:
+            task = Task(roles, list(groups or []), method.train, self.tokenizer, self.load_base, folder, seed, name)
+            record: TrainRecord = own_loop(task)
+            return record
+        source = self._source(method, roles, groups, seed)
+        return run_training(roles, method.algorithm, source, method.train, folder, seed=seed, title=name)
+
+    def _source(
+        self, method: Method, roles: Roles, groups: Sequence[EncodedGroup] | None, seed: int
+    ) -> Source:
+        if groups is not None:
+            return OfflineSource(groups, method.train, self.tokenizer.pad_token_id, seed)
+        algorithm: Any = method.algorithm
+        return RolloutSource(algorithm, method.needs, roles, self.sampler(), self.prompts, method.train, seed)
+
+    @torch.no_grad()
+    def _normalise(self, roles: Roles, seed: int) -> None:
+        """Set the reward's mean and deviation to those of the starting policy's samples."""
+        prompts = self.prompts[:NORMALISATION_PROMPTS]
+        sample = self.sampler()(roles, "policy", prompts, k=1, temperature=1.0, seed=derive(seed, "normalise"))
+        parts = [sample.batch.rows(slice(at, at + 32)) for at in range(0, len(prompts), 32)]
+        rewards = torch.cat([roles(part, ("reward",)).rewards for part in parts])
+        head = roles.head("reward")
+        head.mean.copy_(rewards.mean())
+        head.std.copy_(rewards.std().clamp(min=1e-6))
+
+
