@@ -201,27 +201,41 @@ class CommandLine:
                     seen.add(field.name)
                     _add_option(group, field)
 
-    def parse(self, argv: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """Return the configs by title, and the raw values of each ``section``.
+    def read(self, argv: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Return the given values by field name, and those of each ``section``.
+
+        Names are checked here; types and bounds when the configs are built (`merge`).
 
         Raises:
-            UserError: for anything wrong in the file or on the command line.
+            UserError: for an unreadable file or an unknown name.
         """
         known, rest = self.parser.parse_known_args(argv)
         given = {k: v for k, v in vars(known).items() if v is not None and k != "config"}
-        names = {f.name for cls in self.classes.values() for f in dataclasses.fields(cls)}
-        values, sections = {}, {}
-        where = str(known.config) if known.config else "command line"
-        for name, value in (read_yaml(known.config) if known.config else {}).items():
-            if self.sections and isinstance(value, dict) and name not in names:
-                sections[name] = dict(value)
-            else:
-                values[name.replace("-", "_")] = value
-        for section, name, text in self._section_options(rest, names):
-            sections.setdefault(section, {})[name] = Text(text)
         hints = {n: h for cls in self.classes.values() for n, h in typing.get_type_hints(cls).items()}
-        values |= {k: parse_text(v, hints[k], f"--{k.replace('_', '-')}") for k, v in given.items()}
-        return merge(self.classes, values, where), sections
+        values, sections = self.split(read_yaml(known.config), str(known.config)) if known.config else ({}, {})
+        for section, name, text in self._section_options(rest, set(hints)):
+            sections.setdefault(section, {})[name] = Text(text)
+        return values | {k: parse_text(v, hints[k], f"--{k.replace('_', '-')}") for k, v in given.items()}, sections
+
+    def split(self, content: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Part a YAML mapping into flat values and sections.
+
+        Raises:
+            UserError: for a name that is neither a field nor (where there are any) a section.
+        """
+        hints = {n: h for cls in self.classes.values() for n, h in typing.get_type_hints(cls).items()}
+        values: dict[str, Any] = {}
+        sections: dict[str, dict[str, Any]] = {}
+        for name, value in content.items():
+            field = name.replace("-", "_")
+            # A field and a method may share a name; a mapping is then the method's section.
+            if self.sections and isinstance(value, dict) and get_origin(hints.get(field)) is not dict:
+                sections[name] = dict(value)
+            elif field in hints:
+                values[field] = value
+            else:
+                raise UserError(f"{where}: unknown field {name!r}{near_misses(field, hints)}")
+        return values, sections
 
     def _section_options(self, rest: list[str], names: set[str]) -> list[tuple[str, str, str]]:
         found = []

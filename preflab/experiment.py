@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from preflab import registry
 from preflab.config import as_dict
 from preflab.data import EncodedGroup, Encoder, fingerprint, load_tokenizer
 from preflab.errors import UserError
-from preflab.interface import Algorithm, Needs, Role
+from preflab.interface import Role
+from preflab.method import Method
 from preflab.roles import Roles, load_base
 from preflab.runs import Run, Stage
 from preflab.sampling import TransformersSampler
 from preflab.seeds import derive
-from preflab.settings import LoraSettings, RolloutConfig, TrainConfig
+from preflab.settings import LoraSettings
 from preflab.sources import OfflineSource, RolloutSource, Source
 from preflab.trainer import Task, TrainRecord, run_training
 from preflab.worlds import World, WorldConfig, open_world
@@ -27,47 +27,6 @@ from preflab.worlds import World, WorldConfig, open_world
 logger = logging.getLogger(__name__)
 
 NORMALISATION_PROMPTS = 256
-
-
-class Method:
-    """A method by name, with its two configs built and checked against each other.
-
-    Args:
-        name: registered name or ``module:Class``.
-        values: fields of the method's own config and of `TrainConfig`, in one mapping.
-
-    Raises:
-        UserError: for anything in them that could not finish.
-    """
-
-    def __init__(self, name: str, algorithm: Any, config: Any, train: TrainConfig) -> None:
-        self.name, self.label = name, name.rpartition(":")[2] if ":" in name else name
-        self.algorithm: Algorithm = algorithm(config)
-        self.config, self.train = config, train
-        if isinstance(config, RolloutConfig):
-            try:
-                config.check(train)
-            except ValueError as error:
-                raise UserError(f"{name}: {error}") from None
-
-    @property
-    def needs(self) -> Needs:
-        """What the method asks of the loop."""
-        return self.algorithm.needs
-
-    def identity(self) -> dict[str, Any]:
-        """Return what decides the method's result, JSON-ready."""
-        return {"method": self.name, "config": as_dict(self.config), "train": as_dict(self.train)}
-
-
-def make_method(name: str, values: dict[str, Any] | None = None) -> Method:
-    """Build a method from one flat mapping of values (see `Method`)."""
-    from preflab.config import build_section
-
-    algorithm = registry.load(name)
-    classes = {"config": algorithm.Config, "train": TrainConfig}
-    parts = build_section(classes, {**algorithm.training, **(values or {})}, name)
-    return Method(name, algorithm, parts["config"], parts["train"])
 
 
 class Experiment:

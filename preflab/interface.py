@@ -145,6 +145,10 @@ class Needs:
     rollout: tuple[Role, ...] = ()
     unit: Unit = "prompt"
 
+    def uses(self, role: Role) -> bool:
+        """Whether the method reads a role at all."""
+        return role in self.scores or role in self.rollout
+
 
 @runtime_checkable
 class Algorithm(Protocol):

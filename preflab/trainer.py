@@ -213,38 +213,48 @@ class MetricsFile(TrainerCallback):
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
 
 
+def argument_fields(train: TrainConfig, max_steps: int, folder: Path, seed: int) -> dict[str, Any]:
+    """Translate our settings to fields of `TrainingArguments`, which TRL's configs share.
+
+    Nothing that decides a result is left to the library's default.
+
+    Raises:
+        TypeError: if ``extra`` repeats a field that has a setting of its own.
+    """
+    return dict(
+        output_dir=str(folder),
+        max_steps=max_steps,
+        learning_rate=train.learning_rate,
+        per_device_train_batch_size=train.per_device_train_batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        lr_scheduler_type=train.lr_scheduler_type,
+        warmup_steps=train.warmup_steps,
+        weight_decay=train.weight_decay,
+        adam_beta1=train.adam_beta1,
+        adam_beta2=train.adam_beta2,
+        adam_epsilon=train.adam_epsilon,
+        max_grad_norm=train.max_grad_norm,
+        logging_steps=train.logging_steps,
+        save_strategy="steps" if train.save_steps else "no",
+        save_steps=train.save_steps or 500,
+        bf16=train.bf16,
+        report_to=list(train.report_to),
+        seed=seed,
+        remove_unused_columns=False,
+        logging_nan_inf_filter=False,
+        **train.extra,
+    )
+
+
 def training_arguments(train: TrainConfig, max_steps: int, folder: Path, seed: int) -> TrainingArguments:
-    """Translate our settings; nothing that decides a result is left to the library's default.
+    """Return the arguments of the native loop.
 
     Raises:
         UserError: if a field under ``extra`` is unknown to the library.
     """
     try:
-        return TrainingArguments(
-            output_dir=str(folder),
-            max_steps=max_steps,
-            learning_rate=train.learning_rate,
-            per_device_train_batch_size=train.per_device_train_batch_size,
-            gradient_accumulation_steps=train.gradient_accumulation_steps,
-            lr_scheduler_type=train.lr_scheduler_type,
-            warmup_steps=train.warmup_steps,
-            weight_decay=train.weight_decay,
-            adam_beta1=train.adam_beta1,
-            adam_beta2=train.adam_beta2,
-            adam_epsilon=train.adam_epsilon,
-            max_grad_norm=train.max_grad_norm,
-            logging_steps=train.logging_steps,
-            save_strategy="steps" if train.save_steps else "no",
-            save_steps=train.save_steps or 500,
-            bf16=train.bf16,
-            report_to=list(train.report_to),
-            seed=seed,
-            # Position in the source is a function of the step: nothing needs to be skipped.
-            ignore_data_skip=True,
-            remove_unused_columns=False,
-            logging_nan_inf_filter=False,
-            **train.extra,
-        )
+        # Position in the source is a function of the step: nothing needs to be skipped.
+        return TrainingArguments(ignore_data_skip=True, **argument_fields(train, max_steps, folder, seed))
     except (TypeError, ValueError) as error:
         raise UserError(f"training settings are not accepted: {error}") from error
 

@@ -1,0 +1,18 @@
+"""Settings of the evaluation. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from preflab.config import option
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How every method is judged: the same prompts, pairs and temperature for all."""
+
+    eval_prompts: int = option(256, "held-out prompts that each policy answers once", minimum=2)
+    eval_pairs: int = option(1000, "held-out preference pairs", minimum=2)
+    eval_temperature: float = option(1.0, "temperature of the sampled responses", minimum=1e-3)
+    eval_batch_size: int = option(32, "prompts or pairs scored at a time", minimum=1)
+    eval_seed: int = option(0, "seed of the sampled responses", minimum=0)

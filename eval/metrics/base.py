@@ -1,0 +1,106 @@
+"""What all metric modules share: a thin layer over `evaluate.Metric`.
+
+Metric files import this module, not the class in it: `evaluate.load` takes the first `Metric` it
+finds in a file's namespace for the metric that the file defines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import evaluate
+import numpy as np
+from datasets import Features, Value
+from numpy.typing import ArrayLike, NDArray
+
+
+class PromptMetric(evaluate.Metric):
+    """A metric that is a mean over prompts; the docstring of a subclass is its description.
+
+    Values are held in memory: evaluate's default is a file in a shared cache folder, where two
+    evaluations at once would collide. `evaluate.load` passes ``keep_in_memory=False`` explicitly, so
+    the argument is overruled; only distributed use (``num_process > 1``) needs the files.
+
+    Attributes:
+        higher_is_better: None where neither direction is better by itself.
+        version: changes whenever the same inputs would give other results.
+        inputs: name to (type, explanation), one value per prompt each.
+        outputs: name to explanation.
+        source: BibTeX of where the metric comes from.
+    """
+
+    higher_is_better: ClassVar[bool | None]
+    version: ClassVar[str]
+    inputs: ClassVar[Mapping[str, tuple[str, str]]]
+    outputs: ClassVar[Mapping[str, str]]
+    source: ClassVar[str]
+
+    def __init__(self, *args: Any, num_process: int = 1, **options: Any) -> None:
+        options["keep_in_memory"] = num_process == 1
+        super().__init__(*args, num_process=num_process, **options)
+
+    def _build_data_dir(self) -> str:
+        if not self.keep_in_memory:
+            return str(super()._build_data_dir())
+        # Same place as evaluate's, without creating it: nothing will be written there.
+        return str(Path(self._data_dir_root) / self.name / self.config_name)
+
+    def _info(self) -> evaluate.MetricInfo:
+        lines = [f"    {name}: {text}" for name, (_, text) in self.inputs.items()]
+        results = [f"    {name}: {text}" for name, text in self.outputs.items()]
+        return evaluate.MetricInfo(
+            description=(type(self).__doc__ or "").strip(),
+            citation=self.source,
+            inputs_description="\n".join(["\nArgs:", *lines, _OPTIONS, "Returns:", *results]),
+            features=Features({name: Value(kind) for name, (kind, _) in self.inputs.items()}),
+        )
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **inputs: Any) -> None:
+        """Add one value per prompt for each input."""
+        unused = {"predictions": predictions, "references": references}
+        given = {name: value for name, value in (inputs | unused).items() if value is not None}
+        if set(given) != set(self.inputs):
+            raise ValueError(
+                f"{self.name} got inputs {sorted(given)}; it needs exactly {sorted(self.inputs)}"
+            )
+        lengths = {name: len(value) for name, value in given.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"{self.name}: inputs differ in length: {lengths}; give one value per prompt")
+        super().add_batch(**given)
+
+    def _finalize(self) -> None:
+        if len(self) == 0 and self.keep_in_memory:
+            self.writer = self.buf_writer = None
+            raise ValueError(f"{self.name}: no values; give at least one prompt's {list(self.inputs)}")
+        super()._finalize()
+
+
+_OPTIONS = "    level, resamples, seed: of the bootstrap interval, see `eval.statistics.interval`."
+
+
+def vectors(**named: ArrayLike) -> tuple[NDArray[np.float64], ...]:
+    """Return the named inputs as float64 vectors of one common length.
+
+    Raises:
+        ValueError: if one is empty, has not one dimension, is not finite or differs in length.
+    """
+    arrays = []
+    for name, values in named.items():
+        array = np.asarray(values, dtype=np.float64)
+        if array.ndim != 1 or array.size == 0:
+            raise ValueError(f"{name} has shape {array.shape}; expected [N] with at least one value")
+        if not np.isfinite(array).all():
+            row = int(np.flatnonzero(~np.isfinite(array))[0])
+            raise ValueError(f"{name}[{row}] is {array[row]}; all values must be finite")
+        arrays.append(array)
+    if len({len(array) for array in arrays}) > 1:
+        lengths = {name: len(array) for name, array in zip(named, arrays, strict=True)}
+        raise ValueError(f"inputs differ in length: {lengths}; give one value per prompt")
+    return tuple(arrays)
+
+
+def share_above(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``[N]``: 1 where `first` is larger, 0.5 on ties, 0 where it is smaller."""
+    return 0.5 * (1.0 + np.sign(first - second))

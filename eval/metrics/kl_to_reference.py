@@ -1,0 +1,64 @@
+"""How far the policy has moved from the reference, from its own samples."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from eval import statistics
+from eval.metrics import base
+
+
+def per_prompt(log_ratio: ArrayLike) -> NDArray[np.float64]:
+    """Return ``[N]``: the k1 estimate log π(y|x) − log π_ref(y|x) of each response, signed."""
+    return base.vectors(log_ratio=log_ratio)[0]
+
+
+def k3(log_ratio: ArrayLike) -> NDArray[np.float64]:
+    """Return ``[N]``: ``exp(−l) − 1 + l`` for each log ratio l; never negative, infinite on overflow."""
+    ratios = per_prompt(log_ratio)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.expm1(-ratios) + ratios, dtype=np.float64)
+
+
+class KlToReference(base.PromptMetric):
+    """KL(π ‖ π_ref) per response in nats, estimated on responses sampled from π.
+
+    The k1 estimate is the mean of log π(y|x) − log π_ref(y|x) summed over the tokens of a response. It is
+    unbiased and signed: near the reference it can be negative by chance. It is wrong, not only noisy,
+    if the responses were not sampled from π itself (other temperature, top-k, top-p).
+
+    k3 = exp(−l) − 1 + l has the same expectation wherever π covers the support of π_ref, is never negative
+    and is less noisy for small KL. Over whole responses its exponential can explode; nothing is clamped,
+    and the key is left out where its mean is not finite.
+    """
+
+    higher_is_better = False
+    version = "1.0.0"
+    inputs: ClassVar = {
+        "log_ratio": (
+            "float64",
+            "log π(y|x) − log π_ref(y|x), summed over response tokens, for one response y ~ π per prompt",
+        ),
+    }
+    outputs: ClassVar = {
+        "kl": "mean of k1, nats per response",
+        "low, high": "confidence interval of the k1 mean",
+        "n": "number of responses",
+        "k3": "mean of k3, nats per response; only where it is finite",
+    }
+    source = """@misc{schulman2020kl,
+  title={Approximating KL Divergence}, author={Schulman, John}, year={2020},
+  howpublished={http://joschu.net/blog/kl-approx.html}}"""
+
+    def _compute(self, log_ratio: list[float], **bootstrap: Any) -> dict[str, float | int]:
+        # Not a rate: a policy that still is its reference has log ratio 0 everywhere, and KL exactly 0.
+        kl = statistics.interval(per_prompt(log_ratio), rate=False, **bootstrap)
+        result: dict[str, float | int] = {"kl": kl.mean, "low": kl.low, "high": kl.high, "n": kl.n}
+        with np.errstate(over="ignore"):
+            low_variance = float(k3(log_ratio).mean())
+        if np.isfinite(low_variance):
+            result["k3"] = low_variance
+        return result

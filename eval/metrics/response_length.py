@@ -1,0 +1,63 @@
+"""How long a model's responses are, and how many of them came to an end."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from eval import statistics
+from eval.metrics import base
+
+
+def per_prompt(length: ArrayLike) -> NDArray[np.float64]:
+    """Return ``[N]``: the length of each response in tokens.
+
+    Raises:
+        ValueError: if a length is negative or not finite.
+    """
+    lengths = base.vectors(length=length)[0]
+    if (lengths < 0).any():
+        row = int(np.flatnonzero(lengths < 0)[0])
+        raise ValueError(f"length[{row}] is {lengths[row]}; a length cannot be negative")
+    return lengths
+
+
+class ResponseLength(base.PromptMetric):
+    """Mean response length in tokens, the end token included, and the share of responses that ended.
+
+    Neither short nor long is better by itself, but a method that wins by length alone has learned the
+    length bias of its reward. Responses cut at the limit count with the length they reached.
+    """
+
+    higher_is_better = None
+    version = "1.0.0"
+    inputs: ClassVar = {
+        "length": ("float64", "tokens of each response, the end token included"),
+        "ended": ("bool", "whether each response ended by itself, not at the length limit"),
+    }
+    outputs: ClassVar = {
+        "response_length": "mean length in tokens",
+        "low, high": "confidence interval of the mean length",
+        "n": "number of responses",
+        "ended": "share of responses that ended by themselves",
+    }
+    source = """@article{singhal2023length,
+  title={A Long Way to Go: Investigating Length Correlations in RLHF},
+  author={Singhal, Prasann and Goyal, Tanya and Xu, Jiacheng and Durrett, Greg},
+  journal={arXiv:2310.03716}, year={2023}}"""
+
+    def _compute(
+        self, length: list[float], ended: list[bool | None], **bootstrap: Any
+    ) -> dict[str, float | int]:
+        if any(value is None for value in ended):
+            raise ValueError(f"ended[{ended.index(None)}] is missing; each response needs true or false")
+        mean = statistics.interval(per_prompt(length), rate=False, **bootstrap)
+        return {
+            "response_length": mean.mean,
+            "low": mean.low,
+            "high": mean.high,
+            "n": mean.n,
+            "ended": sum(map(bool, ended)) / len(ended),
+        }

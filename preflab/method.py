@@ -1,0 +1,56 @@
+"""A method by name, its configs built and checked. No torch here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from preflab import registry
+from preflab.config import as_dict, build_section
+from preflab.errors import UserError
+from preflab.interface import Algorithm, Needs
+from preflab.settings import RolloutConfig, TrainConfig
+
+
+class Method:
+    """A method by name, with its two configs built and checked against each other.
+
+    Args:
+        name: registered name or ``module:Class``.
+        algorithm: the class it stands for.
+        config: the method's own config.
+        train: the optimiser's loop.
+
+    Raises:
+        UserError: for anything in them that could not finish.
+    """
+
+    def __init__(self, name: str, algorithm: Any, config: Any, train: TrainConfig) -> None:
+        self.name, self.label = name, name.rpartition(":")[2] if ":" in name else name
+        self.algorithm: Algorithm = algorithm(config)
+        self.config, self.train = config, train
+        if isinstance(config, RolloutConfig):
+            try:
+                config.check(train)
+            except ValueError as error:
+                raise UserError(f"{name}: {error}") from None
+
+    @property
+    def needs(self) -> Needs:
+        """What the method asks of the loop."""
+        return self.algorithm.needs
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the method's result, JSON-ready."""
+        return {"method": self.name, "config": as_dict(self.config), "train": as_dict(self.train)}
+
+
+def make_method(name: str, values: dict[str, Any] | None = None) -> Method:
+    """Build a method from its name and one flat mapping of its own fields and those of `TrainConfig`.
+
+    Raises:
+        UserError: for an unknown method or anything in the values that could not finish.
+    """
+    algorithm = registry.load(name)
+    classes = {"config": algorithm.Config, "train": TrainConfig}
+    parts = build_section(classes, {**algorithm.training, **(values or {})}, name)
+    return Method(name, algorithm, parts["config"], parts["train"])

@@ -1,0 +1,117 @@
+"""Worlds: where prompts, a base model, preferences and (where planted) a gold reward come from."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from preflab.config import option
+from preflab.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+GoldReward = Callable[[Sequence[str], Sequence[str]], list[float]]
+"""Planted reward r*: prompts and responses (texts, same length) to one score each."""
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """Which model, which preferences, and how they are cut into splits."""
+
+    world: Literal["auto", "reviews", "function", "real"] = option(
+        "auto", "where data comes from; auto: real with --dataset, function with --reward, else reviews"
+    )
+    model: str | None = option(None, "base causal language model: hub name or local folder")
+    dataset: str | None = option(None, "preference data: hub name or local json, jsonl(.gz), parquet or csv file")
+    dataset_split: str = option("train", "split to load when the data set comes from the hub")
+    heldout: str | None = option(None, "separate held-out preference file; default: split by hashed prompt")
+    reward: str | None = option(None, "gold reward of the function world, as package.module:function")
+    prompts: str | None = option(None, "prompt file of the function world (txt or jsonl); default: sampled openings")
+    chat_template: str | None = option(None, "file with a Jinja chat template, for tokenizers that have none")
+    heldout_fraction: float = option(0.2, "share of prompts held out for evaluation", minimum=0.01, maximum=0.8)
+    gold_fraction: float = option(
+        0.25, "share of training prompts kept for the judge's own reward model (real data)", minimum=0.0, maximum=0.8
+    )
+    max_prompt_tokens: int = option(256, "longer prompts are dropped and counted", minimum=1)
+    max_response_tokens: int = option(128, "longer responses are dropped; sampling stops here", minimum=1)
+    max_pairs: int | None = option(None, "use at most this many preference pairs, drawn by seed", minimum=4)
+    bad_rows: Literal["drop", "refuse"] = option("drop", "what to do with unusable rows: drop and count, or stop")
+    trust_remote_code: bool = option(False, "run Python code that comes with a hub model")
+    data_seed: int = option(0, "seed of splits, planted preferences and the embedded base model", minimum=0)
+    quick: bool = option(False, "a smaller run of everything, for a first look")
+
+    @property
+    def kind(self) -> str:
+        """The world that ``auto`` stands for."""
+        if self.world != "auto":
+            return self.world
+        return "real" if self.dataset else "function" if self.reward else "reviews"
+
+    def __post_init__(self) -> None:
+        required = {"real": ("model", "dataset"), "function": ("model", "reward"), "reviews": ()}[self.kind]
+        for name in required:
+            if getattr(self, name) is None:
+                raise ValueError(f"the {self.kind} world needs --{name}")
+        for name in ("model", "dataset", "heldout", "prompts", "chat_template"):
+            value = getattr(self, name)
+            if value is not None and _looks_local(value, name) and not Path(value).expanduser().exists():
+                raise ValueError(f"{name} {value!r} does not exist")
+        if self.heldout_fraction + self.gold_fraction >= 1:
+            raise ValueError("heldout_fraction and gold_fraction leave nothing to train on; make one smaller")
+
+
+def _looks_local(value: str, name: str) -> bool:
+    """Whether a name is a path rather than a hub id (``owner/name``)."""
+    if name in ("heldout", "prompts", "chat_template"):
+        return True
+    suffixes = (".json", ".jsonl", ".gz", ".parquet", ".csv")
+    return value.startswith((".", "/", "~")) or value.count("/") > 1 or value.endswith(suffixes)
+
+
+@dataclass(frozen=True)
+class World:
+    """Texts and model of one comparison. All splits are disjoint in their prompts.
+
+    Attributes:
+        name: ``reviews``, ``function`` or ``real``.
+        model: hub name or folder of the base causal language model, tokenizer beside it.
+        demonstrations: columns ``prompt``, ``response``; empty where there is no SFT stage.
+        pairs: preference training set; columns ``prompt``, ``chosen``, ``rejected``.
+        heldout: held-out preferences, same columns (and ``subset`` where the data has it).
+        gold_pairs: training set of the judge's own reward model; empty where `gold` is given.
+        prompts: column ``prompt``; what on-policy methods sample from.
+        eval_prompts: column ``prompt``; shared by every method's evaluation.
+        gold: the planted reward, or None on real data.
+        facts: counts, fingerprints and notes, for the manifest and ``comparison.json``.
+        chat: whether texts were rendered by a chat template that writes its own special tokens.
+    """
+
+    name: str
+    model: str
+    demonstrations: Dataset
+    pairs: Dataset
+    heldout: Dataset
+    gold_pairs: Dataset
+    prompts: Dataset
+    eval_prompts: Dataset
+    gold: GoldReward | None
+    facts: dict[str, Any] = field(default_factory=dict)
+    chat: bool = False
+
+
+def open_world(config: WorldConfig, cache: Path) -> World:
+    """Load or build the world that `config` names; slow parts are kept under `cache`.
+
+    Raises:
+        UserError: where the data or model cannot be used.
+    """
+    try:
+        module = importlib.import_module(f"preflab.worlds.{config.kind}")
+    except ModuleNotFoundError as error:
+        raise UserError(f"world {config.kind!r} cannot be imported: {error}") from None
+    world: World = module.build(config, cache)
+    return world

@@ -1,0 +1,195 @@
+"""The base model of the reviews world: a small Llama trained on first use, on the CPU, and cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preflab.worlds.reviews.grammar import GRAMMAR_VERSION, UNALIGNED, vocabulary, write_response
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+BASE_VERSION = 1
+"""Part of the cache key: raise it with any change to the model or its training."""
+
+THREADS = 2
+"""Training runs with this many threads everywhere: sums taken in another order give other weights."""
+
+CONTEXT = 256
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BaseSize:
+    """Sizes of the base model and its training; all of them are part of the cache key."""
+
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    steps: int = 700
+    batch: int = 64
+    learning_rate: float = 3e-3
+
+
+QUICK = BaseSize(steps=220)
+
+
+def base_folder(prompts: Sequence[str], size: BaseSize, seed: int, cache: Path) -> Path:
+    """Return the folder of the base model, training it first unless it is there.
+
+    The folder appears by one rename once it is complete, so a killed build leaves nothing that could be
+    taken for a model; what it does leave is removed by the next one.
+
+    Args:
+        prompts: what the corpus is written about; none that an evaluation uses.
+        size: sizes and number of steps.
+        seed: seed of corpus, initial weights and order.
+        cache: folder under which models are kept.
+    """
+    from filelock import FileLock
+
+    key = [GRAMMAR_VERSION, BASE_VERSION, asdict(UNALIGNED), asdict(size), seed, THREADS, list(prompts)]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    folder = cache / f"reviews-base-{digest}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(cache / f".{folder.name}.lock")):
+        if folder.is_dir():
+            return folder
+        unfinished = cache / f".{folder.name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)  # only a killed build leaves one: we hold the lock
+        logger.info("training the base model of the reviews world into %s", folder)
+        model, tokenizer = train_base(prompts, size, seed)
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        os.replace(unfinished, folder)
+    return folder
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the word-level tokenizer: BOS before every text, no end token, left padding."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    words = {word: i for i, word in enumerate([*special, *vocabulary()])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", words["<s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        padding_side="left",
+        clean_up_tokenization_spaces=False,  # else " ." would come back as "."
+        model_max_length=CONTEXT,
+    )
+
+
+def train_base(
+    prompts: Sequence[str], size: BaseSize, seed: int
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Train a base model on an unaligned corpus: next token of prompt, response and end token.
+
+    The caller's random state, default dtype and number of threads are left as they were.
+    """
+    import torch
+    from tqdm import tqdm
+    from transformers import get_cosine_schedule_with_warmup
+
+    tokenizer = make_tokenizer()
+    rng = random.Random(f"reviews base {seed}")
+    with _pinned(seed):
+        model = _new_model(size, tokenizer)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), size.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
+        )
+        schedule = get_cosine_schedule_with_warmup(optimizer, min(50, size.steps // 10), size.steps)
+        batches = _batches(_corpus(prompts, size.steps * size.batch, tokenizer, rng), size.batch, rng)
+        for ids in tqdm(batches, desc="training the reviews base (once)", unit="step", total=size.steps):
+            labels = ids.masked_fill(ids == tokenizer.pad_token_id, -100)
+            # Padding is on the right here, so causal attention alone keeps it out of sight.
+            loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    logger.info("base model: %d steps, last loss %.3f", size.steps, float(loss))
+    return model.eval(), tokenizer
+
+
+@contextmanager
+def _pinned(seed: int) -> Iterator[None]:
+    """Seed the CPU generator, fix threads and dtype; put all back afterwards."""
+    import torch
+
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.enable_grad():
+        # Not torch.manual_seed: that would reseed the accelerators too, which fork_rng leaves alone here.
+        torch.default_generator.manual_seed(seed)
+        torch.set_num_threads(THREADS)
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
+
+
+def _new_model(size: BaseSize, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=size.hidden,
+            intermediate_size=3 * size.hidden,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+            initializer_range=size.hidden**-0.5,  # the default of 0.02 is meant for far wider models
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    ).train()
+
+
+def _corpus(
+    prompts: Sequence[str], count: int, tokenizer: PreTrainedTokenizerFast, rng: random.Random
+) -> list[list[int]]:
+    chosen = [rng.choice(prompts) for _ in range(count)]
+    texts = [f"{prompt} {write_response(prompt, UNALIGNED, rng)} {tokenizer.eos_token}" for prompt in chosen]
+    ids: list[list[int]] = tokenizer(texts)["input_ids"]
+    return ids
+
+
+def _batches(corpus: list[list[int]], size: int, rng: random.Random) -> list[torch.Tensor]:
+    """Cut into batches of similar length (least padding), right-padded with 0, in random order."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    ordered = sorted(corpus, key=len)
+    batches = [
+        pad_sequence([torch.tensor(row) for row in ordered[i : i + size]], batch_first=True)
+        for i in range(0, len(ordered), size)
+    ]
+    rng.shuffle(batches)
+    return batches

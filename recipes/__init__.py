@@ -1,0 +1,1 @@
+"""Scripts a person runs, and their YAML configs."""

@@ -1,0 +1,226 @@
+"""What the recipes share: reading settings in layers, and the stages every comparison has."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.config import EvalConfig
+from preflab import registry
+from preflab.config import CommandLine, as_dict, merge, option, read_yaml
+from preflab.errors import UserError, near_misses
+from preflab.method import Method, make_method
+from preflab.settings import LoraSettings, TrainConfig
+from preflab.worlds import WorldConfig
+
+if TYPE_CHECKING:
+    from eval.harness import Records
+    from eval.judges import Judge
+    from preflab.experiment import Experiment
+    from preflab.runs import Stage
+
+CONFIGS = Path(__file__).parent / "configs"
+STAGES = ("sft", "reward")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run is kept, and what is trained."""
+
+    output: str = option("runs/default", "folder of the run; finished stages in it are reused")
+    cache: str = option("~/.cache/preflab", "folder where embedded base models are kept between runs")
+    seeds: tuple[int, ...] = option((0,), "training seeds of each method, such as 0,1,2")
+    step_limit: int | None = option(None, "at most this many optimiser steps in every stage", minimum=1)
+    threads: int | None = option(None, "CPU threads; default: torch's own choice", minimum=1)
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ValueError("seeds is empty; name at least one, such as 0")
+
+
+class Session:
+    """A recipe's settings, checked to the last field before anything heavy starts.
+
+    Layers, later ones win: a method's own defaults, ``configs/<world>.yaml`` (and ``<world>_quick.yaml``
+    with --quick), the user's --config file, the command line.
+
+    Args:
+        description: the recipe's docstring.
+        extra: config classes of the recipe itself, by title.
+        flat: a method whose fields (and those of `TrainConfig`) are options without a prefix.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        extra: Mapping[str, type] | None = None,
+        *,
+        flat: str | None = None,
+        argv: Sequence[str] | None = None,
+    ) -> None:
+        shared: dict[str, type] = {"run": RunConfig, "world": WorldConfig, "lora": LoraSettings, "evaluation": EvalConfig}
+        own = {"training": TrainConfig, flat: registry.load(flat).Config} if flat else {}
+        line = CommandLine(description, {**shared, **(extra or {}), **own}, sections=True)
+        values, sections = line.read(argv)
+        method_fields = {name for cls in own.values() for name in cls.__dataclass_fields__}
+        kind, quick = self._world(values)
+        for layer in (kind, f"{kind}_quick")[: 1 + quick]:
+            defaults, default_sections = self._layer(line, layer)
+            if layer == kind:
+                base, base_sections = defaults, default_sections
+            else:
+                base |= defaults
+                base_sections = _joined(base_sections, default_sections)
+        values = base | values
+        self.sections = _joined(base_sections, sections)
+        if flat:
+            given = {k: v for k, v in values.items() if k in method_fields}
+            self.sections = _joined(self.sections, {flat: given})
+        self.configs = merge({**shared, **(extra or {})}, {k: v for k, v in values.items() if k not in method_fields}, "config")
+        self.run: RunConfig = self.configs["run"]
+        self.world: WorldConfig = self.configs["world"]
+        self.lora: LoraSettings = self.configs["lora"]
+        self.evaluation: EvalConfig = self.configs["evaluation"]
+
+    @staticmethod
+    def _world(values: Mapping[str, Any]) -> tuple[str, bool]:
+        fields = {k: v for k, v in values.items() if k in WorldConfig.__dataclass_fields__}
+        world: WorldConfig = merge({"world": WorldConfig}, fields, "config")["world"]
+        return world.kind, world.quick
+
+    @staticmethod
+    def _layer(line: CommandLine, name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        path = CONFIGS / f"{name}.yaml"
+        return line.split(read_yaml(path), str(path)) if path.is_file() else ({}, {})
+
+    def check_sections(self, names: Sequence[str]) -> None:
+        """Refuse a section that no chosen method reads.
+
+        Raises:
+            UserError: with near misses.
+        """
+        known = {*registry.registered(), *STAGES, *names}
+        for section in self.sections:
+            if section not in known:
+                raise UserError(f"unknown section {section!r}{near_misses(section, known)}")
+
+    def method(self, name: str) -> Method:
+        """Build a method from its section, capped by ``--step-limit``."""
+        values = dict(self.sections.get(name, {}))
+        if self.run.step_limit is not None:
+            values["max_steps"] = self.run.step_limit
+        return make_method(name, values)
+
+    def open(self) -> Experiment:
+        """Open the run folder and the world; from here on, heavy work."""
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        # TRL reports usage statistics by default; nothing is sent from here.
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        import torch
+
+        from preflab.experiment import Experiment
+        from preflab.runs import Run
+
+        if self.run.threads:
+            torch.set_num_threads(self.run.threads)
+        _quiet_libraries()
+        return Experiment(
+            Run(Path(self.run.output)), self.world, self.lora, Path(self.run.cache).expanduser()
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all settings, for the manifest."""
+        return {**{name: as_dict(config) for name, config in self.configs.items()}, "sections": self.sections}
+
+
+class Pipeline:
+    """The stages that comparisons are made of, each built once and reused.
+
+    Args:
+        session: the settings.
+        experiment: the open world and run.
+    """
+
+    def __init__(self, session: Session, experiment: Experiment) -> None:
+        self.session, self.experiment = session, experiment
+
+    def sft(self) -> Stage | None:
+        """Fine-tune on the demonstrations; None where the world has none."""
+        if not len(self.experiment.world.demonstrations):
+            return None
+        return self.experiment.train("sft", self.session.method("sft"))
+
+    def reward_model(self, sft: Stage | None) -> Stage:
+        """Train the reward model that on-policy methods learn from."""
+        return self.experiment.train("reward", self.session.method("reward"), sft=sft)
+
+    def judge(self, sft: Stage | None) -> tuple[Judge, str]:
+        """Return who gives gold rewards, and a key for it: r*, or a reward model on data of its own."""
+        from eval.judges import HeldOutRewardModel, PlantedReward
+
+        gold = self.experiment.world.gold
+        if gold is not None:
+            return PlantedReward(gold), "planted"
+        stage = self.experiment.train(
+            "judge", self.session.method("reward"), seed=1, sft=sft, groups=self.experiment.gold_pairs
+        )
+        return HeldOutRewardModel(stage.folder / "reward", self.session.evaluation.eval_batch_size), stage.key
+
+    def evaluate(
+        self,
+        name: str,
+        trained: Stage | None,
+        *,
+        sft: Stage | None,
+        reward: Stage | None,
+        judge: tuple[Judge, str] | None,
+        role: str = "policy",
+        seed: int = 0,
+    ) -> Records:
+        """Evaluate a trained policy or reward model; None stands for the policy training starts from."""
+        from eval.harness import Records, evaluate_policy, evaluate_reward_model
+
+        config, experiment = self.session.evaluation, self.experiment
+        inputs = {
+            **experiment.identity(),
+            "trained": trained.key if trained else None,
+            "sft": sft.key if sft else None,
+            "reward": reward.key if reward else None,
+            "judge": judge[1] if judge else None,
+            "config": as_dict(config),
+            "role": role,
+            "seed": seed,
+        }
+
+        def work(folder: Path) -> dict[str, Any]:
+            if role == "reward":
+                roles = experiment.open_roles(("reward",), sft=sft, reward=trained)
+                records = evaluate_reward_model(experiment, roles, config, title=name)
+            else:
+                wanted: Any = ("policy", "reference", "reward") if reward else ("policy", "reference")
+                roles = experiment.open_roles(wanted, sft=sft, reward=reward)
+                if trained is not None:
+                    roles.start("policy", trained.folder / "policy")
+                records = evaluate_policy(experiment, roles, judge[0] if judge else None, config, seed=seed, title=name)
+            records.write(folder)
+            return {"samples": len(records.samples), "preferences": len(records.preferences)}
+
+        return Records.read(experiment.run.stage(f"eval-{name}", inputs, work).folder)
+
+
+def _joined(first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    names = (*first, *(n for n in second if n not in first))
+    return {n: {**first.get(n, {}), **second.get(n, {})} for n in names}
+
+
+def _quiet_libraries() -> None:
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()

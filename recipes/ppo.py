@@ -1,0 +1,12 @@
+"""Train a policy by PPO against a reward model, from SFT to held-out evaluation.
+
+    python recipes/ppo.py                          the embedded reviews world
+    python recipes/ppo.py --model M --dataset D    your model, your preferences
+    python recipes/ppo.py --help                   every field
+"""
+
+from preflab.errors import run_recipe
+from recipes.train import train_one
+
+if __name__ == "__main__":
+    run_recipe(lambda: train_one(__doc__ or "", "ppo"))

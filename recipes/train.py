@@ -1,0 +1,54 @@
+"""Train one method and judge it against the policy it started from; sft.py, dpo.py and others call this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recipes.common import Pipeline, Session
+from recipes.compare import judge_method, show
+
+
+def train_one(description: str, name: str) -> None:
+    """Run a recipe for one method: its settings are options without a prefix.
+
+    Stages the method stands on (SFT, reward model) are built first, or reused if `--output` has them.
+    """
+    session = Session(description, flat=name)
+    session.check_sections((name,))
+    method = session.method(name)
+    needs = method.needs
+
+    from eval.comparison import summarise_policy, summarise_training
+    from preflab.runs import provenance, write_json
+
+    experiment = session.open()
+    pipeline = Pipeline(session, experiment)
+    write_json(
+        Path(session.run.output) / "manifest.json",
+        {"config": session.as_dict(), "data": experiment.data, **provenance()},
+    )
+    sft = None if needs.responses == "demonstration" else pipeline.sft()
+    reward = pipeline.reward_model(sft) if needs.uses("reward") and "reward" not in needs.trains else None
+    # On real data the judge is a reward model of its own, which is for comparisons; here, r* or nobody.
+    judge = pipeline.judge(sft) if experiment.world.gold else None
+    shared: Any = {"sft": sft, "reward": reward, "judge": judge}
+
+    # Stages that other methods stand on carry no seed in their name: compare.py finds them again.
+    stage_name = name if name in ("sft", "reward") else f"{method.label}-seed{{}}"
+    stages = [
+        experiment.train(stage_name.format(seed), method, seed=seed, sft=sft, reward=reward)
+        for seed in session.run.seeds
+    ]
+    baseline, rows = None, {}
+    if needs.trains[0] == "policy":
+        baseline = pipeline.evaluate("baseline", None, seed=-1, **shared)
+        rows["start"] = summarise_policy([pipeline.evaluate("start", None, **shared)], baseline)
+    rows[method.label] = judge_method(pipeline, method, stages, baseline, shared)
+    rows[method.label]["train"] = summarise_training([stage.record for stage in stages])
+    comparison = {"methods": rows, "baseline": "start" if baseline else None, "seeds": list(session.run.seeds)}
+    show(
+        {**comparison, "config": session.as_dict(), "data": experiment.data, **provenance()},
+        Path(session.run.output) / f"{method.label}.json",
+    )
+    print("weights:", ", ".join(str(stage.folder / needs.trains[0]) for stage in stages))

@@ -1,0 +1,592 @@
+"""Reading, cleaning, splitting, encoding and collating preference data."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from preflab.data import (
+    BadRows,
+    EncodedGroup,
+    Encoder,
+    check_leak,
+    collate,
+    fingerprint,
+    group_key,
+    is_conversational,
+    load_tokenizer,
+    preference_rows,
+    read_rows,
+    split_of,
+    to_dataset,
+)
+from preflab.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
+CHATML = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+USER, BOT = "user", "assistant"
+
+
+def say(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def byte_bpe(
+    merges_from: str = "ab ab ab the cat the cat sat ", *, closing: bool = False
+) -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer; `closing` makes it put <s> before and </s> behind every text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([merges_from] * 20, trainer)
+    if closing:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def word_level() -> PreTrainedTokenizerBase:
+    words = ["<unk>", "<s>", "</s>", "the", "cat", "sat", "a", "mat", "?"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
+    )
+
+
+def numbered(*rows: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    return list(enumerate(rows, 1))
+
+
+def pair(prompt: str = "Q", chosen: str = "yes", rejected: str = "no", **extra: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected, **extra}
+
+
+# 1. Reading
+
+
+ROWS = [pair("a"), pair("b", "ü\u2028x")]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    if path.name.endswith(".parquet"):
+        to_dataset(rows).to_parquet(str(path))
+    elif path.name.endswith(".csv"):
+        to_dataset(rows).to_csv(str(path), index=False)
+    else:
+        content = lines if ".jsonl" in path.name else json.dumps(rows, indent=1).encode()
+        path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["json", "json.gz", "jsonl", "jsonl.gz", "parquet", "csv", "JSONL"])
+def test_every_file_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
+    rows = read_rows(str(write(tmp_path / f"d.{suffix.lower()}", ROWS).rename(tmp_path / f"x.{suffix}")))
+    assert [row for _, row in rows] == ROWS
+    first = 2 if suffix == "csv" else 1  # a spreadsheet shows the header as row 1
+    assert [n for n, _ in rows] == [first, first + 1]
+
+
+def test_json_lines_under_a_json_suffix_and_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    path.write_bytes(b"\xef\xbb\xbf" + b"".join(json.dumps(row).encode() + b"\n" for row in ROWS))
+    assert [row for _, row in read_rows(str(path))] == ROWS
+
+
+def test_lines_that_are_not_json_objects_are_bad_rows_with_their_line_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    lines = [
+        json.dumps(pair()).encode(),
+        b"{broken",
+        b"",
+        b"[1, 2]",
+        b"\xff\xfe",
+        json.dumps(pair("b")).encode(),
+    ]
+    path.write_bytes(b"\n".join(lines))
+    rows, bad = preference_rows(read_rows(str(path)))
+    assert [row["prompt"] for row in rows] == ["Q", "b"]
+    assert bad.reasons == {"not JSON": [2, 4, 5]}  # line 3 is empty, not bad
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("absent.jsonl", None, ["absent.jsonl", "does not exist"]),
+        ("notes.txt", b"x", ["notes.txt", "unknown suffix", ".parquet"]),
+        ("d.jsonl.gz", b"not gzip", ["d.jsonl.gz", "cannot be read"]),
+        ("cut.jsonl.gz", gzip.compress(b"x" * 1000)[:-9], ["cut.jsonl.gz", "cannot be read"]),
+        ("d.parquet", b"not parquet", ["d.parquet", "parquet"]),
+        ("d.json", b"[1, 2", ["d.json", "not valid JSON"]),
+        ("d.csv", b"\xff\xfe\xfd", ["d.csv", "cannot be read"]),
+    ],
+)
+def test_unusable_files_are_named(tmp_path: Path, name: str, content: bytes | None, words: list[str]) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_rows(str(tmp_path / name))
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_hub_name_is_answered_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def unreachable(name: str, split: str) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(UserError, match=r"'owner/name' \(split 'test'\).*no network.*local file"):
+        read_rows("owner/name", "test")
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: to_dataset(ROWS))
+    assert read_rows("owner/name") == list(enumerate(ROWS, 1))
+
+
+def test_a_folder_of_files_goes_to_the_datasets_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: to_dataset([pair(name)]))
+    assert read_rows(str(tmp_path))[0][1]["prompt"] == str(tmp_path)
+
+
+# 2. Cleaning
+
+
+def cleaned(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase | None = None) -> tuple[str, str, str]:
+    rows, bad = preference_rows(numbered(row), tokenizer)
+    assert not bad.total
+    return rows[0]["prompt"], rows[0]["chosen"], rows[0]["rejected"]
+
+
+DIALOGUE = [say(USER, "Hi"), say(BOT, "Hello"), say(USER, "2+2?")]
+PLAIN = "Human: Hi\n\nAssistant: Hello\n\nHuman: 2+2?\n\nAssistant:"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pair(PLAIN, " 4", " 5"),
+        {"chosen": PLAIN + " 4", "rejected": PLAIN + " 5"},
+        {"prompt": DIALOGUE, "chosen": [say(BOT, "4")], "rejected": [say(BOT, "5")]},
+        {"prompt": DIALOGUE, "chosen": "4", "rejected": "5"},
+        {"prompt": DIALOGUE, "chosen": [*DIALOGUE, say(BOT, "4")], "rejected": [*DIALOGUE, say(BOT, "5")]},
+        {"prompt": "2+2?", "chosen": [*DIALOGUE, say(BOT, "4")], "rejected": [*DIALOGUE, say(BOT, "5")]},
+        {"chosen": [*DIALOGUE, say(BOT, "4")], "rejected": [*DIALOGUE, say(BOT, "5")]},
+        {"prompt": PLAIN, "responses": [" 4", " 3", " 5"]},
+        {"prompt": DIALOGUE, "responses": ["5", "4"], "rank": [1, 0]},
+        {"prompt": DIALOGUE, "responses": [[say(BOT, "4")], [say(BOT, "5")]]},
+    ],
+    ids=[
+        *("explicit", "implicit", "messages", "mixed", "repeated prompt", "repeated text prompt"),
+        *("implicit messages", "ranked", "ranked by rank", "ranked messages"),
+    ],
+)
+def test_every_format_means_the_same(row: dict[str, Any]) -> None:
+    assert cleaned(row) == (PLAIN, " 4", " 5")
+
+
+def test_conversational_pair_with_a_text_prompt() -> None:
+    row = {"prompt": "2+2?", "chosen": [say(BOT, "4")], "rejected": [say(BOT, "5")]}
+    assert cleaned(row) == ("Human: 2+2?\n\nAssistant:", " 4", " 5")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "expected"),
+    [
+        # Both answers start with "I": the marker, not the common prefix, ends the prompt.
+        ("\n\nHuman: Q\n\nAssistant: I do", "\n\nHuman: Q\n\nAssistant: I am", "\n\nHuman: Q\n\nAssistant:"),
+        # No marker: never cut inside a word ("th|at" and "th|is").
+        ("Tell me: that one", "Tell me: this one", "Tell me:"),
+        ("Q: why?\nBecause", "Q: why?\nBees", "Q: why?\n"),
+        ("one two  three", "one two  four", "one two"),
+    ],
+)
+def test_implicit_prompt_of_text_ends_at_a_boundary(chosen: str, rejected: str, expected: str) -> None:
+    prompt, best, worst = cleaned({"chosen": chosen, "rejected": rejected})
+    assert (prompt, prompt + best, prompt + worst) == (expected, chosen, rejected)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "Q", "chosen": "a"}, "missing field 'rejected'"),
+        (pair(chosen=None), "missing field 'chosen'"),  # type: ignore[arg-type]
+        ({"responses": ["a", "b"]}, "missing field 'prompt'"),
+        (pair(chosen=3), "not text"),  # type: ignore[arg-type]
+        (pair(prompt=["Q"]), "not text"),  # type: ignore[arg-type]
+        (pair(chosen=[{"role": BOT, "content": None}]), "not text"),  # type: ignore[arg-type]
+        (pair(chosen="\ud83d"), "not text"),  # a lone surrogate
+        (pair(chosen=" \n"), "empty response"),
+        ({"prompt": DIALOGUE, "chosen": [], "rejected": [say(BOT, "x")]}, "empty response"),
+        ({"chosen": PLAIN + " 4", "rejected": PLAIN}, "empty response"),
+        (pair(" "), "empty prompt"),
+        ({"chosen": "Hello", "rejected": "Help"}, "empty prompt"),
+        (pair(chosen="same", rejected="same "), "chosen equal to rejected"),
+        ({"chosen": PLAIN, "rejected": PLAIN}, "chosen equal to rejected"),
+        ({"prompt": "Q", "responses": ["a", "b"], "rank": [0, 0]}, "chosen equal to rejected"),
+        ({"prompt": "Q", "responses": ["a"]}, "fewer than two responses"),
+        ({"prompt": "Q", "responses": ["a", "b"], "rank": [0]}, "rank does not match responses"),
+        ({"prompt": "Q", "responses": ["a", "b"], "rank": ["x", 1]}, "rank does not match responses"),
+        (
+            {"prompt": DIALOGUE, "chosen": [say(BOT, "a"), say(USER, "b")], "rejected": "c"},
+            "response is not one assistant turn",
+        ),
+    ],
+)
+def test_bad_rows_are_counted_by_reason_with_their_numbers(row: dict[str, Any], reason: str) -> None:
+    rows, bad = preference_rows([(7, pair("first")), (12, row), (31, pair("last"))])
+    assert bad.reasons == {reason: [12]}
+    assert bad.total == 1
+    assert [clean["prompt"] for clean in rows] == ["first", "last"]
+    with pytest.raises(UserError) as error:
+        preference_rows([(7, pair()), (12, row)], bad_rows="refuse", source="x.jsonl")
+    assert all(part in str(error.value) for part in ("x.jsonl", reason, "row 12", "drop"))
+
+
+def test_summary_shows_the_first_numbers_only() -> None:
+    bad = BadRows({"not text": [1], "empty response": list(range(2, 12))})
+    assert bad.summary(shown=3) == "empty response: 10 (rows 2, 3, 4, …); not text: 1 (row 1)"
+    assert BadRows().summary() == "no bad rows"
+
+
+def test_nothing_usable_says_what_is_needed() -> None:
+    with pytest.raises(
+        UserError, match=r"x\.csv has no usable row: missing field 'chosen': 1 \(row 2\).*needs"
+    ):
+        preference_rows([(2, {"text": "?"})], source="x.csv")
+    with pytest.raises(UserError, match="no usable row"):
+        preference_rows([])
+
+
+def test_subset_group_and_ranking_are_kept() -> None:
+    rows, _ = preference_rows(
+        numbered(
+            pair("a", subset="s", group="g1"),
+            pair("b", subset=3, group="G1 "),
+            pair("b", group=None),
+            {"prompt": "c", "responses": ["x", "y", "z"], "group": 5},
+        )
+    )
+    assert [row.get("subset") for row in rows] == ["s", "3", None, None]
+    assert rows[0]["group"] == rows[1]["group"] != rows[2]["group"]
+    assert rows[3]["responses"] == ["x", "y", "z"]
+    assert "responses" not in rows[0]
+    without, _ = preference_rows(numbered(pair("a", group="g1"), pair("a", group="g2")), use_group=False)
+    assert without[0]["group"] == without[1]["group"]
+
+
+def test_dialogues_without_a_template_are_written_plainly_and_said_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    row = {"prompt": [say("system", "Be brief."), say(USER, "Hi")], "chosen": "a", "rejected": "b"}
+    with caplog.at_level(logging.WARNING):
+        assert cleaned(row, byte_bpe())[0] == "Be brief.\n\nHuman: Hi\n\nAssistant:"
+    assert "no chat template" in caplog.text
+
+
+def test_chat_template_writes_dialogues_and_the_response_ends_with_the_end_token() -> None:
+    tokenizer = byte_bpe()
+    tokenizer.chat_template = CHATML
+    row = {"prompt": DIALOGUE, "chosen": "4", "rejected": [say(BOT, "5")]}
+    prompt = "<|user|>Hi</s>\n<|assistant|>Hello</s>\n<|user|>2+2?</s>\n<|assistant|>"
+    assert cleaned(row, tokenizer) == (prompt, "4</s>", "5</s>")
+    assert cleaned(pair("plain text"), tokenizer)[0] == "plain text"
+    encoder = Encoder(tokenizer, chat=True)
+    assert encoder.response(prompt, "4</s>") == [*tokenizer("4")["input_ids"], encoder.eos]
+
+
+def test_template_that_rewrites_the_prompt_gives_the_bare_answer() -> None:
+    tokenizer = byte_bpe()
+    tokenizer.chat_template = "{{ messages | length }}{% for m in messages %}|{{ m['content'] }}{% endfor %}"
+    assert cleaned({"prompt": [say(USER, "Q")], "chosen": "a", "rejected": "b"}, tokenizer) == (
+        "1|Q",
+        "a",
+        "b",
+    )
+
+
+def test_rows_the_template_refuses_are_bad() -> None:
+    tokenizer = byte_bpe()
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML
+    )
+    good = {"prompt": [say(USER, "Hi")], "chosen": "a", "rejected": "b"}
+    refused = good | {"prompt": [say("system", "x"), say(USER, "Hi")]}
+    assert preference_rows(numbered(good, refused), tokenizer)[1].reasons == {
+        "refused by the chat template (no system)": [2]
+    }
+
+
+def test_is_conversational() -> None:
+    assert is_conversational({"prompt": DIALOGUE})
+    assert is_conversational({"responses": [[say(BOT, "a")]]})
+    assert not is_conversational(pair())
+    assert not is_conversational({"prompt": "Q", "responses": ["a", "b"]})
+
+
+# 3. Splitting
+
+
+def test_group_key_is_the_first_human_turn() -> None:
+    keys = {
+        group_key("Human: Hi  there\n\nAssistant:"),
+        group_key("\n\nHuman: hi there\n\nAssistant: Yes?\n\nHuman: more\n\nAssistant:"),
+        group_key([say("system", "s"), say(USER, "Hi there"), say(BOT, "Yes?")]),
+        group_key("hi there"),
+    }
+    assert keys == {"hi there"}
+    assert group_key("Once upon a time") == "once upon a time"
+    assert group_key("Human:\n\nAssistant:") == "human: assistant:"  # no turn to go by: the whole prompt
+
+
+FRACTIONS = {"heldout": 0.2, "gold": 0.2, "train": 0.6}
+
+
+@given(st.text(), st.integers(0, 99))
+def test_split_depends_on_key_and_seed_alone(key: str, seed: int) -> None:
+    key = key.encode(errors="replace").decode()
+    assert split_of(key, seed, FRACTIONS) == split_of(key, seed, dict(FRACTIONS)) in FRACTIONS
+
+
+def test_splits_have_their_shares_and_never_change() -> None:
+    names = [split_of(str(i), 0, FRACTIONS) for i in range(5000)]
+    # Standard error of a share is at most sqrt(.24 / 5000) = .007; four of them.
+    assert all(abs(names.count(name) / 5000 - share) < 0.028 for name, share in FRACTIONS.items())
+    assert names != [split_of(str(i), 1, FRACTIONS) for i in range(5000)]
+    # The first 8 bytes of sha256("0\n" + key), over 2**64: x .979, y .365, z .513, a .052. Another
+    # rule would move people's held-out data into training.
+    recorded = {"x": "train", "y": "gold", "z": "train", "a": "heldout"}
+    assert {key: split_of(key, 0, FRACTIONS) for key in recorded} == recorded
+    assert split_of("anything", 0, {"heldout": 0.0, "train": 1.0}) == "train"
+
+
+def test_leaking_held_out_rows_are_dropped() -> None:
+    train, _ = preference_rows(numbered(pair("Human: Hi\n\nAssistant:"), pair("Where?", group="g")))
+    heldout, _ = preference_rows(
+        numbered(
+            pair("Human: Hi\n\nAssistant: Yes?\n\nHuman: Bye\n\nAssistant:"),  # same first turn
+            pair(" where?", group="other"),  # same prompt but for case and space
+            pair("new", group="g"),  # same group
+            pair("fresh"),
+        )
+    )
+    kept, leaked = check_leak(train, heldout)
+    assert [row["prompt"] for row in kept] == ["fresh"]
+    assert leaked == 3
+
+
+def test_fingerprint_sees_content_and_order() -> None:
+    base = [pair("a"), pair("b")]
+    prints = [fingerprint(rows) for rows in (base, base[::-1], base[:1], [pair("a"), pair("b", "yes.")])]
+    assert len(set(prints)) == 4
+    assert all(len(p) == 16 and int(p, 16) >= 0 for p in prints)
+    assert fingerprint(to_dataset(base)) == prints[0]
+
+
+# 4. Encoding
+
+
+def test_response_is_what_the_joint_text_adds() -> None:
+    tokenizer = word_level()
+    encoder = Encoder(tokenizer)
+    assert encoder.prompt("the cat") == [1, 3, 4]  # <s> the cat
+    assert encoder.response("the cat", " sat") == [5, 2]  # sat </s>
+    # "the catsat" is <s> the <unk>: no continuation of the prompt's ids, so "sat" is tokenised alone.
+    assert encoder.response("the cat", "sat") == [5, 2]
+
+
+def test_response_that_merges_over_the_seam_is_tokenised_alone() -> None:
+    tokenizer = byte_bpe("ab ab ab ab")
+    merged, (a,), (b,) = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("ab", "a", "b"))
+    assert merged != [a, b]  # the point of this tokenizer: "a" + "b" is one token
+    encoder = Encoder(tokenizer)
+    assert encoder.prompt("a") == [a]
+    assert encoder.response("a", "b") == [b, encoder.eos]
+
+
+def test_end_token_comes_once_and_ends_the_response() -> None:
+    encoder = Encoder(byte_bpe())
+    plain = encoder.response("Q", " the cat")
+    assert plain.count(encoder.eos) == 1
+    assert plain[-1] == encoder.eos
+    assert encoder.response("Q", " the cat</s>") == plain
+    assert encoder.response("Q", " the cat</s> and more") == plain
+
+
+def test_end_token_that_the_tokenizer_appends_is_taken_off_the_prompt() -> None:
+    closing = byte_bpe(closing=True)
+    assert closing("Q")["input_ids"][-1] == 1
+    encoder, plain = Encoder(closing), Encoder(byte_bpe())
+    assert encoder.prompt("the cat") == [0, *plain.prompt("the cat")]
+    assert encoder.response("the cat", " sat") == plain.response("the cat", " sat")
+    assert Encoder(closing, chat=True).prompt("<s>the cat</s>")[-1] == 1  # a template's own end tokens stay
+
+
+def test_prompt_is_never_without_context() -> None:
+    tokenizer = byte_bpe()
+    assert Encoder(tokenizer).prompt("") == [tokenizer.bos_token_id]
+    assert Encoder(tokenizer).response("", "the")[-1] == tokenizer.eos_token_id
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_encoding_loses_no_text(prompt: str, response: str) -> None:
+    # Text that spells a special token is one, and ends the response there: not this test's matter.
+    tokenizer, encoder = TOKENIZER, Encoder(TOKENIZER)
+    if "</s>" in prompt + response or "<s>" in prompt + response:
+        return
+    assert tokenizer.decode([i for i in encoder.prompt(prompt) if i > 1]) == prompt
+    assert tokenizer.decode(encoder.response(prompt, response)[:-1]) == response
+
+
+TOKENIZER = byte_bpe()
+
+
+def test_encode_pairs_drops_and_counts_what_is_too_long() -> None:
+    encoder = Encoder(word_level(), max_prompt_tokens=3, max_response_tokens=3)
+    rows = [
+        pair("the cat", "sat", "mat"),
+        pair("the cat sat", "sat", "mat"),  # <s> and three words
+        pair("the", "a a", "a a a"),  # three words and </s>
+        pair("a", "the a", "mat"),  # just fits
+    ]
+    groups, dropped = encoder.encode_pairs(to_dataset(rows))
+    assert dropped == {"prompt too long": 1, "response too long": 1}
+    assert groups == [
+        EncodedGroup([1, 3, 4], [[5, 2], [7, 2]], 0),
+        EncodedGroup([1, 6], [[3, 6, 2], [7, 2]], 3),
+    ]
+    singles, _ = encoder.encode_demonstrations([{"prompt": "the", "response": "cat"}])
+    assert singles == [EncodedGroup([1, 3], [[4, 2]], 0)]
+    assert encoder.encode_prompts([{"prompt": "the"}])[0] == [EncodedGroup([1, 3], [], 0)]
+    assert encoder.encode_pairs([]) == ([], {"prompt too long": 0, "response too long": 0})
+
+
+def test_ranked_rows_give_all_responses_that_fit() -> None:
+    encoder = Encoder(word_level(), max_prompt_tokens=8, max_response_tokens=2)
+    row = pair("the", "cat", "mat", responses=["cat", "a a a", "sat", "mat"])
+    assert encoder.encode_pairs([row])[0][0].response_ids == [[4, 2], [7, 2]]
+    assert encoder.encode_pairs([row], ranked=True)[0][0].response_ids == [[4, 2], [5, 2], [7, 2]]
+    assert encoder.encode_pairs([pair("the", "cat", "mat")], ranked=True)[0][0].response_ids == [
+        [4, 2],
+        [7, 2],
+    ]
+
+
+def test_nothing_fits_names_limits_and_medians() -> None:
+    rows = [pair("the cat sat", "a", "mat"), pair("the cat", "a", "mat"), pair("the cat sat a", "a", "mat")]
+    with pytest.raises(UserError) as error:
+        Encoder(word_level(), max_prompt_tokens=2).encode_pairs(rows)
+    assert "max_prompt_tokens is 2, the median prompt has 4" in str(error.value)
+    with pytest.raises(UserError, match="max_response_tokens is 1, the median response has 2"):
+        Encoder(word_level(), max_response_tokens=1).encode_pairs(rows)
+
+
+def test_load_tokenizer_pads_with_what_is_there(tmp_path: Path) -> None:
+    tokenizer = byte_bpe()
+    tokenizer.save_pretrained(str(tmp_path / "no_pad"))
+    assert load_tokenizer(str(tmp_path / "no_pad")).pad_token == "</s>"
+    words = word_level()
+    words.pad_token = None
+    words.save_pretrained(str(tmp_path / "unk"))
+    template = tmp_path / "t.jinja"
+    template.write_text(CHATML)
+    loaded = load_tokenizer(str(tmp_path / "unk"), chat_template=str(template))
+    assert loaded.pad_token == "<unk>"
+    assert loaded.chat_template == CHATML
+    words.eos_token = None
+    words.save_pretrained(str(tmp_path / "no_eos"))
+    with pytest.raises(UserError, match=r"no_eos.*end token"):
+        load_tokenizer(str(tmp_path / "no_eos"))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_tokenizer(str(tmp_path))
+    with pytest.raises(UserError, match=r"absent\.jinja"):
+        load_tokenizer(str(tmp_path / "no_pad"), chat_template=str(tmp_path / "absent.jinja"))
+
+
+# 5. Collating
+
+IDS = st.lists(st.integers(0, 50), min_size=1, max_size=6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(IDS, st.lists(IDS, max_size=4)), min_size=1, max_size=5), st.integers(0, 50))
+def test_collate_round_trip(groups: list[tuple[list[int], list[list[int]]]], pad: int) -> None:
+    import torch
+
+    batch = collate([EncodedGroup(p, r, i) for i, (p, r) in enumerate(groups)], pad)
+    assert batch.prompt_mask.dtype == batch.response_mask.dtype == torch.bool
+    assert batch.prompt_ids.dtype == batch.response_ids.dtype == torch.int64
+    assert batch.prompt_ids.shape == (len(groups), max(len(p) for p, _ in groups))
+    for b, (prompt, responses) in enumerate(groups):
+        assert batch.prompt_ids[b][batch.prompt_mask[b]].tolist() == prompt
+        assert batch.prompt_mask[b, -1]  # left-padded: the last column is real
+        found = [r[m].tolist() for r, m in zip(batch.response_ids[b], batch.response_mask[b], strict=True)]
+        assert found == responses + [[]] * (len(found) - len(responses))
+        for mask in batch.response_mask[b]:  # right-padded: real tokens, then none
+            assert mask.tolist() == sorted(mask.tolist(), reverse=True)
+    assert bool((batch.prompt_ids[~batch.prompt_mask] == pad).all())
+    assert bool((batch.response_ids[~batch.response_mask] == pad).all())
+
+
+def test_collate_needs_a_group() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        collate([], 0)
+
+
+def test_importing_the_module_loads_neither_torch_nor_datasets() -> None:
+    heavy = "{'torch', 'datasets', 'transformers'}"
+    code = f"import preflab.data, sys; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# 6. Real tokenizers
+
+
+@pytest.mark.parametrize("name", ["stories260K", "tinystories-656k"])
+def test_real_tokenizers(name: str) -> None:
+    folder = SHARED / "models" / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent")
+    tokenizer = load_tokenizer(str(folder))
+    encoder = Encoder(tokenizer)
+    for prompt, response in [("Once upon a time", " there was a cat."), ("Human: Hi\n\nAssistant:", "Hello")]:
+        start, rest = encoder.prompt(prompt), encoder.response(prompt, response)
+        assert start == tokenizer(prompt)["input_ids"]
+        assert start[0] == tokenizer.bos_token_id
+        assert rest[-1] == encoder.eos
+        assert encoder.eos not in start + rest[:-1]
+        assert encoder.encode_pairs([pair(prompt, response, "no")])[0][0][:2] == (
+            start,
+            [rest, encoder.response(prompt, "no")],
+        )
+    assert tokenizer.decode(encoder.response("Once upon a time", " there was a cat.")[:-1]).strip() == (
+        "there was a cat."
+    )

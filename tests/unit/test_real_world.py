@@ -1,0 +1,243 @@
+"""The real world: preference files to disjoint, cleaned, counted splits."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+from preflab.data import fingerprint, normalised
+from preflab.errors import UserError
+from preflab.worlds import World, WorldConfig, open_world
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+SPLITS = ("pairs", "heldout", "gold_pairs", "demonstrations", "prompts", "eval_prompts")
+CHATML = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a byte-level tokenizer (one token per byte) and a config; the world needs no weights."""
+    folder = tmp_path_factory.mktemp("model")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", *letters])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(
+        folder
+    )
+    LlamaConfig(vocab_size=len(vocabulary), max_position_embeddings=512).save_pretrained(folder)
+    return str(folder)
+
+
+def pair(i: int, **extra: Any) -> dict[str, Any]:
+    return {"prompt": f"Question {i}?", "chosen": f"Good answer {i}.", "rejected": "Bad.", **extra}
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+def open_rows(model: str, folder: Path, rows: list[Any], **options: Any) -> World:
+    data = write(folder / "data.jsonl", rows)
+    return open_world(WorldConfig(model=model, dataset=data, **options), folder / "cache")
+
+
+def source(world: World, role: str = "dataset") -> dict[str, Any]:
+    found: dict[str, Any] = world.facts["sources"][role]
+    return found
+
+
+def test_splits_are_disjoint_and_complete(model: str, tmp_path: Path) -> None:
+    # Two pairs to each prompt: they must not be separated.
+    rows = [pair(i // 2, rejected=f"Bad {i}.", subset="ab"[i % 2]) for i in range(400)]
+    world = open_rows(model, tmp_path, rows)
+    prompts = {name: set(getattr(world, name)["prompt"]) for name in SPLITS}
+    assert prompts["demonstrations"] == prompts["prompts"] == prompts["pairs"]
+    assert prompts["eval_prompts"] == prompts["heldout"]
+    assert not prompts["pairs"] & prompts["heldout"]
+    assert not prompts["pairs"] & prompts["gold_pairs"]
+    assert not prompts["gold_pairs"] & prompts["heldout"]
+    assert sum(len(getattr(world, name)) for name in ("pairs", "heldout", "gold_pairs")) == 400
+    assert len(world.prompts) == len(set(world.prompts["prompt"])) == len(world.pairs) / 2
+    # 200 groups at .2 held out and .25 * .8 = .2 gold: 40 each, standard deviation 5.7; four of them.
+    assert all(abs(len(prompts[name]) - 40) < 23 for name in ("heldout", "gold_pairs"))
+    assert set(world.heldout["subset"]) == {"a", "b"}
+    assert world.demonstrations["response"] == world.pairs["chosen"]
+    assert (world.name, world.model, world.gold, world.chat) == ("real", model, None, False)
+
+
+def test_same_config_same_world_and_another_seed_another(model: str, tmp_path: Path) -> None:
+    rows = [pair(i) for i in range(60)]
+    facts = [open_rows(model, tmp_path, rows, data_seed=seed, max_pairs=40).facts for seed in (0, 0, 1)]
+    assert facts[0] == facts[1]
+    assert facts[0]["fingerprints"] != facts[2]["fingerprints"]
+    assert facts[0]["rows"]["pairs"] + facts[0]["rows"]["heldout"] + facts[0]["rows"]["gold_pairs"] == 40
+
+
+def test_more_data_moves_no_prompt(model: str, tmp_path: Path) -> None:
+    rows = [pair(i) for i in range(120)]
+    few, many = open_rows(model, tmp_path, rows[:60]), open_rows(model, tmp_path, rows)
+    for name in SPLITS:
+        assert set(getattr(few, name)["prompt"]) <= set(getattr(many, name)["prompt"])
+
+
+def test_counts_go_into_the_facts(model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bad = ["{not json", pair(1, chosen=""), pair(2, rejected=pair(2)["chosen"]), {"prompt": "x"}]
+    long = [pair(3, prompt="x" * 61), pair(4, chosen="y" * 40)]
+    with caplog.at_level(logging.INFO):
+        world = open_rows(
+            model,
+            tmp_path,
+            bad + long + [pair(i) for i in range(50)],
+            max_prompt_tokens=60,
+            max_response_tokens=40,  # 40 characters and the end token are one too many
+        )
+    assert source(world) == {
+        "name": str(tmp_path / "data.jsonl"),
+        "rows read": 56,
+        "bad rows": {
+            "chosen equal to rejected": {"count": 1, "first rows": [3]},
+            "empty response": {"count": 1, "first rows": [2]},
+            "missing field 'chosen'": {"count": 1, "first rows": [4]},
+            "not JSON": {"count": 1, "first rows": [1]},
+        },
+        "too long": {"prompt too long": 1, "response too long": 1},
+        "pairs used": 50,
+        "longer response wins": 1.0,
+    }
+    assert world.facts["rows"] == {name: len(getattr(world, name)) for name in world.facts["rows"]}
+    assert world.facts["fingerprints"]["pairs"] == fingerprint(world.pairs)
+    json.dumps(world.facts)
+    assert "4 bad rows dropped" in caplog.text
+    assert "56 read, 4 bad, 2 too long, 0 leaking" in caplog.text
+
+
+def test_refused_bad_rows(model: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.jsonl has bad rows: empty response: 1 \(row 2\)"):
+        open_rows(model, tmp_path, [pair(0), pair(1, chosen="")], bad_rows="refuse")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_little_data_is_answered_with_counts(model: str, tmp_path: Path, count: int) -> None:
+    with pytest.raises(UserError, match=r"too little data: no .* pairs are left \(.*train \d"):
+        open_rows(model, tmp_path, [pair(i) for i in range(count)])
+
+
+def test_separate_heldout_file_may_overlap_and_loses_what_does(model: str, tmp_path: Path) -> None:
+    rows = [pair(i) for i in range(40)]
+    heldout = write(tmp_path / "heldout.jsonl", [pair(i) for i in range(30, 60)] + [pair(61, chosen=" ")])
+    world = open_rows(model, tmp_path, rows, heldout=heldout, gold_fraction=0.0)
+    assert len(world.pairs) == 40
+    assert len(world.gold_pairs) == 0
+    assert world.gold_pairs.column_names == ["prompt", "chosen", "rejected", "group"]
+    assert sorted(world.heldout["prompt"]) == sorted(pair(i)["prompt"] for i in range(40, 60))
+    assert world.facts["leaking held-out rows dropped"] == 10
+    assert source(world, "heldout")["bad rows"]["empty response"]["first rows"] == [31]
+    with pytest.raises(UserError, match=r"no heldout pairs are left .*40 held-out rows dropped"):
+        open_rows(model, tmp_path, rows, heldout=str(tmp_path / "data.jsonl"))
+
+
+def test_group_column_in_one_file_only_is_not_trusted(model: str, tmp_path: Path) -> None:
+    def dialogue(i: int, **extra: Any) -> dict[str, Any]:
+        return pair(
+            i, prompt=f"Human: Hello {i % 30}\n\nAssistant: Yes?\n\nHuman: {i}\n\nAssistant:", **extra
+        )
+
+    heldout = write(tmp_path / "heldout.jsonl", [dialogue(i) for i in range(100, 105)] + [pair(1)])
+    # By their own group column no row of training shares a group with the held-out first turns.
+    world = open_rows(model, tmp_path, [dialogue(i, group=i) for i in range(60)], heldout=heldout)
+    assert world.facts["leaking held-out rows dropped"] == 5
+    assert world.facts["groups"]["pairs"] + world.facts["groups"]["gold_pairs"] == 30
+
+
+def test_group_column_keeps_prompts_together(model: str, tmp_path: Path) -> None:
+    world = open_rows(model, tmp_path, [pair(i, group=i // 10) for i in range(400)])
+    groups = [{int(p.split()[1][:-1]) // 10 for p in getattr(world, name)["prompt"]} for name in SPLITS[:3]]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 40
+
+
+def test_chat_template_file(model: str, tmp_path: Path) -> None:
+    template = tmp_path / "chatml.jinja"
+    template.write_text(CHATML)
+    rows = [pair(i, prompt=[{"role": "user", "content": f"Question {i}?"}]) for i in range(40)]
+    world = open_rows(model, tmp_path, rows, chat_template=str(template))
+    assert world.chat
+    assert all(
+        p.startswith("<|user|>Question") and p.endswith("<|assistant|>") for p in world.pairs["prompt"]
+    )
+    assert all(r.endswith("</s>") for r in world.pairs["chosen"])
+    with pytest.raises(UserError, match="some rows of the data are messages, others plain text"):
+        open_rows(model, tmp_path, [*rows, pair(41)], chat_template=str(template))
+    assert not open_rows(model, tmp_path, [*rows, pair(41)]).chat
+
+
+def test_limits_beyond_the_model_are_refused(model: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is 556, but model .* has 512 positions"):
+        open_rows(model, tmp_path, [pair(0)], max_prompt_tokens=300, max_response_tokens=256)
+    with pytest.raises(UserError, match="tokenizer of model"):
+        open_rows(str(tmp_path), tmp_path, [pair(0)])
+
+
+def test_quick_uses_fewer_pairs(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preflab.worlds.real.QUICK_PAIRS", 50)
+    world = open_rows(model, tmp_path, [pair(i) for i in range(80)], quick=True)
+    assert source(world)["pairs used"] == 50
+
+
+# Real files and a real tokenizer, where they are there
+
+
+def real(name: str, **options: Any) -> World:
+    data, model = SHARED / "data" / f"{name}.jsonl.gz", SHARED / "models" / "stories260K"
+    for path in (data, model):
+        if not path.exists():
+            pytest.skip(f"{path} is absent")
+    return open_world(WorldConfig(model=str(model), dataset=str(data), **options), Path("unused"))
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "bad"),
+    [("hh_heldout", 906, 0), ("hh_harmless_original_format", 2312, 4), ("oasst_ranked", 212, 0)],
+)
+def test_real_files_load(name: str, read: int, bad: int) -> None:
+    world = real(name)
+    facts = source(world)
+    assert facts["rows read"] == read
+    assert sum(b["count"] for b in facts["bad rows"].values()) == bad
+    kept = sum(len(split) for split in (world.pairs, world.heldout, world.gold_pairs))
+    assert kept == facts["pairs used"] == read - bad - sum(facts["too long"].values()) > 0
+    assert all(p.endswith("Assistant:") for split in SPLITS for p in getattr(world, split)["prompt"])
+    seen = {normalised(p) for p in [*world.pairs["prompt"], *world.gold_pairs["prompt"]]}
+    assert not seen & {normalised(p) for p in world.heldout["prompt"]}
+
+
+def test_implicit_prompts_of_a_real_file_give_its_dialogues_back() -> None:
+    """Prompt and response of every row, joined, are the original dialogue."""
+    world = real("hh_harmless_original_format")
+    with gzip.open(SHARED / "data" / "hh_harmless_original_format.jsonl.gz", "rt", encoding="utf-8") as file:
+        originals = {(row["chosen"], row["rejected"]) for row in map(json.loads, file)}
+    for row in world.pairs:
+        assert (row["prompt"] + row["chosen"], row["prompt"] + row["rejected"]) in originals
+
+
+def test_real_heldout_file_that_overlaps() -> None:
+    world = real("hh_harmless_original_format", heldout=str(SHARED / "data" / "hh_heldout.jsonl.gz"))
+    # The manifest says that the two overlap; the one has a group column and the other has none.
+    assert 0 < world.facts["leaking held-out rows dropped"] < source(world, "heldout")["pairs used"]
+    first_turns = [
+        {normalised(p).split(" assistant:")[0] for p in split["prompt"]}
+        for split in (world.pairs, world.heldout)
+    ]
+    assert not first_turns[0] & first_turns[1]

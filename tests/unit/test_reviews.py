@@ -1,0 +1,285 @@
+"""The embedded world: grammar, planted reward, splits, labels, and the cached base model."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from preflab.errors import UserError
+from preflab.worlds import World, WorldConfig, open_world
+from preflab.worlds.reviews import MAX_RESPONSE_TOKENS, Sizes, build, reward, split_prompts
+from preflab.worlds.reviews import base as base_module
+from preflab.worlds.reviews.base import BaseSize, base_folder, make_tokenizer, train_base
+from preflab.worlds.reviews.grammar import (
+    DEMONSTRATION,
+    UNALIGNED,
+    parse_prompt,
+    parse_sentence,
+    prompts,
+    vocabulary,
+    write_response,
+)
+from preflab.worlds.reviews.reward import CENTRE, FLOOR, FREE_WORDS, SCALE
+
+TINY = BaseSize(hidden=16, layers=1, heads=2, steps=3, batch=4)
+PROMPT = "write a warm review of the hotel for a friend , mention the bed :"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("worlds")
+
+
+@pytest.fixture(scope="module")
+def world(cache: Path) -> World:
+    return build(WorldConfig(), cache, size=TINY)
+
+
+# Grammar
+
+
+def test_prompts_are_many_distinct_and_all_read_back() -> None:
+    texts = prompts()
+    assert len(texts) == len(set(texts)) >= 3000
+    assert all(None not in parse_prompt(text) for text in texts)
+    assert parse_prompt(PROMPT) == ("hotel", "warm", "bed")
+
+
+@pytest.mark.parametrize("style", [UNALIGNED, DEMONSTRATION])
+def test_written_responses_are_of_the_grammar_and_short(style: object) -> None:
+    rng = random.Random(0)
+    known = set(vocabulary())
+    for prompt in rng.sample(prompts(), 500):
+        text = write_response(prompt, style, rng)  # type: ignore[arg-type]
+        assert text.endswith(" .") and set(text.split()) <= known
+        assert len(text.split()) < MAX_RESPONSE_TOKENS
+        assert all(parse_sentence(piece.strip()) for piece in text.split(".")[:-1]), text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "the bed was", "the bed was soft", "the bed was fine but lovely", "bed"]
+)
+def test_what_is_no_sentence_is_told_apart(text: str) -> None:
+    assert parse_sentence(text) is None
+
+
+def test_the_word_limit_is_kept() -> None:
+    rng = random.Random(0)
+    texts = [write_response(p, UNALIGNED, rng, max_words=15) for p in prompts()[:300]]
+    assert max(len(text.split()) for text in texts) <= 15
+
+
+# The planted reward. Worked values: r* = SCALE (2 cover + asked + tone - off - 2 repetition
+# - 0.08 over_length - 3 broken - CENTRE), as the docstring of `reward` says.
+
+
+@pytest.mark.parametrize(
+    ("response", "points"),
+    [
+        # one aspect (1 - 0.6 = 0.4), the asked one, warm as asked
+        ("the bed was lovely .", 2 * 0.4 + 1 + 1),
+        # two aspects (1 - 0.36), opinions +1 and -1 make a mean of 0
+        ("the bed was lovely . i disliked the lobby .", 2 * 0.64 + 1 + 0),
+        # not the asked aspect, wrong tone
+        ("the lobby was dull .", 2 * 0.4 + 0 - 1),
+        # half of the sentences about another topic; its opinion does not count
+        ("the bed was lovely . the soup was stale .", 2 * 0.4 + 1 + 1 - 0.5),
+        # said twice: two of four content words (bed, lovely) are repeats
+        ("the bed was lovely . the bed was lovely .", 2 * 0.4 + 1 + 1 - 2 * 0.5),
+        # a last sentence without its full stop is broken: one of two
+        ("the bed was lovely . the lobby", 2 * 0.4 + 1 + 1 - 3 * 0.5),
+        # the return verb is an opinion on the topic but covers no aspect
+        ("i would stay again .", 0 + 0 + 1),
+        # small talk: no opinion at all counts as tone -1, but is not off topic
+        ("it rained all day .", -1),
+    ],
+)
+def test_reward_has_its_worked_values(response: str, points: float) -> None:
+    assert reward([PROMPT], [response])[0] == pytest.approx(SCALE * (points - CENTRE), abs=1e-12)
+
+
+def test_reward_of_a_fair_tone_wants_both_sides() -> None:
+    prompt = PROMPT.replace("warm", "fair")
+    both, one = reward([prompt] * 2, ["the bed was fine but dull .", "the bed was fine ."])
+    assert both - one == pytest.approx(SCALE * 2)  # tone 1 against -1, all else equal
+
+
+def test_reward_charges_words_past_the_limit() -> None:
+    short = " . ".join(["the bed was lovely and neat", "i loved the lobby", "i liked the pool"]) + " ."
+    long = short + " i enjoyed the porter ."
+    assert len(short.split()) == 17 and len(long.split()) == 22
+    gain = 2 * (0.6**3 - 0.6**4) - 0.08 * (22 - FREE_WORDS)
+    first, second = reward([PROMPT] * 2, [short, long])
+    assert second - first == pytest.approx(SCALE * gain)
+
+
+@pytest.mark.parametrize("junk", ["", " ", ".", "...", "<unk>", "lovely " * 50, "\0", "the bed was lovely"])
+def test_reward_of_nothing_is_the_floor(junk: str) -> None:
+    assert reward([PROMPT], [junk]) == [FLOOR]
+
+
+@settings(deadline=None)
+@given(
+    st.text(), st.one_of(st.text(), st.lists(st.sampled_from([*vocabulary(), "<unk>", "\n"])).map(" ".join))
+)
+def test_reward_takes_any_text(prompt: str, response: str) -> None:
+    for value in reward([prompt, PROMPT], [response, response]):
+        assert math.isfinite(value) and FLOOR <= value < 4
+
+
+def test_reward_refuses_unequal_lengths() -> None:
+    with pytest.raises(ValueError):
+        reward([PROMPT], [])
+
+
+def test_no_constant_response_is_good_everywhere() -> None:
+    rng = random.Random(0)
+    some = rng.sample(prompts(), 200)
+    own = fmean(
+        max(reward([p] * 16, [write_response(p, DEMONSTRATION, rng) for _ in range(16)])) for p in some
+    )
+    candidates = [write_response(rng.choice(some), DEMONSTRATION, rng) for _ in range(200)]
+    best = max(fmean(reward(some, [text] * len(some))) for text in candidates)
+    demonstrated = fmean(reward(some, [write_response(p, DEMONSTRATION, rng) for p in some]))
+    assert best < demonstrated < own - 1.0
+
+
+# The world
+
+
+def test_splits_are_disjoint_and_full(world: World) -> None:
+    parts = [world.demonstrations, world.pairs, world.heldout, world.eval_prompts]
+    seen = [set(part["prompt"]) for part in parts]
+    assert [len(s) for s in seen] == [len(p) for p in parts] == [2000, 4000, 600, 300]
+    assert len(set.union(*seen)) == sum(map(len, seen))
+    assert not set.union(*seen) & set(split_prompts(0)["base"])
+    assert world.prompts["prompt"] == world.pairs["prompt"]
+    assert len(world.gold_pairs) == 0 and world.gold_pairs.column_names == ["prompt", "chosen", "rejected"]
+
+
+def test_a_prompt_stays_in_its_split_whatever_the_sizes(cache: Path, world: World) -> None:
+    small = build(WorldConfig(), cache, size=TINY, sizes=Sizes(10, 10, 10, 10))
+    assert small.pairs.to_list() == world.pairs.to_list()[:10]
+    assert small.heldout.to_list() == world.heldout.to_list()[:10]
+
+
+def test_labels_agree_with_the_reward_like_human_ones(world: World) -> None:
+    assert 0.70 <= world.facts["label_agreement"] <= 0.75
+    assert world.gold is not None
+    for part in (world.pairs, world.heldout):
+        assert all(row["chosen"] != row["rejected"] for row in part)
+        better = world.gold(part["prompt"], part["chosen"])
+        worse = world.gold(part["prompt"], part["rejected"])
+        agreement = fmean(a > b for a, b in zip(better, worse, strict=True) if a != b)
+        # 600 draws at 0.73 have a standard error of 0.018: three of them either side
+        assert abs(agreement - world.facts["label_agreement_expected"]) < 0.055
+
+
+def test_there_is_head_room(world: World) -> None:
+    means = world.facts["reward_mean"]
+    assert means["base_corpus"] + 0.5 < means["demonstrations"] < means["best_of_16"] - 1.0
+    assert 1.0 <= world.facts["reward_std_demonstrations"] <= 1.5
+
+
+def test_the_same_seed_makes_the_same_world(cache: Path, world: World) -> None:
+    again = build(WorldConfig(), cache, size=TINY)
+    assert again.facts == world.facts and again.model == world.model
+    other = build(WorldConfig(data_seed=1), cache, size=TINY)
+    assert other.facts["fingerprints"] != world.facts["fingerprints"] and other.model != world.model
+
+
+def test_options_are_honoured_or_refused(cache: Path, tmp_path: Path) -> None:
+    config = WorldConfig(max_pairs=7, max_response_tokens=20, model=str(tmp_path))
+    small = build(config, cache)
+    assert len(small.pairs) == 7 and small.model == str(tmp_path)
+    assert max(len(t.split()) for t in small.demonstrations["response"]) < 20
+    with pytest.raises(UserError, match="max_response_tokens is 5"):
+        build(WorldConfig(max_response_tokens=5), cache)
+    with pytest.raises(UserError, match="max_prompt_tokens is 3"):
+        build(WorldConfig(max_prompt_tokens=3, model=str(tmp_path)), cache)
+    with pytest.raises(UserError, match="takes no dataset"):
+        open_world(WorldConfig(world="reviews", dataset="some/data"), cache)
+
+
+# The base model
+
+
+def test_tokenizer_gives_texts_back_and_adds_no_end(world: World) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(world.model)
+    for row in world.demonstrations.select(range(50)):
+        text = f"{row['prompt']} {row['response']}"
+        ids = tokenizer(text)["input_ids"]
+        assert ids[0] == tokenizer.bos_token_id and tokenizer.eos_token_id not in ids
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    assert tokenizer("zebra", add_special_tokens=False)["input_ids"] == [tokenizer.unk_token_id]
+    names = ("pad", "bos", "eos", "unk")
+    assert len({getattr(tokenizer, f"{name}_token_id") for name in names}) == 4
+    assert tokenizer.padding_side == "left" and 150 <= len(tokenizer) <= 300
+
+
+def test_model_loads_and_generates(world: World) -> None:
+    model = AutoModelForCausalLM.from_pretrained(world.model)
+    tokenizer = AutoTokenizer.from_pretrained(world.model)
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+    assert model.config.pad_token_id == tokenizer.pad_token_id
+    ids = tokenizer([PROMPT, "the bed"], return_tensors="pt", padding=True)
+    assert model.generate(**ids, max_new_tokens=3, do_sample=False).shape[0] == 2
+
+
+def test_two_builds_are_bit_identical_and_leave_random_state_alone() -> None:
+    torch.manual_seed(7)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    first, _ = train_base(prompts()[:50], TINY, 0)
+    assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
+    torch.manual_seed(8)
+    second, _ = train_base(prompts()[:50], TINY, 0)
+    other, _ = train_base(prompts()[:50], TINY, 1)
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
+
+
+def test_training_lowers_the_loss() -> None:
+    some = prompts()[::7]
+    tokenizer = make_tokenizer()
+    texts = [f"{p} {write_response(p, UNALIGNED, random.Random(1))}" for p in some[:64]]
+    ids = tokenizer(texts, padding=True, return_tensors="pt")
+    labels = ids["input_ids"].masked_fill(ids["attention_mask"] == 0, -100)
+    model, _ = train_base(
+        some, BaseSize(hidden=32, layers=1, heads=2, steps=40, batch=16, learning_rate=1e-2), 0
+    )
+    with torch.no_grad():
+        loss = float(model(**ids, labels=labels).loss)
+    assert loss < 0.75 * math.log(len(tokenizer))  # log V is the loss of a uniform guess
+
+
+def test_a_killed_build_is_cleaned_up_and_a_finished_one_reused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = prompts()[:20]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(base_module.os, "replace", killed)  # all is written, nothing renamed
+        with pytest.raises(KeyboardInterrupt):
+            base_folder(some, TINY, 0, tmp_path)
+    (leftover,) = tmp_path.glob("*.unfinished")
+    (leftover / "junk.safetensors").write_bytes(b"half a file")
+    assert not list(tmp_path.glob("reviews-base-*"))
+    folder = base_folder(some, TINY, 0, tmp_path)
+    assert not list(tmp_path.glob("*.unfinished")) and not (folder / "junk.safetensors").exists()
+    monkeypatch.setattr(base_module, "train_base", killed)
+    assert base_folder(some, TINY, 0, tmp_path) == folder  # reused: training would have raised
+    with pytest.raises(KeyboardInterrupt):
+        base_folder(some, TINY, 1, tmp_path)  # another seed is another model
