@@ -1,18 +1,17 @@
 """TRL's own trainers under our interface: same data, order, adapters, budget and evaluation.
 
 A method here is the native one (its ``Config``, ``needs`` and ``loss``) with a `fit` that hands the
-work to a TRL trainer. What differs between trainers is a `Backing`, plain data; `fit` knows none by
-name. TRL's usage statistics are switched off.
+work to a TRL trainer. What sets one trainer apart from another is a `Backing`, plain data; nothing
+below it knows a trainer by name. TRL's usage statistics are off.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from algorithms.dpo import DPO
@@ -20,25 +19,12 @@ from algorithms.reward import Reward
 from preflab import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from preflab.data import EncodedGroup
     from preflab.interface import Role
     from preflab.roles import Roles
     from preflab.trainer import Task, TrainRecord
-
-logger = logging.getLogger(__name__)
-
-Row = dict[str, list[int]]
-HEAD = "base_model.model.score.weight"
-
-
-def _prompt_and_pair(group: EncodedGroup) -> Row:
-    chosen, rejected = group.response_ids[:2]
-    return {"prompt_ids": group.prompt_ids, "chosen_ids": chosen, "rejected_ids": rejected}
-
-
-def _whole_pair(group: EncodedGroup) -> Row:
-    chosen, rejected = (group.prompt_ids + ids for ids in group.response_ids[:2])
-    return {"chosen_ids": chosen, "rejected_ids": rejected}
 
 
 @dataclass(frozen=True)
@@ -48,62 +34,63 @@ class Backing:
     Attributes:
         trainer: name of the trainer's class in `trl`.
         config: name of its config's class.
-        row: one encoded group as that trainer's tokenised columns.
-        scalar: whether it trains a classifier with one label instead of a language model.
-        fields: config fields from the method's own config.
-        metrics: our name of a metric by TRL's.
+        row: one encoded group as the columns the trainer makes when it tokenises.
+        scalar: trains a classifier with one label in place of a language model.
+        fields: fields of its config that follow from the method's own config.
+        metrics: our name of each of its metrics that is one of ours, and the factor to our unit.
     """
 
     trainer: str
     config: str
-    row: Callable[[EncodedGroup], Row]
+    row: Callable[[EncodedGroup], dict[str, list[int]]]
     scalar: bool = False
     fields: Callable[[Any], dict[str, Any]] = lambda config: {}
-    metrics: Mapping[str, str] = field(default_factory=dict)
+    metrics: Callable[[Any], Mapping[str, tuple[str, float]]] = lambda config: {}
 
 
 class TRLBacked:
-    """Base of the methods of this file; goes before the native method among a class's bases."""
+    """The `fit` of every method here; stands before the native method among a class's bases."""
 
     backing: ClassVar[Backing]
 
     def fit(self: Any, task: Task) -> TrainRecord:
-        """Train by TRL and leave the trained weights in ``task.roles``.
+        """Train by TRL, from the last checkpoint if there is one; leave the weights in ``task.roles``.
 
         Raises:
-            UserError: for settings or adapters that TRL cannot train.
+            UserError: for settings or adapters that TRL cannot train with.
         """
         from preflab.memory import PeakMemory
         from preflab.trainer import TrainRecord
 
-        role: Role = self.needs.trains[0]
         trainer, groups = self.build(task)
         started, memory = time.perf_counter(), PeakMemory(task.roles.device)
-        trainer.train()
+        trainer.train(resume_from_checkpoint=_checkpoint(task.folder, trainer.args.max_steps))
         seconds, peak = time.perf_counter() - started, memory.peak()
-        _put(task.roles, role, trainer.model)
-        # Prompts count once, as in the native loop, though TRL runs them with each response.
-        tokens = sum(len(g.prompt_ids) + sum(map(len, g.response_ids[:2])) for g in groups)
+        _put_weights(task.roles, self.needs.trains[0], trainer.model)
+        # A prompt counts once, as in the native loop, though TRL runs it with each response.
+        tokens = sum(len(g.prompt_ids) + sum(map(len, g.response_ids)) for g in groups)
         final: Any = next((line for line in reversed(trainer.state.log_history) if "loss" in line), {})
         return TrainRecord(trainer.state.global_step, seconds, tokens, 0, peak, final)
 
     def build(self: Any, task: Task) -> tuple[Any, list[EncodedGroup]]:
-        """Return the TRL trainer, ready to train, and the rows it will read, in order."""
+        """Return the TRL trainer, ready to train, and the rows it reads, in order."""
         from datasets import Dataset
         from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
         from preflab.sources import OfflineSource
         from preflab.trainer import MetricsFile, ProgressBar, StopAtNaN, total_steps
 
-        tokenizer = _tokenizer(task)
-        source = OfflineSource(task.groups, task.train, tokenizer.pad_token_id, task.seed)
+        role = self.needs.trains[0]
+        if not self.backing.scalar and hasattr(task.roles.model.get_output_embeddings(), "lora_A"):
+            raise UserError("TRL cannot train an adapter on lm_head; take lm_head out of target_modules")
+        source = OfflineSource(task.groups, task.train, task.tokenizer.pad_token_id, task.seed)
         steps = total_steps(task.train, source)
         groups = [task.groups[row] for row in source.shard.take(0, steps * task.train.optimiser_batch)]
-        trainer = _trainer_class(self.backing)(
-            model=_model(task.roles, self.needs.trains[0], self.backing.scalar),
+        trainer = _trainer_class(self.backing, self.config)(
+            model=_model(task.roles, role, self.backing.scalar),
             args=_arguments(self.backing, self.config, task, steps),
             train_dataset=Dataset.from_list([self.backing.row(group) for group in groups]),
-            processing_class=tokenizer,
+            processing_class=_tokenizer(task),
         )
         _set_reference(trainer.model, task.roles)
         for callback in (PrinterCallback, ProgressCallback):
@@ -111,3 +98,195 @@ class TRLBacked:
         for added in (ProgressBar(task.title), MetricsFile(task.folder / "metrics.jsonl"), StopAtNaN()):
             trainer.add_callback(added)
         return trainer, groups
+
+
+def _checkpoint(folder: Path, steps: int) -> str | None:
+    """Return the last whole checkpoint before the last step; the state file is written last of all."""
+    found = {int(p.parent.name.rpartition("-")[2]): p.parent for p in folder.glob("checkpoint-*/trainer_state.json")}
+    earlier = [step for step in found if step < steps]
+    return str(found[max(earlier)]) if earlier else None
+
+
+def _trl() -> Any:
+    """Import TRL with its usage statistics off: its trainers report themselves to the hub when made."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    import trl
+    from huggingface_hub import constants
+
+    # The environment was read when huggingface_hub was imported, which may have been long ago.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    return trl
+
+
+def _trainer_class(backing: Backing, config: Any) -> Any:
+    """Return TRL's trainer with its tokenisation bypassed and its metrics under our names."""
+    base: Any = getattr(_trl(), backing.trainer)
+
+    class Backed(base):
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            # The rows are what TRL's tokenisation would return, made by our encoder.
+            return dataset
+
+        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+            gathered = self._metrics["train"]
+            for theirs, (ours, factor) in backing.metrics(config).items():
+                if theirs in gathered:
+                    gathered[ours] = [factor * value for value in gathered.pop(theirs)]
+            super().log(logs, start_time)
+
+    return Backed
+
+
+def _arguments(backing: Backing, config: Any, task: Task, steps: int) -> Any:
+    """Return TRL's config; what decides a result is set, and the data are read in the order given."""
+    from preflab.trainer import argument_fields
+
+    try:
+        return getattr(_trl(), backing.config)(
+            gradient_checkpointing=task.train.gradient_checkpointing,
+            max_length=None,
+            pad_to_multiple_of=None,
+            disable_dropout=True,
+            train_sampling_strategy="sequential",
+            dataloader_pin_memory=task.roles.device.type == "cuda",
+            **backing.fields(config),
+            **argument_fields(task.train, steps, task.folder, task.seed),
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"training settings are not accepted by {backing.config} of TRL: {error}") from error
+
+
+def _tokenizer(task: Task) -> Any:
+    """Return a copy of the tokenizer for TRL to change, with padding that ends no response.
+
+    A classifier finds a response's last token by its being no padding: where padding is the end token
+    it would read the score one token early.
+    """
+    tokenizer = copy.deepcopy(task.tokenizer)
+    endings = {ids[-1] for group in task.groups for ids in group.response_ids}
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in endings:
+        free = next(i for i in range(len(tokenizer)) if i not in endings)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(free)
+    return tokenizer
+
+
+def _model(roles: Roles, role: Role, scalar: bool) -> Any:
+    """Return a PEFT model of its own on the roles' base weights (shared), with the role as ``default``."""
+    from peft import get_peft_model
+
+    # All that TRL changes in a model but its weights (forward, config, hooks) is changed in a copy.
+    shared = {id(parameter): parameter for parameter in roles.peft.parameters()}
+    model = copy.deepcopy(roles.peft, shared).unload()
+    config = copy.deepcopy(roles.peft.peft_config[role])
+    if scalar:
+        model, config.task_type = _classifier(model, roles.device), "SEQ_CLS"
+    peft_model = get_peft_model(model, config)
+    _set_state(peft_model, "default", _state(roles, role))
+    return peft_model
+
+
+def _classifier(model: Any, device: Any) -> Any:
+    """Return the model's backbone under a head with one label, float32 as ours."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    config = copy.deepcopy(model.config)
+    config.num_labels = 1
+    try:
+        with torch.device("meta"):
+            classifier = AutoModelForSequenceClassification.from_config(config)
+    except ValueError as error:
+        raise UserError(f"{type(model).__name__} has no classifier in transformers, which TRL trains") from error
+    score = torch.nn.Linear(config.get_text_config().hidden_size, 1, bias=False, device=device)
+    score.register_forward_pre_hook(lambda module, states: (states[0].to(torch.float32),))
+    setattr(classifier, classifier.base_model_prefix, model.base_model)
+    classifier.score = score
+    return classifier
+
+
+def _set_reference(model: Any, roles: Roles) -> None:
+    """Make TRL's reference ours: it takes the policy as it starts, or the bare base without ``ref``."""
+    if "ref" in model.peft_config:
+        if roles.has("reference"):
+            _set_state(model, "ref", _state(roles, "reference"))
+        else:
+            model.delete_adapter("ref")
+
+
+def _state(roles: Roles, role: Role) -> dict[str, Any]:
+    """Return a role's weights under the names they have in a PEFT folder."""
+    from peft import get_peft_model_state_dict
+
+    from preflab.roles import HEAD_KEY
+
+    state: dict[str, Any] = get_peft_model_state_dict(roles.peft, adapter_name=role)
+    return {**state, HEAD_KEY: roles.head(role).linear.weight} if role in roles.heads else state
+
+
+def _set_state(model: Any, adapter: str, state: dict[str, Any]) -> None:
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    expected = get_peft_model_state_dict(model, adapter_name=adapter)
+    if state.keys() != expected.keys():
+        raise RuntimeError(f"weights that differ by name: {sorted(state.keys() ^ expected.keys())}")
+    set_peft_model_state_dict(model, {k: v.detach().clone() for k, v in state.items()}, adapter_name=adapter)
+
+
+def _put_weights(roles: Roles, role: Role, model: Any) -> None:
+    """Copy the trained weights back into the role."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    from preflab.roles import HEAD_KEY
+
+    trained = get_peft_model_state_dict(model, adapter_name="default")
+    head = trained.pop(HEAD_KEY, None)
+    set_peft_model_state_dict(roles.peft, {k: v.detach().clone() for k, v in trained.items()}, adapter_name=role)
+    if head is not None:
+        roles.head(role).linear.weight.data.copy_(head)
+
+
+class TRLDPO(TRLBacked, DPO):
+    """DPO by TRL's DPOTrainer (loss type ``sigmoid``)."""
+
+    backing = Backing(
+        trainer="DPOTrainer",
+        config="DPOConfig",
+        row=lambda group: {
+            "prompt_ids": group.prompt_ids,
+            "chosen_ids": group.response_ids[0],
+            "rejected_ids": group.response_ids[1],
+        },
+        fields=lambda config: {
+            "beta": config.beta,
+            "loss_type": ["sigmoid"],
+            "loss_weights": None,
+            "label_smoothing": 0.0,
+            "ld_alpha": None,
+            "f_divergence_type": "reverse_kl",
+            "use_weighting": False,
+            "sync_ref_model": False,
+            "precompute_ref_log_probs": False,
+            "router_aux_loss_coef": 0.0,
+        },
+        metrics=lambda config: {
+            "rewards/accuracies": ("accuracy", 1.0),
+            "rewards/margins": ("margin", 1 / config.beta),
+            "logps/chosen": ("chosen_logps", 1.0),
+            "logps/rejected": ("rejected_logps", 1.0),
+        },
+    )
+
+
+class TRLReward(TRLBacked, Reward):
+    """Reward modelling by TRL's RewardTrainer, without its optional centring."""
+
+    backing = Backing(
+        trainer="RewardTrainer",
+        config="RewardConfig",
+        row=lambda group: {
+            "chosen_ids": group.prompt_ids + group.response_ids[0],
+            "rejected_ids": group.prompt_ids + group.response_ids[1],
+        },
+        scalar=True,
+        fields=lambda config: {"center_rewards_coefficient": None},
+    )

@@ -527,9 +527,7 @@ class Encoder:
 
     def _nothing_fits(self, prompts: list[list[int]], responses: list[list[int]], dropped: Dropped) -> str:
         parts = [f"{reason}: {n}" for reason, n in dropped.items() if n]
-        parts.append(
-            f"max_prompt_tokens is {self.max_prompt_tokens}, the median prompt has {_median(prompts)}"
-        )
+        parts.append(f"max_prompt_tokens is {self.max_prompt_tokens}, the median prompt has {_median(prompts)}")
         if responses:
             limit, median = self.max_response_tokens, _median(responses)
             parts.append(f"max_response_tokens is {limit}, the median response has {median}")
@@ -538,9 +536,7 @@ class Encoder:
     def _prompts(self, texts: list[str]) -> list[list[int]]:
         return [ids or [self._start] for ids in map(self._opened, self._tokenize(texts, not self.chat))]
 
-    def _responses(
-        self, prompts: list[str], starts: list[list[int]], responses: list[str]
-    ) -> list[list[int]]:
+    def _responses(self, prompts: list[str], starts: list[list[int]], responses: list[str]) -> list[list[int]]:
         joint = self._tokenize([p + r for p, r in zip(prompts, responses, strict=True)], not self.chat)
         pairs = zip(starts, map(self._opened, joint), strict=True)
         tails = [ids[len(start) :] if ids[: len(start)] == start else [] for start, ids in pairs]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -81,9 +82,11 @@ def import_object(place: str) -> Any:
 def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"preflab_method_{path.stem}", path)
     assert spec is not None and spec.loader is not None  # a .py file always has both
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses and `get_type_hints` look the module up by name.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 

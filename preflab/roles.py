@@ -183,7 +183,8 @@ class Roles(nn.Module):
 
     def parameters_of(self, role: Role) -> list[nn.Parameter]:
         """Return the parameters that belong to one role alone."""
-        own = [p for n, p in self.peft.named_parameters() if f".{role}." in n and "lora_" in n]
+        # The adapter's name stands after "lora_A": a base's own module may be called "value" too.
+        own = [p for n, p in self.peft.named_parameters() if "lora_" in n and f".{role}." in n.rpartition("lora_")[2]]
         return own + (list(self.heads[role].parameters()) if role in self.heads else [])
 
     @contextmanager
@@ -290,6 +291,8 @@ class Roles(nn.Module):
         """
         if not (folder / WEIGHTS).is_file():
             raise UserError(f"{folder} holds no {WEIGHTS} (only safetensors are read)")
+        if not (folder / "adapter_config.json").is_file():
+            raise UserError(f"{folder} holds no adapter_config.json; it is no PEFT adapter")
         saved = LoraConfig.from_pretrained(str(folder))
         self._check_shape(saved, folder)
         self.add(role)

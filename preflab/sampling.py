@@ -88,10 +88,15 @@ class TransformersSampler:
             eos_token_id=self.end_id,
             pad_token_id=self.pad_id,
         )
-        was_training = roles.model.training
+        was_training, own = roles.model.training, roles.model.generation_config
         roles.model.eval()
-        output = roles.model.generate(input_ids=ids, attention_mask=mask.long(), generation_config=config)
-        roles.model.train(was_training)
+        # `generate` fills what `config` leaves unset (min_length, repetition_penalty, …) from the model's own.
+        roles.model.generation_config = GenerationConfig()
+        try:
+            output = roles.model.generate(input_ids=ids, attention_mask=mask.long(), generation_config=config)
+        finally:
+            roles.model.generation_config = own
+            roles.model.train(was_training)
         missing = self.max_response_tokens - (output.shape[1] - ids.shape[1])
         # An end token as filler keeps every chunk T wide and is masked out like any other padding.
         return list(torch.nn.functional.pad(output[:, ids.shape[1] :], (0, missing), value=self.end_id))

@@ -206,6 +206,9 @@ class Scorer:
         """Compare the paths on the batch's shortest and longest prompt, both responses of each."""
         lengths = batch.prompt_mask.sum(1)
         sample = batch.rows(torch.stack([lengths.argmin(), lengths.argmax()]))
+        # Half of the shorter prompt is hidden: padding is tried even where this batch has none.
+        hidden = sample.prompt_mask.shape[1] - (int(lengths.min()) + 1) // 2
+        sample.prompt_mask[0, :hidden] = False
         expected = single_logps(self.model, sample, 1.0)
         tolerance = 1e-3 if expected.dtype is torch.float64 or self._dtype() is torch.float32 else 0.1
 

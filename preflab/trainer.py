@@ -19,6 +19,7 @@ from preflab.errors import UserError
 from preflab.interface import Algorithm, Batch, Mean, unit_mask
 from preflab.memory import PeakMemory
 from preflab.roles import Roles
+from preflab.runs import write_jsonl
 from preflab.settings import TrainConfig
 from preflab.sources import RolloutSource, Source
 
@@ -206,6 +207,11 @@ class MetricsFile(TrainerCallback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the lines up to the checkpoint alone: an interrupted run may have written more."""
+        if state.is_world_process_zero:
+            write_jsonl(self.path, [{"step": row["step"], **row} for row in state.log_history if "loss" in row])
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Write one line."""
         if state.is_world_process_zero and logs and "loss" in logs:
@@ -234,7 +240,7 @@ def argument_fields(train: TrainConfig, max_steps: int, folder: Path, seed: int)
         adam_beta2=train.adam_beta2,
         adam_epsilon=train.adam_epsilon,
         max_grad_norm=train.max_grad_norm,
-        logging_steps=train.logging_steps,
+        logging_steps=min(train.logging_steps, max_steps),
         save_strategy="steps" if train.save_steps else "no",
         save_steps=train.save_steps or 500,
         bf16=train.bf16,
@@ -286,7 +292,10 @@ def run_training(
         trainer.remove_callback(callback)
     for added in (ProgressBar(title), MetricsFile(folder / "metrics.jsonl"), StopAtNaN()):
         trainer.add_callback(added)
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+    # The state is written last: without it a checkpoint is half-done. From the very last step the library would
+    # take one step too many.
+    found = {int(p.parent.name.rpartition("-")[2]): p.parent for p in folder.glob("checkpoint-*/trainer_state.json")}
+    checkpoints = [found[step] for step in sorted(found) if step < steps]
     started, memory = time.perf_counter(), PeakMemory(roles.device)
     trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
     seconds, peak = time.perf_counter() - started, memory.peak()
@@ -302,7 +311,8 @@ class StopAtNaN(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Raise `UserError` if the logged loss or gradient norm is not finite."""
-        for name in ("loss", "grad_norm"):
+        # train_loss, logged at the end, covers the steps after the last line.
+        for name in ("loss", "grad_norm", "train_loss"):
             value = (logs or {}).get(name, 0.0)
             if not torch.isfinite(torch.tensor(float(value))):
                 raise UserError(

@@ -10,7 +10,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 import torch
 
-WORDS = "the a film book plot hero was is good bad great dull very not and but i liked hated it".split()
+WORDS = [f"word{i}" for i in range(24)]
 
 
 @pytest.fixture(scope="session", autouse=True)

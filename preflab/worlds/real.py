@@ -65,9 +65,7 @@ def build(config: WorldConfig, cache: Path) -> World:
     # 2. Clean, and keep what fits the token limits, so that every method sees the same rows.
     # A group column in one file only could not be compared with the other's first turns.
     use_group = all(any(row.get("group") is not None for _, row in rows) for rows in raw)
-    sources = [
-        _source(name, rows, tokenizer, config, use_group, chat) for name, rows in zip(names, raw, strict=True)
-    ]
+    sources = [_source(name, rows, tokenizer, config, use_group, chat) for name, rows in zip(names, raw, strict=True)]
     # 3. Split by group, and see that no prompt is on both sides.
     parts = _split(sources, config)
     parts["heldout"], leaked = check_leak([*parts["train"], *parts["gold"]], parts["heldout"])
@@ -202,9 +200,7 @@ def _facts(sources: list[Source], world: World, leaked: int) -> dict[str, Any]:
         role: {
             "name": s.name,
             "rows read": s.read,
-            "bad rows": {
-                reason: {"count": len(n), "first rows": n[:5]} for reason, n in sorted(s.bad.reasons.items())
-            },
+            "bad rows": {reason: {"count": len(n), "first rows": n[:5]} for reason, n in sorted(s.bad.reasons.items())},
             "too long": s.dropped,
             "pairs used": len(s.rows),
             "longer response wins": round(s.longer_wins, 4),

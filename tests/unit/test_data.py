@@ -46,9 +46,7 @@ def say(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def byte_bpe(
-    merges_from: str = "ab ab ab the cat the cat sat ", *, closing: bool = False
-) -> PreTrainedTokenizerBase:
+def byte_bpe(merges_from: str = "ab ab ab the cat the cat sat ", *, closing: bool = False) -> PreTrainedTokenizerBase:
     """A byte-level BPE tokenizer; `closing` makes it put <s> before and </s> behind every text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -166,9 +164,7 @@ def test_hub_name_is_answered_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -
     assert read_rows("owner/name") == list(enumerate(ROWS, 1))
 
 
-def test_a_folder_of_files_goes_to_the_datasets_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_of_files_goes_to_the_datasets_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: to_dataset([pair(name)]))
@@ -276,9 +272,7 @@ def test_summary_shows_the_first_numbers_only() -> None:
 
 
 def test_nothing_usable_says_what_is_needed() -> None:
-    with pytest.raises(
-        UserError, match=r"x\.csv has no usable row: missing field 'chosen': 1 \(row 2\).*needs"
-    ):
+    with pytest.raises(UserError, match=r"x\.csv has no usable row: missing field 'chosen': 1 \(row 2\).*needs"):
         preference_rows([(2, {"text": "?"})], source="x.csv")
     with pytest.raises(UserError, match="no usable row"):
         preference_rows([])

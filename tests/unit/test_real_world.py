@@ -33,9 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(
-        folder
-    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
     LlamaConfig(vocab_size=len(vocabulary), max_position_embeddings=512).save_pretrained(folder)
     return str(folder)
 
@@ -151,9 +149,7 @@ def test_separate_heldout_file_may_overlap_and_loses_what_does(model: str, tmp_p
 
 def test_group_column_in_one_file_only_is_not_trusted(model: str, tmp_path: Path) -> None:
     def dialogue(i: int, **extra: Any) -> dict[str, Any]:
-        return pair(
-            i, prompt=f"Human: Hello {i % 30}\n\nAssistant: Yes?\n\nHuman: {i}\n\nAssistant:", **extra
-        )
+        return pair(i, prompt=f"Human: Hello {i % 30}\n\nAssistant: Yes?\n\nHuman: {i}\n\nAssistant:", **extra)
 
     heldout = write(tmp_path / "heldout.jsonl", [dialogue(i) for i in range(100, 105)] + [pair(1)])
     # By their own group column no row of training shares a group with the held-out first turns.
@@ -174,9 +170,7 @@ def test_chat_template_file(model: str, tmp_path: Path) -> None:
     rows = [pair(i, prompt=[{"role": "user", "content": f"Question {i}?"}]) for i in range(40)]
     world = open_rows(model, tmp_path, rows, chat_template=str(template))
     assert world.chat
-    assert all(
-        p.startswith("<|user|>Question") and p.endswith("<|assistant|>") for p in world.pairs["prompt"]
-    )
+    assert all(p.startswith("<|user|>Question") and p.endswith("<|assistant|>") for p in world.pairs["prompt"])
     assert all(r.endswith("</s>") for r in world.pairs["chosen"])
     with pytest.raises(UserError, match="some rows of the data are messages, others plain text"):
         open_rows(model, tmp_path, [*rows, pair(41)], chat_template=str(template))
@@ -237,7 +231,6 @@ def test_real_heldout_file_that_overlaps() -> None:
     # The manifest says that the two overlap; the one has a group column and the other has none.
     assert 0 < world.facts["leaking held-out rows dropped"] < source(world, "heldout")["pairs used"]
     first_turns = [
-        {normalised(p).split(" assistant:")[0] for p in split["prompt"]}
-        for split in (world.pairs, world.heldout)
+        {normalised(p).split(" assistant:")[0] for p in split["prompt"]} for split in (world.pairs, world.heldout)
     ]
     assert not first_turns[0] & first_turns[1]

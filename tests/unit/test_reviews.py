@@ -59,14 +59,13 @@ def test_written_responses_are_of_the_grammar_and_short(style: object) -> None:
     known = set(vocabulary())
     for prompt in rng.sample(prompts(), 500):
         text = write_response(prompt, style, rng)  # type: ignore[arg-type]
-        assert text.endswith(" .") and set(text.split()) <= known
+        assert text.endswith(" .")
+        assert set(text.split()) <= known
         assert len(text.split()) < MAX_RESPONSE_TOKENS
         assert all(parse_sentence(piece.strip()) for piece in text.split(".")[:-1]), text
 
 
-@pytest.mark.parametrize(
-    "text", ["", "the bed was", "the bed was soft", "the bed was fine but lovely", "bed"]
-)
+@pytest.mark.parametrize("text", ["", "the bed was", "the bed was green", "the bed was fine but", "bed"])
 def test_what_is_no_sentence_is_told_apart(text: str) -> None:
     assert parse_sentence(text) is None
 
@@ -115,7 +114,8 @@ def test_reward_of_a_fair_tone_wants_both_sides() -> None:
 def test_reward_charges_words_past_the_limit() -> None:
     short = " . ".join(["the bed was lovely and neat", "i loved the lobby", "i liked the pool"]) + " ."
     long = short + " i enjoyed the porter ."
-    assert len(short.split()) == 17 and len(long.split()) == 22
+    assert len(short.split()) == 17
+    assert len(long.split()) == 22
     gain = 2 * (0.6**3 - 0.6**4) - 0.08 * (22 - FREE_WORDS)
     first, second = reward([PROMPT] * 2, [short, long])
     assert second - first == pytest.approx(SCALE * gain)
@@ -127,25 +127,22 @@ def test_reward_of_nothing_is_the_floor(junk: str) -> None:
 
 
 @settings(deadline=None)
-@given(
-    st.text(), st.one_of(st.text(), st.lists(st.sampled_from([*vocabulary(), "<unk>", "\n"])).map(" ".join))
-)
+@given(st.text(), st.one_of(st.text(), st.lists(st.sampled_from([*vocabulary(), "<unk>", "\n"])).map(" ".join)))
 def test_reward_takes_any_text(prompt: str, response: str) -> None:
     for value in reward([prompt, PROMPT], [response, response]):
-        assert math.isfinite(value) and FLOOR <= value < 4
+        assert math.isfinite(value)
+        assert FLOOR <= value < 4
 
 
 def test_reward_refuses_unequal_lengths() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shorter"):
         reward([PROMPT], [])
 
 
 def test_no_constant_response_is_good_everywhere() -> None:
     rng = random.Random(0)
     some = rng.sample(prompts(), 200)
-    own = fmean(
-        max(reward([p] * 16, [write_response(p, DEMONSTRATION, rng) for _ in range(16)])) for p in some
-    )
+    own = fmean(max(reward([p] * 16, [write_response(p, DEMONSTRATION, rng) for _ in range(16)])) for p in some)
     candidates = [write_response(rng.choice(some), DEMONSTRATION, rng) for _ in range(200)]
     best = max(fmean(reward(some, [text] * len(some))) for text in candidates)
     demonstrated = fmean(reward(some, [write_response(p, DEMONSTRATION, rng) for p in some]))
@@ -162,7 +159,8 @@ def test_splits_are_disjoint_and_full(world: World) -> None:
     assert len(set.union(*seen)) == sum(map(len, seen))
     assert not set.union(*seen) & set(split_prompts(0)["base"])
     assert world.prompts["prompt"] == world.pairs["prompt"]
-    assert len(world.gold_pairs) == 0 and world.gold_pairs.column_names == ["prompt", "chosen", "rejected"]
+    assert len(world.gold_pairs) == 0
+    assert world.gold_pairs.column_names == ["prompt", "chosen", "rejected"]
 
 
 def test_a_prompt_stays_in_its_split_whatever_the_sizes(cache: Path, world: World) -> None:
@@ -191,15 +189,18 @@ def test_there_is_head_room(world: World) -> None:
 
 def test_the_same_seed_makes_the_same_world(cache: Path, world: World) -> None:
     again = build(WorldConfig(), cache, size=TINY)
-    assert again.facts == world.facts and again.model == world.model
+    assert again.facts == world.facts
+    assert again.model == world.model
     other = build(WorldConfig(data_seed=1), cache, size=TINY)
-    assert other.facts["fingerprints"] != world.facts["fingerprints"] and other.model != world.model
+    assert other.facts["fingerprints"] != world.facts["fingerprints"]
+    assert other.model != world.model
 
 
 def test_options_are_honoured_or_refused(cache: Path, tmp_path: Path) -> None:
     config = WorldConfig(max_pairs=7, max_response_tokens=20, model=str(tmp_path))
     small = build(config, cache)
-    assert len(small.pairs) == 7 and small.model == str(tmp_path)
+    assert len(small.pairs) == 7
+    assert small.model == str(tmp_path)
     assert max(len(t.split()) for t in small.demonstrations["response"]) < 20
     with pytest.raises(UserError, match="max_response_tokens is 5"):
         build(WorldConfig(max_response_tokens=5), cache)
@@ -217,13 +218,15 @@ def test_tokenizer_gives_texts_back_and_adds_no_end(world: World) -> None:
     for row in world.demonstrations.select(range(50)):
         text = f"{row['prompt']} {row['response']}"
         ids = tokenizer(text)["input_ids"]
-        assert ids[0] == tokenizer.bos_token_id and tokenizer.eos_token_id not in ids
+        assert ids[0] == tokenizer.bos_token_id
+        assert tokenizer.eos_token_id not in ids
         assert tokenizer.unk_token_id not in ids
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
     assert tokenizer("zebra", add_special_tokens=False)["input_ids"] == [tokenizer.unk_token_id]
     names = ("pad", "bos", "eos", "unk")
     assert len({getattr(tokenizer, f"{name}_token_id") for name in names}) == 4
-    assert tokenizer.padding_side == "left" and 150 <= len(tokenizer) <= 300
+    assert tokenizer.padding_side == "left"
+    assert 150 <= len(tokenizer) <= 300
 
 
 def test_model_loads_and_generates(world: World) -> None:
@@ -239,7 +242,8 @@ def test_two_builds_are_bit_identical_and_leave_random_state_alone() -> None:
     torch.manual_seed(7)
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     first, _ = train_base(prompts()[:50], TINY, 0)
-    assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
     torch.manual_seed(8)
     second, _ = train_base(prompts()[:50], TINY, 0)
     other, _ = train_base(prompts()[:50], TINY, 1)
@@ -254,9 +258,7 @@ def test_training_lowers_the_loss() -> None:
     texts = [f"{p} {write_response(p, UNALIGNED, random.Random(1))}" for p in some[:64]]
     ids = tokenizer(texts, padding=True, return_tensors="pt")
     labels = ids["input_ids"].masked_fill(ids["attention_mask"] == 0, -100)
-    model, _ = train_base(
-        some, BaseSize(hidden=32, layers=1, heads=2, steps=40, batch=16, learning_rate=1e-2), 0
-    )
+    model, _ = train_base(some, BaseSize(hidden=32, layers=1, heads=2, steps=40, batch=16, learning_rate=1e-2), 0)
     with torch.no_grad():
         loss = float(model(**ids, labels=labels).loss)
     assert loss < 0.75 * math.log(len(tokenizer))  # log V is the loss of a uniform guess
@@ -271,14 +273,15 @@ def test_a_killed_build_is_cleaned_up_and_a_finished_one_reused(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(base_module.os, "replace", killed)  # all is written, nothing renamed
+        patch.setattr(Path, "replace", killed)  # all is written, nothing renamed
         with pytest.raises(KeyboardInterrupt):
             base_folder(some, TINY, 0, tmp_path)
     (leftover,) = tmp_path.glob("*.unfinished")
     (leftover / "junk.safetensors").write_bytes(b"half a file")
     assert not list(tmp_path.glob("reviews-base-*"))
     folder = base_folder(some, TINY, 0, tmp_path)
-    assert not list(tmp_path.glob("*.unfinished")) and not (folder / "junk.safetensors").exists()
+    assert not list(tmp_path.glob("*.unfinished"))
+    assert not (folder / "junk.safetensors").exists()
     monkeypatch.setattr(base_module, "train_base", killed)
     assert base_folder(some, TINY, 0, tmp_path) == folder  # reused: training would have raised
     with pytest.raises(KeyboardInterrupt):

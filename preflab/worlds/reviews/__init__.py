@@ -57,9 +57,7 @@ class Sizes(NamedTuple):
 QUICK_SIZES = Sizes(600, 1200, 300, 128)
 
 
-def build(
-    config: WorldConfig, cache: Path, *, size: BaseSize | None = None, sizes: Sizes | None = None
-) -> World:
+def build(config: WorldConfig, cache: Path, *, size: BaseSize | None = None, sizes: Sizes | None = None) -> World:
     """Return the reviews world of ``config.data_seed``, training its base model on first use.
 
     The two responses of a preference pair come from the grammar's own writers (mostly of the
@@ -129,9 +127,7 @@ def _refuse(config: WorldConfig) -> None:
     """Refuse options that mean nothing here rather than ignore them."""
     for name in ("dataset", "heldout", "reward", "prompts", "chat_template"):
         if getattr(config, name) is not None:
-            raise UserError(
-                f"the reviews world makes its own data and takes no {name}; drop it or choose --world"
-            )
+            raise UserError(f"the reviews world makes its own data and takes no {name}; drop it or choose --world")
     if config.max_response_tokens <= SENTENCE_WORDS:
         raise UserError(
             f"max_response_tokens is {config.max_response_tokens}; a sentence and its end token take "
@@ -215,8 +211,6 @@ def _head_room(prompts: list[str], seed: int) -> dict[str, float]:
     """Return mean r* of the base's corpus, and of the best of 16 demonstrations to one prompt."""
     rng = random.Random(f"reviews head-room {seed}")
     some = prompts[:500]
-    best = [
-        max(reward([p] * 16, [write_response(p, DEMONSTRATION, rng) for _ in range(16)])) for p in some[:100]
-    ]
+    best = [max(reward([p] * 16, [write_response(p, DEMONSTRATION, rng) for _ in range(16)])) for p in some[:100]]
     corpus = reward(some, [write_response(p, UNALIGNED, rng) for p in some])
     return {"base_corpus": fmean(corpus), "best_of_16": fmean(best)}

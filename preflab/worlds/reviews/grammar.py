@@ -214,9 +214,7 @@ class Style:
 
 
 UNALIGNED = Style(topic=0.55, aspect=0.15, tone=0.52, repeat=0.15, filler=0.12, lengths=(3, 3, 3, 3, 3, 3))
-DEMONSTRATION = Style(
-    topic=0.80, aspect=0.28, tone=0.68, repeat=0.06, filler=0.08, lengths=(2, 4, 4, 3, 2, 1)
-)
+DEMONSTRATION = Style(topic=0.80, aspect=0.28, tone=0.68, repeat=0.06, filler=0.08, lengths=(2, 4, 4, 3, 2, 1))
 
 
 def prompts() -> list[str]:
@@ -234,7 +232,7 @@ def vocabulary() -> list[str]:
     words = {word for prompt in prompts() for word in prompt.split()} | {"."}
     words |= set(_POLARITY) | set(LINKS) | set(ADVERBS) | set(_VERB_TOPIC)
     words |= {word for filler in FILLERS for word in filler.split()}
-    return sorted(words | set("the i and but would never again".split()))
+    return sorted(words | {"the", "i", "and", "but", "would", "never", "again"})
 
 
 _PROMPT = re.compile(r"\ba (\w+) review of the (\w+)\b.*\bmention the (\w+)", re.DOTALL)
@@ -247,9 +245,7 @@ def parse_prompt(prompt: str) -> Request:
     if match is None:
         return Request(None, None, None)
     tone, topic, aspect = match.groups()
-    return Request(
-        topic if topic in TOPICS else None, _TONE_OF.get(tone), aspect if aspect in _ASPECT_TOPIC else None
-    )
+    return Request(topic if topic in TOPICS else None, _TONE_OF.get(tone), aspect if aspect in _ASPECT_TOPIC else None)
 
 
 def _one_of(words: object) -> str:
@@ -260,7 +256,7 @@ def _one_of(words: object) -> str:
 def _sentence_patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     noun = _one_of([*_ASPECT_TOPIC, *TOPICS])
     adjective = _one_of({w for table in (GOOD, BAD) for words in table.values() for w in words})
-    describe = f"the {noun} {_one_of(LINKS)} (?:{_one_of(ADVERBS)} )?{adjective}(?: (and|but) {adjective})?"
+    describe = f"the {noun} {_one_of(LINKS)} (?:{_one_of(ADVERBS)} )?{adjective}(?: (?:and|but) {adjective})?"
     like = f"i {_one_of([*LIKES[1], *LIKES[-1]])} the {noun}"
     again = f"i would (never )?{_one_of(_VERB_TOPIC)} again"
     return re.compile(describe), re.compile(like), re.compile(again)
@@ -271,12 +267,8 @@ def parse_sentence(text: str) -> Sentence | None:
     """Read one sentence without its full stop; None where it is not a sentence of the grammar."""
     describe, like, again = _sentence_patterns()
     if match := describe.fullmatch(text):
-        noun, _, _, first, joint, second = match.groups()
-        if second is None:
-            return _opinion(noun, (first,))
-        # "soft but clean" and "soft and dirty" are no English, and neither is "soft and soft".
-        agree = _POLARITY[first] == _POLARITY[second]
-        return _opinion(noun, (first, second)) if agree == (joint == "and") and first != second else None
+        noun, _, _, first, second = match.groups()
+        return _opinion(noun, (first,) if second is None else (first, second))
     if match := like.fullmatch(text):
         return _opinion(match[2], (match[1],))
     if match := again.fullmatch(text):

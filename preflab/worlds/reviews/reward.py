@@ -28,9 +28,7 @@ class Parts(NamedTuple):
     broken: float
 
 
-WEIGHTS = Parts(
-    cover=2.0, asked=1.0, tone=1.0, off_topic=-1.0, repetition=-2.0, over_length=-0.08, broken=-3.0
-)
+WEIGHTS = Parts(cover=2.0, asked=1.0, tone=1.0, off_topic=-1.0, repetition=-2.0, over_length=-0.08, broken=-3.0)
 
 
 def reward(prompts: Texts[str], responses: Texts[str]) -> list[float]:
