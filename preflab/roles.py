@@ -184,7 +184,8 @@ class Roles(nn.Module):
     def parameters_of(self, role: Role) -> list[nn.Parameter]:
         """Return the parameters that belong to one role alone."""
         # The adapter's name stands after "lora_A": a base's own module may be called "value" too.
-        own = [p for n, p in self.peft.named_parameters() if "lora_" in n and f".{role}." in n.rpartition("lora_")[2]]
+        names = {n: p for n, p in self.peft.named_parameters() if "lora_" in n}
+        own = [p for n, p in names.items() if f".{role}." in n.rpartition("lora_")[2] + "."]
         return own + (list(self.heads[role].parameters()) if role in self.heads else [])
 
     @contextmanager
@@ -208,11 +209,14 @@ class Roles(nn.Module):
         """Run the base with one role's adapter folded into its weights, for fast sampling.
 
         The base's own weight tensors are set aside and put back untouched, so that nothing drifts.
-        In half precision, and on quantised layers, the fold would round: the adapter stays beside.
+        In half precision, and on quantised layers, the fold would round: the adapter stays beside. So it
+        does on an output head that is tied to the input embeddings, which would change with it.
         """
-        layers = [layer for layer in self._layers if role in layer.lora_A]
-        exact = all(getattr(layer.get_base_layer(), "weight", None) is not None for layer in layers) and all(
-            layer.get_base_layer().weight.dtype in (torch.float32, torch.float64) for layer in layers
+        layers = [layer for layer in self._layers if role in layer.lora_A or role in layer.lora_embedding_A]
+        weights = [getattr(layer.get_base_layer(), "weight", None) for layer in layers]
+        embeddings = self.model.get_input_embeddings().weight
+        exact = all(
+            w is not None and w is not embeddings and w.dtype in (torch.float32, torch.float64) for w in weights
         )
         if not exact:
             with self.active(role):
@@ -309,6 +313,8 @@ class Roles(nn.Module):
             self._load_head(role, head, folder)
 
     def _check_shape(self, saved: Any, folder: Path) -> None:
+        if saved.use_rslora or saved.use_dora or saved.rank_pattern or saved.alpha_pattern:
+            raise UserError(f"adapter {folder} uses rsLoRA, DoRA or rank patterns; only plain LoRA is read")
         mine = (self.settings.lora_rank, self.settings.lora_alpha)
         if (saved.r, saved.lora_alpha) != mine:
             raise UserError(

@@ -353,6 +353,20 @@ def test_junk_under_the_mask_changes_neither_losses_nor_metrics(junk):
         same_loss(unit, pairs, found, expected)
 
 
+@pytest.mark.parametrize("junk", [NAN, float("inf"), 1e30])
+def test_junk_under_the_mask_changes_no_gradient(junk):
+    batch, scores = ppo_case()
+    mask, found = batch.response_mask, []
+    for case, given in ((batch, scores), with_junk(batch, scores, junk)):
+        logps, values = given.logps.clone().requires_grad_(), given.values.clone().requires_grad_()
+        loss = PPO(CONFIG).loss(case, Scores(logps=logps, values=values)).values
+        loss.masked_fill(~mask, 0.0).sum().backward()
+        assert (logps.grad[~mask] == 0).all()
+        found.append((logps.grad[mask], values.grad[mask]))
+    for clean, dirty in zip(*found, strict=True):
+        assert torch.equal(clean, dirty)
+
+
 def test_order_of_the_batch_and_extra_padding_change_nothing():
     batch, scores = ppo_case()
     expected = PPO(CONFIG).loss(batch, scores)
@@ -495,5 +509,3 @@ def test_prepare_ignores_junk_under_the_mask():
         expected, found = PPO(config).prepare(clean).feedback, PPO(config).prepare(dirty).feedback
         for name in ("advantages", "returns", "return_deviation"):
             assert torch.equal(found[name], expected[name]), name
-
-

@@ -108,9 +108,7 @@ def test_masked_nan_changes_nothing():
         assert (clean[~mask] == 0).all()
     for function in (masked_sum, masked_mean, whiten):
         assert torch.equal(function(rewards, mask), function(dirty_rewards, mask)), function.__name__
-    assert torch.equal(
-        explained_variance(values, rewards, mask), explained_variance(dirty_values, dirty_rewards, mask)
-    )
+    assert torch.equal(explained_variance(values, rewards, mask), explained_variance(dirty_values, dirty_rewards, mask))
 
 
 def test_masked_nan_leaves_gradients_alone():

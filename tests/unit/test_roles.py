@@ -265,6 +265,17 @@ def test_merged_is_active_and_leaves_the_base_untouched(family):
     assert torch.equal(score(roles, batch, "policy").logps, active)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_heads_and_embeddings_learn_and_merge_too(target, tied):
+    settings = LoraSettings(lora_rank=3, lora_alpha=6, target_modules=("q_proj", target))
+    roles, batch = shake(Roles(make_base(tie_word_embeddings=tied), settings), "policy"), make_batch()
+    assert len(roles.parameters_of("policy")) == 6, "A and B of two q_proj and of the target"
+    with torch.no_grad(), roles.merged("policy"):
+        merged = roles.scorer.logps(batch)
+    torch.testing.assert_close(merged, score(roles, batch, "policy").logps, atol=1e-4, rtol=0)
+
+
 def test_merged_restores_the_base_after_an_error():
     batch, roles = make_batch(), shake(Roles(make_base(), LORA), "policy")
     before = score(roles, batch, "policy", "reference")
@@ -389,6 +400,13 @@ def saved(tmp_path):
 def test_wrong_rank_is_a_users_error(saved):
     with pytest.raises(UserError, match="rank 3 and alpha 6"):
         Roles(make_base(), LoraSettings(lora_rank=4, lora_alpha=6)).start("policy", saved)
+
+
+def test_another_scaling_is_a_users_error(saved):
+    config = json.loads((saved / "adapter_config.json").read_text())
+    (saved / "adapter_config.json").write_text(json.dumps({**config, "use_rslora": True}))
+    with pytest.raises(UserError, match="rsLoRA"):
+        Roles(make_base(), LORA).start("policy", saved)
 
 
 def test_wrong_base_is_a_users_error(saved):

@@ -23,7 +23,6 @@ from preflab.worlds.reviews.grammar import (
     MAX_SENTENCES,
     SENTENCE_WORDS,
     UNALIGNED,
-    Style,
     write_response,
 )
 from preflab.worlds.reviews.grammar import prompts as all_prompts
@@ -38,9 +37,6 @@ MAX_RESPONSE_TOKENS = 48
 """Where sampling may stop: the longest text of the grammar is 42 words and an end token."""
 
 assert MAX_SENTENCES * SENTENCE_WORDS < MAX_RESPONSE_TOKENS
-
-UNALIGNED_SHARE = 0.1
-"""Share of preference responses by the unaligned writer, so that the reward model has seen bad texts too."""
 
 _SHARES = {"base": 0.20, "demonstrations": 0.20, "pairs": 0.42, "heldout": 0.09, "eval_prompts": 0.09}
 
@@ -163,8 +159,7 @@ def _draw_pair(prompt: str, rng: random.Random, max_words: int) -> dict[str, str
 
 
 def _draw_response(prompt: str, rng: random.Random, max_words: int) -> str:
-    style: Style = UNALIGNED if rng.random() < UNALIGNED_SHARE else DEMONSTRATION
-    return write_response(prompt, style, rng, max_words)
+    return write_response(prompt, DEMONSTRATION, rng, max_words)
 
 
 def _gap(prompt: str, first: str, second: str) -> float:

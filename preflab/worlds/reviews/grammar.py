@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import product
 from typing import NamedTuple
 
-GRAMMAR_VERSION = 1
+GRAMMAR_VERSION = 2
 """Part of every cache key: raise it with any change to words, templates or styles."""
 
 MAX_SENTENCES = 6
@@ -213,8 +214,13 @@ class Style:
     lengths: tuple[float, ...]
 
 
-UNALIGNED = Style(topic=0.55, aspect=0.15, tone=0.52, repeat=0.15, filler=0.12, lengths=(3, 3, 3, 3, 3, 3))
-DEMONSTRATION = Style(topic=0.80, aspect=0.28, tone=0.68, repeat=0.06, filler=0.08, lengths=(2, 4, 4, 3, 2, 1))
+CAREFUL = Style(topic=0.97, aspect=0.40, tone=0.95, repeat=0.02, filler=0.02, lengths=(2, 4, 4, 3, 2, 1))
+CARELESS = Style(topic=0.35, aspect=0.10, tone=0.45, repeat=0.20, filler=0.15, lengths=(3, 3, 3, 3, 3, 3))
+
+# Texts in the wild come from writers who differ from each other more than from themselves. A model of
+# such texts knows how careful writers write, and alignment can bring that out.
+UNALIGNED = {CAREFUL: 0.35, CARELESS: 0.65}
+DEMONSTRATION = {CAREFUL: 0.6, CARELESS: 0.4}
 
 
 def prompts() -> list[str]:
@@ -282,16 +288,19 @@ def _opinion(noun: str, words: tuple[str, ...]) -> Sentence:
     return Sentence(_ASPECT_TOPIC.get(noun, noun), aspect, polarity, (noun, *words))
 
 
-def write_response(prompt: str, style: Style, rng: random.Random, max_words: int | None = None) -> str:
-    """Return a response to `prompt` by a writer of the given style.
+def write_response(
+    prompt: str, writers: Mapping[Style, float], rng: random.Random, max_words: int | None = None
+) -> str:
+    """Return a response to `prompt` by one writer of a mixed crowd.
 
     Args:
         prompt: a prompt of `prompts`.
-        style: how well the writer follows the request.
+        writers: styles and their shares.
         rng: source of all randomness.
         max_words: stop before the sentence that would pass this many words (the first always stays).
     """
     request = parse_prompt(prompt)
+    style = rng.choices(list(writers), list(writers.values()))[0]
     count = rng.choices(range(1, len(style.lengths) + 1), style.lengths)[0]
     sentences: list[str] = []
     for _ in range(count):

@@ -1,0 +1,84 @@
+"""Gold rewards for story models, to try the function world with and to copy from.
+
+    python recipes/compare.py --model M --reward preflab.worlds.rewards:happy_story
+
+A gold reward is any function of two texts, the prompt and the response, that returns a finite number
+and always the same one. What counts is the difference between two responses to one prompt: a
+response that is better by d is preferred with probability sigmoid(d), so d = 1 gives labels that are
+right 73 % of the time. Every function here trades its aim against repetition, which a policy would
+otherwise find to be the cheapest way to a high score.
+"""
+
+from __future__ import annotations
+
+import re
+
+HAPPY = frozenset(
+    """beautiful best brave bright cheer cheered cheerful clap clapped cozy dance danced dancing delicious enjoy
+    enjoyed excited fantastic friend friendly friends fun funny generous gentle giggle giggled giggling glad good
+    great happily happiness happy hug hugged hugging hugs joy joyful kind kindness laugh laughed laughing laughter
+    love loved lovely loves loving lucky nice peaceful perfect pleased pretty proud proudly safe sang share shared
+    sharing sing singing smile smiled smiles smiling special strong sunny surprise sweet thank thanked thankful
+    treasure welcome wonderful yummy""".split()
+)
+SAD = frozenset(
+    """afraid alone angry annoyed ashamed awful bad broke broken cried cries cruel cry crying danger dangerous dark
+    dead die died disappointed fell fight fought frightened frown frowned gloomy grumpy hate hated hurt lonely lost
+    mad mean mess nasty naughty pain poor regret sad sadly sadness scared scary scream screamed selfish shouted sick
+    sorry stole tears terrible tired trouble ugly unhappy upset weak worried worry wrong yelled""".split()
+)
+
+ENDED = re.compile(r"[.!?][\"'”’)]*$")
+SPEECH = re.compile(r"[\"“]([^\"“”]+)[\"”]")
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text, lower case, without punctuation."""
+    return re.findall(r"[a-z]+", text.lower())
+
+
+def repetition(text: str) -> float:
+    """Return the share of three-word sequences that stood in the text before; 0 for short texts."""
+    found = words(text)
+    triples = list(zip(found, found[1:], found[2:], strict=False))
+    return 1 - len(set(triples)) / len(triples) if triples else 0.0
+
+
+def unfinished(text: str) -> float:
+    """Return 1 if the text does not end with a sentence's end, else 0."""
+    return 0.0 if ENDED.search(text.rstrip()) else 1.0
+
+
+def happy_story(prompt: str, response: str) -> float:
+    """Return how happily a story goes on.
+
+    ::
+
+        r = min(6, H) − min(6, S) − 6 · repetition − ½ · unfinished
+
+    H and S are the numbers of *different* happy and sad words (`HAPPY`, `SAD`) in the response that
+    the prompt did not hold yet: saying "happy" five times earns no more than saying it once.
+    """
+    new = set(words(response)) - set(words(prompt))
+    mood = min(6, len(new & HAPPY)) - min(6, len(new & SAD))
+    return mood - 6 * repetition(response) - 0.5 * unfinished(response)
+
+
+def talking_story(prompt: str, response: str) -> float:
+    """Return how much the people of a story talk: 4 · sqrt(share of words in quotes) less the usual.
+
+    Only closed quotes count. 6 · repetition and ½ · unfinished are taken off, as in `happy_story`.
+    """
+    spoken = sum(len(words(piece)) for piece in SPEECH.findall(response))
+    share = spoken / max(1, len(words(response)))
+    return 4 * min(0.6, share) ** 0.5 - 6 * repetition(response) - 0.5 * unfinished(response)
+
+
+def varied_story(prompt: str, response: str) -> float:
+    """Return how rich a story's words are: a tenth of its different words of five letters and more…
+
+    …that the prompt does not hold, times four, less 6 · repetition and ½ · unfinished. Long answers
+    have more of them: here length is part of the aim, for looking at how methods exploit it.
+    """
+    rich = {word for word in words(response) if len(word) >= 5} - set(words(prompt))
+    return 0.4 * len(rich) - 6 * repetition(response) - 0.5 * unfinished(response)

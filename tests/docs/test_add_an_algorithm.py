@@ -1,0 +1,185 @@
+"""docs/add_an_algorithm.md, followed to the letter: its files, its commands, its numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from preflab import Pair, UserError, registry
+from preflab.data import Encoder
+from preflab.method import Method, make_method
+from preflab.roles import Roles, load_base
+from preflab.settings import LoraSettings
+from preflab.sources import OfflineSource
+from preflab.trainer import run_training
+
+PAGE = (Path(__file__).parents[2] / "docs" / "add_an_algorithm.md").read_text(encoding="utf-8")
+FILES = {m[1]: m[2] for m in re.finditer(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)}
+COMMANDS = [c for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) for c in block.splitlines()]
+METHOD = "my_loss.py:MyLoss"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with the page's files, as the working directory; the registry forgets afterwards."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    registry.registered.cache_clear()
+    yield tmp_path
+    registry.registered.cache_clear()
+
+
+@pytest.fixture
+def installed(folder, monkeypatch):
+    """The page's package on the path, with the metadata an installer would write for its pyproject.toml."""
+    project = pytest.importorskip("tomllib").loads(FILES["pyproject.toml"])["project"]
+    package, info = folder / "my_package", folder / "my_package-0.1.dist-info"
+    package.mkdir()
+    info.mkdir()
+    (package / "__init__.py").touch()
+    (folder / "my_loss.py").rename(package / "my_loss.py")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    points = [f"{name} = {place}" for name, place in project["entry-points"][registry.GROUP].items()]
+    (info / "entry_points.txt").write_text("\n".join([f"[{registry.GROUP}]", *points]) + "\n")
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    for name in ("my_package", "my_package.my_loss"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def preferences(folder):
+    """A data file of the simplest format: the chosen response of each prompt says word1, the rejected word2."""
+    rows = [
+        {"prompt": f"word{3 + i} word{3 + j}", "chosen": "word1 word1", "rejected": "word2 word2 word2"}
+        for i in range(8)
+        for j in range(8)
+    ]
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_file_is_short_and_imports_only_preflab():
+    lines = FILES["my_loss.py"].splitlines()
+    assert len(lines) <= 30
+    imported = {line.split()[1].split(".")[0] for line in lines if re.match(r"\s*(from|import) ", line)}
+    assert imported - set(sys.stdlib_module_names) == {"preflab", "torch"}  # torch: for type checking only
+    assert "if TYPE_CHECKING:\n    from torch" in FILES["my_loss.py"]
+
+
+def test_the_loss_is_what_the_page_says(folder):
+    loss = make_method(METHOD).algorithm
+    # log π − log π_ref: +3 for the chosen and −1 for the rejected; the reference itself; +12 and 0.
+    logps = torch.tensor([[-4.0, -9.0], [-7.0, -8.0], [5.0, -8.0]], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([[-7.0, -8.0], [-7.0, -8.0], [-7.0, -8.0]], dtype=torch.float64)
+    values = loss.pair_loss(Pair(logps, reference, torch.full((3, 2), 5)))
+    # 1 − 0.1 · 4; 1 − 0; max(0, 1 − 0.1 · 12). Exact but for the rounding of 0.1.
+    torch.testing.assert_close(values, torch.tensor([0.6, 1.0, 0.0], dtype=torch.float64), atol=1e-12, rtol=0)
+    (gradient,) = torch.autograd.grad(values.sum(), logps)
+    # Chosen up, rejected down, β each; nothing once the margin is reached. Fails if the sign is flipped.
+    expected = torch.tensor([[-0.1, 0.1], [-0.1, 0.1], [0.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(gradient, expected, atol=1e-12, rtol=0)
+
+
+def test_the_worked_values_stand_on_the_page():
+    text = " ".join(PAGE.split())
+    assert "the margin is 3 − (−1) = 4 and the loss 1 − 0.1 · 4 = 0.6" in text
+    assert "from margin 10 on it is 0" in text
+
+
+def test_the_margin_rises_in_the_real_loop(folder, preferences, tiny_model_path, tiny_tokenizer):
+    method = make_method(
+        METHOD, {"max_steps": 12, "per_device_train_batch_size": 16, "learning_rate": 5e-3, "logging_steps": 1}
+    )
+    groups, _ = Encoder(tiny_tokenizer).encode_pairs(map(json.loads, preferences.read_text().splitlines()))
+    base = load_base(str(tiny_model_path), LoraSettings(dtype="float32"), device="cpu")
+    roles = Roles(base, LoraSettings(lora_rank=4), seed=0)
+    source = OfflineSource(groups, method.train, tiny_tokenizer.pad_token_id, seed=0)
+    run_training(roles, method.algorithm, source, method.train, folder, seed=0, title="MyLoss")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    # A fresh adapter changes nothing: the policy starts at the reference, where the loss is 1.
+    assert lines[0]["margin"] == pytest.approx(0.0, abs=1e-4)
+    assert lines[0]["loss"] == pytest.approx(1.0, abs=1e-4)
+    assert lines[-1]["margin"] > 0.5
+    assert lines[-1]["accuracy"] == 1.0
+    assert all(a["margin"] < b["margin"] for a, b in zip(lines, lines[4:], strict=False))
+
+
+def run(command: str, monkeypatch, *more: str) -> None:
+    """Run one of the page's commands in this process, a Python start being slower than the run."""
+    assert command in COMMANDS
+    python, script, *arguments = shlex.split(command)
+    assert (python, script) == ("python", "recipes/compare.py")
+    from recipes import compare
+
+    monkeypatch.setattr(sys, "argv", [script, *arguments, *more])
+    compare.main()
+
+
+def test_the_command_runs(folder, preferences, tiny_model_path, monkeypatch):
+    size = ["--step-limit", "2", "--eval-prompts", "4", "--eval-pairs", "4", "--lora-rank", "4"]
+    limits = ["--max-prompt-tokens", "8", "--max-response-tokens", "4"]
+    data = ["--model", str(tiny_model_path), "--dataset", str(preferences)]
+    run(f"python recipes/compare.py --algorithms dpo,{METHOD}", monkeypatch, *data, *size, *limits)
+    comparison = json.loads((folder / "runs/default/comparison.json").read_text())
+    assert set(comparison["methods"]) == {"sft", "dpo", "MyLoss"}
+    assert math.isfinite(comparison["methods"]["MyLoss"]["kl"]["mean"])
+    # What the page says to delete after a change to the loss.
+    stages = {path.name.rpartition("-")[0] for path in (folder / "runs/default/stages").glob("*MyLoss-*")}
+    assert stages == {"MyLoss-seed0", "eval-MyLoss-seed0"}
+
+
+def methods_of(command: str, monkeypatch) -> list[Method]:
+    """Return the methods that a command would compare."""
+    from recipes import compare
+
+    seen: list[Method] = []
+    monkeypatch.setattr(compare, "compare", lambda session, methods: seen.extend(methods))
+    monkeypatch.setattr(compare, "show", lambda *arguments: None)
+    run(command, monkeypatch)
+    return seen
+
+
+def test_the_yaml_file_is_read(folder, monkeypatch):
+    dpo, mine = methods_of("python recipes/compare.py --config my.yaml", monkeypatch)
+    assert (dpo.name, mine.name, mine.label) == ("dpo", METHOD, "MyLoss")
+    assert mine.config.beta == 0.05
+    assert (mine.train.learning_rate, mine.train.per_device_train_batch_size) == (5e-4, 64)
+
+
+def test_a_mistake_in_its_field_is_answered(folder):
+    with pytest.raises(UserError, match=r"unknown field 'bet' \(did you mean 'beta'"):
+        make_method(METHOD, {"bet": 1.0})
+    with pytest.raises(UserError, match=r"beta is 0\.0; it must be at least"):
+        make_method(METHOD, {"beta": 0.0})
+
+
+def test_a_package_registers_it(installed, monkeypatch, capsys):
+    assert registry.load("my-loss").__module__ == "my_package.my_loss"
+    assert "dpo" in registry.registered()
+    run("python recipes/compare.py --algorithms list", monkeypatch)
+    assert "my-loss        Hinge loss on preference pairs" in capsys.readouterr().out
+
+
+def test_its_options_are_read(installed, monkeypatch):
+    seen = methods_of("python recipes/compare.py --algorithms dpo,my-loss --my-loss.beta 0.05", monkeypatch)
+    assert [(m.name, m.config.beta) for m in seen] == [("dpo", 0.1), ("my-loss", 0.05)]
+
+
+def test_names_are_unique_and_near_misses_named(installed):
+    with pytest.raises(UserError, match="did you mean 'my-loss'"):
+        registry.load("my-los")
+    info = installed / "my_package-0.1.dist-info" / "entry_points.txt"
+    info.write_text(f"[{registry.GROUP}]\ndpo = my_package.my_loss:MyLoss\n")
+    registry.registered.cache_clear()
+    with pytest.raises(UserError, match=r"method 'dpo' is registered twice.*of my-package"):
+        registry.registered()

@@ -1,0 +1,299 @@
+"""Configs: types, bounds, near misses, YAML under the command line, and what importing them costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from preflab.config import (
+    CommandLine,
+    Text,
+    as_dict,
+    build,
+    build_section,
+    merge,
+    option,
+    override,
+    parse_text,
+    read_yaml,
+)
+from preflab.errors import UserError, near_misses, run_recipe
+from preflab.settings import LoraSettings, RolloutConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Plain:
+    """One field of each kind."""
+
+    rate: float = option(0.5, "a share", minimum=0.0, maximum=1.0)
+    count: int = option(3, "a number", minimum=1)
+    name: str = option("x", "a word")
+    quick: bool = option(False, "a switch")
+    kind: Literal["a", "b"] = option("a", "a choice")
+    limit: int | None = option(None, "a number or none")
+    names: tuple[str, ...] = option((), "words")
+    folder: Path = option(Path("runs"), "a folder")
+    extra: dict[str, int] = option({}, "others")
+
+    def __post_init__(self):
+        if self.count == 13:
+            raise ValueError("count 13 brings bad luck; take 12")
+
+
+@dataclass(frozen=True)
+class Other:
+    """Shares one field with `Plain`."""
+
+    rate: float = option(0.5, "a share")
+    steps: int = option(1, "steps")
+
+
+# ---- building ----------------------------------------------------------------------------------------
+
+
+def test_values_become_the_annotated_types():
+    made = build(
+        Plain,
+        {"rate": 1, "count": 5, "quick": True, "kind": "b", "limit": 4, "names": ["u", "v"], "folder": "out"},
+        "here",
+    )
+    assert made == Plain(1.0, 5, "x", True, "b", 4, ("u", "v"), Path("out"))
+    assert isinstance(made.rate, float)
+    assert build(Plain, {"limit": None}, "here").limit is None
+    assert build(Plain, {"rate": "1e-4"}, "here").rate == 1e-4, "YAML 1.1 reads 1e-4 as text"
+    assert build(Plain, {"extra": {"k": 2}}, "here").extra == {"k": 2}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rate": "high"}, "here: rate is 'high' .*float"),
+        ({"rate": True}, "here: rate is True"),
+        ({"rate": 1.5}, "here: rate is 1.5; it must be at least 0.0 and at most 1.0"),
+        ({"rate": -0.1}, "at least 0.0"),
+        ({"rate": float("nan")}, "rate is nan"),
+        ({"rate": None}, "rate is None"),
+        ({"count": 0}, "count is 0; it must be at least 1$"),
+        ({"count": 2.5}, "count is 2.5 .*int"),
+        ({"count": True}, "count is True .*int"),
+        ({"count": "3"}, "count is '3' .*int"),
+        ({"name": 3}, "name is 3 .*str"),
+        ({"quick": "yes"}, "quick is 'yes' .*bool"),
+        ({"kind": "c"}, "kind is 'c'; choose one of a, b"),
+        ({"names": "u"}, "names is 'u' .*tuple"),
+        ({"names": [1]}, "names is 1 .*str"),
+        ({"extra": [1]}, "extra is"),
+        ({"limit": 1.5}, "limit is 1.5 .*int"),
+        ({"count": 13}, "here: count 13 brings bad luck; take 12"),
+        ({"conut": 3}, "here: unknown field 'conut' .*did you mean 'count'"),
+        ({"zzz": 3}, "unknown field 'zzz'; known: rate, count"),
+    ],
+)
+def test_wrong_values_are_named(values, message):
+    with pytest.raises(UserError, match=message):
+        build(Plain, values, "here")
+
+
+def test_configs_are_frozen_and_defaults_are_not_shared():
+    with pytest.raises(FrozenInstanceError):
+        Plain().rate = 1.0
+    assert Plain().extra is not Plain().extra
+    assert override(Plain(), rate=0.25) == Plain(rate=0.25)
+
+
+def test_as_dict_is_plain():
+    assert as_dict(Plain(names=("u",), folder=Path("a/b"))) == {
+        "rate": 0.5,
+        "count": 3,
+        "name": "x",
+        "quick": False,
+        "kind": "a",
+        "limit": None,
+        "names": ["u"],
+        "folder": "a/b",
+        "extra": {},
+    }
+    assert build(Plain, as_dict(Plain(names=("u",))), "here") == Plain(names=("u",))
+
+
+def test_merge_shares_values_out():
+    made = merge({"plain": Plain, "other": Other}, {"rate": 0.25, "steps": 4, "count": 2}, "here")
+    assert made == {"plain": Plain(rate=0.25, count=2), "other": Other(rate=0.25, steps=4)}
+    with pytest.raises(UserError, match=r"unknown field 'step' .*'steps'"):
+        merge({"plain": Plain, "other": Other}, {"step": 4}, "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint", "value"),
+    [
+        ("3", int, 3),
+        ("1e-3", float, 1e-3),
+        ("word", str, "word"),
+        ("Yes", bool, True),
+        ("off", bool, False),
+        ("none", int | None, None),
+        ("7", int | None, 7),
+        ("a, b,", tuple[str, ...], ("a", "b")),
+        ("1,2", tuple[int, ...], (1, 2)),
+        ("2", Literal[1, 2], 2),
+    ],
+)
+def test_text_is_read_as_its_type(text, hint, value):
+    assert parse_text(text, hint, "--here") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"), [("x", int), ("1.5", int), ("x", float), ("maybe", bool), ("1,x", tuple[int, ...])]
+)
+def test_unreadable_text_is_a_users_error(text, hint):
+    with pytest.raises(UserError, match="--here is"):
+        parse_text(text, hint, "--here")
+
+
+# ---- files and command line --------------------------------------------------------------------------
+
+
+def write(folder, text):
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def parse(line, *, sections=False):
+    command_line = CommandLine("test", {"plain": Plain, "other": Other}, sections=sections)
+    values, parts = command_line.read(line.split())
+    return merge(command_line.classes, values, "here"), parts
+
+
+def test_options_override_the_file(tmp_path):
+    path = write(tmp_path, "rate: 0.75\ncount: 7\nnames: [u, v]\n")
+    made, _ = parse(f"--config {path} --count 9 --quick --limit none --folder out")
+    assert made["plain"] == Plain(rate=0.75, count=9, names=("u", "v"), quick=True, folder=Path("out"))
+    assert made["other"] == Other(rate=0.75)
+    made, _ = parse(f"--config {write(tmp_path, 'quick: true')} --quick false")
+    assert made["plain"].quick is False
+
+
+def test_sections_are_collected(tmp_path):
+    path = write(tmp_path, "count: 7\nppo:\n  gamma: 0.9\n")
+    made, parts = parse(f"--config {path} --ppo.gae-lambda 0.5 --dpo.beta=0.3 --ppo.gamma 1", sections=True)
+    assert made["plain"].count == 7
+    assert parts == {"ppo": {"gamma": "1", "gae_lambda": "0.5"}, "dpo": {"beta": "0.3"}}
+
+
+def test_sections_are_typed_when_their_class_is_known():
+    made = build_section({"plain": Plain}, {"rate": Text("0.25"), "limit": Text("none"), "count": 4}, "ppo")
+    assert made == {"plain": Plain(rate=0.25, count=4)}
+    with pytest.raises(UserError, match="ppo: rate is 'x'"):
+        build_section({"plain": Plain}, {"rate": Text("x")}, "ppo")
+    with pytest.raises(UserError, match=r"ppo: unknown field 'rte' .*'rate'"):
+        build_section({"plain": Plain}, {"rte": Text("1")}, "ppo")
+
+
+@pytest.mark.parametrize(
+    ("line", "sections", "message"),
+    [
+        ("--cuont 3", False, "unknown option '--cuont' .*'--count'"),
+        ("--ppo.gamma 1", False, "unknown option"),
+        ("stray", True, "unknown option 'stray'"),
+        ("--ppo.gamma", True, "needs a value"),
+        ("--count", False, "expected one argument"),
+        ("--count x", False, "--count is 'x'"),
+        ("--count 0", False, "count is 0"),
+        ("--kind c", False, "choose one of a, b"),
+        ("--coun 4", False, "unknown option"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named(line, sections, message):
+    with pytest.raises(UserError, match=message):
+        parse(line, sections=sections)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1\n- 2\n", "mapping"),
+        ("a: [1\n", "not readable YAML"),
+        ("3: x\n", "mapping"),
+        ("cuont: 3\n", "unknown field 'cuont'.*'count'"),
+        ("ppo: {gamma: 1}\n", "unknown field 'ppo'"),
+        ("count: many\n", "count is 'many'"),
+    ],
+)
+def test_mistakes_in_the_file_are_named(text, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        parse(f"--config {write(tmp_path, text)}")
+
+
+def test_missing_and_empty_files(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read_yaml(tmp_path / "none.yaml")
+    assert read_yaml(write(tmp_path, "# nothing\n")) == {}
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"name: \xff\xfe")
+    with pytest.raises(UserError, match="not readable"):
+        read_yaml(path)
+
+
+def test_help_names_every_field_and_default(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse("--help")
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for expected in ("--rate", "a share", "[default: 0.5]", "--steps", "--quick"):
+        assert expected in shown
+
+
+# ---- our own settings --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", [LoraSettings, TrainConfig, RolloutConfig])
+def test_settings_explain_every_field_and_bear_their_own_defaults(cls):
+    assert build(cls, as_dict(cls()), "here") == cls()
+    assert all(field.metadata["help"] for field in cls.__dataclass_fields__.values())
+
+
+def test_rollouts_are_whole_numbers_of_optimiser_batches():
+    train = TrainConfig(per_device_train_batch_size=8, gradient_accumulation_steps=3)
+    assert train.optimiser_batch == 24
+    RolloutConfig(rollout_prompts=48).check(train)
+    assert RolloutConfig(rollout_prompts=48, rollout_epochs=4).steps_per_rollout(train) == 8
+    with pytest.raises(ValueError, match=r"rollout_prompts \(50\).*8 × 3 = 24\); set rollout_prompts to 48"):
+        RolloutConfig(rollout_prompts=50).check(train)
+    with pytest.raises(ValueError, match="set rollout_prompts to 24"):
+        RolloutConfig(rollout_prompts=4).check(train)
+
+
+def test_a_loop_without_steps_is_refused():
+    for values in ({"max_steps": 0}, {"num_train_epochs": 0.0}):
+        with pytest.raises(UserError, match="no step to train"):
+            build(TrainConfig, values, "here")
+
+
+# ---- errors ------------------------------------------------------------------------------------------
+
+
+def test_near_misses():
+    assert near_misses("cuont", ["count", "rate"]) == " (did you mean 'count'?)"
+    assert near_misses("zzz", ["count", "rate"]) == ""
+
+
+def test_a_recipe_answers_mistakes_in_one_line(capsys):
+    def main():
+        raise UserError("this is wrong")
+
+    with pytest.raises(SystemExit) as stop:
+        run_recipe(main)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: this is wrong\n"
+
+
+def test_configs_and_methods_import_without_torch():
+    modules = "preflab, preflab.config, preflab.registry, algorithms.dpo, algorithms.ppo, preflab.worlds"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
