@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import re
 
-HAPPY = frozenset(
-    """beautiful best brave bright cheer cheered cheerful clap clapped cozy dance danced dancing delicious enjoy
+_HAPPY = """
+    beautiful best brave bright cheer cheered cheerful clap clapped cozy dance danced dancing delicious enjoy
     enjoyed excited fantastic friend friendly friends fun funny generous gentle giggle giggled giggling glad good
     great happily happiness happy hug hugged hugging hugs joy joyful kind kindness laugh laughed laughing laughter
     love loved lovely loves loving lucky nice peaceful perfect pleased pretty proud proudly safe sang share shared
     sharing sing singing smile smiled smiles smiling special strong sunny surprise sweet thank thanked thankful
-    treasure welcome wonderful yummy""".split()
-)
-SAD = frozenset(
-    """afraid alone angry annoyed ashamed awful bad broke broken cried cries cruel cry crying danger dangerous dark
+    treasure welcome wonderful yummy"""
+_SAD = """
+    afraid alone angry annoyed ashamed awful bad broke broken cried cries cruel cry crying danger dangerous dark
     dead die died disappointed fell fight fought frightened frown frowned gloomy grumpy hate hated hurt lonely lost
     mad mean mess nasty naughty pain poor regret sad sadly sadness scared scary scream screamed selfish shouted sick
-    sorry stole tears terrible tired trouble ugly unhappy upset weak worried worry wrong yelled""".split()
-)
+    sorry stole tears terrible tired trouble ugly unhappy upset weak worried worry wrong yelled"""
+
+HAPPY, SAD = frozenset(_HAPPY.split()), frozenset(_SAD.split())
 
 ENDED = re.compile(r"[.!?][\"'”’)]*$")
 SPEECH = re.compile(r"[\"“]([^\"“”]+)[\"”]")
@@ -65,9 +65,10 @@ def happy_story(prompt: str, response: str) -> float:
 
 
 def talking_story(prompt: str, response: str) -> float:
-    """Return how much the people of a story talk: 4 · sqrt(share of words in quotes) less the usual.
+    """Return how much the people of a story talk: 4 · sqrt(min(0.6, share of words in quotes)).
 
-    Only closed quotes count. 6 · repetition and ½ · unfinished are taken off, as in `happy_story`.
+    Only closed quotes count, and more than 60 % speech is no better. 6 · repetition and ½ · unfinished are
+    taken off, as in `happy_story`.
     """
     spoken = sum(len(words(piece)) for piece in SPEECH.findall(response))
     share = spoken / max(1, len(words(response)))
@@ -75,10 +76,10 @@ def talking_story(prompt: str, response: str) -> float:
 
 
 def varied_story(prompt: str, response: str) -> float:
-    """Return how rich a story's words are: a tenth of its different words of five letters and more…
+    """Return how rich a story's words are: 0.4 for each different word of five letters or more.
 
-    …that the prompt does not hold, times four, less 6 · repetition and ½ · unfinished. Long answers
-    have more of them: here length is part of the aim, for looking at how methods exploit it.
+    Words of the prompt do not count; 6 · repetition and ½ · unfinished are taken off. A longer answer has
+    more of them: this reward is there to see how methods exploit length.
     """
     rich = {word for word in words(response) if len(word) >= 5} - set(words(prompt))
     return 0.4 * len(rich) - 6 * repetition(response) - 0.5 * unfinished(response)

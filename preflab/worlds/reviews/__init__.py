@@ -46,8 +46,8 @@ class Sizes(NamedTuple):
 
     demonstrations: int = 2000
     pairs: int = 4000
-    heldout: int = 600
-    eval_prompts: int = 300
+    heldout: int = 1000
+    eval_prompts: int = 400
 
 
 QUICK_SIZES = Sizes(600, 1200, 300, 128)

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from preflab.worlds.reviews.grammar import Sentence, parse_prompt, parse_sentence
 
-REWARD_VERSION = 1
+REWARD_VERSION = 2
 FREE_WORDS = 20
-SCALE = 0.8
+SCALE = 0.6
 CENTRE = 0.6
 FLOOR = -4.0
 """r* of a response without one well-formed sentence (the empty one too), the least r* can be."""
@@ -28,7 +28,7 @@ class Parts(NamedTuple):
     broken: float
 
 
-WEIGHTS = Parts(cover=2.0, asked=1.0, tone=1.0, off_topic=-1.0, repetition=-2.0, over_length=-0.08, broken=-3.0)
+WEIGHTS = Parts(cover=2.0, asked=0.5, tone=1.5, off_topic=-1.5, repetition=-2.0, over_length=-0.08, broken=-3.0)
 
 
 def reward(prompts: Texts[str], responses: Texts[str]) -> list[float]:
@@ -42,14 +42,14 @@ def reward(prompts: Texts[str], responses: Texts[str]) -> list[float]:
         cover        1 − 0.6^k, k = number of different aspects of the asked topic that are judged
         asked        1 if the asked aspect is among them, else 0
         tone         with m the mean of all opinions on the asked topic (+1 good, −1 bad):
-                     m if asked warm, −m if asked harsh, 1 − 2|m| if asked fair; −1 without an opinion
+                     m if asked warm, −m if asked harsh; −1 without an opinion
         off_topic    share of the well-formed sentences that are about another topic
         repetition   share of content words (nouns, opinion words) that were said before
         over_length  words beyond FREE_WORDS, full stops included
         broken       share of the sentences that are not of the grammar
 
     Trade-offs: a further aspect adds ever less cover and costs words, and words past the limit cost
-    more than they bring; short sentences cover more in the same space; a fair tone needs two opinions;
+    more than they bring; short sentences cover more in the same space;
     no response is good for all prompts, because topic, aspect and tone are the prompt's.
 
     Args:
@@ -103,4 +103,4 @@ def _tone(asked: str | None, opinions: list[int]) -> float:
     if asked is None or not opinions:
         return -1.0
     mean = sum(opinions) / len(opinions)
-    return {"warm": mean, "harsh": -mean, "fair": 1 - 2 * abs(mean)}[asked]
+    return mean if asked == "warm" else -mean

@@ -1,0 +1,205 @@
+"""The function world: any causal language model, and a gold reward that is a Python function.
+
+Preferences are drawn from the model's own samples by Bradley-Terry, P(a preferred) = sigmoid(r(a) − r(b)),
+as in controlled-sentiment experiments (DPO, arXiv 2305.18290, section 6). There are no demonstrations: the
+model is its own reference.
+
+Samples that hit the length limit. Responses of all methods end in the end token (see `Encoder`), and text
+that broke off in the middle of a sentence must not be shown to a method as a finished answer. Stories of
+some 200 tokens seldom end within a limit that a small machine can afford, so a broken-off sample is cut
+after its last whole sentence, where stopping is natural, and what has no whole sentence is dropped; both
+are counted in `World.facts`. The reward is read off the text as kept, so labels are true of what the
+methods see. During evaluation the reward judges what the policy said, broken off or not, the same for all.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import re
+from collections import Counter
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from preflab.data import Encoder, Row, fingerprint, load_tokenizer, normalised, split_of, to_dataset
+from preflab.errors import UserError
+from preflab.worlds import GoldReward, World, WorldConfig
+from preflab.worlds.function.gold import gold_reward, source_of
+from preflab.worlds.function.samples import Drawn, Sample, cached_samples, fitting_prompts, read_prompts
+
+__all__ = ["build", "finished", "gold_reward"]
+
+logger = logging.getLogger(__name__)
+
+SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s|$)|[。！？][」』”]*")
+
+
+def build(config: WorldConfig, cache: Path) -> World:
+    """Sample prompts and responses from the model, label pairs with the reward, and split by prompt.
+
+    A pure function of the config, the model and the reward, up to floating-point rounding of the
+    machine; all labels are drawn anew each time, the samples are kept.
+
+    Args:
+        config: ``model`` and ``reward``; ``prompts`` may name a file, else openings are sampled.
+        cache: folder that keeps the sampled texts.
+
+    Raises:
+        UserError: where the reward, the prompts or the model cannot be used, or a split would be empty.
+    """
+    assert config.model, "WorldConfig sees to model and reward"
+    assert config.reward
+    # 1. Everything a person may have got wrong, before anything is loaded.
+    _refuse(config)
+    gold = gold_reward(config.reward)
+    given = read_prompts(config.prompts) if config.prompts else None
+    tokenizer = load_tokenizer(config.model, config.trust_remote_code)
+    _check_context(config)
+    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens)
+    # 2. Sample, or read what an earlier run sampled.
+    counts: Counter[str] = Counter()
+    prompts = fitting_prompts(given, encoder, config, counts) if given else None
+    drawn = cached_samples(config, cache, encoder, prompts)
+    # 3. Make honest texts of the samples, label them, split them.
+    rows = _fitting_pairs(_label(drawn, gold, config.data_seed, counts), encoder, counts)
+    return _world(config, rows, drawn, gold, counts)
+
+
+def _refuse(config: WorldConfig) -> None:
+    """Refuse options that mean nothing here rather than ignore them."""
+    for name in ("dataset", "heldout", "chat_template"):
+        if getattr(config, name) is not None:
+            raise UserError(f"the function world samples its own data and takes no {name}; drop it or choose --world")
+
+
+def _check_context(config: WorldConfig) -> None:
+    from preflab.worlds.real import _check_context as check
+
+    check(config)
+
+
+def finished(sample: Sample) -> str | None:
+    """Return a response that may stop where it stops, or None.
+
+    A sample that the model ended stays whole; one that hit the length limit is cut after its last whole
+    sentence, and is None where it has none.
+    """
+    if sample.ended:
+        return sample.text.rstrip() or None
+    ends = [match.end() for match in SENTENCE_END.finditer(sample.text)]
+    return sample.text[: ends[-1]] if ends else None
+
+
+def _fate(sample: Sample, text: str | None) -> str:
+    if text is None:
+        return "responses dropped: empty" if sample.ended else "responses dropped: no whole sentence"
+    return "responses ended by the model" if sample.ended else "responses cut after a sentence"
+
+
+def _label(drawn: Drawn, gold: GoldReward, seed: int, counts: Counter[str]) -> list[Row]:
+    """Return labelled pairs; what was lost, and why, goes into `counts`."""
+    rows: list[Row] = []
+    for prompt, samples in drawn:
+        texts = [finished(sample) for sample in samples]
+        for sample, text in zip(samples, texts, strict=True):
+            counts[_fate(sample, text)] += 1
+        for n, (first, second) in enumerate(zip(texts[::2], texts[1::2], strict=True)):
+            if first is None or second is None:
+                counts["pairs dropped: a response is missing"] += 1
+            elif normalised(first) == normalised(second):
+                counts["pairs dropped: identical"] += 1
+            else:
+                rows.append(_pair(prompt, first, second, gold, random.Random(f"label {seed} {n} {prompt}")))
+    return rows
+
+
+def _fitting_pairs(rows: list[Row], encoder: Encoder, counts: Counter[str]) -> list[Row]:
+    """Drop the few pairs that are over the token limit: text comes back in other tokens than were sampled."""
+    if not rows:
+        return rows
+    groups, dropped = encoder.encode_pairs(rows)
+    counts["pairs dropped: too long as tokenised anew"] = sum(dropped.values())
+    return [rows[group.row] for group in groups]
+
+
+def _pair(prompt: str, first: str, second: str, gold: GoldReward, rng: random.Random) -> Row:
+    """Draw which response is preferred: sigmoid of the difference in reward."""
+    one, other = gold([prompt, prompt], [first, second])
+    if rng.random() >= _sigmoid(one - other):
+        first, second, one, other = second, first, other, one
+    # With the rewards among the columns, a changed reward changes the fingerprint of the data and so the
+    # key of every stage, even if no label changed.
+    return {"prompt": prompt, "chosen": first, "rejected": second, "chosen_reward": one, "rejected_reward": other}
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def _world(config: WorldConfig, rows: list[Row], drawn: Drawn, gold: GoldReward, counts: Counter[str]) -> World:
+    if not rows:
+        raise UserError(f"no pair is left of the model's samples ({_listed(counts)}); raise --max-response-tokens")
+    shares = {"heldout": config.heldout_fraction, "train": 1 - config.heldout_fraction}
+    # Hashed as it counts for "the same prompt", so that two writings of one prompt cannot be torn apart.
+    where = {p: split_of(normalised(p), config.data_seed, shares) for p, _ in drawn}
+    parts = {name: [row for row in rows if where[row["prompt"]] == name] for name in shares}
+    empty = [name for name, part in parts.items() if not part]
+    if empty:
+        raise UserError(
+            f"too few pairs: none in {' and '.join(empty)} ({len(rows)} in all; {_listed(counts)}). Give more prompts, "
+            "or another --heldout-fraction or --data-seed"
+        )
+    columns, nothing = ("prompt", "chosen", "rejected"), ("prompt", "response")
+    world = World(
+        name="function",
+        model=str(config.model),
+        demonstrations=to_dataset([], nothing),
+        pairs=to_dataset(parts["train"], columns),
+        heldout=to_dataset(parts["heldout"], columns),
+        gold_pairs=to_dataset([], columns),
+        # Only prompts of pairs: on-policy and offline methods then learn from the same ones.
+        prompts=to_dataset(_prompts(parts["train"]), ("prompt",)),
+        eval_prompts=to_dataset(_prompts(parts["heldout"]), ("prompt",)),
+        gold=gold,
+    )
+    world.facts.update(_facts(config, world, rows, drawn, counts))
+    logger.info("function world: %d pairs; %s", len(rows), _listed(counts))
+    return world
+
+
+def _prompts(rows: list[Row]) -> list[Row]:
+    return [{"prompt": prompt} for prompt in dict.fromkeys(row["prompt"] for row in rows)]
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name}: {n}" for name, n in counts.items() if n)
+
+
+def _facts(config: WorldConfig, world: World, rows: list[Row], drawn: Drawn, counts: Counter[str]) -> dict[str, Any]:
+    """Return counts, fingerprints, label noise and the spread of the reward, JSON-ready."""
+    assert world.gold is not None
+    splits = ("pairs", "heldout", "prompts", "eval_prompts")
+    gaps = [row["chosen_reward"] - row["rejected_reward"] for row in rows]
+    decided = [gap for gap in gaps if gap != 0]
+    kept = [row[name] for row in rows for name in ("chosen_reward", "rejected_reward")]
+    raw = world.gold(*zip(*((p, s.text) for p, samples in drawn for s in samples), strict=True))
+    return {
+        "max_response_tokens": config.max_response_tokens,
+        "reward": {"function": config.reward, "source": source_of(str(config.reward))},
+        "prompts": {"from": config.prompts or "openings of the model's own samples", "count": len(drawn)},
+        "counts": dict(counts),
+        "rows": {name: len(getattr(world, name)) for name in splits},
+        "fingerprints": {name: fingerprint(getattr(world, name)) for name in splits},
+        "label_agreement": fmean(gap > 0 for gap in decided) if decided else None,
+        "label_agreement_expected": fmean(_sigmoid(abs(gap)) for gap in decided) if decided else None,
+        "equal_rewards": len(gaps) - len(decided),
+        "reward_mean": {"samples": fmean(raw), "pairs": fmean(kept)},
+        "reward_std": {"samples": pstdev(raw), "pairs": pstdev(kept)},
+        "notes": [
+            "no demonstrations: the model is its own reference",
+            "samples that hit the length limit are cut after their last whole sentence, or dropped without one",
+            "the on-policy methods' prompts are those of the training pairs",
+        ],
+    }
