@@ -19,9 +19,7 @@ from algorithms.reward import Reward
 from preflab import UserError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from preflab.data import EncodedGroup
+    from preflab.encoding import EncodedGroup
     from preflab.interface import Role
     from preflab.roles import Roles
     from preflab.trainer import Task, TrainRecord
@@ -59,26 +57,25 @@ class TRLBacked:
         Raises:
             UserError: for settings or adapters that TRL cannot train with.
         """
+        from preflab.adapters import get_adapter
         from preflab.memory import PeakMemory
-        from preflab.trainer import TrainRecord
+        from preflab.trainer import TrainRecord, last_checkpoint, last_metrics
 
         trainer, groups = self.build(task)
         started, memory = time.perf_counter(), PeakMemory(task.roles.device)
-        trainer.train(resume_from_checkpoint=_checkpoint(task.folder, trainer.args.max_steps))
+        trainer.train(resume_from_checkpoint=last_checkpoint(task.folder, trainer.args.max_steps))
         seconds, peak = time.perf_counter() - started, memory.peak()
-        _put_weights(task.roles, self.needs.trains[0], trainer.model)
+        task.roles.set_state(self.needs.trains[0], get_adapter(trainer.model, "default"))
         # A prompt counts once, as in the native loop, though TRL runs it with each response.
         tokens = sum(len(g.prompt_ids) + sum(map(len, g.response_ids)) for g in groups)
-        final: Any = next((line for line in reversed(trainer.state.log_history) if "loss" in line), {})
-        return TrainRecord(trainer.state.global_step, seconds, tokens, 0, peak, final)
+        return TrainRecord(trainer.state.global_step, seconds, tokens, 0, peak, last_metrics(trainer))
 
     def build(self: Any, task: Task) -> tuple[Any, list[EncodedGroup]]:
         """Return the TRL trainer, ready to train, and the rows it reads, in order."""
         from datasets import Dataset
-        from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
         from preflab.sources import OfflineSource
-        from preflab.trainer import MetricsFile, ProgressBar, StopAtNaN, total_steps
+        from preflab.trainer import total_steps, watch
 
         role = self.needs.trains[0]
         if not self.backing.scalar and hasattr(task.roles.model.get_output_embeddings(), "lora_A"):
@@ -93,18 +90,8 @@ class TRLBacked:
             processing_class=_tokenizer(task),
         )
         _set_reference(trainer.model, task.roles)
-        for callback in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(callback)
-        for added in (ProgressBar(task.title), MetricsFile(task.folder / "metrics.jsonl"), StopAtNaN()):
-            trainer.add_callback(added)
+        watch(trainer, task.title, task.folder)
         return trainer, groups
-
-
-def _checkpoint(folder: Path, steps: int) -> str | None:
-    """Return the last whole checkpoint before the last step; the state file is written last of all."""
-    found = {int(p.parent.name.rpartition("-")[2]): p.parent for p in folder.glob("checkpoint-*/trainer_state.json")}
-    earlier = [step for step in found if step < steps]
-    return str(found[max(earlier)]) if earlier else None
 
 
 def _trl() -> Any:
@@ -174,6 +161,8 @@ def _model(roles: Roles, role: Role, scalar: bool) -> Any:
     """Return a PEFT model of its own on the roles' base weights (shared), with the role as ``default``."""
     from peft import get_peft_model
 
+    from preflab.adapters import set_adapter
+
     # All that TRL changes in a model but its weights (forward, config, hooks) is changed in a copy.
     shared = {id(parameter): parameter for parameter in roles.peft.parameters()}
     model = copy.deepcopy(roles.peft, shared).unload()
@@ -181,7 +170,7 @@ def _model(roles: Roles, role: Role, scalar: bool) -> Any:
     if scalar:
         model, config.task_type = _classifier(model, roles.device), "SEQ_CLS"
     peft_model = get_peft_model(model, config)
-    _set_state(peft_model, "default", _state(roles, role))
+    set_adapter(peft_model, "default", roles.state(role))
     return peft_model
 
 
@@ -206,43 +195,13 @@ def _classifier(model: Any, device: Any) -> Any:
 
 def _set_reference(model: Any, roles: Roles) -> None:
     """Make TRL's reference ours: it takes the policy as it starts, or the bare base without ``ref``."""
+    from preflab.adapters import set_adapter
+
     if "ref" in model.peft_config:
         if roles.has("reference"):
-            _set_state(model, "ref", _state(roles, "reference"))
+            set_adapter(model, "ref", roles.state("reference"))
         else:
             model.delete_adapter("ref")
-
-
-def _state(roles: Roles, role: Role) -> dict[str, Any]:
-    """Return a role's weights under the names they have in a PEFT folder."""
-    from peft import get_peft_model_state_dict
-
-    from preflab.roles import HEAD_KEY
-
-    state: dict[str, Any] = get_peft_model_state_dict(roles.peft, adapter_name=role)
-    return {**state, HEAD_KEY: roles.head(role).linear.weight} if role in roles.heads else state
-
-
-def _set_state(model: Any, adapter: str, state: dict[str, Any]) -> None:
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-    expected = get_peft_model_state_dict(model, adapter_name=adapter)
-    if state.keys() != expected.keys():
-        raise RuntimeError(f"weights that differ by name: {sorted(state.keys() ^ expected.keys())}")
-    set_peft_model_state_dict(model, {k: v.detach().clone() for k, v in state.items()}, adapter_name=adapter)
-
-
-def _put_weights(roles: Roles, role: Role, model: Any) -> None:
-    """Copy the trained weights back into the role."""
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-    from preflab.roles import HEAD_KEY
-
-    trained = get_peft_model_state_dict(model, adapter_name="default")
-    head = trained.pop(HEAD_KEY, None)
-    set_peft_model_state_dict(roles.peft, {k: v.detach().clone() for k, v in trained.items()}, adapter_name=role)
-    if head is not None:
-        roles.head(role).linear.weight.data.copy_(head)
 
 
 class TRLDPO(TRLBacked, DPO):

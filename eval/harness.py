@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from eval.config import EvalConfig
 from eval.judges import Judge
-from preflab.data import EncodedGroup, collate
+from preflab.encoding import EncodedGroup, collate
 from preflab.experiment import Experiment
 from preflab.interface import Batch, Role
 from preflab.maths import masked_sum

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 
 from preflab.config import as_dict
-from preflab.data import EncodedGroup, Encoder, fingerprint, load_tokenizer
+from preflab.data import fingerprint
+from preflab.encoding import EncodedGroup, Encoder, load_tokenizer
 from preflab.errors import UserError
 from preflab.interface import Role
 from preflab.method import Method
@@ -27,6 +29,26 @@ from preflab.worlds import World, WorldConfig, open_world
 logger = logging.getLogger(__name__)
 
 NORMALISATION_PROMPTS = 256
+LARGE_FILE = 64 * 2**20
+
+
+def model_fingerprint(name: str) -> str:
+    """Return 16 hex digits of a local model's files; a hub name stands for itself.
+
+    Weight files past 64 MiB count by size and time of change, which is quick and errs towards building
+    again.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        if path.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja"):
+            status = path.stat()
+            large = status.st_size > LARGE_FILE
+            digest.update(path.name.encode())
+            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode() if large else path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 class Experiment:
@@ -59,6 +81,7 @@ class Experiment:
         return {
             "world": self.world.name,
             "model": self.world.model,
+            "model_fingerprint": model_fingerprint(self.world.model),
             "splits": {
                 name: {"rows": len(split), "fingerprint": fingerprint(split)}
                 for name in splits
@@ -70,7 +93,8 @@ class Experiment:
     def identity(self) -> dict[str, Any]:
         """Return what decides every stage's result: data, adapters, limits."""
         limits = {"prompt": self.world_config.max_prompt_tokens, "response": self.max_response_tokens}
-        return {"data": {k: v for k, v in self.data.items() if k != "facts"}, "lora": as_dict(self.lora), "limits": limits}
+        # Where the model lies decides nothing; what is in it does.
+        return {"data": {k: v for k, v in self.data.items() if k not in ("facts", "model")}, "lora": as_dict(self.lora), "limits": limits}
 
     # ---- encoded splits --------------------------------------------------------------------------
 
@@ -217,7 +241,7 @@ class Experiment:
             groups = self.demonstrations if method.needs.responses == "demonstration" else self.pairs
         own_loop = getattr(method.algorithm, "fit", None)
         if own_loop is not None:
-            task = Task(roles, list(groups or []), method.train, self.tokenizer, self.load_base, folder, seed, name)
+            task = Task(roles, list(groups or []), method.train, self.tokenizer, folder, seed, name)
             record: TrainRecord = own_loop(task)
             return record
         source = self._source(method, roles, groups, seed)

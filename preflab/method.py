@@ -11,6 +11,11 @@ from preflab.interface import Algorithm, Needs
 from preflab.settings import RolloutConfig, TrainConfig
 
 
+def label(name: str) -> str:
+    """Return what a method is called in tables and settings: the class's name where it is a place."""
+    return name.rpartition(":")[2] if ":" in name else name
+
+
 class Method:
     """A method by name, with its two configs built and checked against each other.
 
@@ -25,7 +30,7 @@ class Method:
     """
 
     def __init__(self, name: str, algorithm: Any, config: Any, train: TrainConfig) -> None:
-        self.name, self.label = name, name.rpartition(":")[2] if ":" in name else name
+        self.name, self.label = name, label(name)
         self.algorithm: Algorithm = algorithm(config)
         self.config, self.train = config, train
         if isinstance(config, RolloutConfig):
@@ -41,7 +46,12 @@ class Method:
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the method's result, JSON-ready."""
-        return {"method": self.name, "config": as_dict(self.config), "train": as_dict(self.train)}
+        return {
+            "method": self.name,
+            "source": registry.source_hash(type(self.algorithm)),
+            "config": as_dict(self.config),
+            "train": as_dict(self.train),
+        }
 
 
 def make_method(name: str, values: dict[str, Any] | None = None) -> Method:

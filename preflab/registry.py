@@ -6,8 +6,10 @@ can be named by its place: ``package.module:Class`` or ``path/to/file.py:Class``
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -89,6 +91,12 @@ def _import_file(path: Path) -> Any:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def source_hash(algorithm: type) -> str:
+    """Return 12 hex digits of the file a method is written in: an edited method is another method."""
+    path = inspect.getsourcefile(algorithm)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12] if path else "unknown"
 
 
 def _checked(name: str, algorithm: Any) -> Any:

@@ -8,29 +8,22 @@ frozen clone of *that* adapter: switching all adapters off would then give the w
 from __future__ import annotations
 
 import copy
-import json
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from preflab.adapters import HEAD_KEY, check_fit, get_adapter, read_folder, set_adapter, write_folder
 from preflab.errors import UserError
 from preflab.interface import Batch, Role, Scores
 from preflab.scoring import Scorer
 from preflab.seeds import seeded
 from preflab.settings import LoraSettings
-
-logger = logging.getLogger(__name__)
-
-WEIGHTS, NORMALISATION = "adapter_model.safetensors", "normalisation.json"
-HEAD_KEY = "base_model.model.score.weight"
 
 
 class ScalarHead(nn.Module):
@@ -107,6 +100,7 @@ class Roles(nn.Module):
         super().__init__()
         self.settings, self.seed = settings, seed
         self.heads = nn.ModuleDict()
+        self._role: Role = "policy"
         with seeded(seed, "adapter", "policy"):
             try:
                 self.peft = get_peft_model(model, self._lora("policy"), adapter_name="policy")
@@ -137,6 +131,11 @@ class Roles(nn.Module):
         """Whether a role has an adapter of its own."""
         return role in self.peft.peft_config
 
+    @property
+    def present(self) -> list[Role]:
+        """Roles that have an adapter of their own."""
+        return [role for role in get_args(Role) if self.has(role)]
+
     def _lora(self, role: Role) -> LoraConfig:
         targets = list(self.settings.target_modules)
         if role in ("reward", "value"):
@@ -161,17 +160,6 @@ class Roles(nn.Module):
                 width = self.model.config.get_text_config().hidden_size
                 self.heads[role] = ScalarHead(width).to(self.device)
 
-    def clone(self, source: Role, target: Role) -> None:
-        """Make `target` an independent copy of `source`: adapter, and head where both have one."""
-        self.add(target)
-        state = get_peft_model_state_dict(self.peft, adapter_name=source)
-        fitting = set(get_peft_model_state_dict(self.peft, adapter_name=target))
-        set_peft_model_state_dict(
-            self.peft, {k: v.clone() for k, v in state.items() if k in fitting}, adapter_name=target
-        )
-        if source in self.heads and target in self.heads:
-            self.heads[target].load_state_dict(self.heads[source].state_dict())
-
     def learn(self, roles: Sequence[Role]) -> list[nn.Parameter]:
         """Let exactly these roles' adapters and heads learn; return their parameters."""
         for parameter in self.parameters():
@@ -195,14 +183,28 @@ class Roles(nn.Module):
         PEFT's own `set_adapter` also flips ``requires_grad``, which must not happen between two
         forward passes of one loss; this only says which adapter is read.
         """
-        before = [layer._active_adapter for layer in self._layers]
+        before, self._role = self._role, role
+        names = [layer._active_adapter for layer in self._layers]
         for layer in self._layers:
             layer._active_adapter = [role]
         try:
             yield
         finally:
-            for layer, name in zip(self._layers, before, strict=True):
+            self._role = before
+            for layer, name in zip(self._layers, names, strict=True):
                 layer._active_adapter = name
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Recompute activations in the backward pass, to save memory.
+
+        The recomputation happens after `active` has ended, so each stretch remembers its role.
+        """
+        self.scorer.recomputes = on
+        if on:
+            remember = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), self.active(self._role))}
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=remember)
+            # The library recomputes in train mode only; dropout is off for good (`without_dropout`).
+            self.model.train()
 
     @contextmanager
     def merged(self, role: Role) -> Iterator[None]:
@@ -264,7 +266,32 @@ class Roles(nn.Module):
         rewards: Tensor = self.head(role)(states.gather(2, index).squeeze(2))
         return rewards
 
-    # ---- folders ---------------------------------------------------------------------------------
+    # ---- weights and folders ---------------------------------------------------------------------
+
+    def state(self, role: Role) -> dict[str, Tensor]:
+        """Return a role's weights, not copied, under the names they have in its folder."""
+        state = get_adapter(self.peft, role)
+        return {**state, HEAD_KEY: self.head(role).linear.weight} if role in self.heads else state
+
+    def set_state(self, role: Role, state: Mapping[str, Tensor]) -> None:
+        """Copy weights, named as by `state`, into a role.
+
+        Raises:
+            ValueError: if names or shapes are not exactly the role's.
+        """
+        check_fit(state, self.state(role))
+        set_adapter(self.peft, role, {name: tensor for name, tensor in state.items() if name != HEAD_KEY})
+        if role in self.heads:
+            with torch.no_grad():
+                self.head(role).linear.weight.copy_(state[HEAD_KEY])
+
+    def clone(self, source: Role, target: Role) -> None:
+        """Make `target` an independent copy of `source`: adapter, and head where both have one."""
+        self.add(target)
+        given = self.state(source)
+        self.set_state(target, {name: given.get(name, tensor) for name, tensor in self.state(target).items()})
+        if source in self.heads and target in self.heads:
+            self.heads[target].load_state_dict(self.heads[source].state_dict())
 
     def save(self, role: Role, folder: Path) -> None:
         """Write a role as a standard PEFT folder.
@@ -273,19 +300,14 @@ class Roles(nn.Module):
         `AutoModelForSequenceClassification` with one label, and give ``w·h``, before the
         normalisation that lies beside them in ``normalisation.json``.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         config = copy.deepcopy(self.peft.peft_config[role])
         config.base_model_name_or_path = self.model.config._name_or_path
         config.inference_mode = True
-        state = get_peft_model_state_dict(self.peft, adapter_name=role)
+        normalisation = {}
         if role in self.heads:
-            head = self.head(role)
             config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]
-            state = {**state, HEAD_KEY: head.linear.weight}
-            numbers = {"mean": float(head.mean), "std": float(head.std)}
-            (folder / NORMALISATION).write_text(json.dumps(numbers))
-        config.save_pretrained(str(folder))
-        save_file({k: v.detach().contiguous().cpu() for k, v in state.items()}, folder / WEIGHTS)
+            normalisation = {name: float(number) for name, number in self.head(role).named_buffers()}
+        write_folder(folder, config, self.state(role), normalisation)
 
     def start(self, role: Role, folder: Path) -> None:
         """Load a role from a PEFT folder, as `save` or PEFT itself wrote it.
@@ -293,50 +315,18 @@ class Roles(nn.Module):
         Raises:
             UserError: if there are no safetensors weights, or they do not fit this base.
         """
-        if not (folder / WEIGHTS).is_file():
-            raise UserError(f"{folder} holds no {WEIGHTS} (only safetensors are read)")
-        if not (folder / "adapter_config.json").is_file():
-            raise UserError(f"{folder} holds no adapter_config.json; it is no PEFT adapter")
-        saved = LoraConfig.from_pretrained(str(folder))
-        self._check_shape(saved, folder)
+        state, normalisation = read_folder(folder, self.settings)
         self.add(role)
-        state = load_file(folder / WEIGHTS)
-        head = state.pop(HEAD_KEY, None)
-        expected = get_peft_model_state_dict(self.peft, adapter_name=role)
-        wrong = sorted(
-            (set(state) ^ set(expected)) | {k for k in state.keys() & expected if state[k].shape != expected[k].shape}
-        )
-        if wrong:
-            raise UserError(f"adapter {folder} does not fit this base and these LoRA settings, first at {wrong[0]}")
-        set_peft_model_state_dict(self.peft, state, adapter_name=role)
-        if role in self.heads:
-            self._load_head(role, head, folder)
-
-    def _check_shape(self, saved: Any, folder: Path) -> None:
-        if saved.use_rslora or saved.use_dora or saved.rank_pattern or saved.alpha_pattern:
-            raise UserError(f"adapter {folder} uses rsLoRA, DoRA or rank patterns; only plain LoRA is read")
-        mine = (self.settings.lora_rank, self.settings.lora_alpha)
-        if (saved.r, saved.lora_alpha) != mine:
-            raise UserError(
-                f"adapter {folder} has rank {saved.r} and alpha {saved.lora_alpha}, the settings say {mine[0]} and "
-                f"{mine[1]}; set lora_rank and lora_alpha to those of the adapter"
-            )
-
-    def _load_head(self, role: Role, weight: Tensor | None, folder: Path) -> None:
-        if weight is None:
+        if role not in self.heads:
+            state.pop(HEAD_KEY, None)
+        elif HEAD_KEY not in state:
             raise UserError(f"{folder} is no reward or value model: it has no score head")
-        head = self.head(role)
-        with torch.no_grad():
-            head.linear.weight.copy_(weight)
-            if (folder / NORMALISATION).is_file():
-                numbers = json.loads((folder / NORMALISATION).read_text())
-                head.mean.fill_(float(numbers["mean"]))
-                head.std.fill_(float(numbers["std"]))
-
-    @property
-    def present(self) -> list[Role]:
-        """Roles that have an adapter of their own."""
-        return [role for role in get_args(Role) if self.has(role)]
+        try:
+            self.set_state(role, state)
+        except ValueError as error:
+            raise UserError(f"adapter {folder} does not fit this base and these LoRA settings, {error}") from None
+        for name, number in normalisation.items() if role in self.heads else ():
+            self.head(role).get_buffer(name).fill_(number)
 
 
 FIELDS: dict[Role, str] = {

@@ -174,61 +174,66 @@ class Scorer:
         temperature: divides the logits in every log-probability.
 
     Attributes:
-        path: ``prompt_once``; ``plain`` where the cache is not exact; ``single`` where the model does
-            more than its head to the logits, or bears no padding; None before the first batch.
+        exact: the paths that give the model's own log-probabilities, fastest first; None before the first
+            batch. ``single`` always does; ``plain`` fails where the model does more than its head to the
+            logits or bears no padding, ``prompt_once`` where its cache is not exact.
+        recomputes: set where activations are recomputed in the backward pass, which drops the cache.
     """
 
     def __init__(self, model: Any, temperature: float = 1.0) -> None:
         self.model, self.temperature = model, temperature
-        self.path: Path | None = None
+        self.exact: tuple[Path, ...] | None = None
+        self.recomputes = False
 
     def logps(self, batch: Batch) -> Tensor:
         """Return log π(y_t | x, y_<t), ``[B, K, T]``, 0 on padding."""
-        if self._path(batch) == "single":
+        if self.path(batch) == "single":
             return single_logps(self.model, batch, self.temperature)
         return token_logps(self.model, self.states(batch, last=False), batch, self.temperature)
 
     def states(self, batch: Batch, *, last: bool) -> Tensor:
         """Return hidden states ``[B, K, T + last, H]`` as `prompt_once_states` does."""
-        path = self._path(batch)
-        # One response has no prompt to share, and checkpointing drops the cache: one plain pass then.
-        alone = batch.response_ids.shape[1] == 1 or any(getattr(m, "gradient_checkpointing", False) for m in self.model.modules())
-        run = plain_states if path == "prompt_once" and alone else PATHS[path]
-        return run(self.model.base_model, batch, last=last)
+        return PATHS[self.path(batch)](self.model.base_model, batch, last=last)
 
-    def _path(self, batch: Batch) -> Path:
-        if self.path is None:
-            self.path = self._exact_path(batch)
-        return self.path
+    def path(self, batch: Batch) -> Path:
+        """Return the fastest exact path for a batch; the first one ever is what the paths are tried on."""
+        if self.exact is None:
+            self.exact = self._exact_paths(batch)
+        # One response has no prompt to share: a single plain pass is faster then.
+        shared = batch.response_ids.shape[1] > 1 and not self.recomputes
+        order: tuple[Path, ...] = ("prompt_once", "plain") if shared else ("plain",)
+        if not self.recomputes:
+            order = (*order, "prompt_once")
+        return next((path for path in order if path in self.exact), "single")
 
     @torch.no_grad()
-    def _exact_path(self, batch: Batch) -> Path:
-        """Compare the paths on the batch's shortest and longest prompt, both responses of each."""
+    def _exact_paths(self, batch: Batch) -> tuple[Path, ...]:
+        """Try the paths on the batch's shortest and longest prompt, all responses of each."""
         lengths = batch.prompt_mask.sum(1)
         sample = batch.rows(torch.stack([lengths.argmin(), lengths.argmax()]))
         # Half of the shorter prompt is hidden: padding is tried even where this batch has none.
         hidden = sample.prompt_mask.shape[1] - (int(lengths.min()) + 1) // 2
         sample.prompt_mask[0, :hidden] = False
         expected = single_logps(self.model, sample, 1.0)
-        tolerance = 1e-3 if expected.dtype is torch.float64 or self._dtype() is torch.float32 else 0.1
+        full = next(self.model.parameters()).dtype in (torch.float32, torch.float64)
+        tolerance = 1e-3 if full else 0.1
 
-        def exact(run: Any) -> bool:
+        def exact(path: Path) -> bool:
             try:
-                found = token_logps(self.model, run(self.model.base_model, sample, last=False), sample, 1.0)
+                states = PATHS[path](self.model.base_model, sample, last=False)
             except (TypeError, AttributeError, NotImplementedError, ValueError) as error:
-                logger.info("%s does not run on %s: %s", run.__name__, type(self.model).__name__, error)
+                logger.info("%s does not run on %s: %s", path, type(self.model).__name__, error)
                 return False
+            found = token_logps(self.model, states, sample, 1.0)
             return bool(torch.allclose(found, expected, atol=tolerance, rtol=tolerance))
 
-        if exact(prompt_once_states):
-            return "prompt_once"
-        path: Path = "plain" if exact(plain_states) else "single"
-        logger.warning(
-            "scoring the prompt once is not exact on %s; using the %s path, which runs it once per response",
-            type(self.model).__name__,
-            path,
-        )
-        return path
-
-    def _dtype(self) -> torch.dtype:
-        return next(self.model.parameters()).dtype
+        tried: tuple[Path, ...] = ("plain",) if self.recomputes else ("prompt_once", "plain")
+        found = tuple(path for path in tried if exact(path))
+        if found != tried:
+            logger.warning(
+                "%s scoring is not exact on %s; using %s",
+                " and ".join(p.replace("_", "-") for p in tried if p not in found),
+                type(self.model).__name__,
+                f"the {found[0]} path" if found else "each response alone, which is slow",
+            )
+        return found

@@ -68,14 +68,22 @@ class RolloutConfig:
         """Check the batch arithmetic against the optimiser's loop.
 
         Raises:
-            ValueError: if a rollout is not a whole number of optimiser batches.
+            ValueError: if a rollout is not a whole number of optimiser batches, or a checkpoint would fall
+                inside one.
         """
         batch = train.optimiser_batch
         if self.rollout_prompts % batch:
+            nearest = batch * max(1, round(self.rollout_prompts / batch))
             raise ValueError(
                 f"rollout_prompts ({self.rollout_prompts}) must be a multiple of per_device_train_batch_size × "
                 f"gradient_accumulation_steps ({train.per_device_train_batch_size} × "
-                f"{train.gradient_accumulation_steps} = {batch}); set rollout_prompts to {batch * max(1, round(self.rollout_prompts / batch))}"
+                f"{train.gradient_accumulation_steps} = {batch}); set rollout_prompts to {nearest}"
+            )
+        steps = self.steps_per_rollout(train)
+        if train.save_steps % steps:
+            raise ValueError(
+                f"save_steps ({train.save_steps}) must be a multiple of the {steps} steps taken on one rollout, whose "
+                "responses are not kept"
             )
 
     def steps_per_rollout(self, train: TrainConfig) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preflab.data import EncodedGroup, collate
+from preflab.encoding import EncodedGroup, collate
 from preflab.interface import Batch, Mean, Needs, OnPolicy, Rollout, Scores, mean_of
 from preflab.maths import kl_k1, kl_k2, kl_k3, masked_sum
 from preflab.roles import Roles
@@ -38,6 +38,7 @@ class Source(Protocol):
     """Yields the micro-batches of each optimiser step, forever."""
 
     steps_per_epoch: int
+    sampled_tokens: int
 
     def batches(self, start_step: int) -> Iterator[Batch]:
         """Yield micro-batches from optimiser step `start_step` on."""
@@ -94,6 +95,7 @@ class OfflineSource:
     ) -> None:
         self.groups, self.train, self.pad_id = groups, train, pad_id
         self.shard = Shard(len(groups), seed, rank, ranks)
+        self.sampled_tokens = 0
         self.steps_per_epoch = math.ceil(len(groups) / (train.optimiser_batch * ranks))
 
     def batches(self, start_step: int) -> Iterator[Batch]:

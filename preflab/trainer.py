@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,16 +15,18 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from preflab.data import EncodedGroup
+from preflab.encoding import EncodedGroup
 from preflab.errors import UserError
 from preflab.interface import Algorithm, Batch, Mean, unit_mask
 from preflab.memory import PeakMemory
 from preflab.roles import Roles
 from preflab.runs import write_jsonl
 from preflab.settings import TrainConfig
-from preflab.sources import RolloutSource, Source
+from preflab.sources import Source
 
 logger = logging.getLogger(__name__)
+
+COSTS = "costs.json"
 
 
 class TrainRecord(NamedTuple):
@@ -54,7 +57,6 @@ class Task(NamedTuple):
         groups: encoded rows of the offline data.
         train: the optimiser's loop.
         tokenizer: the base's tokenizer.
-        load_base: loads another copy of the frozen base.
         folder: where to write; kept with the stage.
         seed: decides the order of the data.
         title: what to call the run in progress bars.
@@ -64,7 +66,6 @@ class Task(NamedTuple):
     groups: list[EncodedGroup]
     train: TrainConfig
     tokenizer: Any
-    load_base: Callable[[], Any]
     folder: Path
     seed: int
     title: str
@@ -85,7 +86,7 @@ class PreferenceTrainer(Trainer):
         # Read by versions of transformers that have no `loss_is_scaled_for_ga`.
         self.model_accepts_loss_kwargs = True
         self.roles, self.algorithm, self.source = roles, algorithm, source
-        self.tokens_seen = 0
+        self.tokens_seen, self._started, self._seconds_before = 0, time.perf_counter(), 0.0
         self._sums: dict[str, Mean] = {}
 
     def get_train_dataloader(self) -> Any:
@@ -155,10 +156,19 @@ class PreferenceTrainer(Trainer):
         folder = Path(output_dir or cast(str, self.args.output_dir))
         for role in self.algorithm.needs.trains:
             self.roles.save(role, folder / role)
+        (folder / COSTS).write_text(json.dumps(self.costs()))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         for role in self.algorithm.needs.trains:
             self.roles.start(role, Path(resume_from_checkpoint) / role)
+        costs = json.loads((Path(resume_from_checkpoint) / COSTS).read_text())
+        self.tokens_seen, self.source.sampled_tokens = costs["tokens"], costs["sampled_tokens"]
+        self._seconds_before = costs["seconds"]
+
+    def costs(self) -> dict[str, Any]:
+        """Return seconds, tokens and sampled tokens so far, those before an interruption included."""
+        seconds = self._seconds_before + time.perf_counter() - self._started
+        return {"seconds": seconds, "tokens": self.tokens_seen, "sampled_tokens": self.source.sampled_tokens}
 
 
 class _Stream:
@@ -266,11 +276,33 @@ def training_arguments(train: TrainConfig, max_steps: int, folder: Path, seed: i
 
 
 def total_steps(train: TrainConfig, source: Source) -> int:
-    """Return the optimiser steps of a run: `max_steps`, or so many epochs; rollouts are used up."""
-    steps = train.max_steps if train.max_steps > 0 else max(1, round(train.num_train_epochs * source.steps_per_epoch))
-    if isinstance(source, RolloutSource):
-        steps = max(1, round(steps / source.steps_per_rollout)) * source.steps_per_rollout
-    return steps
+    """Return the optimiser steps of a run: `max_steps`, or so many epochs."""
+    return train.max_steps if train.max_steps > 0 else max(1, round(train.num_train_epochs * source.steps_per_epoch))
+
+
+def watch(trainer: Trainer, title: str, folder: Path) -> None:
+    """Give a trainer our bar, ``metrics.jsonl`` and stop at NaN, in place of what the library prints."""
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    for added in (ProgressBar(title), MetricsFile(folder / "metrics.jsonl"), StopAtNaN()):
+        trainer.add_callback(added)
+
+
+def last_checkpoint(folder: Path, steps: int) -> str | None:
+    """Return the last whole checkpoint before step `steps`, where there is one.
+
+    The state is written last: without it a checkpoint is half-done. From the very last step the library
+    would take one step too many.
+    """
+    found = {int(p.parent.name.rpartition("-")[2]): p.parent for p in folder.glob("checkpoint-*/trainer_state.json")}
+    earlier = [step for step in found if step < steps]
+    return str(found[max(earlier)]) if earlier else None
+
+
+def last_metrics(trainer: Trainer) -> dict[str, float]:
+    """Return the last line logged while training."""
+    lines: list[Any] = trainer.state.log_history
+    return next((line for line in reversed(lines) if "loss" in line), {})
 
 
 def run_training(
@@ -282,28 +314,19 @@ def run_training(
         UserError: for settings the library refuses, or when the loss becomes NaN or infinite.
     """
     steps = total_steps(train, source)
-    if isinstance(source, RolloutSource) and train.save_steps % source.steps_per_rollout:
-        raise UserError(f"save_steps must be a multiple of {source.steps_per_rollout}, the steps taken on one rollout")
     arguments = training_arguments(train, steps, folder, seed)
     roles.learn(algorithm.needs.trains)
-    roles.model.gradient_checkpointing_enable() if train.gradient_checkpointing else None
+    roles.checkpoint_activations(train.gradient_checkpointing)
     trainer = PreferenceTrainer(roles, algorithm, source, arguments)
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
-    for added in (ProgressBar(title), MetricsFile(folder / "metrics.jsonl"), StopAtNaN()):
-        trainer.add_callback(added)
-    # The state is written last: without it a checkpoint is half-done. From the very last step the library would
-    # take one step too many.
-    found = {int(p.parent.name.rpartition("-")[2]): p.parent for p in folder.glob("checkpoint-*/trainer_state.json")}
-    checkpoints = [found[step] for step in sorted(found) if step < steps]
-    started, memory = time.perf_counter(), PeakMemory(roles.device)
-    trainer.train(resume_from_checkpoint=str(checkpoints[-1]) if checkpoints else None)
-    seconds, peak = time.perf_counter() - started, memory.peak()
+    watch(trainer, title, folder)
+    memory = PeakMemory(roles.device)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder, steps))
+    peak, costs = memory.peak(), trainer.costs()
     roles.learn(())
-    final: Any = next((line for line in reversed(trainer.state.log_history) if "loss" in line), {})
-    return TrainRecord(
-        steps, seconds, trainer.tokens_seen, getattr(source, "sampled_tokens", 0), peak, final
-    )
+    # A finished run needs no checkpoint, and optimiser states are the one thing here that is pickled.
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    return TrainRecord(steps=steps, peak_memory_bytes=peak, final=last_metrics(trainer), **costs)
 
 
 class StopAtNaN(TrainerCallback):

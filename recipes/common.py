@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from eval.config import EvalConfig
 from preflab import registry
 from preflab.config import CommandLine, as_dict, merge, option, read_yaml
 from preflab.errors import UserError, near_misses
-from preflab.method import Method, make_method
+from preflab.method import Method, label, make_method
 from preflab.settings import LoraSettings, TrainConfig
 from preflab.worlds import WorldConfig
 
@@ -34,7 +35,6 @@ class RunConfig:
     output: str = option("runs/default", "folder of the run; finished stages in it are reused")
     cache: str = option("~/.cache/preflab", "folder where embedded base models are kept between runs")
     seeds: tuple[int, ...] = option((0,), "training seeds of each method, such as 0,1,2")
-    step_limit: int | None = option(None, "at most this many optimiser steps in every stage", minimum=1)
     threads: int | None = option(None, "CPU threads; default: torch's own choice", minimum=1)
 
     def __post_init__(self) -> None:
@@ -85,6 +85,7 @@ class Session:
         self.world: WorldConfig = self.configs["world"]
         self.lora: LoraSettings = self.configs["lora"]
         self.evaluation: EvalConfig = self.configs["evaluation"]
+        self.max_steps: int | None = getattr(self.configs.get("comparison"), "max_steps", None)
 
     @staticmethod
     def _world(values: Mapping[str, Any]) -> tuple[str, bool]:
@@ -103,16 +104,16 @@ class Session:
         Raises:
             UserError: with near misses.
         """
-        known = {*registry.registered(), *STAGES, *names}
+        known = {*registry.registered(), *STAGES, *names, *map(label, names)}
         for section in self.sections:
             if section not in known:
                 raise UserError(f"unknown section {section!r}{near_misses(section, known)}")
 
     def method(self, name: str) -> Method:
-        """Build a method from its section, capped by ``--step-limit``."""
-        values = dict(self.sections.get(name, {}))
-        if self.run.step_limit is not None:
-            values["max_steps"] = self.run.step_limit
+        """Build a method from its section, which may go by the class's name where the method is a place."""
+        values = {**self.sections.get(label(name), {}), **self.sections.get(name, {})}
+        if self.max_steps is not None:
+            values["max_steps"] = self.max_steps
         return make_method(name, values)
 
     def open(self) -> Experiment:
@@ -158,13 +159,18 @@ class Pipeline:
         """Train the reward model that on-policy methods learn from."""
         return self.experiment.train("reward", self.session.method("reward"), sft=sft)
 
-    def judge(self, sft: Stage | None) -> tuple[Judge, str]:
-        """Return who gives gold rewards, and a key for it: r*, or a reward model on data of its own."""
+    def judge(self, sft: Stage | None) -> tuple[Judge, str] | None:
+        """Return who gives gold rewards, and a key for it: r*, or a reward model on data of its own.
+
+        None where there is neither (``--gold-fraction 0``): figures that need a judge are then left out.
+        """
         from eval.judges import HeldOutRewardModel, PlantedReward
 
         gold = self.experiment.world.gold
         if gold is not None:
             return PlantedReward(gold), "planted"
+        if not len(self.experiment.world.gold_pairs):
+            return None
         stage = self.experiment.train(
             "judge", self.session.method("reward"), seed=1, sft=sft, groups=self.experiment.gold_pairs
         )
@@ -221,6 +227,8 @@ def _quiet_libraries() -> None:
     import datasets
     import transformers
 
+    # PEFT still asks transformers for a name it is about to lose; nobody here can do anything about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()

@@ -33,6 +33,7 @@ class CompareConfig:
     algorithms: tuple[str, ...] = option(
         ("dpo", "ppo"), "methods, by name or as package.module:Class or file.py:Class; 'list' names them"
     )
+    max_steps: int | None = option(None, "at most this many optimiser steps in every stage", minimum=1)
 
 
 def main() -> None:
@@ -93,7 +94,7 @@ def compare(session: Session, methods: list[Method]) -> dict[str, Any]:
     return {
         "methods": rows,
         "baseline": "sft",
-        "judge": judge[0].name,
+        "judge": judge[0].name if judge else None,
         "reward_model": {"heldout_accuracy": accuracy, "train": summarise_training([reward.record])},
         "seeds": list(session.run.seeds),
         "config": {**session.as_dict(), "methods": {m.label: m.identity() for m in methods}},

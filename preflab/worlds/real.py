@@ -8,21 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from preflab.data import (
-    BadRows,
-    Dropped,
-    Encoder,
-    Row,
-    check_leak,
-    fingerprint,
-    is_conversational,
-    load_tokenizer,
-    preference_rows,
-    read_rows,
-    split_of,
-    to_dataset,
-)
+from preflab.data import BadRows, check_leak, fingerprint, is_conversational, preference_rows, split_of, to_dataset
+from preflab.encoding import Dropped, Encoder, load_tokenizer
 from preflab.errors import UserError
+from preflab.reading import Row, read_rows
 from preflab.worlds import World, WorldConfig
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from preflab import Pair, UserError, registry
-from preflab.data import Encoder
+from preflab.encoding import Encoder
 from preflab.method import Method, make_method
 from preflab.roles import Roles, load_base
 from preflab.settings import LoraSettings
@@ -126,7 +126,7 @@ def run(command: str, monkeypatch, *more: str) -> None:
 
 
 def test_the_command_runs(folder, preferences, tiny_model_path, monkeypatch):
-    size = ["--step-limit", "2", "--eval-prompts", "4", "--eval-pairs", "4", "--lora-rank", "4"]
+    size = ["--max-steps", "2", "--eval-prompts", "4", "--eval-pairs", "4", "--lora-rank", "4"]
     limits = ["--max-prompt-tokens", "8", "--max-response-tokens", "4"]
     data = ["--model", str(tiny_model_path), "--dataset", str(preferences)]
     run(f"python recipes/compare.py --algorithms dpo,{METHOD}", monkeypatch, *data, *size, *limits)

@@ -16,7 +16,7 @@ import torch
 
 from algorithms.trl_backed import TRLDPO, TRLReward
 from preflab import TrainConfig, UserError, registry
-from preflab.data import EncodedGroup, collate
+from preflab.encoding import EncodedGroup, collate
 from preflab.roles import Roles, load_base
 from preflab.settings import LoraSettings
 from preflab.sources import OfflineSource
@@ -61,7 +61,7 @@ def setting(tiny_model_path, tiny_tokenizer, groups, tmp_path):
 
     def make_task(roles, train, seed=3, tokenizer=tiny_tokenizer, folder=tmp_path):
         folder.mkdir(exist_ok=True)
-        return Task(roles, groups, train, tokenizer, lambda: None, folder, seed, "test")
+        return Task(roles, groups, train, tokenizer, folder, seed, "test")
 
     return SimpleNamespace(roles=make_roles, task=make_task, groups=groups, folder=tmp_path)
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from preflab.config import as_dict
-from preflab.data import Encoder, load_tokenizer, normalised
+from preflab.data import normalised
+from preflab.encoding import Encoder, load_tokenizer
 from preflab.errors import UserError
 from preflab.worlds import World, WorldConfig, open_world
 from preflab.worlds.function import finished, gold_reward

@@ -135,7 +135,7 @@ def test_float64_scorer_is_exact_whatever_its_path(family):
     with torch.no_grad():
         torch.testing.assert_close(scorer.logps(batch), oracle_logps(model, batch), atol=1e-9, rtol=0)
     # In float64 Gemma 2 gives NaN under padding, on the right too where a window holds nothing else.
-    assert scorer.path == ("prompt_once" if family in EXACT else "single")
+    assert scorer.path(batch) == ("prompt_once" if family in EXACT else "single")
 
 
 @pytest.mark.parametrize(
@@ -231,12 +231,11 @@ def test_broken_prompt_once_falls_back_and_says_so(monkeypatch, caplog):
     def broken_states(backbone, batch, *, last):
         return prompt_once_states(backbone, batch, last=last).roll(1, 0)
 
-    monkeypatch.setattr(scoring, "prompt_once_states", broken_states)
     monkeypatch.setitem(scoring.PATHS, "prompt_once", broken_states)
     scorer = Scorer(model)
     with caplog.at_level(logging.WARNING), torch.no_grad():
         torch.testing.assert_close(scorer.logps(batch), oracle_logps(model, batch), atol=1e-9, rtol=0)
-    assert scorer.path == "plain"
+    assert scorer.path(batch) == "plain"
     assert "not exact" in caplog.text
     assert "LlamaForCausalLM" in caplog.text
 
@@ -247,12 +246,12 @@ def test_both_broken_falls_back_to_single_rows(monkeypatch):
     def broken_states(backbone, batch, *, last):
         raise TypeError("no such argument")
 
-    for name in ("prompt_once_states", "plain_states"):
-        monkeypatch.setattr(scoring, name, broken_states)
+    for path in ("prompt_once", "plain"):
+        monkeypatch.setitem(scoring.PATHS, path, broken_states)
     scorer = Scorer(model)
     with torch.no_grad():
         torch.testing.assert_close(scorer.logps(batch), oracle_logps(model, batch), atol=1e-9, rtol=0)
-    assert scorer.path == "single"
+    assert scorer.path(batch) == "single"
 
 
 def test_padding_is_tried_even_where_the_first_batch_has_none():

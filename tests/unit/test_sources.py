@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from algorithms.ppo import PPO, PPOConfig
-from preflab.data import EncodedGroup
+from preflab.encoding import EncodedGroup
 from preflab.interface import Batch, Rollout, Scores
 from preflab.roles import Roles
 from preflab.sampling import TransformersSampler

@@ -15,12 +15,13 @@ from algorithms.dpo import DPO, DPOConfig
 from algorithms.ppo import PPO, PPOConfig
 from algorithms.reward import Reward, RewardConfig
 from algorithms.sft import SFT, SFTConfig
-from preflab.data import EncodedGroup, collate
+from preflab.encoding import EncodedGroup, collate
 from preflab.errors import UserError
 from preflab.roles import Roles
 from preflab.sampling import TransformersSampler
 from preflab.settings import LoraSettings, TrainConfig
 from preflab.sources import ROLLOUT_METRICS, OfflineSource, RolloutSource
+from preflab import trainer as trainer_module
 from preflab.trainer import run_training, total_steps
 
 VOCABULARY, PAD, END, GOOD, BAD = 31, 0, 2, 3, 4
@@ -155,7 +156,7 @@ class Padded:
     """A source whose batches carry junk columns on both sides."""
 
     def __init__(self, source):
-        self.source, self.steps_per_epoch = source, source.steps_per_epoch
+        self.source, self.steps_per_epoch, self.sampled_tokens = source, source.steps_per_epoch, 0
         self.take_metrics = source.take_metrics
 
     def batches(self, start_step):
@@ -356,15 +357,23 @@ def test_interrupted_training_ends_with_the_same_weights_and_metrics(name, kille
         train(make(**fields), tmp_path / "broken", wrap=Dying, **options)
     again, resumed, other = train(make(**fields), tmp_path / "broken", **options)
     assert_same_weights(whole, again, *trained)
-    assert resumed.steps == record.steps
+    assert (resumed.steps, resumed.tokens, resumed.sampled_tokens) == (record.steps, record.tokens, record.sampled_tokens)
+    assert not list((tmp_path / "broken").glob("checkpoint-*")), "a finished run keeps no checkpoint"
     names = ("step", "loss", "learning_rate", *make(**fields).metrics, *(ROLLOUT_METRICS if name == "ppo" else ()))
     kept = [{n: line[n] for n in names if n in line} for line in lines]
     assert [{n: line[n] for n in names if n in line} for line in other] == kept
 
 
+def train_and_die_before_the_end(folder, options):
+    """Train to the last step and leave every checkpoint, as a kill just then would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module.shutil, "rmtree", lambda path: None)
+        return train(dpo(), folder, **options)
+
+
 def test_resuming_at_the_very_end_takes_no_step_too_many(tmp_path):
     options = {"per_device_train_batch_size": 4, "max_steps": 4, "save_steps": 2}
-    whole, _, lines = train(dpo(), tmp_path, **options)
+    whole, _, lines = train_and_die_before_the_end(tmp_path, options)
     again, record, other = train(dpo(), tmp_path, **options)
     assert_same_weights(whole, again, "policy")
     assert [line["step"] for line in other] == [line["step"] for line in lines] == [1, 2, 3, 4]
@@ -373,7 +382,7 @@ def test_resuming_at_the_very_end_takes_no_step_too_many(tmp_path):
 
 def test_a_half_written_checkpoint_is_passed_over(tmp_path):
     options = {"per_device_train_batch_size": 4, "max_steps": 4, "save_steps": 1}
-    whole, _, _ = train(dpo(), tmp_path, **options)
+    whole, _, _ = train_and_die_before_the_end(tmp_path, options)
     shutil.rmtree(tmp_path / "checkpoint-4")
     (tmp_path / "checkpoint-3" / "trainer_state.json").unlink()
     again, _, lines = train(dpo(), tmp_path, **options)
@@ -381,17 +390,17 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
 
 
-def test_save_steps_inside_a_rollout_are_refused(tmp_path):
-    with pytest.raises(UserError, match="multiple of 4"):
-        train(ppo(prompts=8, epochs=2), tmp_path, per_device_train_batch_size=4, save_steps=3)
+def test_save_steps_inside_a_rollout_are_refused():
+    with pytest.raises(ValueError, match="multiple of the 4 steps"):
+        ppo(prompts=8, epochs=2).config.check(settings(per_device_train_batch_size=4, save_steps=3))
 
 
-def test_on_policy_runs_use_their_last_rollout_up():
+def test_steps_are_those_asked_for_or_whole_epochs():
     algorithm, chosen = ppo(prompts=8, epochs=2), settings(per_device_train_batch_size=4, max_steps=7)
     prompts = [[3]] * 16
     source = RolloutSource(algorithm, PPO.needs, make_roles(), TransformersSampler(END, PAD, 2), prompts, chosen, 0)
     assert source.steps_per_rollout == 4
-    assert total_steps(chosen, source) == 8
+    assert total_steps(chosen, source) == 7
     epochs = settings(per_device_train_batch_size=4, max_steps=-1, num_train_epochs=1.5)
     assert total_steps(epochs, source) == 12  # two rollouts an epoch
 

@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from preflab.data import Encoder, normalised, read_rows
+from preflab.data import normalised
+from preflab.encoding import Encoder
 from preflab.errors import UserError
+from preflab.reading import read_rows
 from preflab.worlds import WorldConfig
 
 if TYPE_CHECKING:

@@ -1,0 +1,209 @@
+"""Text becomes token ids by one rule (`Encoder`), whoever asks, so that every method sees the same x and {y}.
+
+Torch and transformers are imported where they are used: checking a config needs neither.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from preflab.data import Rows
+from preflab.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from preflab.interface import Batch
+
+Dropped = dict[str, int]  # why a row does not fit, and how many do not
+
+
+class EncodedGroup(NamedTuple):
+    """One prompt and its responses as token ids; `row` is the index in the data set."""
+
+    prompt_ids: list[int]
+    response_ids: list[list[int]]
+    row: int
+
+
+def load_tokenizer(
+    name: str, trust_remote_code: bool = False, chat_template: str | None = None
+) -> PreTrainedTokenizerBase:
+    """Load a tokenizer that has an end and a padding token.
+
+    Args:
+        name: hub name or local folder.
+        trust_remote_code: run Python code that comes with it.
+        chat_template: file with a Jinja chat template, used instead of the tokenizer's own.
+
+    Raises:
+        UserError: if it cannot be loaded, has no end token, or the template file cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    path = Path(name).expanduser()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path) if path.exists() else name, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"tokenizer of model {name!r} cannot be loaded: {error}") from None
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"tokenizer of model {name!r} has no end token: set its eos_token")
+    if tokenizer.pad_token_id is None:
+        # No new token, which would need a new embedding. Masks are explicit everywhere, so even the
+        # end token is safe as padding.
+        distinct = tokenizer.unk_token_id not in (None, tokenizer.eos_token_id)
+        tokenizer.pad_token = tokenizer.unk_token if distinct else tokenizer.eos_token
+    if chat_template is not None:
+        try:
+            tokenizer.chat_template = Path(chat_template).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"chat template {chat_template!r} cannot be read: {error}") from None
+    return tokenizer
+
+
+class Encoder:
+    """The one way text becomes ids.
+
+    A prompt is tokenised alone, with the tokenizer's special tokens (with none if a chat template wrote
+    them: `chat`). A response is what tokenising prompt and response together adds to the prompt's ids.
+    Where the two merge over the seam, the response is tokenised alone: the policy always samples after
+    ids(prompt), so every method must see exactly that context. Responses end in the end token, once.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_prompt_tokens: int = 256,
+        max_response_tokens: int = 128,
+        chat: bool = False,
+    ) -> None:
+        self.tokenizer, self.chat = tokenizer, chat
+        self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
+        assert isinstance(tokenizer.eos_token_id, int), "load_tokenizer sees to the end token"
+        self.eos = tokenizer.eos_token_id
+        start = tokenizer.bos_token_id
+        self._start = start if isinstance(start, int) else self.eos
+        # Some tokenizers close every text with the end token; after a prompt it would say "all done".
+        with_special, without = self._tokenize(["a"], True)[0], self._tokenize(["a"], False)[0]
+        self._closes = with_special[-1:] == [self.eos] and without[-1:] != [self.eos] and not chat
+
+    def prompt(self, text: str) -> list[int]:
+        """Return the ids of a prompt; never empty, since the first response token needs a context."""
+        return self._prompts([text])[0]
+
+    def response(self, prompt_text: str, response_text: str) -> list[int]:
+        """Return the ids of a response to a prompt, end token included."""
+        return self._responses([prompt_text], [self.prompt(prompt_text)], [response_text])[0]
+
+    def encode_pairs(self, dataset: Rows, ranked: bool = False) -> tuple[list[EncodedGroup], Dropped]:
+        """Encode ``prompt, chosen, rejected``, chosen first.
+
+        With `ranked`, rows that have ``responses`` give all of them, best first; those between best and
+        worst that are too long are left out, since a shorter ranking is still a ranking.
+
+        Raises:
+            UserError: if there were rows and none fits the limits.
+        """
+        rows = []
+        for row in dataset:
+            ranking = row.get("responses") if ranked else None
+            rows.append((row["prompt"], list(ranking or (row["chosen"], row["rejected"]))))
+        return self._encode(rows)
+
+    def encode_demonstrations(self, dataset: Rows) -> tuple[list[EncodedGroup], Dropped]:
+        """Encode ``prompt, response``: groups of one; raises as `encode_pairs` does."""
+        return self._encode([(row["prompt"], [row["response"]]) for row in dataset])
+
+    def encode_prompts(self, dataset: Rows) -> tuple[list[EncodedGroup], Dropped]:
+        """Encode ``prompt``: groups without responses; raises as `encode_pairs` does."""
+        return self._encode([(row["prompt"], []) for row in dataset])
+
+    def _encode(self, rows: list[tuple[str, list[str]]]) -> tuple[list[EncodedGroup], Dropped]:
+        prompts = self._prompts([prompt for prompt, _ in rows])
+        # One flat list: fast tokenizers are several times faster on many texts at once.
+        flat = [(i, text) for i, (_, texts) in enumerate(rows) for text in texts]
+        texts, ids = [rows[i][0] for i, _ in flat], [prompts[i] for i, _ in flat]
+        encoded = self._responses(texts, ids, [text for _, text in flat])
+        responses: list[list[list[int]]] = [[] for _ in rows]
+        for (i, _), response in zip(flat, encoded, strict=True):
+            responses[i].append(response)
+        groups, dropped = [], {"prompt too long": 0, "response too long": 0}
+        for i, (prompt, group) in enumerate(zip(prompts, responses, strict=True)):
+            fitting = [response for response in group if len(response) <= self.max_response_tokens]
+            if len(prompt) > self.max_prompt_tokens:
+                dropped["prompt too long"] += 1
+            elif group and max(len(group[0]), len(group[-1])) > self.max_response_tokens:
+                dropped["response too long"] += 1
+            else:
+                groups.append(EncodedGroup(prompt, fitting, i))
+        if rows and not groups:
+            raise UserError(self._nothing_fits(prompts, encoded, dropped))
+        return groups, dropped
+
+    def _nothing_fits(self, prompts: list[list[int]], responses: list[list[int]], dropped: Dropped) -> str:
+        parts = [f"{reason}: {n}" for reason, n in dropped.items() if n]
+        parts.append(f"max_prompt_tokens is {self.max_prompt_tokens}, the median prompt has {_median(prompts)}")
+        if responses:
+            limit, median = self.max_response_tokens, _median(responses)
+            parts.append(f"max_response_tokens is {limit}, the median response has {median}")
+        return f"none of {len(prompts)} rows fits the token limits; {'; '.join(parts)}: raise the short limit"
+
+    def _prompts(self, texts: list[str]) -> list[list[int]]:
+        return [ids or [self._start] for ids in map(self._opened, self._tokenize(texts, not self.chat))]
+
+    def _responses(self, prompts: list[str], starts: list[list[int]], responses: list[str]) -> list[list[int]]:
+        joint = self._tokenize([p + r for p, r in zip(prompts, responses, strict=True)], not self.chat)
+        pairs = zip(starts, map(self._opened, joint), strict=True)
+        tails = [ids[len(start) :] if ids[: len(start)] == start else [] for start, ids in pairs]
+        merged = [i for i, tail in enumerate(tails) if not tail]
+        for i, ids in zip(merged, self._tokenize([responses[i] for i in merged], False), strict=True):
+            tails[i] = ids
+        # Nothing follows the first end token, as nothing does when the policy samples.
+        return [(ids[: ids.index(self.eos)] if self.eos in ids else ids) + [self.eos] for ids in tails]
+
+    def _opened(self, ids: list[int]) -> list[int]:
+        return ids[:-1] if self._closes and ids[-1:] == [self.eos] else ids
+
+    def _tokenize(self, texts: list[str], special: bool) -> list[list[int]]:
+        if not texts:
+            return []
+        encoded = self.tokenizer(texts, add_special_tokens=special, verbose=False)
+        return [list(ids) for ids in encoded["input_ids"]]
+
+
+def _median(sequences: list[list[int]]) -> int:
+    return round(statistics.median(map(len, sequences)))
+
+
+def collate(groups: Sequence[EncodedGroup], pad_id: int) -> Batch:
+    """Pad groups to one batch: prompts on the left, responses on the right.
+
+    Returns:
+        A `Batch` of B groups with K the most responses of any (others get empty ones, masked out).
+
+    Raises:
+        ValueError: for no groups.
+    """
+    import torch
+
+    from preflab.interface import Batch
+
+    if not groups:
+        raise ValueError("collate needs at least one group")
+    size = (len(groups), max(len(g.response_ids) for g in groups))
+    width = max([1, *(len(g.prompt_ids) for g in groups)])
+    length = max([1, *(len(ids) for g in groups for ids in g.response_ids)])
+    prompts, prompt_mask = torch.full((size[0], width), pad_id), torch.zeros(size[0], width, dtype=torch.bool)
+    responses, mask = torch.full((*size, length), pad_id), torch.zeros(*size, length, dtype=torch.bool)
+    for b, group in enumerate(groups):
+        start = width - len(group.prompt_ids)
+        prompts[b, start:], prompt_mask[b, start:] = torch.tensor(group.prompt_ids, dtype=torch.long), True
+        for k, ids in enumerate(group.response_ids):
+            responses[b, k, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+            mask[b, k, : len(ids)] = True
+    return Batch(prompts, prompt_mask, responses, mask)
