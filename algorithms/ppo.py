@@ -76,14 +76,15 @@ class PPO:
         """
         config, mask = self.config, rollout.batch.response_mask
         logps, reference_logps, values, score = rollout.scores
-        assert logps is not None and reference_logps is not None and values is not None and score is not None
+        assert logps is not None
+        assert reference_logps is not None
+        assert values is not None
+        assert score is not None
         kl = kl_k1(logps, reference_logps)
         rewards = at_last_token(score, mask) - config.kl_coefficient * kl
         if config.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False)
-        advantages, returns = discounted_advantages(
-            rewards, values, mask, gamma=config.gamma, lam=config.gae_lambda
-        )
+        advantages, returns = discounted_advantages(rewards, values, mask, gamma=config.gamma, lam=config.gae_lambda)
         if config.whiten_advantages:
             advantages = whiten(advantages, mask)
         deviation = (returns - returns[mask].mean()).masked_fill(~mask, 0.0)
@@ -98,7 +99,8 @@ class PPO:
 
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Return the joint loss of policy and value of each token, ``[B, K, T]``."""
-        assert scores.logps is not None and scores.values is not None
+        assert scores.logps is not None
+        assert scores.values is not None
         config, mask, feedback = self.config, batch.response_mask, batch.feedback
         old_logps, old_values = feedback["behaviour_logps"], feedback["behaviour_values"]
         # Padding is zeroed before exp: junk there must not reach the loss, not even as inf · 0.

@@ -23,12 +23,13 @@ def summarise_policy(seeds: Sequence[Records], baseline: Records | None) -> dict
         baseline: the policy that win rates are against; None leaves them out.
     """
     samples = [records for records in seeds if records.samples]
-    summary: dict[str, Any] = {name: None for name in ("win_rate", "gold_reward", "proxy_reward")}
+    summary: dict[str, Any] = dict.fromkeys(("win_rate", "gold_reward", "proxy_reward"))
     if samples and samples[0].samples[0]["gold"] is not None:
         summary["gold_reward"] = _estimate([reward.per_prompt(r.column("gold")) for r in samples])
         if baseline is not None:
             against = baseline.column("gold")
-            summary["win_rate"] = _estimate([win_rate.per_prompt(r.column("gold"), against) for r in samples], rate=True)
+            wins = [win_rate.per_prompt(r.column("gold"), against) for r in samples]
+            summary["win_rate"] = _estimate(wins, rate=True)
     if samples and samples[0].samples[0]["proxy"] is not None:
         summary["proxy_reward"] = _estimate([reward.per_prompt(r.column("proxy")) for r in samples])
     summary["heldout_accuracy"] = summarise_accuracy(seeds)
@@ -40,15 +41,14 @@ def summarise_policy(seeds: Sequence[Records], baseline: Records | None) -> dict
 
 def summarise_accuracy(seeds: Sequence[Records]) -> dict[str, Any] | None:
     """Return held-out accuracy over training seeds, for policies and reward models alike."""
-    values = [
-        preference_accuracy.per_prompt(r.column("chosen_score"), r.column("rejected_score")) for r in seeds
-    ]
+    values = [preference_accuracy.per_prompt(r.column("chosen_score"), r.column("rejected_score")) for r in seeds]
     return _estimate(values, rate=True)
 
 
 def summarise_training(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return what training cost: means over seeds, and the largest peak of memory."""
-    mean = {name: float(np.mean([r[name] for r in records])) for name in ("steps", "seconds", "tokens", "sampled_tokens")}
+    names = ("steps", "seconds", "tokens", "sampled_tokens")
+    mean = {name: float(np.mean([r[name] for r in records])) for name in names}
     return {**mean, "peak_memory_bytes": max(r["peak_memory_bytes"] for r in records)}
 
 

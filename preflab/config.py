@@ -53,12 +53,11 @@ def build(cls: type[C], values: Mapping[str, Any], where: str) -> C:
 def _checked(value: Any, hint: Any, field: dataclasses.Field[Any], where: str) -> Any:
     value = _convert(value, hint, where)
     low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if value != value or (low is not None and value < low) or (high is not None and value > high):
-            bounds = " and ".join(
-                f"at {side} {bound}" for side, bound in (("least", low), ("most", high)) if bound is not None
-            )
-            raise UserError(f"{where} is {value}; it must be {bounds or 'a number'}")
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return value
+    if value != value or (low is not None and value < low) or (high is not None and value > high):
+        bounds = (f"at {side} {bound}" for side, bound in (("least", low), ("most", high)) if bound is not None)
+        raise UserError(f"{where} is {value}; it must be {' and '.join(bounds) or 'a number'}")
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -22,6 +23,9 @@ def near_misses(name: str, known: Iterable[str]) -> str:
 
 def run_recipe(main: Callable[[], None]) -> None:
     """Run a recipe's ``main``; answer a `UserError` in one line and exit with status 2."""
+    # Python puts a script's own folder first, where recipes/evaluate.py would stand for the evaluate library.
+    folder = Path(sys.argv[0]).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != folder]
     try:
         main()
     except UserError as error:

@@ -94,7 +94,8 @@ class Experiment:
         """Return what decides every stage's result: data, adapters, limits."""
         limits = {"prompt": self.world_config.max_prompt_tokens, "response": self.max_response_tokens}
         # Where the model lies decides nothing; what is in it does.
-        return {"data": {k: v for k, v in self.data.items() if k not in ("facts", "model")}, "lora": as_dict(self.lora), "limits": limits}
+        data = {k: v for k, v in self.data.items() if k not in ("facts", "model")}
+        return {"data": data, "lora": as_dict(self.lora), "limits": limits}
 
     # ---- encoded splits --------------------------------------------------------------------------
 
@@ -138,9 +139,7 @@ class Experiment:
 
     def sampler(self) -> TransformersSampler:
         """Return the sampler that rollouts and evaluation share."""
-        return TransformersSampler(
-            self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, self.max_response_tokens
-        )
+        return TransformersSampler(self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, self.max_response_tokens)
 
     def load_base(self) -> Any:
         """Load the frozen base model afresh."""
@@ -247,9 +246,7 @@ class Experiment:
         source = self._source(method, roles, groups, seed)
         return run_training(roles, method.algorithm, source, method.train, folder, seed=seed, title=name)
 
-    def _source(
-        self, method: Method, roles: Roles, groups: Sequence[EncodedGroup] | None, seed: int
-    ) -> Source:
+    def _source(self, method: Method, roles: Roles, groups: Sequence[EncodedGroup] | None, seed: int) -> Source:
         if groups is not None:
             return OfflineSource(groups, method.train, self.tokenizer.pad_token_id, seed)
         algorithm: Any = method.algorithm
@@ -265,5 +262,3 @@ class Experiment:
         head = roles.head("reward")
         head.mean.copy_(rewards.mean())
         head.std.copy_(rewards.std().clamp(min=1e-6))
-
-

@@ -66,9 +66,7 @@ class Batch(NamedTuple):
         start = int(prompt_columns[0]) if len(prompt_columns) else self.prompt_mask.shape[1] - 1
         stop = int(response_columns[-1]) + 1 if len(response_columns) else 1
         width = self.response_ids.shape[-1]
-        feedback = {
-            k: v[..., :stop] if v.ndim == 3 and v.shape[-1] == width else v for k, v in self.feedback.items()
-        }
+        feedback = {k: v[..., :stop] if v.ndim == 3 and v.shape[-1] == width else v for k, v in self.feedback.items()}
         return Batch(
             self.prompt_ids[:, start:],
             self.prompt_mask[:, start:],

@@ -27,7 +27,7 @@ class Pair(NamedTuple):
 
     @property
     def logratios(self) -> Tensor:
-        """log π(y|x) − log π_ref(y|x), ``[B, 2]``."""
+        """Log-ratio log π(y|x) − log π_ref(y|x), ``[B, 2]``."""
         return self.logps - self.reference_logps
 
     @property
@@ -58,7 +58,8 @@ class Pairwise:
 
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Sum log-probabilities over each response and hand the pairs to `pair_loss`."""
-        assert scores.logps is not None and scores.reference_logps is not None
+        assert scores.logps is not None
+        assert scores.reference_logps is not None
         if batch.response_ids.shape[1] != 2:
             raise ValueError(f"a pairwise loss needs 2 responses a prompt, got {batch.response_ids.shape[1]}")
         mask = batch.response_mask

@@ -85,7 +85,8 @@ def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"file {path} does not exist")
     spec = importlib.util.spec_from_file_location(f"preflab_method_{path.stem}", path)
-    assert spec is not None and spec.loader is not None  # a .py file always has both
+    assert spec is not None  # a .py file always has a spec and a loader
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and `get_type_hints` look the module up by name.
     sys.modules[spec.name] = module

@@ -306,7 +306,7 @@ class Roles(nn.Module):
         normalisation = {}
         if role in self.heads:
             config.task_type, config.modules_to_save = "SEQ_CLS", ["score"]
-            normalisation = {name: float(number) for name, number in self.head(role).named_buffers()}
+            normalisation = {"mean": float(self.head(role).mean), "std": float(self.head(role).std)}
         write_folder(folder, config, self.state(role), normalisation)
 
     def start(self, role: Role, folder: Path) -> None:
@@ -325,8 +325,9 @@ class Roles(nn.Module):
             self.set_state(role, state)
         except ValueError as error:
             raise UserError(f"adapter {folder} does not fit this base and these LoRA settings, {error}") from None
-        for name, number in normalisation.items() if role in self.heads else ():
-            self.head(role).get_buffer(name).fill_(number)
+        if role in self.heads and normalisation:
+            self.head(role).mean.fill_(float(normalisation["mean"]))
+            self.head(role).std.fill_(float(normalisation["std"]))
 
 
 FIELDS: dict[Role, str] = {
@@ -335,5 +336,3 @@ FIELDS: dict[Role, str] = {
     "reward": "rewards",
     "value": "values",
 }
-
-

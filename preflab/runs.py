@@ -83,7 +83,7 @@ class Run:
         working.mkdir(exist_ok=True)
         record = dict(build(working))
         write_json(working / RECORD, {"inputs": inputs, "record": record})
-        os.replace(working, final)
+        working.replace(final)
         return Stage(name, key, final, record, False)
 
 
@@ -99,7 +99,7 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -132,9 +132,7 @@ def versions() -> dict[str, str]:
 def provenance() -> dict[str, Any]:
     """Return command, commit and machine, for the manifest."""
     root = Path(__file__).resolve().parent.parent
-    answer = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    answer = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "commit": answer.stdout.strip() or None,

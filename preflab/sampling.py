@@ -72,9 +72,7 @@ class TransformersSampler:
         batch = Batch(prompt_ids, prompt_mask, responses[..., :width], mask[..., :width])
         return Samples(batch, is_end.any(-1))
 
-    def _generate(
-        self, roles: Roles, prompts: Sequence[Sequence[int]], k: int, temperature: float
-    ) -> list[Tensor]:
+    def _generate(self, roles: Roles, prompts: Sequence[Sequence[int]], k: int, temperature: float) -> list[Tensor]:
         from transformers import GenerationConfig
 
         ids, mask = left_padded(prompts, self.pad_id, roles.device)
@@ -102,9 +100,7 @@ class TransformersSampler:
         return list(torch.nn.functional.pad(output[:, ids.shape[1] :], (0, missing), value=self.end_id))
 
 
-def left_padded(
-    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | str
-) -> tuple[Tensor, Tensor]:
+def left_padded(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
     """Return ids and bool mask ``[B, P]`` of left-padded prompts."""
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), pad_id)

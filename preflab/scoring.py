@@ -99,8 +99,9 @@ def plain_states(backbone: nn.Module, batch: Batch, *, last: bool) -> Tensor:
 
 
 def single_logps(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
-    """Log-probabilities ``[B, K, T]`` by the model's own forward pass, logits and all, one response at a
-    time without any padding: the oracle of the other paths.
+    """Return log-probabilities ``[B, K, T]`` by the model's own forward pass: the oracle of the other paths.
+
+    Logits and all, one response at a time without any padding.
     """
 
     def one(row: Batch) -> Tensor:

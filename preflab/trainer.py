@@ -17,7 +17,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from preflab.encoding import EncodedGroup
 from preflab.errors import UserError
-from preflab.interface import Algorithm, Batch, Mean, unit_mask
+from preflab.interface import Algorithm, Batch, Mean, Scores, unit_mask
 from preflab.memory import PeakMemory
 from preflab.roles import Roles
 from preflab.runs import write_jsonl
@@ -109,22 +109,40 @@ class PreferenceTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Score the batch, ask the method for its unreduced loss, and reduce it."""
+        """Score the batch, ask the method for its unreduced loss, and reduce it.
+
+        Where several roles learn, their weights are disjoint, and so the gradient of each is that of the
+        loss with the others' scores held constant. Each role's graph is used up before the next is made:
+        PPO's policy and value together then take the memory of one, for one more pass without a graph.
+        """
         batch: Batch = inputs
         needs = self.algorithm.needs
-        scores = model(batch, needs.scores)
-        loss = self.algorithm.loss(batch, scores)
-        mask = unit_mask(batch, needs.unit)
+        *others, last = [role for role in needs.scores if role in needs.trains]
+        first = others[0] if others else last
+        with torch.no_grad():
+            scores: Scores = model(batch, [role for role in needs.scores if role != first])
+        for role in others:
+            scores = merged_scores(scores, model(batch, (role,)))
+            reduced, _ = self._reduced(batch, scores, num_items_in_batch)
+            self.accelerator.backward(reduced)
+            scores = Scores(*(None if x is None else x.detach() for x in scores))
+        scores = merged_scores(scores, model(batch, (last,)))
+        reduced, metrics = self._reduced(batch, scores, num_items_in_batch)
+        self._add(metrics)
+        self.tokens_seen += int(batch.response_mask.sum() + batch.prompt_mask.sum())
+        return (reduced, scores) if return_outputs else reduced
+
+    def _reduced(self, batch: Batch, scores: Scores, units: Tensor) -> tuple[Tensor, dict[str, Mean]]:
+        """Return the batch's share of the optimiser batch's mean loss, and the method's metrics."""
+        unit = self.algorithm.needs.unit
+        loss, mask = self.algorithm.loss(batch, scores), unit_mask(batch, unit)
         if loss.values.shape != mask.shape:
             raise ValueError(
                 f"{type(self.algorithm).__name__}.loss returned shape {tuple(loss.values.shape)}; "
-                f"needs.unit is {needs.unit!r}, so it must be {tuple(mask.shape)}"
+                f"needs.unit is {unit!r}, so it must be {tuple(mask.shape)}"
             )
-        self._add(loss.metrics)
-        self.tokens_seen += int(batch.response_mask.sum() + batch.prompt_mask.sum())
         # Ranks' gradients are averaged after this; the units were counted over all of them.
-        reduced = loss.values.masked_fill(~mask, 0.0).sum() * self.accelerator.num_processes / num_items_in_batch
-        return (reduced, scores) if return_outputs else reduced
+        return loss.values.masked_fill(~mask, 0.0).sum() * self.accelerator.num_processes / units, loss.metrics
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not estimated: the library's estimate counts prompts k times."""
@@ -169,6 +187,11 @@ class PreferenceTrainer(Trainer):
         """Return seconds, tokens and sampled tokens so far, those before an interruption included."""
         seconds = self._seconds_before + time.perf_counter() - self._started
         return {"seconds": seconds, "tokens": self.tokens_seen, "sampled_tokens": self.source.sampled_tokens}
+
+
+def merged_scores(scores: Scores, newer: Scores) -> Scores:
+    """Return `scores` with the fields that `newer` has taken from there."""
+    return Scores(*(old if new is None else new for old, new in zip(scores, newer, strict=True)))
 
 
 class _Stream:
@@ -338,6 +361,4 @@ class StopAtNaN(TrainerCallback):
         for name in ("loss", "grad_norm", "train_loss"):
             value = (logs or {}).get(name, 0.0)
             if not torch.isfinite(torch.tensor(float(value))):
-                raise UserError(
-                    f"{name} is {value} at step {state.global_step}; lower learning_rate or check the data"
-                )
+                raise UserError(f"{name} is {value} at step {state.global_step}; lower learning_rate or check the data")

@@ -62,7 +62,12 @@ class Session:
         flat: str | None = None,
         argv: Sequence[str] | None = None,
     ) -> None:
-        shared: dict[str, type] = {"run": RunConfig, "world": WorldConfig, "lora": LoraSettings, "evaluation": EvalConfig}
+        shared: dict[str, type] = {
+            "run": RunConfig,
+            "world": WorldConfig,
+            "lora": LoraSettings,
+            "evaluation": EvalConfig,
+        }
         own = {"training": TrainConfig, flat: registry.load(flat).Config} if flat else {}
         line = CommandLine(description, {**shared, **(extra or {}), **own}, sections=True)
         values, sections = line.read(argv)
@@ -80,7 +85,8 @@ class Session:
         if flat:
             given = {k: v for k, v in values.items() if k in method_fields}
             self.sections = _joined(self.sections, {flat: given})
-        self.configs = merge({**shared, **(extra or {})}, {k: v for k, v in values.items() if k not in method_fields}, "config")
+        values = {k: v for k, v in values.items() if k not in method_fields}
+        self.configs = merge({**shared, **(extra or {})}, values, "config")
         self.run: RunConfig = self.configs["run"]
         self.world: WorldConfig = self.configs["world"]
         self.lora: LoraSettings = self.configs["lora"]
@@ -129,9 +135,7 @@ class Session:
         if self.run.threads:
             torch.set_num_threads(self.run.threads)
         _quiet_libraries()
-        return Experiment(
-            Run(Path(self.run.output)), self.world, self.lora, Path(self.run.cache).expanduser()
-        )
+        return Experiment(Run(Path(self.run.output)), self.world, self.lora, Path(self.run.cache).expanduser())
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings, for the manifest."""
@@ -218,7 +222,9 @@ class Pipeline:
         return Records.read(experiment.run.stage(f"eval-{name}", inputs, work).folder)
 
 
-def _joined(first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _joined(
+    first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
     names = (*first, *(n for n in second if n not in first))
     return {n: {**first.get(n, {}), **second.get(n, {})} for n in names}
 

@@ -1,8 +1,8 @@
 """Train a policy by direct preference optimisation, from SFT to held-out evaluation.
 
-    python recipes/dpo.py                          the embedded reviews world
-    python recipes/dpo.py --model M --dataset D    your model, your preferences
-    python recipes/dpo.py --help                   every field
+python recipes/dpo.py                          the embedded reviews world
+python recipes/dpo.py --model M --dataset D    your model, your preferences
+python recipes/dpo.py --help                   every field
 """
 
 from preflab.errors import run_recipe

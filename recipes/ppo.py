@@ -1,8 +1,8 @@
 """Train a policy by PPO against a reward model, from SFT to held-out evaluation.
 
-    python recipes/ppo.py                          the embedded reviews world
-    python recipes/ppo.py --model M --dataset D    your model, your preferences
-    python recipes/ppo.py --help                   every field
+python recipes/ppo.py                          the embedded reviews world
+python recipes/ppo.py --model M --dataset D    your model, your preferences
+python recipes/ppo.py --help                   every field
 """
 
 from preflab.errors import run_recipe

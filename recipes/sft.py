@@ -1,8 +1,8 @@
 """Fine-tune a policy on demonstrations (or the chosen responses of a preference set).
 
-    python recipes/sft.py                          the embedded reviews world
-    python recipes/sft.py --model M --dataset D    your model, your preferences
-    python recipes/sft.py --help                   every field
+python recipes/sft.py                          the embedded reviews world
+python recipes/sft.py --model M --dataset D    your model, your preferences
+python recipes/sft.py --help                   every field
 """
 
 from preflab.errors import run_recipe

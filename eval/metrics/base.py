@@ -62,9 +62,7 @@ class PromptMetric(evaluate.Metric):
         unused = {"predictions": predictions, "references": references}
         given = {name: value for name, value in (inputs | unused).items() if value is not None}
         if set(given) != set(self.inputs):
-            raise ValueError(
-                f"{self.name} got inputs {sorted(given)}; it needs exactly {sorted(self.inputs)}"
-            )
+            raise ValueError(f"{self.name} got inputs {sorted(given)}; it needs exactly {sorted(self.inputs)}")
         lengths = {name: len(value) for name, value in given.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"{self.name}: inputs differ in length: {lengths}; give one value per prompt")

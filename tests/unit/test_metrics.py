@@ -176,9 +176,7 @@ def test_kl_of_the_reference_is_exactly_zero_and_an_exploding_k3_is_left_out() -
 
 
 def test_response_length_reports_the_share_that_ended() -> None:
-    result = load("response_length").compute(
-        length=torch.tensor([3, 4, 8]), ended=torch.tensor([True, False, True])
-    )
+    result = load("response_length").compute(length=torch.tensor([3, 4, 8]), ended=torch.tensor([True, False, True]))
     assert result["response_length"] == 5.0
     assert result["ended"] == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match=r"ended\[1\] is missing"):
@@ -224,9 +222,7 @@ def _rendered(comparison: dict[str, Any], width: int) -> str:
     from rich.console import Console
 
     output = io.StringIO()
-    Console(file=output, width=width, color_system="truecolor", force_terminal=True).print(
-        comparison_table(comparison)
-    )
+    Console(file=output, width=width, color_system="truecolor", force_terminal=True).print(comparison_table(comparison))
     return output.getvalue()
 
 
@@ -259,9 +255,7 @@ def test_hostile_names_are_shown_and_not_obeyed(comparison: dict[str, Any]) -> N
 
 def test_markdown_table(comparison: dict[str, Any]) -> None:
     lines = markdown_table(comparison).splitlines()
-    assert (
-        lines[0] == "| method | win rate | gold reward | held-out accuracy | KL to ref. | length | training |"
-    )
+    assert lines[0] == "| method | win rate | gold reward | held-out accuracy | KL to ref. | length | training |"
     assert lines[3] == (
         "| dpo | 61.2 % [57.9, 64.4] | 1.23 [1.10, 1.36] | 70.0 % [66.0, 74.0] | 4.20 [3.90, 4.50] "
         "| 31.2 [30.1, 32.4] | 42 s, 81 ktok, 1.2 GiB |"

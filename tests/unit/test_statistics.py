@@ -34,26 +34,20 @@ def test_two_prompts_have_the_interval_of_the_four_possible_resamples() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 7), (3, 7), (4, 1)])
-def test_resamples_agree_with_an_independent_loop(
-    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resamples_agree_with_an_independent_loop(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "_CHUNK", 100_000)  # one chunk, so that the loop below is simple
     table = np.random.default_rng(3).normal(size=shape)
     resamples = 50
     generator = np.random.default_rng(11)
     seeds, prompts = shape
     chosen_prompts = generator.integers(prompts, size=(resamples, prompts))
-    chosen_seeds = (
-        generator.integers(seeds, size=(resamples, seeds)) if seeds > 1 else np.zeros((resamples, 1), int)
-    )
+    chosen_seeds = generator.integers(seeds, size=(resamples, seeds)) if seeds > 1 else np.zeros((resamples, 1), int)
     expected = []
     for drawn_seeds, drawn_prompts in zip(chosen_seeds, chosen_prompts, strict=True):
         values = [table[s, p] for s in drawn_seeds for p in drawn_prompts]
         expected.append(sum(values) / len(values))
     # float64 sums of at most 28 terms in another order
-    np.testing.assert_allclose(
-        statistics._bootstrap_means(table, resamples, 11), expected, rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(statistics._bootstrap_means(table, resamples, 11), expected, rtol=0, atol=1e-12)
 
 
 def test_width_is_that_of_the_standard_error() -> None:

@@ -15,13 +15,13 @@ from algorithms.dpo import DPO, DPOConfig
 from algorithms.ppo import PPO, PPOConfig
 from algorithms.reward import Reward, RewardConfig
 from algorithms.sft import SFT, SFTConfig
+from preflab import trainer as trainer_module
 from preflab.encoding import EncodedGroup, collate
 from preflab.errors import UserError
 from preflab.roles import Roles
 from preflab.sampling import TransformersSampler
 from preflab.settings import LoraSettings, TrainConfig
 from preflab.sources import ROLLOUT_METRICS, OfflineSource, RolloutSource
-from preflab import trainer as trainer_module
 from preflab.trainer import run_training, total_steps
 
 VOCABULARY, PAD, END, GOOD, BAD = 31, 0, 2, 3, 4
@@ -357,7 +357,11 @@ def test_interrupted_training_ends_with_the_same_weights_and_metrics(name, kille
         train(make(**fields), tmp_path / "broken", wrap=Dying, **options)
     again, resumed, other = train(make(**fields), tmp_path / "broken", **options)
     assert_same_weights(whole, again, *trained)
-    assert (resumed.steps, resumed.tokens, resumed.sampled_tokens) == (record.steps, record.tokens, record.sampled_tokens)
+    assert (resumed.steps, resumed.tokens, resumed.sampled_tokens) == (
+        record.steps,
+        record.tokens,
+        record.sampled_tokens,
+    )
     assert not list((tmp_path / "broken").glob("checkpoint-*")), "a finished run keeps no checkpoint"
     names = ("step", "loss", "learning_rate", *make(**fields).metrics, *(ROLLOUT_METRICS if name == "ppo" else ()))
     kept = [{n: line[n] for n in names if n in line} for line in lines]

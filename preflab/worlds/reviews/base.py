@@ -63,7 +63,8 @@ def base_folder(prompts: Sequence[str], size: BaseSize, seed: int, cache: Path) 
     """
     from filelock import FileLock
 
-    key = [GRAMMAR_VERSION, BASE_VERSION, [(asdict(style), share) for style, share in UNALIGNED.items()], asdict(size), seed, THREADS, list(prompts)]
+    styles = [(asdict(style), share) for style, share in UNALIGNED.items()]
+    key = [GRAMMAR_VERSION, BASE_VERSION, styles, asdict(size), seed, THREADS, list(prompts)]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     folder = cache / f"reviews-base-{digest}"
     cache.mkdir(parents=True, exist_ok=True)
