@@ -74,8 +74,9 @@ class TRLBacked:
         """Return the TRL trainer, ready to train, and the rows it reads, in order."""
         from datasets import Dataset
 
+        from preflab.callbacks import watch
         from preflab.sources import OfflineSource
-        from preflab.trainer import total_steps, watch
+        from preflab.trainer import total_steps
 
         role = self.needs.trains[0]
         if not self.backing.scalar and hasattr(task.roles.model.get_output_embeddings(), "lora_A"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,7 +21,7 @@ HEAD_KEY = "base_model.model.score.weight"  # PEFT's name of the head of a class
 
 def get_adapter(model: Any, name: str) -> dict[str, Tensor]:
     """Return one adapter's weights, not copied, under the names they have in a PEFT folder."""
-    state: dict[str, Tensor] = get_peft_model_state_dict(model, adapter_name=name)
+    state: dict[str, Tensor] = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     return state
 
 
@@ -71,4 +72,8 @@ def read_folder(folder: Path, settings: LoraSettings) -> tuple[dict[str, Tensor]
             f"{settings.lora_rank} and {settings.lora_alpha}; set lora_rank and lora_alpha to those of the adapter"
         )
     beside = folder / NORMALISATION
-    return load_file(folder / WEIGHTS), json.loads(beside.read_text()) if beside.is_file() else {}
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder / WEIGHTS} cannot be read: {error}") from None
+    return weights, json.loads(beside.read_text()) if beside.is_file() else {}

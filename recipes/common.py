@@ -169,10 +169,11 @@ class Pipeline:
         None where there is neither (``--gold-fraction 0``): figures that need a judge are then left out.
         """
         from eval.judges import HeldOutRewardModel, PlantedReward
+        from preflab.runs import content_hash
 
         gold = self.experiment.world.gold
         if gold is not None:
-            return PlantedReward(gold), "planted"
+            return PlantedReward(gold), f"planted-{content_hash(self.experiment.world.facts)}"
         if not len(self.experiment.world.gold_pairs):
             return None
         stage = self.experiment.train(

@@ -21,6 +21,7 @@ from preflab.worlds.reviews.base import BaseSize, base_folder, make_tokenizer, t
 from preflab.worlds.reviews.grammar import (
     DEMONSTRATION,
     UNALIGNED,
+    Style,
     parse_prompt,
     parse_sentence,
     prompts,
@@ -48,17 +49,18 @@ def world(cache: Path) -> World:
 
 def test_prompts_are_many_distinct_and_all_read_back() -> None:
     texts = prompts()
-    assert len(texts) == len(set(texts)) >= 3000
+    # 6 topics of 4 aspects, 2 tones of 3 words, 8 openings, 12 audiences
+    assert len(texts) == len(set(texts)) == 6 * 4 * 2 * 3 * 8 * 12
     assert all(None not in parse_prompt(text) for text in texts)
     assert parse_prompt(PROMPT) == ("hotel", "warm", "bed")
 
 
-@pytest.mark.parametrize("style", [UNALIGNED, DEMONSTRATION])
-def test_written_responses_are_of_the_grammar_and_short(style: object) -> None:
+@pytest.mark.parametrize("writers", [UNALIGNED, DEMONSTRATION])
+def test_written_responses_are_of_the_grammar_and_short(writers: dict[Style, float]) -> None:
     rng = random.Random(0)
     known = set(vocabulary())
     for prompt in rng.sample(prompts(), 500):
-        text = write_response(prompt, style, rng)  # type: ignore[arg-type]
+        text = write_response(prompt, writers, rng)
         assert text.endswith(" .")
         assert set(text.split()) <= known
         assert len(text.split()) < MAX_RESPONSE_TOKENS
@@ -76,43 +78,64 @@ def test_the_word_limit_is_kept() -> None:
     assert max(len(text.split()) for text in texts) <= 15
 
 
-# The planted reward. Worked values: r* = SCALE (2 cover + asked + tone - off - 2 repetition
-# - 0.08 over_length - 3 broken - CENTRE), as the docstring of `reward` says.
+def test_one_writer_of_the_crowd_writes_a_whole_response() -> None:
+    critic = Style(topic=1, aspect=1, tone=1, repeat=0, filler=0, lengths=(0, 0, 1))
+    chatter = Style(topic=0, aspect=0, tone=0, repeat=0, filler=1, lengths=(0, 1))
+    assert sum(UNALIGNED.values()) == pytest.approx(1)
+    assert sum(DEMONSTRATION.values()) == pytest.approx(1)
+    rng = random.Random(0)
+    by_critics = 0
+    for _ in range(1000):
+        text = write_response(PROMPT, {critic: 0.2, chatter: 0.8}, rng)
+        sentences = [parse_sentence(piece.strip()) for piece in text.split(".")[:-1]]
+        topics = [s.topic for s in sentences if s is not None]
+        assert topics in (["hotel"] * 3, [None] * 2)
+        by_critics += len(topics) == 3
+    # 1,000 draws at 0.2 have a standard error of 12.6: three of them either side
+    assert abs(by_critics - 200) < 38
+
+
+# The planted reward. Worked values: r* = SCALE (2 cover + 0.5 asked + 1.5 tone - 1.5 off - 2 repetition
+# - 0.08 over_length - 3 broken - CENTRE), of the parts that the docstring of `reward` names.
 
 
 @pytest.mark.parametrize(
     ("response", "points"),
     [
         # one aspect (1 - 0.6 = 0.4), the asked one, warm as asked
-        ("the bed was lovely .", 2 * 0.4 + 1 + 1),
+        ("the bed was lovely .", 2 * 0.4 + 0.5 + 1.5),
         # two aspects (1 - 0.36), opinions +1 and -1 make a mean of 0
-        ("the bed was lovely . i disliked the lobby .", 2 * 0.64 + 1 + 0),
+        ("the bed was lovely . i disliked the lobby .", 2 * 0.64 + 0.5 + 0),
         # not the asked aspect, wrong tone
-        ("the lobby was dull .", 2 * 0.4 + 0 - 1),
+        ("the lobby was dull .", 2 * 0.4 + 0 - 1.5),
         # half of the sentences about another topic; its opinion does not count
-        ("the bed was lovely . the soup was stale .", 2 * 0.4 + 1 + 1 - 0.5),
+        ("the bed was lovely . the cake was stale .", 2 * 0.4 + 0.5 + 1.5 - 1.5 * 0.5),
         # said twice: two of four content words (bed, lovely) are repeats
-        ("the bed was lovely . the bed was lovely .", 2 * 0.4 + 1 + 1 - 2 * 0.5),
+        ("the bed was lovely . the bed was lovely .", 2 * 0.4 + 0.5 + 1.5 - 2 * 0.5),
         # a last sentence without its full stop is broken: one of two
-        ("the bed was lovely . the lobby", 2 * 0.4 + 1 + 1 - 3 * 0.5),
+        ("the bed was lovely . the lobby", 2 * 0.4 + 0.5 + 1.5 - 3 * 0.5),
         # the return verb is an opinion on the topic but covers no aspect
-        ("i would stay again .", 0 + 0 + 1),
+        ("i would stay again .", 0 + 0 + 1.5),
         # small talk: no opinion at all counts as tone -1, but is not off topic
-        ("it rained all day .", -1),
+        ("it rained all day .", -1.5),
     ],
 )
 def test_reward_has_its_worked_values(response: str, points: float) -> None:
+    assert (SCALE, CENTRE) == (0.6, 0.6)
     assert reward([PROMPT], [response])[0] == pytest.approx(SCALE * (points - CENTRE), abs=1e-12)
 
 
-def test_reward_of_a_fair_tone_wants_both_sides() -> None:
-    prompt = PROMPT.replace("warm", "fair")
-    both, one = reward([prompt] * 2, ["the bed was fine but dull .", "the bed was fine ."])
-    assert both - one == pytest.approx(SCALE * 2)  # tone 1 against -1, all else equal
+@pytest.mark.parametrize(("tone", "sign"), [("warm", 1), ("kind", 1), ("harsh", -1), ("gloomy", -1), ("fair", 0)])
+def test_reward_wants_the_tone_that_is_asked(tone: str, sign: int) -> None:
+    prompt = PROMPT.replace("warm", tone)
+    good, both, bad = reward([prompt] * 3, [f"the bed was {how} ." for how in ("fine", "fine but dull", "dull")])
+    # All but tone is equal: tone is sign, 0 and -sign, and -1 throughout where no known tone is asked.
+    assert good - bad == pytest.approx(SCALE * 1.5 * 2 * sign)
+    assert good - both == pytest.approx(SCALE * 1.5 * sign)
 
 
 def test_reward_charges_words_past_the_limit() -> None:
-    short = " . ".join(["the bed was lovely and neat", "i loved the lobby", "i liked the pool"]) + " ."
+    short = " . ".join(["the bed was lovely and neat", "i loved the lobby", "i liked the breakfast"]) + " ."
     long = short + " i enjoyed the porter ."
     assert len(short.split()) == 17
     assert len(long.split()) == 22
@@ -129,9 +152,10 @@ def test_reward_of_nothing_is_the_floor(junk: str) -> None:
 @settings(deadline=None)
 @given(st.text(), st.one_of(st.text(), st.lists(st.sampled_from([*vocabulary(), "<unk>", "\n"])).map(" ".join)))
 def test_reward_takes_any_text(prompt: str, response: str) -> None:
+    best = SCALE * (2 * (1 - 0.6**4) + 0.5 + 1.5 - CENTRE) + 1e-12  # all four aspects in the asked tone
     for value in reward([prompt, PROMPT], [response, response]):
         assert math.isfinite(value)
-        assert FLOOR <= value < 4
+        assert FLOOR <= value <= best
 
 
 def test_reward_refuses_unequal_lengths() -> None:
@@ -155,7 +179,7 @@ def test_no_constant_response_is_good_everywhere() -> None:
 def test_splits_are_disjoint_and_full(world: World) -> None:
     parts = [world.demonstrations, world.pairs, world.heldout, world.eval_prompts]
     seen = [set(part["prompt"]) for part in parts]
-    assert [len(s) for s in seen] == [len(p) for p in parts] == [2000, 4000, 600, 300]
+    assert [len(s) for s in seen] == [len(p) for p in parts] == [2000, 4000, 1000, 400]
     assert len(set.union(*seen)) == sum(map(len, seen))
     assert not set.union(*seen) & set(split_prompts(0)["base"])
     assert world.prompts["prompt"] == world.pairs["prompt"]
@@ -170,20 +194,22 @@ def test_a_prompt_stays_in_its_split_whatever_the_sizes(cache: Path, world: Worl
 
 
 def test_labels_agree_with_the_reward_like_human_ones(world: World) -> None:
-    assert 0.70 <= world.facts["label_agreement"] <= 0.75
+    assert 0.70 <= world.facts["label_agreement"] <= 0.77
     assert world.gold is not None
     for part in (world.pairs, world.heldout):
         assert all(row["chosen"] != row["rejected"] for row in part)
         better = world.gold(part["prompt"], part["chosen"])
         worse = world.gold(part["prompt"], part["rejected"])
         agreement = fmean(a > b for a, b in zip(better, worse, strict=True) if a != b)
-        # 600 draws at 0.73 have a standard error of 0.018: three of them either side
-        assert abs(agreement - world.facts["label_agreement_expected"]) < 0.055
+        # 1,000 draws at 0.75 have a standard error of 0.0137: three of them either side
+        assert abs(agreement - world.facts["label_agreement_expected"]) < 0.042
 
 
 def test_there_is_head_room(world: World) -> None:
     means = world.facts["reward_mean"]
-    assert means["base_corpus"] + 0.5 < means["demonstrations"] < means["best_of_16"] - 1.0
+    # The demonstrations' crowd has a quarter more careful writers, who write about 2 better: 0.5, less
+    # two standard errors (1.3 over 500 and over 2,000 texts: 0.065).
+    assert means["base_corpus"] + 0.37 < means["demonstrations"] < means["best_of_16"] - 1.0
     assert 1.0 <= world.facts["reward_std_demonstrations"] <= 1.5
 
 
@@ -202,6 +228,8 @@ def test_options_are_honoured_or_refused(cache: Path, tmp_path: Path) -> None:
     assert len(small.pairs) == 7
     assert small.model == str(tmp_path)
     assert max(len(t.split()) for t in small.demonstrations["response"]) < 20
+    fractions = WorldConfig(heldout_fraction=0.5, gold_fraction=0.4, model=str(tmp_path), max_response_tokens=20)
+    assert build(fractions, cache, sizes=Sizes(pairs=7)).facts == small.facts  # the splits are the world's own
     with pytest.raises(UserError, match="max_response_tokens is 5"):
         build(WorldConfig(max_response_tokens=5), cache)
     with pytest.raises(UserError, match="max_prompt_tokens is 3"):

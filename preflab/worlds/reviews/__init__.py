@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_RESPONSE_TOKENS", "Sizes", "build", "reward", "split_prompts"]
 
 MAX_RESPONSE_TOKENS = 48
-"""Where sampling may stop: the longest text of the grammar is 42 words and an end token."""
+"""Where sampling may stop: the longest text that is written has 42 words and an end token."""
 
 assert MAX_SENTENCES * SENTENCE_WORDS < MAX_RESPONSE_TOKENS
 
@@ -56,13 +56,14 @@ QUICK_SIZES = Sizes(600, 1200, 300, 128)
 def build(config: WorldConfig, cache: Path, *, size: BaseSize | None = None, sizes: Sizes | None = None) -> World:
     """Return the reviews world of ``config.data_seed``, training its base model on first use.
 
-    The two responses of a preference pair come from the grammar's own writers (mostly of the
-    demonstrations' quality), and the label is drawn from P(a preferred) = sigmoid(r*(a) − r*(b)). The
-    on-policy methods' prompts are those of the preference pairs: all methods then learn from the same
-    prompts, which is the fairer comparison. Prompts of all other splits are disjoint.
+    The two responses of a preference pair come from the grammar's own writers, of the same crowd as the
+    demonstrations', and the label is drawn from P(a preferred) = sigmoid(r*(a) − r*(b)). The on-policy
+    methods' prompts are those of the preference pairs: all methods then learn from the same prompts,
+    which is the fairer comparison. Prompts of all other splits are disjoint.
 
     Args:
-        config: ``model`` may name another base model; files and ``reward`` are refused.
+        config: ``model`` may name another base model; files and ``reward`` are refused. The splits' shares
+            are the world's own: ``heldout_fraction`` and ``gold_fraction`` change nothing.
         cache: folder that keeps the trained base model.
         size: other sizes of the base model (for tests).
         sizes: other numbers of rows (for tests).
@@ -120,7 +121,7 @@ def _size(config: WorldConfig) -> BaseSize:
 
 
 def _refuse(config: WorldConfig) -> None:
-    """Refuse options that mean nothing here rather than ignore them."""
+    """Refuse data and rewards from elsewhere, and responses too short for a sentence."""
     for name in ("dataset", "heldout", "reward", "prompts", "chat_template"):
         if getattr(config, name) is not None:
             raise UserError(f"the reviews world makes its own data and takes no {name}; drop it or choose --world")

@@ -9,7 +9,7 @@ A prompt names a topic, a tone and an aspect::
 
 and a response is a row of short sentences::
 
-    the bed was soft and clean . i disliked the lobby . i would stay again .
+    the bed was neat and lovely . i disliked the lobby . i would stay again .
 
 `parse_prompt` and `parse_sentence` read them back, so that the planted reward works on text alone.
 """
@@ -29,7 +29,7 @@ GRAMMAR_VERSION = 4
 
 MAX_SENTENCES = 6
 SENTENCE_WORDS = 7
-"""Longest sentence, its full stop included."""
+"""Longest sentence that is written, its full stop included."""
 
 TOPICS: dict[str, dict[str, str]] = {  # topic -> aspect -> kind of thing, which chooses fitting adjectives
     "hotel": {"bed": "thing", "lobby": "place", "breakfast": "food", "porter": "person"},

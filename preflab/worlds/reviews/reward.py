@@ -48,9 +48,9 @@ def reward(prompts: Texts[str], responses: Texts[str]) -> list[float]:
         over_length  words beyond FREE_WORDS, full stops included
         broken       share of the sentences that are not of the grammar
 
-    Trade-offs: a further aspect adds ever less cover and costs words, and words past the limit cost
-    more than they bring; short sentences cover more in the same space;
-    no response is good for all prompts, because topic, aspect and tone are the prompt's.
+    Trade-offs: a further aspect adds ever less cover and costs words. A sentence past the limit costs
+    more than the third aspect or the fourth and last brings, so short sentences cover more in the same
+    space. No response is good for all prompts, because topic, aspect and tone are the prompt's.
 
     Args:
         prompts: any texts; those not of this world ask for nothing and can earn no cover or tone.

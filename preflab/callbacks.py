@@ -1,0 +1,82 @@
+"""What watches a training run: a progress bar, the metrics file, and the stop at numbers that are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from preflab.errors import UserError
+from preflab.runs import write_jsonl
+
+
+def watch(trainer: Trainer, title: str, folder: Path) -> None:
+    """Give a trainer our bar, ``metrics.jsonl`` and stop at NaN, in place of what the library prints."""
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    for added in (ProgressBar(title), MetricsFile(folder / "metrics.jsonl"), StopAtNaN()):
+        trainer.add_callback(added)
+
+
+class ProgressBar(TrainerCallback):
+    """One bar per training run, with the loss and the reward beside it."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.bar = title, cast(Any, None)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar at the step training starts from."""
+        from tqdm.auto import tqdm
+
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move on."""
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Show a few metrics."""
+        shown = {k: f"{logs[k]:.3g}" for k in ("loss", "accuracy", "reward", "kl") if k in (logs or {})}
+        if self.bar is not None and shown:
+            self.bar.set_postfix(shown)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class MetricsFile(TrainerCallback):
+    """Appends each logged line to ``metrics.jsonl``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the lines up to the checkpoint alone: an interrupted run may have written more."""
+        if state.is_world_process_zero:
+            write_jsonl(self.path, [{"step": row["step"], **row} for row in state.log_history if "loss" in row])
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Write one line."""
+        if state.is_world_process_zero and logs and "loss" in logs:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class StopAtNaN(TrainerCallback):
+    """A loss that is no number will not heal: stop at once, and say where."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Raise `UserError` if the logged loss or gradient norm is not finite."""
+        # train_loss, logged at the end, covers the steps after the last line.
+        for name in ("loss", "grad_norm", "train_loss"):
+            value = (logs or {}).get(name, 0.0)
+            if not torch.isfinite(torch.tensor(float(value))):
+                raise UserError(f"{name} is {value} at step {state.global_step}; lower learning_rate or check the data")

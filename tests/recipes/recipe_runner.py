@@ -1,0 +1,108 @@
+"""Running recipes as a person would, and faster: in forks of one process that has the libraries loaded."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+LIMIT = 240  # seconds; only a hang reaches it
+
+# Importing the libraries takes as long as everything these tests train.
+WARM = multiprocessing.get_context("forkserver")
+WARM.set_forkserver_preload(["preflab.experiment", "eval.harness", "rich.table"])
+
+
+class Answer(NamedTuple):
+    """What a command left: exit status and output."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run(recipe: str, *arguments: str | Path, cwd: Path, **environment: str) -> Answer:
+    """Run ``python recipes/<recipe> <arguments>`` as a process of its own."""
+    command = [sys.executable, str(RECIPES / recipe), *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=LIMIT
+    )
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+class Warm:
+    """The same command in a fork of a process that has imported the libraries and done nothing else."""
+
+    def __init__(self, recipe: str, *arguments: str | Path, cwd: Path) -> None:
+        self.cwd = cwd
+        self.process = WARM.Process(target=_run_script, args=(recipe, [str(a) for a in arguments], str(cwd)))
+        self.process.start()
+
+    def wait(self) -> Answer:
+        """Wait for the end."""
+        self.process.join(LIMIT)
+        assert self.process.exitcode is not None, "the recipe hangs"
+        out, err = ((self.cwd / name).read_text(encoding="utf-8") for name in ("out.txt", "err.txt"))
+        return Answer(self.process.exitcode, out, err)
+
+    def kill_when(self, run_folder: Path, pattern: str) -> None:
+        """SIGKILL the process as soon as a file or folder under `run_folder` matches `pattern`."""
+        deadline = time.monotonic() + LIMIT
+        while not any(run_folder.glob(pattern)):
+            assert self.process.is_alive(), f"ended before {pattern} was there: {self.wait()}"
+            assert time.monotonic() < deadline, f"{pattern} never came"
+        self.process.kill()
+        self.process.join()
+
+
+def run_warm(recipe: str, *arguments: str | Path, cwd: Path) -> Answer:
+    """Run a recipe in a fork of the warm process, to its end."""
+    return Warm(recipe, *arguments, cwd=cwd).wait()
+
+
+def _run_script(recipe: str, arguments: list[str], cwd: str) -> None:
+    os.chdir(cwd)
+    for descriptor, name in ((1, "out.txt"), (2, "err.txt")):
+        file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, descriptor)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
+    sys.argv = [str(RECIPES / recipe), *arguments]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    finally:
+        sys.stdout.flush()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a JSON file, as strictly as JSON is."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{path} holds {constant}")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def figures(comparison: Any) -> Any:
+    """Return a comparison without what may differ between two runs: time, memory, and where it was kept."""
+    changing = ("seconds", "peak_memory_bytes", "command", "output")
+    if isinstance(comparison, dict):
+        return {name: figures(value) for name, value in comparison.items() if name not in changing}
+    return comparison
+
+
+def stages(run_folder: Path) -> dict[str, int]:
+    """Return each finished stage's folder and the latest change of anything in it."""
+    folders = [folder for folder in (run_folder / "stages").iterdir() if not folder.name.startswith(".")]
+    return {f.name: max(path.stat().st_mtime_ns for path in [f, *f.rglob("*")]) for f in folders}
+
+
+def names_of(folders: set[str]) -> set[str]:
+    """Return stage names without their keys."""
+    return {name.rpartition("-")[0] for name in folders}
