@@ -132,6 +132,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"config file {path} does not exist")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        at = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise UserError(f"config file {path} is not readable YAML: {at}{error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} is not readable YAML: {error}") from None
     if content is None:

@@ -100,6 +100,8 @@ def preference_rows(
         except _RowError as reason:
             bad.setdefault(str(reason), []).append(number)
     found = BadRows(bad)
+    if not clean and not bad:
+        raise UserError(f"{source} has no rows")
     if not clean:
         raise UserError(
             f"{source} has no usable row: {found.summary()}. Preference data needs 'chosen' and 'rejected' "

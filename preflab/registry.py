@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -73,8 +74,13 @@ def import_object(place: str) -> Any:
         raise UserError(f"{place!r} must have the form package.module:name or file.py:name")
     try:
         module = _import_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    except ImportError as error:
-        raise UserError(f"{place!r}: module cannot be imported: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever a person's own file raises
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f"{place!r}: module cannot be imported: {type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+        ) from error
     try:
         return getattr(module, name)
     except AttributeError:

@@ -40,6 +40,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.seeds:
             raise ValueError("seeds is empty; name at least one, such as 0")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {','.join(map(str, self.seeds))} names one twice, which adds no information")
+        # A shell expands "~", YAML does not.
+        object.__setattr__(self, "output", str(Path(self.output).expanduser()))
 
 
 class Session:
@@ -127,15 +131,18 @@ class Session:
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         # TRL reports usage statistics by default; nothing is sent from here.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        from preflab.runs import Run
+
+        # A folder that cannot be used is answered before the seconds that importing torch takes.
+        run = Run(Path(self.run.output))
         import torch
 
         from preflab.experiment import Experiment
-        from preflab.runs import Run
 
         if self.run.threads:
             torch.set_num_threads(self.run.threads)
         _quiet_libraries()
-        return Experiment(Run(Path(self.run.output)), self.world, self.lora, Path(self.run.cache).expanduser())
+        return Experiment(run, self.world, self.lora, Path(self.run.cache).expanduser())
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings, for the manifest."""

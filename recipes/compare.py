@@ -35,6 +35,10 @@ class CompareConfig:
     )
     max_steps: int | None = option(None, "at most this many optimiser steps in every stage", minimum=1)
 
+    def __post_init__(self) -> None:
+        if not self.algorithms:
+            raise ValueError("algorithms is empty; name at least one, such as dpo")
+
 
 def main() -> None:
     """Base → SFT → reward model → methods × seeds → evaluation → one table and comparison.json."""
@@ -61,10 +65,10 @@ def check_methods(session: Session, names: tuple[str, ...]) -> list[Method]:
 
 def compare(session: Session, methods: list[Method]) -> dict[str, Any]:
     """Train and evaluate everything; return what goes into comparison.json."""
+    experiment = session.open()
     from eval.comparison import summarise_accuracy, summarise_policy, summarise_training
     from preflab.runs import provenance, write_json
 
-    experiment = session.open()
     pipeline = Pipeline(session, experiment)
     folder = Path(session.run.output)
     write_json(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
@@ -132,7 +136,7 @@ def show(comparison: dict[str, Any], path: Path) -> None:
     console.print(comparison_table(comparison))
     for sentence in comparison["verdict"]:
         console.print(sentence, markup=False, highlight=False)
-    console.print(f"written to {path}", markup=False, highlight=False)
+    console.print(f"written to {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def list_algorithms() -> None:

@@ -36,11 +36,11 @@ def main() -> None:
     if not folders:
         raise UserError("nothing to judge; name adapters as --models name=folder,name=folder")
 
+    experiment = session.open()
     from eval.comparison import summarise_accuracy, summarise_policy
     from preflab.runs import provenance
     from recipes.compare import show
 
-    experiment = session.open()
     pipeline = Pipeline(session, experiment)
     sft = given_stage("sft", config.sft, "policy")
     reward = given_stage("reward", config.reward_model, "reward")

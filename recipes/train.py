@@ -19,10 +19,10 @@ def train_one(description: str, name: str) -> None:
     method = session.method(name)
     needs = method.needs
 
+    experiment = session.open()
     from eval.comparison import summarise_policy, summarise_training
     from preflab.runs import provenance, write_json
 
-    experiment = session.open()
     pipeline = Pipeline(session, experiment)
     write_json(
         Path(session.run.output) / "manifest.json",

@@ -6,6 +6,7 @@ import fcntl
 import json
 import random
 import shutil
+from contextlib import contextmanager
 
 import pytest
 from recipe_runner import Answer, run
@@ -64,32 +65,40 @@ def write_rows(path, rows):
 
 
 @pytest.fixture(scope="session")
-def material(tmp_path_factory):
-    """Folder with ``pairs.jsonl`` and ``config.yaml``."""
-    folder = tmp_path_factory.mktemp("material")
-    write_rows(folder / "pairs.jsonl", preference_rows(96))
-    (folder / "config.yaml").write_text(CONFIG)
-    return folder
+def shared(tmp_path_factory, worker_id):
+    """A folder for all test processes, and a lock: the first one that wants something makes it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "recipes"
+    folder.mkdir(exist_ok=True)
+
+    @contextmanager
+    def hold():
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+
+    return hold
 
 
 @pytest.fixture(scope="session")
-def options(material, tiny_model_path):
-    """Options that make any recipe run on the tiny model and the small file."""
-    return ["--model", tiny_model_path, "--dataset", material / "pairs.jsonl", "--config", material / "config.yaml"]
+def options(shared, tiny_model_path):
+    """Options that make any recipe run on the tiny model and a small file, both at the same place for all."""
+    with shared() as folder:
+        if not (folder / "model").is_dir():
+            write_rows(folder / "pairs.jsonl", preference_rows(96))
+            (folder / "config.yaml").write_text(CONFIG)
+            shutil.copytree(tiny_model_path, folder / "model")
+    return ["--model", folder / "model", "--dataset", folder / "pairs.jsonl", "--config", folder / "config.yaml"]
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, worker_id, options):
+def finished(shared, options):
     """An uninterrupted ``compare.py``, run once for all test processes: its folder and what it printed."""
-    shared = tmp_path_factory.getbasetemp()
-    shared = shared if worker_id == "master" else shared.parent
-    with (shared / "finished.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        answer = shared / "finished.json"
+    with shared() as folder:
+        answer = folder / "finished.json"
         if not answer.is_file():
-            done = run("compare.py", *options, "--output", "finished", cwd=shared)
-            answer.write_text(json.dumps(done))
-    return shared / "finished", Answer(*json.loads(answer.read_text()))
+            answer.write_text(json.dumps(run("compare.py", *options, "--output", "finished", cwd=folder)))
+    return folder / "finished", Answer(*json.loads(answer.read_text()))
 
 
 @pytest.fixture

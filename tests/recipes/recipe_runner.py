@@ -58,6 +58,7 @@ class Warm:
         while not any(run_folder.glob(pattern)):
             assert self.process.is_alive(), f"ended before {pattern} was there: {self.wait()}"
             assert time.monotonic() < deadline, f"{pattern} never came"
+            self.process.join(0.001)
         self.process.kill()
         self.process.join()
 

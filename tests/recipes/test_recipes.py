@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -44,8 +45,6 @@ def check_estimate(estimate, n):
 
 
 def metrics_lines(run_folder):
-    import json
-
     for path in run_folder.glob("stages/*/metrics.jsonl"):
         for line in path.read_text().splitlines():
             yield path, json.loads(line)
@@ -107,7 +106,8 @@ def test_again_every_stage_is_reused(finished, copy, options, tmp_path):
     # Times and memory too: they come from the stages' own records.
     assert read(copy / "comparison.json")["methods"] == read(finished[0] / "comparison.json")["methods"]
     assert figures(read(copy / "comparison.json")) == figures(read(finished[0] / "comparison.json"))
-    assert answer.out.splitlines()[:-1] == finished[1].out.splitlines()[:-1]
+    assert answer.out.splitlines()[:-1] == finished[1].out.splitlines()[:-1]  # the last names the folder
+    assert answer.out.splitlines()[-1] == f"written to {copy / 'comparison.json'}"
 
 
 def test_a_stage_that_is_not_whole_is_built_again(finished, copy, options, tmp_path):
@@ -155,9 +155,7 @@ def test_only_what_depends_on_a_change_is_trained(copy, options, tmp_path):
 
 
 def test_several_seeds_are_pooled(copy, options, tmp_path):
-    answer = run_warm(
-        "compare.py", *options, "--output", copy, "--algorithms", "dpo", "--seeds", "0,1", cwd=tmp_path
-    )
+    answer = run_warm("compare.py", *options, "--output", copy, "--algorithms", "dpo", "--seeds", "0,1", cwd=tmp_path)
     assert answer.status == 0, answer.err
     comparison = read(copy / "comparison.json")
     assert comparison["seeds"] == [0, 1]
@@ -213,7 +211,7 @@ def test_without_a_judge_the_table_has_no_win_rate(options, tmp_path):
     assert "judge" not in names_of(set(stages(tmp_path / "run")))
 
 
-def test_bad_and_long_rows_are_counted(material, options, tmp_path):
+def test_bad_and_long_rows_are_counted(options, tmp_path):
     rows = preference_rows(96)
     rows[2] = {"prompt": "word1", "chosen": "word2"}
     rows[5] = {"prompt": "word1", "chosen": " word2", "rejected": " word2"}
