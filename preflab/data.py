@@ -101,7 +101,7 @@ def preference_rows(
             bad.setdefault(str(reason), []).append(number)
     found = BadRows(bad)
     if not clean and not bad:
-        raise UserError(f"{source} has no rows")
+        raise UserError(f"{source} has no usable row: it is empty")
     if not clean:
         raise UserError(
             f"{source} has no usable row: {found.summary()}. Preference data needs 'chosen' and 'rejected' "

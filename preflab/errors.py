@@ -29,8 +29,17 @@ def run_recipe(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
+        _end_progress_bars()
         print("error:", " ".join(str(error).split()), file=sys.stderr)  # libraries' messages have many lines
         sys.exit(2)
     except KeyboardInterrupt:
+        _end_progress_bars()
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
+
+
+def _end_progress_bars() -> None:
+    """Close what an exception left open: the message must not go on in the line of a bar."""
+    if "tqdm" in sys.modules:
+        for bar in tuple(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
+            bar.close()

@@ -52,6 +52,7 @@ def load_base(name: str, settings: LoraSettings, device: str | None = None, trus
     Raises:
         UserError: if it cannot be loaded, with the library's own reason.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -60,7 +61,7 @@ def load_base(name: str, settings: LoraSettings, device: str | None = None, trus
         model = AutoModelForCausalLM.from_pretrained(
             name, dtype=getattr(torch, chosen), use_safetensors=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"model {name!r} cannot be loaded: {error}") from error
     model.requires_grad_(False)
     without_dropout(model)

@@ -31,7 +31,9 @@ class TrainConfig:
     gradient_accumulation_steps: int = option(1, "forward passes per optimiser step", minimum=1)
     num_train_epochs: float = option(1.0, "passes over the data (or prompts), unless max_steps is set", minimum=0.0)
     max_steps: int = option(-1, "optimiser steps; overrides num_train_epochs when positive", minimum=-1)
-    lr_scheduler_type: str = option("cosine", "schedule of the learning rate")
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
+    ] = option("cosine", "schedule of the learning rate")
     warmup_steps: int = option(0, "optimiser steps of linear warm-up", minimum=0)
     weight_decay: float = option(0.0, "AdamW's weight decay", minimum=0.0)
     adam_beta1: float = option(0.9, "AdamW's β1", minimum=0.0, maximum=1.0)

@@ -283,7 +283,10 @@ def run_training(
     arguments = training_arguments(train, steps, folder, seed)
     roles.learn(algorithm.needs.trains)
     roles.checkpoint_activations(train.gradient_checkpointing)
-    trainer = PreferenceTrainer(roles, algorithm, source, arguments)
+    try:
+        trainer = PreferenceTrainer(roles, algorithm, source, arguments)
+    except (ValueError, RuntimeError) as error:  # report_to names something unknown, or not installed
+        raise UserError(f"training settings are not accepted: {error}") from error
     watch(trainer, title, folder)
     memory = PeakMemory(roles.device)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder, steps))

@@ -68,9 +68,12 @@ def compare(session: Session, methods: list[Method]) -> dict[str, Any]:
     experiment = session.open()
     from eval.comparison import summarise_accuracy, summarise_policy, summarise_training
     from preflab.runs import provenance, write_json
+    from preflab.trainer import training_arguments
 
     pipeline = Pipeline(session, experiment)
     folder = Path(session.run.output)
+    for method in (session.method("sft"), session.method("reward"), *methods):
+        training_arguments(method.train, 1, folder, 0)  # `extra` is the library's to judge, before anything is trained
     write_json(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
 
     # 1. What every method shares: the SFT policy, the reward model, the judge.

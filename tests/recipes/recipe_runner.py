@@ -91,8 +91,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def figures(comparison: Any) -> Any:
-    """Return a comparison without what may differ between two runs: time, memory, and where it was kept."""
-    changing = ("seconds", "peak_memory_bytes", "command", "output")
+    """Return a comparison without what may differ between two runs: costs, command, commit and folder."""
+    changing = ("seconds", "peak_memory_bytes", "command", "commit", "output")
     if isinstance(comparison, dict):
         return {name: figures(value) for name, value in comparison.items() if name not in changing}
     return comparison

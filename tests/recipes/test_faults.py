@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 
 import pytest
 from conftest import preference_rows, write_rows
@@ -55,6 +56,7 @@ FIELDS = [
     (["--algorithms", "no.such.module:Loss"], ["no.such.module"]),
     (["--dop.beta", "0.2"], ["section", "'dop'", "'dpo'"]),
     (["--ppo.rollout-prompts", "12"], ["rollout_prompts", "12", "8 × 1", "set rollout_prompts to"]),
+    (["--ppo.lr-scheduler-type", "cosin"], ["lr_scheduler_type", "'cosin'", "cosine"]),
     (["--ppo.save-steps", "3"], ["save_steps", "3", "multiple"]),
     (["--sft.max-steps", "0", "--sft.num-train-epochs", "1"], ["sft", "max_steps"]),
     (["--model", "./no_such_model"], ["model", "no_such_model", "does not exist"]),
@@ -147,7 +149,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_torch_is_loaded(options,
 @pytest.mark.parametrize(
     ("rows", "parts"),
     [
-        ([], ["rows.jsonl has no rows"]),
+        ([], ["rows.jsonl has no usable row: it is empty"]),
         (preference_rows(1), ["too little data"]),
         ([{"chosen": "word1"}] * 40, ["missing field", "40"]),
         ([{"prompt": "word1", "chosen": "word2", "rejected": "word2"}] * 40, ["chosen equal to rejected", "40"]),
@@ -172,6 +174,28 @@ def test_bad_rows_can_be_refused_by_number(options, tmp_path):
 def test_a_folder_that_is_no_model_is_refused(options, tmp_path):
     (tmp_path / "model").mkdir()
     check_refusal(run_warm("compare.py", *options, "--model", "./model", cwd=tmp_path), "model", "cannot be loaded")
+
+
+def test_a_model_with_broken_weights_is_refused(options, tiny_model_path, tmp_path):
+    shutil.copytree(tiny_model_path, tmp_path / "model")
+    os.truncate(tmp_path / "model" / "model.safetensors", 200)
+    check_refusal(run_warm("compare.py", *options, "--model", "./model", cwd=tmp_path), "model", "cannot be loaded")
+
+
+def test_a_field_that_only_the_library_knows_is_refused_before_training(options, tmp_path):
+    config = options[-1].read_text() + "  extra: {no_such_field: 1}\n"  # of the last section, PPO's
+    (tmp_path / "mine.yaml").write_text(config)
+    answer = run_warm("compare.py", *options, "--config", "mine.yaml", "--output", "run", cwd=tmp_path)
+    check_refusal(answer, "no_such_field")
+    assert not list((tmp_path / "run" / "stages").iterdir())
+
+
+def test_a_loss_that_is_no_number_stops_the_run_on_a_line_of_its_own(options, tmp_path):
+    answer = run_warm("compare.py", *options, "--sft.learning-rate", "1e30", "--sft.max-steps", "3", cwd=tmp_path)
+    assert answer.status == 2
+    last = answer.err.rstrip().splitlines()[-1]  # below the progress bar
+    assert last.startswith("error:")
+    assert "learning_rate" in last
 
 
 # ---- SIGKILL ---------------------------------------------------------------------------------------
