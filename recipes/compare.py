@@ -57,7 +57,9 @@ def check_methods(session: Session, names: tuple[str, ...]) -> list[Method]:
     methods = [session.method(name) for name in names]
     labels = [method.label for method in methods]
     if len({*labels, "sft"}) != len(labels) + 1:
-        raise UserError(f"methods must have different names, and sft is always there; got {', '.join(labels)}")
+        raise UserError(
+            f"--algorithms names {', '.join(labels)}: each method goes once, and sft is compared anyway; leave it out"
+        )
     for stage in ("sft", "reward"):
         session.method(stage)
     return methods
