@@ -46,7 +46,7 @@ class BaseSize:
     learning_rate: float = 6e-3
 
 
-QUICK = BaseSize(steps=450)
+QUICK = BaseSize(steps=300)
 
 
 def base_folder(prompts: Sequence[str], size: BaseSize, seed: int, cache: Path) -> Path:
