@@ -144,11 +144,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def override(config: C, **changes: Any) -> C:
-    """Return a copy of a frozen config with some fields changed."""
-    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
-
-
 def as_dict(config: Any) -> dict[str, Any]:
     """Return a config as plain, JSON-ready values."""
     return {k: _plain(v) for k, v in dataclasses.asdict(config).items()}

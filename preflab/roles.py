@@ -165,6 +165,7 @@ class Roles(nn.Module):
         """Let exactly these roles' adapters and heads learn; return their parameters."""
         for parameter in self.parameters():
             parameter.requires_grad_(False)
+        self._learning = frozenset(roles)
         chosen = [p for role in roles for p in self.parameters_of(role)]
         for parameter in chosen:
             parameter.requires_grad_(True)
@@ -249,7 +250,7 @@ class Roles(nn.Module):
             if role == "reference" and "reference_logps" in batch.feedback:
                 found["reference_logps"] = batch.feedback["reference_logps"]
                 continue
-            learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters_of(role))
+            learns = torch.is_grad_enabled() and role in self._learning
             with self.active(role), torch.set_grad_enabled(learns):
                 found[FIELDS[role]] = self._score(batch, role)
         return Scores(**found)

@@ -77,15 +77,10 @@ class Session:
         values, sections = line.read(argv)
         method_fields = {name for cls in own.values() for name in cls.__dataclass_fields__}
         kind, quick = self._world(values)
-        for layer in (kind, f"{kind}_quick")[: 1 + quick]:
+        for layer in (f"{kind}_quick", kind)[not quick :]:
             defaults, default_sections = self._layer(line, layer)
-            if layer == kind:
-                base, base_sections = defaults, default_sections
-            else:
-                base |= defaults
-                base_sections = _joined(base_sections, default_sections)
-        values = base | values
-        self.sections = _joined(base_sections, sections)
+            values, sections = defaults | values, _joined(default_sections, sections)
+        self.sections = sections
         if flat:
             given = {k: v for k, v in values.items() if k in method_fields}
             self.sections = _joined(self.sections, {flat: given})

@@ -84,7 +84,9 @@ def is_reward_model(folder: Path) -> bool:
 
 def given_stage(name: str, folder: str | None, role: str) -> Any:
     """Wrap an adapter that the user names as a finished stage, keyed by its weights."""
+    import atexit
     import hashlib
+    import shutil
     import tempfile
 
     from preflab.runs import Stage
@@ -97,6 +99,7 @@ def given_stage(name: str, folder: str | None, role: str) -> Any:
         raise UserError(f"{source} holds no adapter_model.safetensors (only safetensors are read)")
     # Stages keep each role in a folder of its own name.
     stage = Path(tempfile.mkdtemp(prefix="preflab-"))
+    atexit.register(shutil.rmtree, stage, ignore_errors=True)
     (stage / role).symlink_to(source.resolve(), target_is_directory=True)
     return Stage(name, hashlib.sha256(weights.read_bytes()).hexdigest()[:12], stage, {}, True)
 

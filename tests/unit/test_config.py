@@ -18,7 +18,6 @@ from preflab.config import (
     build_section,
     merge,
     option,
-    override,
     parse_text,
     read_yaml,
 )
@@ -103,7 +102,6 @@ def test_configs_are_frozen_and_defaults_are_not_shared():
     with pytest.raises(FrozenInstanceError):
         Plain().rate = 1.0
     assert Plain().extra is not Plain().extra
-    assert override(Plain(), rate=0.25) == Plain(rate=0.25)
 
 
 def test_as_dict_is_plain():
