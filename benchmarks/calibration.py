@@ -346,12 +346,12 @@ The bootstrap fails both ways. Where seeds do not differ it counts the noise of 
 seldom; where two or three seeds do differ, it takes their spread for the seeds' true spread, which is too small by
 (S − 1)/S and known from S − 1 differences, rejecting far too often.
 
-What remains: the interval of one method with **two seeds** covers up to 97.5 % where seeds do not differ, and about
-93 % where their spread is large. It rests on a single difference between two numbers, and no function of that
-difference and the prompts' spread has 95 % at every ratio of the two. From three seeds on, what is bold is so by a
-few tenths of a point. An interval from two or three seeds is also wide, by the t quantile of so few degrees of
-freedom: that is what so few seeds know. It may even be narrower than that of one seed's prompts alone, where the
-seeds' means happen to lie close together; 95 % holds over repetitions, not for each such case.
+What remains: with **two seeds** an interval rests on a single difference between two numbers, and no function of that
+difference and the prompts' spread has 95 % at every ratio of the two. The critical value here is chosen to stay within
+94.3 % to 96.2 % at every ratio (`eval.statistics.variance.Scale`) for normal values and a known prompts' spread;
+what is bold goes a few tenths of a point further. An interval from two or three seeds is also wide, by the t quantile
+of so few degrees of freedom: that is what so few seeds know. It may even be narrower than that of one seed's prompts
+alone, where the seeds' means happen to lie close together; 95 % holds over repetitions, not for each such case.
 
 ## Methods that are not alike
 
@@ -364,9 +364,9 @@ a steady one are the hardest case, for any test: degrees of freedom lie between 
 ## Several methods
 
 Four equal methods, six pairs, rewards, normal. How often Holm's correction lets any pair through: at most 5 % is
-promised, and less is expected, as pairs share methods. With two seeds each it is not kept where seeds differ: the
-correction asks for p-values below 0.8 %, and so far out the t quantile of two or three degrees of freedom no longer
-describes two differences. Rankings of several methods want three seeds.
+promised, and less is expected, as pairs share methods. With two seeds each it is not quite kept where seeds differ: the
+correction asks for p-values below 0.8 %, and so far out two or three degrees of freedom describe two differences badly.
+Rankings of several methods want three seeds.
 
 {family}
 

@@ -1,6 +1,6 @@
 """How near the sampled oracle line comes to the exact one, and how far it is trusted: the figures of docs/frontier.md.
 
-    python -m benchmarks.oracle_line [--seeds 20] [--only agreement] [--output docs/frontier.md]
+    python -m benchmarks.oracle_line [--seeds 40] [--only agreement] [--output docs/frontier.md]
 
 Figures stand between markers of the page, which are replaced. A few minutes on one core.
 """
@@ -149,7 +149,7 @@ def write(page: Path, name: str, figure: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--only", default="joining,reach,agreement", help="which tables to make")
     parser.add_argument("--output", type=Path, default=PAGE)
     args = parser.parse_args()

@@ -14,14 +14,14 @@ best b passes on without the first-order error of KL or reward that a tilted ave
 From M reference samples of each prompt, log Z is estimated by the log of their mean exp(r/b): the
 self-normalised importance weights w ∝ exp(r/b) of the tilted policy. The log of a mean errs downwards by about
 (1/ESS − 1/M)/2, which the jackknife (Quenouille 1956; Efron and Tibshirani 1993, chapter 10) removes. How much
-is left is judged by doing it all again with half of the samples.
+is left is judged by doing it all again with half of the samples, and by how far the jackknife strays from that formula.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -157,10 +157,12 @@ def exact_oracle(reference_logps: ArrayLike, rewards: ArrayLike) -> Oracle:
 def sampled_oracle(rewards: ArrayLike, tolerance: float = TOLERANCE, seed: int = 0) -> Oracle:
     """Return the line estimated from samples of the reference policy, with the KL up to which to trust it.
 
-    The error at a KL, as a share of the gain over the reference, is taken as the sum of
+    The error at a KL, as a share of the gain over the reference, is taken as `Z` standard errors of the samples'
+    noise, prompts fixed, and the larger of two figures for the bias that is left:
 
     - `REMAINING` times what halving the samples changes: the jackknifed line of all samples against its halves';
-    - `Z` standard errors of the samples' noise, prompts fixed.
+    - what the jackknife adds beyond the bias's first order, (1/ESS − 1/M)/2: where the best answers are few, one
+      sample decides, and two ways to the same bias disagree.
 
     The line is trusted as far as that stays within `tolerance`, and never past log M, the largest KL that M
     samples can show. At small KL the noise is 0.71 Z / sqrt(X M) for rewards that are normally distributed: 2 %
@@ -189,37 +191,52 @@ def sampled_oracle(rewards: ArrayLike, tolerance: float = TOLERANCE, seed: int =
         equal = np.full(1, float(samples))
         return Oracle("reference samples", np.zeros(1), reference[None], reference, longest, longest, tolerance, equal)
     temperatures = spread * _TEMPERATURES
-    bounds, half_bounds, ess, noise = _estimates(table - reference[:, None], temperatures, seed)
-    trusted = _trusted_kl(temperatures, bounds.mean(1), half_bounds, noise, longest, tolerance)
-    return Oracle("reference samples", temperatures, bounds + reference, reference, longest, trusted, tolerance, ess)
+    found = _estimates(table - reference[:, None], temperatures, seed)
+    trusted = _trusted_kl(temperatures, found, longest, tolerance)
+    bounds = found.bounds + reference
+    return Oracle("reference samples", temperatures, bounds, reference, longest, trusted, tolerance, found.ess)
 
 
-def _estimates(centred: Array, temperatures: Array, seed: int) -> tuple[Array, Array, Array, Array]:
-    """Return, at each b, what samples ``[X, M]`` tell.
+class _Estimates(NamedTuple):
+    """What samples tell at each of T temperatures.
 
-    Returns:
-        the jackknifed b log Z ``[T, X]``; the same of halves, averaged over halves and prompts, ``[T]``; effective
-        samples a prompt ``[T]``; the standard error of a gain, prompts fixed, ``[T]``.
+    Attributes:
+        bounds: jackknifed b log Z of gains, ``[T, X]``.
+        half_bounds: the same of halves, averaged over halves and prompts, ``[T]``.
+        unexplained: what the jackknife adds beyond the bias's first order, averaged over prompts, ``[T]``.
+        ess: effective samples a prompt, ``[T]``.
+        noise: standard error of a gain, prompts fixed, ``[T]``.
     """
+
+    bounds: Array
+    half_bounds: Array
+    unexplained: Array
+    ess: Array
+    noise: Array
+
+
+def _estimates(centred: Array, temperatures: Array, seed: int) -> _Estimates:
     prompts, samples = centred.shape
     # Sorted first, so that the order of the samples has no say in how they are halved.
     ordered = np.sort(centred, axis=1)
     shuffled = np.random.default_rng(seed).permuted(ordered, axis=1)[:, : samples // 2 * 2]
     halves = np.sort(shuffled.reshape(2 * prompts, samples // 2), axis=1)
     bounds = np.empty((len(temperatures), prompts))
-    half_bounds, ess, noise = np.empty((3, len(temperatures)))
+    half_bounds, unexplained, ess, noise = np.empty((4, len(temperatures)))
     for t, b in enumerate(temperatures):
-        weights, bounds[t] = _jackknifed(ordered, b)
+        weights, bounds[t], added = _jackknifed(ordered, b)
         half_bounds[t] = _jackknifed(halves, b)[1].mean()
-        ess[t] = (1.0 / (weights**2).sum(1)).mean()
+        concentration = (weights**2).sum(1)
+        unexplained[t] = (added - b * (concentration - 1.0 / samples) / 2.0).mean()
+        ess[t] = (1.0 / concentration).mean()
         # Influence of a sample on line(k) − E_ref[r]: b (Z's relative change) less its own deviation.
         influence = b * (samples * weights - 1.0) - ordered
         noise[t] = math.sqrt((influence**2).sum() / (samples * (samples - 1))) / prompts
-    return bounds, half_bounds, ess, noise
+    return _Estimates(bounds, half_bounds, unexplained, ess, noise)
 
 
-def _jackknifed(rewards: Array, b: float) -> tuple[Array, Array]:
-    """Return the weights w ∝ exp(r/b) ``[X, M]`` of M samples, sorted by reward, and the jackknifed b log Z ``[X]``."""
+def _jackknifed(rewards: Array, b: float) -> tuple[Array, Array, Array]:
+    """Return, of M samples sorted by reward: w ∝ exp(r/b) ``[X, M]``, the jackknifed b log Z, and its correction."""
     samples = rewards.shape[1]
     second, first = rewards[:, -2], rewards[:, -1]
     # The sum without its largest term is not got by subtraction: rounding would be all that is left of it.
@@ -230,18 +247,19 @@ def _jackknifed(rewards: Array, b: float) -> tuple[Array, Array]:
     total, without_first = first / b + np.log(whole), second / b + np.log(rest)
     without = (np.log1p(-others).sum(1) + (samples - 1) * total + without_first) / samples - math.log(samples - 1)
     weights = np.column_stack([others, 1.0 / whole])
-    return weights, b * (samples * (total - math.log(samples)) - (samples - 1) * without)
+    added = (samples - 1) * (total - math.log(samples) - without)
+    return weights, b * (total - math.log(samples) + added), b * added
 
 
-def _trusted_kl(
-    temperatures: Array, bounds: Array, half_bounds: Array, noise: Array, longest: float, tolerance: float
-) -> float:
-    """Return the largest KL up to which the error keeps the tolerance; `bounds` are those of gains; all ``[T]``."""
+def _trusted_kl(temperatures: Array, found: _Estimates, longest: float, tolerance: float) -> float:
+    """Return the largest KL up to which the error keeps the tolerance."""
+    bounds = found.bounds.mean(1)
     kl = np.linspace(0.0, math.sqrt(longest), 4 * POINTS)[1:] ** 2
     best = _place(temperatures, bounds, kl)
     gain = (temperatures * kl[:, None] + bounds).min(1)
-    half = (temperatures * kl[:, None] + half_bounds).min(1)
-    kept = REMAINING * np.abs(gain - half) + Z * noise[best] <= tolerance * gain
+    half = (temperatures * kl[:, None] + found.half_bounds).min(1)
+    bias = np.maximum(REMAINING * np.abs(gain - half), np.abs(found.unexplained[best]))
+    kept = bias + Z * found.noise[best] <= tolerance * gain
     kept &= gain > 0
     passed = len(kl) if kept.all() else int(kept.argmin())
     return float(kl[passed - 1]) if passed else 0.0

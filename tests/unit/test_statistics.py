@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import gamma
-from scipy.stats import binomtest, nct, t, ttest_1samp
+from scipy.stats import binomtest, chi2, nct, norm, t, ttest_1samp
 
 from eval.statistics import Estimate, bootstrap, interval, intervals, wilson
-from eval.statistics.variance import Spread, detectable, scale, spread
+from eval.statistics.variance import Scale, Spread, detectable, scale, spread
 
 
 def test_mean_and_n_are_those_of_all_values() -> None:
@@ -54,9 +54,11 @@ def test_components_agree_with_an_independent_loop() -> None:
 
 
 def test_standard_error_and_critical_value_of_known_parts() -> None:
-    # U = 0.03 (2 degrees of freedom), B = 0.02 - 0.01 = 0.01: V = 0.04, share 3/4, to the power 1.5 - 0.25/2.
+    # U = 0.03 (2 degrees of freedom), B = 0.02 - 0.01 = 0.01: V = 0.04, share 3/4, odds of the parts 3.
     found = scale(Spread(np.array([0.03]), np.array([2.0]), np.array(0.02), np.array(0.01), 99))
-    weight = 0.75**1.375
+    apart = t.ppf(0.975, 2) / t.ppf(0.975, 99)
+    odds = (3.0 * apart ** (4 / 3) / 2.7) ** apart
+    weight = odds / (1.0 + odds)
     assert found.error == pytest.approx(0.2)
     assert found.critical(0.95) == pytest.approx(weight * t.ppf(0.975, 2) + (1 - weight) * t.ppf(0.975, 99))
     # Two groups of one degree each, equal: (1 + 1)² / (1/3 + 1/3) - 2 = 4 (Welch 1947).
@@ -65,6 +67,25 @@ def test_standard_error_and_critical_value_of_known_parts() -> None:
     # One group alone keeps its own.
     alone = scale(Spread(np.array([0.5, 0.0]), np.array([1.0, 1.0]), np.array(0.0), np.array(0.0), 99))
     assert alone.seeds_df == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("df", "low", "high"), [(1.0, 0.940, 0.963), (2.0, 0.949, 0.957), (4.0, 0.949, 0.954)])
+def test_coverage_is_near_its_level_at_every_share_of_the_seeds(df: float, low: float, high: float) -> None:
+    # U has `df` degrees of freedom, B is known: coverage is an integral over U alone.
+    u = chi2.ppf((np.arange(2000) + 0.5) / 2000, df) / df
+    for share in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99):
+        parts = Spread(share * u[None], np.array([df]), np.full(len(u), 1.0 - share), np.zeros(len(u)), 10**6)
+        found = scale(parts)
+        assert low < (2.0 * norm.cdf(found.critical(0.95) * found.error) - 1.0).mean() < high, share
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2, 0.5, 0.9, 1.0])
+def test_intervals_of_higher_levels_hold_those_of_lower_ones(share: float) -> None:
+    found = Scale(np.array(1.0), np.array(share), np.array(1.0), 99)
+    reach = [float(found.critical(level)) for level in (0.0, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999, 1 - 1e-9)]
+    assert reach == sorted(reach)
+    assert reach[0] == 0.0
+    assert found.p(reach[4]) == pytest.approx(0.05)
 
 
 def test_noise_that_two_groups_of_seeds_count_is_taken_once() -> None:
