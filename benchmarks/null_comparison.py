@@ -29,7 +29,7 @@ def main() -> None:
     [name] = session.configs["comparison"].algorithms
     method = session.method(name)
     experiment = session.open()
-    from eval.contests import by_gold, compare_pairs
+    from eval.contests import by_gold, tournament
     from eval.verdict import sentences
 
     pipeline = Pipeline(session, experiment)
@@ -50,7 +50,7 @@ def main() -> None:
             replace(whole, name=f"{name} {[seeds[i] for i in part]}", records=[whole.records[i] for i in part])
             for part in (chosen, others)
         ]
-        pairs = compare_pairs(sides, by_gold)
+        pairs, _ = tournament(sides, by_gold)
         found += pairs[0]["verdict"] != "none"
         print(*sentences({"pairwise": pairs}), sep="\n")
     print(f"{found} of the splits differ at the 5 % level")

@@ -91,6 +91,8 @@ def _matched(result: Mapping[str, Any]) -> list[str]:
     if result["matched"] not in MEASURES:
         return []
     said = QUANTITIES[MEASURES[result["matched"]]]
+    if said in result["unknown"]:
+        return [f"meant to be matched in {said}, which not every method counted"]
     return [f"matched in {said}" if said in result["equal"] else f"meant to be matched in {said}, which they are not"]
 
 

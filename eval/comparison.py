@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from eval.budgets import compare_budgets
 from eval.contestant import Contestant
-from eval.contests import Decide, compare_pairs, rank
+from eval.contests import Decide, tournament
 from eval.diagnosis import Evidence, Finding, diagnose, merge
-from eval.frontier import Point, fit_overoptimisation, frontier
+from eval.frontier import Point, frontier
 from eval.generations import summarise_generations
+from eval.overoptimisation import course, fit_laws
 from eval.preferences import summarise_preferences
 from eval.records import Records
 from eval.statistics import interval, length_controlled_win_rate
 from eval.verdict import headline, sentences
-from preflab.errors import UserError
 
 if TYPE_CHECKING:
     from eval.frontier import Oracle
@@ -53,12 +53,12 @@ def summarise_comparison(
     start = contestants[0]
     tried = Counter(contestant.name for contestant in contestants)
     trained = {c.name: list(c.training) for c in configured if c.training and c is not start}
-    tests = compare_pairs(policies, decide) if decide else []
+    tests, ranking = tournament(policies, decide) if decide else ([], [])
     comparison: dict[str, Any] = {
         "schema": SCHEMA,
         "methods": {c.name: {**summarise(c, baseline, decide), "settings_tried": tried[c.name]} for c in configured},
         "pairwise": tests,
-        "ranking": rank(policies, decide, tests) if decide and tests else [],
+        "ranking": ranking,
         "frontier": draw_frontier(contestants[1:], oracle),
         "overoptimisation": fit_laws(contestants[1:], start),
         "training": {c.name: {str(seed): rows for seed, rows in enumerate(c.curves)} for c in configured if c.curves},
@@ -99,16 +99,15 @@ def summarise(contestant: Contestant, baseline: Sequence[Records] = (), decide: 
 
 
 def _wins(seeds: Sequence[Records], baseline: Sequence[Records], decide: Decide) -> dict[str, Any]:
-    """Return win rates against the baseline: a prompt's value is its mean over the baseline's draws."""
-    wins = np.stack([np.mean([decide(records, draw) for draw in baseline], axis=0) for records in seeds])
-    decided = np.isfinite(wins).all(0)
+    """Return win rates against the baseline: a prompt's value is its mean over the baseline's draws, ``[S, D, N]``."""
+    wins = np.array([[decide(records, draw) for draw in baseline] for records in seeds])
+    decided = np.isfinite(wins).all((0, 1))
     if not decided.any():
         return {}
-    usual = np.mean([draw.column("length") for draw in baseline], axis=0)
-    longer = np.stack([records.column("length") - usual for records in seeds])
-    controlled = length_controlled_win_rate(wins[:, decided], longer[:, decided])
+    longer = np.array([[records.column("length") - draw.column("length") for draw in baseline] for records in seeds])
+    controlled = length_controlled_win_rate(wins[..., decided], longer[..., decided])
     return {
-        "win_rate": interval(wins[:, decided], rate=True).as_dict(),
+        "win_rate": interval(wins[..., decided].mean(1), rate=True).as_dict(),
         "length_controlled_win_rate": {**controlled.win_rate.as_dict(), "note": controlled.note},
     }
 
@@ -144,36 +143,16 @@ def draw_frontier(
     return frontier(points, line, rewards) if points else None
 
 
-def fit_laws(contestants: Sequence[Contestant], start: Contestant) -> dict[str, Any] | None:
-    """Return the law of over-optimisation of every method that a sweep gave enough points; None if none has."""
-    gold = start.table("gold")
-    found: dict[str, Any] = {}
-    for name in dict.fromkeys(contestant.name for contestant in contestants):
-        own = [c for c in contestants if c.name == name and c.kl is not None and c.table("gold") is not None]
-        if gold is None or len(own) < 2:
-            continue
-        proxies: Any = [c.table("proxy") for c in own]
-        try:
-            found[name] = fit_overoptimisation(
-                [c.kl for c in own],  # type: ignore[misc]
-                [c.table("gold") for c in own],  # type: ignore[misc]
-                gold.mean(0),
-                proxy_reward=None if any(proxy is None for proxy in proxies) else proxies,
-            )
-        except UserError:
-            continue  # too few points
-    return found or None
-
-
 # ---- what went wrong ---------------------------------------------------------------------------------
 
 
 def examine(contestant: Contestant, start: Contestant) -> list[Finding]:
     """Return the symptoms in a method's training runs, each once."""
-    seeds = []
+    seeds, moments = [], course(contestant, start)
     for seed, records in enumerate(contestant.records):
         curve = contestant.curves[seed] if contestant.curves else ()
         before = start.records[seed % len(start.records)] if contestant.gives == "policy" else None
         scale = None if before else 1.0
-        seeds.append(diagnose(Evidence(curve, records, before, contestant.settings, scale)))
+        way = [(moment.varied["step"], moment.records[seed]) for moment in moments]
+        seeds.append(diagnose(Evidence(curve, records, before, contestant.settings, scale, way)))
     return merge(seeds)

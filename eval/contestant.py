@@ -31,6 +31,7 @@ class Contestant:
         settings: the method's configuration.
         varied: settings that a sweep changed; empty where they are the configured ones.
         gives: what was trained, ``policy`` or ``reward``.
+        course: the method on its way, one a snapshot, in order; their `varied` holds the ``step``.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Contestant:
     settings: Row = field(default_factory=dict)
     varied: Row = field(default_factory=dict)
     gives: str = "policy"
+    course: Sequence[Contestant] = ()
 
     def table(self, column: str) -> Array | None:
         """Return a column of the samples over training seeds, ``[S, N]``; None where it is not known."""

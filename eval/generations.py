@@ -78,7 +78,9 @@ def summarise_generations(seeds: Sequence[Rows]) -> dict[str, Any]:
     log_ratio = column(seeds, "log_ratio")
     if log_ratio is not None:
         k3 = np.stack([kl_to_reference.k3(ratios) for ratios in log_ratio])
-        if np.isfinite(k3.mean()):
+        with np.errstate(over="ignore", invalid="ignore"):
+            known = np.isfinite(k3.var())  # its square overflows before it does
+        if known:
             summary["kl_k3"] = interval(k3, rate=False).as_dict()
     return summary | _texts(seeds)
 

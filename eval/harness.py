@@ -191,6 +191,8 @@ def score_preferences(
             for name in ("score", "logp"):
                 row[f"chosen_{name}"], row[f"rejected_{name}"] = found[name][at] if name in found else (None, None)
             row["chosen_length"], row["rejected_length"] = map(len, group.response_ids)
+            if "preference" in group.feedback:
+                row["preference"] = group.feedback["preference"]
             rows[i] = row
     return [rows[i] for i in sorted(rows)]
 

@@ -9,6 +9,7 @@ is set right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -148,7 +149,11 @@ def by_subset(right: Array, subsets: Sequence[str | None]) -> dict[str, Any]:
     # Mean 0 within each subset: that one subset is easier than another is no sampling error.
     size = sum(part.shape[1] for part in parts)
     means = [part.mean(1, keepdims=True) for part in parts]
-    around = [(part - mean) * size / (len(parts) * part.shape[1]) for part, mean in zip(parts, means, strict=True)]
+    # Times n/(n − 1) of the variance, since each subset has a mean of its own taken from it.
+    around = [
+        (part - mean) * size / (len(parts) * math.sqrt(part.shape[1] * max(part.shape[1] - 1, 1)))
+        for part, mean in zip(parts, means, strict=True)
+    ]
     return {"subsets": summary, "subset_mean": _share(np.mean(means, axis=0) + np.concatenate(around, axis=1))}
 
 

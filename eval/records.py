@@ -27,7 +27,7 @@ class Records:
         preferences: one row per held-out pair, in data order. ``row`` (index in the data), ``subset``,
             ``chosen_score`` and ``rejected_score`` (log π/π_ref of a policy, r of a reward model),
             ``chosen_logp`` and ``rejected_logp`` (log π(y|x), policies only), ``chosen_length`` and
-            ``rejected_length`` (tokens).
+            ``rejected_length`` (tokens); where the data say so, ``preference`` (share of labels for the chosen one).
     """
 
     def __init__(self, samples: Table, preferences: Table) -> None:

@@ -52,13 +52,14 @@ def sample_rewards(experiment: Experiment, roles: Roles, judge: Judge, config: E
 
 
 def enumerated_oracle(experiment: Experiment, config: EvalConfig) -> Oracle | None:
-    """Return the exact line of the evaluation prompts; None where responses cannot be enumerated.
+    """Return the exact line of the evaluation prompts, at the temperature of the evaluation.
 
-    The reference is the bare base: a world that can be enumerated has no demonstrations.
+    None where responses cannot be enumerated. The reference is the bare base: a world that can be enumerated has no
+    demonstrations.
     """
     if not experiment.world.cut:
         return None
-    exact = Exact(experiment)
+    exact = Exact(experiment, config.eval_temperature)
     place = {tuple(group.prompt_ids): x for x, group in enumerate(exact.groups)}
     groups = experiment.eval_prompts[: config.eval_prompts]
     rows: Any = [place[tuple(group.prompt_ids)] for group in groups]

@@ -5,7 +5,9 @@ Names in it are untrusted: whoever prints the sentences makes them harmless ther
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from eval.contests import loser, winner
@@ -23,27 +25,47 @@ def headline(comparison: Comparison, start: str) -> str:
         return "No policy was compared."
     if not pairs:
         return "Nobody judged the answers: the figures say what the methods did, not which is better."
-    better = _better(pairs)
-    answers = [_between(comparison, names, better)] if len(names) > 1 else []
-    answers.append(f"Against {start}: {_against(start, names, better)}.")
+    better, judged = _better(pairs), {frozenset((pair["first"], pair["second"])) for pair in pairs}
+    answers = [_between(comparison, names, better, judged)] if len(names) > 1 else []
+    answers.append(f"Against {start}: {_against(start, names, better, judged)}.")
     if comparison["training_seeds"] == 1:
         answers.append("One training seed: this is about these trained models, not yet about the methods.")
     return " ".join(answers)
 
 
-def _between(comparison: Comparison, names: Sequence[str], better: set[tuple[str, str]]) -> str:
+def _between(
+    comparison: Comparison, names: Sequence[str], better: set[tuple[str, str]], judged: set[frozenset[str]]
+) -> str:
     """Return which methods lead: those that no other is better than beyond chance."""
     leaders = [name for name in names if not any((other, name) in better for other in names)]
-    if not leaders:
-        return "Every method is beaten by another one: there is no best."
     behind = [name for name in names if name not in leaders]
     if len(leaders) > 1:
-        worse = f"; {_listed(behind)} worse" if behind else ""
-        return f"No detectable difference between {_listed(leaders)}{worse}."
-    beaten = [name for name in behind if (leaders[0], name) in better]
-    unclear = [name for name in behind if name not in beaten]
-    answer = f"{leaders[0]} is better than {_listed(beaten)}{_distance(comparison, [leaders[0], *beaten])}"
-    return answer + (f"; no detectable difference to {_listed(unclear)}." if unclear else ".")
+        unknown = [f"{a} against {b}" for a, b in combinations(leaders, 2) if frozenset((a, b)) not in judged]
+        known = (
+            f"Nobody judged {' or '.join(unknown)}"
+            if unknown
+            else f"No detectable difference between {_listed(leaders)}"
+        )
+        return "; ".join([known, *_behind(leaders, behind, names, better)]) + "."
+    beaten = [name for name in behind if (leaders[0], name) in better] if leaders else []
+    if not beaten:
+        return "Methods beat one another in a circle: there is no best."
+    parts = [f"{leaders[0]} is better than {_listed(beaten)}{_distance(comparison, [leaders[0], *beaten])}"]
+    others = [name for name in behind if name not in beaten]
+    unclear = [name for name in others if frozenset((leaders[0], name)) in judged]
+    parts += [f"no detectable difference to {_listed(unclear)}"] if unclear else []
+    unknown = [name for name in others if name not in unclear]
+    return "; ".join(parts + ([f"not judged against {_listed(unknown)}"] if unknown else [])) + "."
+
+
+def _behind(
+    leaders: Sequence[str], behind: Sequence[str], names: Sequence[str], better: set[tuple[str, str]]
+) -> list[str]:
+    """Return who is worse than all leaders, and who than some methods alone."""
+    beaters = {name: [other for other in names if (other, name) in better] for name in behind}
+    clear = [name for name in behind if set(leaders) <= set(beaters[name])]
+    texts = [f"{_listed(clear)} worse"] if clear else []
+    return texts + [f"{name} worse than {_listed(beaters[name])}" for name in behind if name not in clear]
 
 
 def sentences(comparison: Comparison) -> list[str]:
@@ -67,13 +89,16 @@ def _pair(pair: Mapping[str, Any]) -> str:
     if sign < 0:
         first, second = second, first
     low, high = sorted((sign * difference["low"], sign * difference["high"]))
-    what = MEASURES[pair["measure"]]
-    interval = f"{_signed(sign * difference['mean'])} [{_signed(low)}, {_signed(high)}]"
+    what, digits = MEASURES[pair["measure"]], _digits((high - low) / 2 or abs(difference["mean"]))
+    mean, low, high = (_signed(value, digits) for value in (sign * difference["mean"], low, high))
+    interval = f"{mean} [{low}, {high}]"
     figures = f"{what} {interval}, corrected p {_p(pair['p_adjusted'])}"
     if pair["verdict"] != "none":
         return f"{first} beats {second}: {figures}."
     seen = pair.get("detectable")
-    could = f"; a true difference of {seen:.2f} would have been seen four times in five" if seen is not None else ""
+    could = (
+        f"; a true difference of {seen:.{digits}f} would have been seen four times in five" if seen is not None else ""
+    )
     return f"No detectable difference between {first} and {second}: {figures}{could}."
 
 
@@ -82,11 +107,12 @@ def _better(pairs: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
     return {(better, worse) for pair in pairs if (better := winner(pair)) and (worse := loser(pair))}
 
 
-def _against(start: str, names: Sequence[str], better: set[tuple[str, str]]) -> str:
+def _against(start: str, names: Sequence[str], better: set[tuple[str, str]], judged: set[frozenset[str]]) -> str:
     above = [name for name in names if (name, start) in better]
     below = [name for name in names if (start, name) in better]
-    same = [name for name in names if name not in above and name not in below]
-    parts = [(above, "better"), (below, "worse"), (same, "no detectable difference")]
+    unknown = [name for name in names if frozenset((name, start)) not in judged]
+    same = [name for name in names if name not in above + below + unknown]
+    parts = [(above, "better"), (below, "worse"), (same, "no detectable difference"), (unknown, "not judged")]
     return "; ".join(f"{_listed(who)} {what}" for who, what in parts if who)
 
 
@@ -97,8 +123,13 @@ def _distance(comparison: Comparison, names: Sequence[str]) -> str:
     return f" (KL, nats: {', '.join(texts)})" if len(texts) == len(names) else ""
 
 
-def _signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}"  # never "-0.00"
+def _digits(size: float) -> int:
+    """Return two decimals, or as many as show a half width of this size: rewards have any unit."""
+    return max(2, 1 + math.floor(-math.log10(size))) if size > 0 else 2
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:+.{digits}f}"  # never "-0.00"
 
 
 def _p(p: float) -> str:

@@ -226,6 +226,7 @@ class Experiment:
         sft: Stage | None = None,
         reward: Stage | Rewards | RewardFunction | None = None,
         groups: Sequence[EncodedGroup] | None = None,
+        snapshots: int = 0,
     ) -> Stage:
         """Train a method as a stage of the run.
 
@@ -236,6 +237,7 @@ class Experiment:
             sft: where the policy starts; the bare base if None.
             reward: what gives rewards, frozen, to methods that need them.
             groups: offline data in place of the world's own split.
+            snapshots: how many times to keep the trained role on the way (see `preflab.snapshots`).
         """
         needs = method.needs
         wanted: tuple[Role, ...] = tuple(dict.fromkeys((*needs.scores, *needs.rollout)))
@@ -248,6 +250,7 @@ class Experiment:
             "sft": sft.key if sft else None,
             "reward": rewards.key if rewards else None,
             "groups": None if groups is None else fingerprint([{"g": str(g)} for g in groups]),
+            **({"snapshots": snapshots} if snapshots else {}),
         }
 
         def work(folder: Path) -> dict[str, Any]:
@@ -268,7 +271,7 @@ class Experiment:
                 seed=derive(seed, "init"),
                 temperature=method.config.temperature if isinstance(method.config, RolloutConfig) else 1.0,
             )
-            record = self._fit(name, method, roles, folder, seed, rows, reference)
+            record = self._fit(name, method, roles, folder, seed, rows, reference, snapshots)
             if needs.trains[0] == "reward":
                 self._normalise(roles, seed)
             for role in needs.trains:
@@ -286,6 +289,7 @@ class Experiment:
         seed: int,
         groups: Sequence[EncodedGroup] | None,
         reference: ReferenceLogps | None,
+        snapshots: int,
     ) -> TrainRecord:
         algorithm: Any = method.fresh()
         if hasattr(algorithm, "fit"):
@@ -300,6 +304,7 @@ class Experiment:
                 name,
                 prompts,
                 self.max_response_tokens,
+                snapshots,
             )
             record: TrainRecord = algorithm.fit(task)
             return record
@@ -313,7 +318,7 @@ class Experiment:
             source = OfflineSource(
                 groups, method.train, pad_id, seed, reference=reference, algorithm=algorithm, roles=roles
             )
-        return run_training(roles, algorithm, source, method.train, folder, seed=seed, title=name)
+        return run_training(roles, algorithm, source, method.train, folder, seed=seed, title=name, snapshots=snapshots)
 
     def reference_logps(
         self, groups: Sequence[EncodedGroup], sft: Stage | None, *, bf16: bool = False

@@ -22,6 +22,7 @@ from preflab.interface import Algorithm, Batch, Mean, Scores, unit_mask
 from preflab.memory import PeakMemory
 from preflab.roles import Roles
 from preflab.settings import TrainConfig
+from preflab.snapshots import TakeSnapshots
 from preflab.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Task(NamedTuple):
         title: what to call the run in progress bars.
         prompts: token ids of the prompts, for methods that sample.
         max_response_tokens: length limit of what they sample.
+        snapshots: how many times to keep the trained role's weights on the way (see `preflab.snapshots`).
     """
 
     roles: Roles
@@ -88,6 +90,7 @@ class Task(NamedTuple):
     title: str
     prompts: Sequence[list[int]] = ()
     max_response_tokens: int = 128
+    snapshots: int = 0
 
 
 class PreferenceTrainer(Trainer):
@@ -355,9 +358,19 @@ def last_metrics(trainer: Trainer) -> dict[str, float]:
 
 
 def run_training(
-    roles: Roles, algorithm: Algorithm, source: Source, train: TrainConfig, folder: Path, *, seed: int, title: str
+    roles: Roles,
+    algorithm: Algorithm,
+    source: Source,
+    train: TrainConfig,
+    folder: Path,
+    *,
+    seed: int,
+    title: str,
+    snapshots: int = 0,
 ) -> TrainRecord:
     """Train the roles the method trains, from the last checkpoint in `folder` if there is one.
+
+    The first of them is kept as it is on the way, `snapshots` times (see `preflab.snapshots`).
 
     Raises:
         UserError: for settings the library refuses, or when the loss becomes NaN or infinite.
@@ -372,6 +385,9 @@ def run_training(
     except (ValueError, RuntimeError) as error:  # report_to names something unknown, or not installed
         raise UserError(f"training settings are not accepted: {error}") from error
     watch(trainer, title, folder)
+    if snapshots:
+        role, spent = algorithm.needs.trains[0], None if budget is None else trainer.share
+        trainer.add_callback(TakeSnapshots(snapshots, folder, lambda to: roles.save(role, to / role), spent))
     if budget is not None:
         trainer.add_callback(StopAtBudget(trainer.share))
     memory = PeakMemory(roles.device)

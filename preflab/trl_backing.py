@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from preflab.errors import UserError
@@ -149,6 +150,8 @@ class TRLBacked:
             raise UserError(f"{self.backing.trainer} of TRL refuses these settings: {error}") from error
         set_reference(trainer.model, task.roles)
         watch(trainer, task.title, task.folder)
+        if task.snapshots:
+            trainer.add_callback(_snapshots(trainer, task, role))
         return trainer, groups
 
 
@@ -242,6 +245,18 @@ def _tokenizer(task: Task, scalar: bool) -> Any:
             raise UserError("every token ends some response; TRL's classifier has none left to pad with")
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(free[0])
     return tokenizer
+
+
+def _snapshots(trainer: Any, task: Task, role: Any) -> Any:
+    """Return what keeps the trained adapter on the way, in the format of the native loop."""
+    from preflab.adapters import get_adapter
+    from preflab.snapshots import TakeSnapshots
+
+    def save(folder: Path) -> None:
+        task.roles.set_state(role, get_adapter(trainer.model, "default"))
+        task.roles.save(role, folder / role)
+
+    return TakeSnapshots(task.snapshots, task.folder, save)
 
 
 # ---- the trainer -------------------------------------------------------------------------------------

@@ -52,6 +52,13 @@ class AnnotateConfig:
     def __post_init__(self) -> None:
         if bool(self.samples) == bool(self.pairs) and (self.samples or not self.export):
             raise ValueError("give either samples or pairs (or export alone, to write verdicts as preference data)")
+        files = (self.output, self.pairs, *(item.partition("=")[2] for item in self.samples))
+        if self.export and any(file and _same_file(self.export, file) for file in files):
+            raise ValueError(f"export {self.export} would overwrite what is read; choose another file")
+
+
+def _same_file(one: str, other: str) -> bool:
+    return Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
 class Pair(NamedTuple):
@@ -81,7 +88,10 @@ def main() -> None:
         rows, ties = preference_data(read_verdicts(output))
         from preflab.runs import write_jsonl
 
-        write_jsonl(Path(config.export).expanduser(), rows)
+        try:
+            write_jsonl(Path(config.export).expanduser(), rows)
+        except OSError as error:
+            raise UserError(f"--export {config.export} cannot be written: {error}") from None
         print(f"{len(rows)} preferences written to {config.export}; {ties} ties left out")
 
 

@@ -6,6 +6,7 @@
     python recipes/compare.py --model M --reward mod:function   your model, a reward of your own
     python recipes/compare.py --dpo.beta 0.2 --ppo.kl-coefficient 0.1 --seeds 0,1,2
     python recipes/compare.py --sweep beta=0.03,0.1,0.3         the frontier of reward against KL
+    python recipes/compare.py --snapshots 8                     gold and proxy reward over training
 
 Every method starts from the same SFT adapter, sees the same rows and is judged on the same held-out
 pairs and prompts. Interrupted, the same command goes on where it stopped. The output folder gets
@@ -15,7 +16,7 @@ comparison.json and report/report.html.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -24,12 +25,15 @@ from preflab.budget import Budget, spent_by, under_budget
 from preflab.config import as_dict, option
 from preflab.errors import UserError, run_recipe
 from recipes.common import Pipeline, Session
-from recipes.judging import ByAnswers, JudgeSettings, judging, open_pair_judge
+from recipes.course import CourseConfig, follow, taken
+from recipes.judging import PLANTED, JudgeSettings, judging, open_judge
 from recipes.sweep import Sweep
 
 if TYPE_CHECKING:
     from eval.contestant import Contestant
     from eval.judges import PairJudge
+    from eval.records import Table
+    from eval.subjects import RewardSubject
     from preflab.method import Method
     from preflab.rewards import Rewards
     from preflab.runs import Stage
@@ -74,16 +78,17 @@ def main() -> None:
     """Base → SFT → reward model → methods × settings × seeds → evaluation → comparison.json, table and report."""
     from eval.judges.settings import EndpointConfig
 
-    session = Session(__doc__ or "", {"comparison": CompareConfig, "judge": JudgeSettings, "endpoint": EndpointConfig})
+    titles = {"comparison": CompareConfig, "course": CourseConfig, "judge": JudgeSettings, "endpoint": EndpointConfig}
+    session = Session(__doc__ or "", titles)
     names = session.configs["comparison"].algorithms
     if names == ("list",):
         return list_algorithms()
     entries = check_entries(session, names)
-    pair = open_pair_judge(session.configs["judge"], session.configs["endpoint"])
-    comparison, contestants = compare(session, entries, pair)
+    judge = open_judge(session.configs["judge"], session.configs["endpoint"])
+    comparison, contestants = compare(session, entries, judge)
     show(comparison, Path(session.run.output) / "comparison.json")
     if session.configs["comparison"].report:
-        write_pages(comparison, contestants, Path(session.run.output) / "report")
+        write_pages(comparison, answers(contestants), Path(session.run.output) / "report")
 
 
 def check_entries(session: Session, names: tuple[str, ...]) -> list[Entry]:
@@ -113,7 +118,9 @@ def check_entries(session: Session, names: tuple[str, ...]) -> list[Entry]:
     return entries
 
 
-def compare(session: Session, entries: list[Entry], pair: PairJudge | None) -> tuple[dict[str, Any], list[Contestant]]:
+def compare(
+    session: Session, entries: list[Entry], judge: RewardSubject | PairJudge | None
+) -> tuple[dict[str, Any], list[Contestant]]:
     """Train and evaluate everything; return what goes into comparison.json, and the records behind it."""
     experiment = session.open()
     from eval.comparison import summarise_comparison
@@ -130,7 +137,8 @@ def compare(session: Session, entries: list[Entry], pair: PairJudge | None) -> t
     # 1. What every method shares: the SFT policy, the reward model, the judge.
     sft = pipeline.sft()
     rewards = pipeline.rewards(sft)
-    judged = judging(pipeline, sft, rewards, pair)
+    maximised = maximised_by(session, rewards)
+    judged = judging(experiment, session.evaluation, judge, lambda: pipeline.judge(sft), maximised)
     shared: Any = {"sft": sft, "reward": rewards, "judge": judged.scores}
 
     # 2. The policy that training starts from, against other draws of itself: it should win half the time.
@@ -138,16 +146,18 @@ def compare(session: Session, entries: list[Entry], pair: PairJudge | None) -> t
     contestants = [Contestant("sft", [pipeline.evaluate("sft", None, **shared)], [sft.record] if sft else [])]
 
     # 3. Each method, each setting, each seed.
-    budget = None
+    budget, course = None, session.configs["course"]
     for entry in entries:
         budget = budget or given_budget(session)
         method = entry.method if budget is None else under(budget, entry.method)
+        kept = 0 if entry.varied else taken(course, method)
         stages = [
-            experiment.train(f"{method.label}-seed{seed}", method, seed=seed, sft=sft, reward=rewards)
+            experiment.train(f"{method.label}-seed{seed}", method, seed=seed, sft=sft, reward=rewards, snapshots=kept)
             for seed in session.run.seeds
         ]
         budget = budget or spent(session, stages[0])
-        contestants.append(contest(pipeline, Entry(method, entry.varied), stages, shared))
+        way = follow(pipeline, course, method, stages, shared) if kept and judged.scores else []
+        contestants.append(contest(pipeline, Entry(method, entry.varied), stages, shared, way))
 
     # 4. What all that says.
     comparison = summarise_comparison(
@@ -157,10 +167,9 @@ def compare(session: Session, entries: list[Entry], pair: PairJudge | None) -> t
         oracle=pipeline.oracle(sft, judged.scores) if judged.scores else None,
         matched=session.configs["comparison"].match,
     )
-    report = {"report": judged.decide.report()} if isinstance(judged.decide, ByAnswers) else {}
     facts = {
         "baseline": "sft",
-        "judge": judged.facts and {**judged.facts, **report},
+        "judge": judged.as_dict(),
         "reward_model": judge_rewards(pipeline, rewards, shared),
         "seeds": list(session.run.seeds),
         "config": {
@@ -170,6 +179,13 @@ def compare(session: Session, entries: list[Entry], pair: PairJudge | None) -> t
         "data": experiment.data,
     }
     return {**comparison, **facts, **provenance()}, contestants
+
+
+def maximised_by(session: Session, rewards: Rewards | None) -> list[str | Path]:
+    """Return what policies that maximise a reward were given."""
+    if session.rewards.policy_reward == "gold":
+        return [PLANTED]
+    return [stage.folder / "reward" for stage in rewards.stages] if rewards else []
 
 
 def given_budget(session: Session) -> Budget | None:
@@ -201,7 +217,13 @@ def judge_rewards(pipeline: Pipeline, rewards: Rewards | None, shared: dict[str,
     return {name: row[name] for name in ("heldout_accuracy", "preferences", "train")}
 
 
-def contest(pipeline: Pipeline, entry: Entry, stages: Sequence[Stage], shared: dict[str, Any]) -> Contestant:
+def contest(
+    pipeline: Pipeline,
+    entry: Entry,
+    stages: Sequence[Stage],
+    shared: dict[str, Any],
+    course: Sequence[Contestant] = (),
+) -> Contestant:
     """Evaluate one method's stages: a policy by its answers, a reward model by its scores of held-out pairs."""
     from eval.contestant import Contestant, read_curve
 
@@ -219,6 +241,7 @@ def contest(pipeline: Pipeline, entry: Entry, stages: Sequence[Stage], shared: d
         settings={**as_dict(method.config), **as_dict(method.train)},
         varied=entry.varied,
         gives=role,
+        course=course,
     )
 
 
@@ -226,27 +249,39 @@ def show(comparison: dict[str, Any], path: Path) -> None:
     """Write comparison.json, print the table and what it says."""
     from rich.console import Console
 
-    from eval.table import comparison_table
+    from eval.table import comparison_table, plain
     from preflab.runs import write_json
 
     write_json(path, comparison)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(comparison_table(comparison))
-    for sentence in (comparison["headline"], *comparison["verdict"]):
-        console.print(sentence, markup=False, highlight=False)
+    for sentence in (comparison["headline"], *comparison["verdict"], *judge_lines(comparison["judge"])):
+        console.print(plain(sentence), markup=False, highlight=False)
     console.print(f"written to {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def write_pages(comparison: dict[str, Any], contestants: Sequence[Contestant], folder: Path) -> None:
-    """Write the page, its figures and tables."""
-    from eval.report import write_report
+def judge_lines(judge: dict[str, Any] | None) -> list[str]:
+    """Return what is to be known of the judge: why not to trust it, and what one that compares says of itself."""
+    from eval.judges import judge_sentences
 
-    samples = {
+    warning, facts = (judge or {}).get("warning"), judge_sentences(judge)
+    lines = [f"Warning, judge: {warning}"] if warning else []
+    return [*lines, f"Judge: {(judge or {}).get('name')}. {' '.join(facts)}"] if facts else lines
+
+
+def answers(contestants: Sequence[Contestant]) -> dict[str, dict[str, Table]]:
+    """Return the rows of samples that the report shows, by method and training seed."""
+    return {
         contestant.name: {str(seed): records.samples for seed, records in enumerate(contestant.records)}
         for contestant in contestants
         if not contestant.varied and contestant.gives == "policy"
     }
-    folder.mkdir(exist_ok=True)
+
+
+def write_pages(comparison: dict[str, Any], samples: Mapping[str, Mapping[str, Table]], folder: Path) -> None:
+    """Write the page, its figures and tables."""
+    from eval.report import write_report
+
     write_report(comparison, samples, folder)
     print(f"report at {folder / 'report.html'}")
 

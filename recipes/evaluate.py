@@ -24,7 +24,6 @@ from eval.judges.settings import EndpointConfig
 from eval.subjects import (
     Ground,
     PolicySubject,
-    RewardSubject,
     Subject,
     adapter_stage,
     evaluate_subject,
@@ -34,14 +33,15 @@ from eval.subjects import (
 from preflab.config import option
 from preflab.errors import UserError, run_recipe
 from recipes.common import Session
-from recipes.compare import WIDTH, show
-from recipes.judging import ByAnswers, JudgeSettings, Judging
+from recipes.compare import WIDTH, show, write_pages
+from recipes.judging import JudgeSettings, Judging, judging, local, open_judge, open_reward
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eval.judges import PairJudge
+    from eval.judges import Judge
     from eval.records import Records
+    from preflab.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,22 @@ class EvaluateConfig:
     )
     reward_model: str | None = option(None, "reward model that gives the proxy reward, and chooses for best-of-n")
     generate: bool = option(True, "let policies answer the prompts; false: score held-out pairs only")
+    report: bool = option(True, "write evaluation/report.html with figures and tables")
 
 
 def main() -> None:
-    """Open every model, score it, print one table and write evaluation.json."""
+    """Open every model, score it, print one table, write evaluation.json and the report."""
     extra = {"evaluate": EvaluateConfig, "judge": JudgeSettings, "endpoint": EndpointConfig}
     session = Session(__doc__ or "", extra, argv=joined(sys.argv[1:]))
     session.check_sections(())
     config: EvaluateConfig = session.configs["evaluate"]
     subjects = named_subjects(config.models)
     sft = reference(config.sft, subjects)
-    rewards = reward_subject("--reward-model", config.reward_model) if config.reward_model else None
-    judge = named_judge(session.configs["judge"].judge, session.configs["endpoint"])
+    rewards = open_reward("--reward-model", config.reward_model) if config.reward_model else None
+    choosing = [n for n, s in subjects.items() if isinstance(s, PolicySubject) and s.best_of > 1]
+    if choosing and not rewards:
+        raise UserError(f"{choosing[0]} chooses among samples by a reward model; name one as --reward-model")
+    judge = open_judge(session.configs["judge"], session.configs["endpoint"])
 
     experiment = session.open()
     from rich.console import Console
@@ -79,16 +83,19 @@ def main() -> None:
         reward=rewards.play(experiment) if rewards else None,
         generate=config.generate,
     )
-    judged = open_judging(ground, judge, [rewards.source] if rewards else [], subjects)
-    evaluation = evaluate(ground, subjects, judged)
-    facts: dict[str, Any] = {"judge": judged.facts, "reference": sft or experiment.world.model}
-    if judge is not None and not isinstance(judge, RewardSubject):
-        facts["judge"] = {**(judged.facts or {}), "report": judge.report()}
+    maximised = [*maximised_by(subjects), *([local(rewards.source)] if rewards else [])]
+    judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment), maximised)
+    evaluation, records = evaluate(ground, subjects, judged)
+    facts = {"judge": judged.as_dict(), "reference": sft or experiment.world.model}
     about = {"config": session.as_dict(), "data": experiment.data, **provenance()}
-    show({**evaluation, **facts, **about}, Path(session.run.output) / "evaluation.json")
+    evaluation |= {**facts, **about}
+    show(evaluation, Path(session.run.output) / "evaluation.json")
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     for table in preference_tables(evaluation["methods"]):
         console.print(table)
+    if config.report:
+        samples = {name: {"0": found.samples} for name, found in records.items() if found.samples}
+        write_pages(evaluation, samples, Path(session.run.output) / "evaluation")  # beside a comparison's own
 
 
 def joined(arguments: Sequence[str]) -> list[str]:
@@ -143,63 +150,24 @@ def reference(given: str | None, subjects: Mapping[str, Subject]) -> str | None:
     return next(iter(starts), None)
 
 
-def reward_subject(flag: str, spec: str) -> RewardSubject:
-    """Open a reward model.
-
-    Raises:
-        UserError: if `spec` names something else.
-    """
-    subject = open_subject(spec)
-    if not isinstance(subject, RewardSubject):
-        raise UserError(f"{flag}: {spec} is a {subject.kind}, no reward model")
-    return subject
-
-
-def named_judge(spec: str, endpoint: EndpointConfig) -> RewardSubject | PairJudge | None:
-    """Return who judges, in place of the world's planted reward.
-
-    Raises:
-        UserError: if `spec` names no judge.
-    """
-    if spec == "auto":
-        return None
-    if spec == "endpoint" or Path(spec).expanduser().is_file():
-        from eval.judges import open_pair_judge
-
-        return open_pair_judge(spec, endpoint)
-    return reward_subject("--judge", spec)
-
-
-def open_judging(
-    ground: Ground, judge: RewardSubject | PairJudge | None, proxies: list[str], subjects: Mapping[str, Subject]
-) -> Judging:
-    """Return who judges; beside a judge that compares, the planted reward still gives gold rewards.
-
-    `proxies` are reward models that policies may have been trained against, beside those that their stages name.
-    """
-    from eval.contests import by_gold
-    from eval.judges import PlantedReward, warn_if_trained_against
+def planted(experiment: Experiment) -> tuple[Judge, str] | None:
+    """Return the world's planted reward as a judge, and a key for it; None where it has none."""
+    from eval.judges import PlantedReward
     from preflab.runs import content_hash
 
-    world = ground.experiment.world
-    planted = (PlantedReward(world.gold), f"planted-{content_hash(world.facts)}") if world.gold else None
-    if isinstance(judge, RewardSubject):
-        scores = judge.judge(ground.experiment, ground.config)
-        known = [s.maximised for s in subjects.values() if isinstance(s, PolicySubject) and s.maximised]
-        sources = [
-            [Path(s) if Path(s).is_dir() else s for s in group] for group in ([judge.source], [*proxies, *known])
-        ]
-        warning = warn_if_trained_against(*sources)
-        return Judging((scores, judge.key), by_gold, {"name": scores.name, "kind": "scores", "warning": warning})
-    if judge is not None:
-        return Judging(planted, ByAnswers(judge), {"name": judge.name, "kind": "compares", "warning": None})
-    if planted is None:
-        return Judging(None, None, None)
-    return Judging(planted, by_gold, {"name": planted[0].name, "kind": "scores", "warning": None})
+    world = experiment.world
+    return (PlantedReward(world.gold), f"planted-{content_hash(world.facts)}") if world.gold else None
 
 
-def evaluate(ground: Ground, subjects: Mapping[str, Subject], judged: Judging) -> dict[str, Any]:
-    """Evaluate every subject and, beside them, the reference; return their figures."""
+def maximised_by(subjects: Mapping[str, Subject]) -> list[str | Path]:
+    """Return the reward models that the named stages maximised, as far as they are known."""
+    return [local(s.maximised) for s in subjects.values() if isinstance(s, PolicySubject) and s.maximised]
+
+
+def evaluate(
+    ground: Ground, subjects: Mapping[str, Subject], judged: Judging
+) -> tuple[dict[str, Any], dict[str, Records]]:
+    """Evaluate every subject and, beside them, the reference; return their figures, and the records behind them."""
     from eval.comparison import summarise_comparison
     from eval.contestant import Contestant
     from eval.preferences import likelihoods
@@ -221,7 +189,7 @@ def evaluate(ground: Ground, subjects: Mapping[str, Subject], judged: Judging) -
         row |= {"kind": every[name].kind, "fingerprint": found[name].fingerprint}
         if row["preferences"] is None and found[name].preferences:
             row["preferences"] = {"score": None, **likelihoods([found[name].preferences])}
-    return {**evaluation, "baseline": "reference"}
+    return {**evaluation, "baseline": "reference"}, found
 
 
 def draws(ground: Ground, start: Subject, judge_key: str | None) -> list[Records]:

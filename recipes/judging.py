@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflab.config import option
+from preflab.errors import UserError
 
 if TYPE_CHECKING:
+    from eval.config import EvalConfig
     from eval.contests import Decide
     from eval.judges import EndpointConfig, Judge, PairJudge
     from eval.records import Records
-    from preflab.rewards import Rewards
-    from preflab.runs import Stage
-    from recipes.common import Pipeline
+    from eval.subjects import RewardSubject
+    from preflab.experiment import Experiment
+
+PLANTED = "planted reward"
+"""In place of a reward model's folder or key, where policies were given the world's own reward."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,9 @@ class JudgeSettings:
 
     judge: str = option(
         "auto",
-        "auto: the world's planted reward, or else a reward model trained on preferences of its own; or the folder "
-        "of a reward model's adapter, 'endpoint' (see --judge-url), or a file of human verdicts",
+        "auto: the world's planted reward, or else a reward model trained on preferences of its own; or a reward model "
+        "(an adapter of the base, or a classifier with one label), 'endpoint' (see --judge-url), or a file of human "
+        "verdicts",
     )
 
 
@@ -41,33 +47,91 @@ class Judging(NamedTuple):
     decide: Decide | None
     facts: dict[str, Any] | None
 
+    def as_dict(self) -> dict[str, Any] | None:
+        """Return the facts, with what a comparing judge has to report by now."""
+        report = {"report": self.decide.report()} if isinstance(self.decide, ByAnswers) else {}
+        return self.facts and {**self.facts, **report}
 
-def open_pair_judge(settings: JudgeSettings, endpoint: EndpointConfig) -> PairJudge | None:
-    """Return the comparing judge that is asked for; None where the judge scores.
+
+def open_judge(settings: JudgeSettings, endpoint: EndpointConfig) -> RewardSubject | PairJudge | None:
+    """Return the judge that is asked for; None where it is the world's own. No weights are opened yet.
 
     Raises:
-        UserError: if it cannot be opened: unreadable file, no address.
+        UserError: if it names no judge, or one that cannot be opened: unreadable file, no address.
     """
-    from eval.judges import open_pair_judge as open_judge
+    from eval.judges import open_pair_judge
 
-    if settings.judge == "auto" or _is_adapter(settings.judge):
+    spec = settings.judge
+    if spec != "endpoint" and endpoint.judge_url is not None:
+        raise UserError(f"--judge-url names an endpoint, and --judge is {spec!r}; add --judge endpoint")
+    if spec == "auto":
         return None
-    return open_judge(settings.judge, endpoint)
+    if spec == "endpoint" or Path(spec).expanduser().is_file():
+        return open_pair_judge(spec, endpoint)
+    return open_reward("--judge", spec, "'endpoint', a file of verdicts or a reward model (docs/judges.md)")
 
 
-def judging(pipeline: Pipeline, sft: Stage | None, rewards: Stage | Rewards | None, pair: PairJudge | None) -> Judging:
-    """Return who judges: the comparing judge where there is one, and who gives gold rewards beside it."""
+def open_reward(flag: str, spec: str, wanted: str = "a reward model") -> RewardSubject:
+    """Open a reward model: an adapter of the base, or a classifier with one label.
+
+    Raises:
+        UserError: if `spec` names something else.
+    """
+    from eval.subjects import RewardSubject, open_subject
+
+    try:
+        subject = open_subject(spec)
+    except UserError as error:
+        raise UserError(f"{flag} takes {wanted}: {error}") from None
+    if not isinstance(subject, RewardSubject):
+        raise UserError(f"{flag} takes {wanted}: {spec} is a {subject.kind}")
+    return subject
+
+
+def judging(
+    experiment: Experiment,
+    config: EvalConfig,
+    judge: RewardSubject | PairJudge | None,
+    own: Callable[[], tuple[Judge, str] | None],
+    maximised: Sequence[str | Path],
+) -> Judging:
+    """Return who judges: the comparing judge where there is one, and who gives gold rewards beside it.
+
+    Args:
+        experiment: the open world and run.
+        config: sizes.
+        judge: who was asked for, as `open_judge` returns it.
+        own: gives the world's own judge and a key for it, trained where it must be.
+        maximised: what policies were trained against: folders and keys of reward models, and `PLANTED`.
+    """
     from eval.contests import by_gold
+    from eval.subjects import RewardSubject
 
-    given = pipeline.session.configs["judge"].judge
-    scores = _given_model(pipeline, given) if _is_adapter(given) else pipeline.judge(sft)
-    if pair is not None:
-        return Judging(scores, ByAnswers(pair), {"name": pair.name, "kind": "compares", "warning": None})
+    if isinstance(judge, RewardSubject):
+        given = judge.judge(experiment, config)
+        facts = {"name": f"reward model {judge.source}", "warning": _warning([local(judge.source)], maximised)}
+        return Judging((given, f"given-{judge.key}"), by_gold, {**facts, "kind": "scores"})
+    scores = own()
+    if judge is not None:
+        return Judging(scores, ByAnswers(judge), {"name": judge.name, "kind": "compares", "warning": None})
     if scores is None:
         return Judging(None, None, None)
-    judge = scores[0]
-    facts = {"name": judge.name, "kind": "scores", "warning": _warning(pipeline, judge, rewards)}
-    return Judging(scores, by_gold, facts)
+    warning = _warning(getattr(scores[0], "folders", [PLANTED]), maximised)
+    return Judging(scores, by_gold, {"name": scores[0].name, "kind": "scores", "warning": warning})
+
+
+def local(source: str) -> str | Path:
+    """Return a model's folder as a path, which counts by its weights, and the name of a hub's model as it is."""
+    return Path(source) if Path(source).is_dir() else source
+
+
+def _warning(judge: Sequence[str | Path], maximised: Sequence[str | Path]) -> str | None:
+    """Say so where policies were trained to please their judge."""
+    from eval.judges import warn_if_trained_against
+
+    if PLANTED in judge and PLANTED in maximised:
+        return "policies that maximise a reward were given the judge's own; its errors, if any, count as quality here"
+    return warn_if_trained_against(judge, maximised)
 
 
 class ByAnswers:
@@ -113,26 +177,3 @@ class ByAnswers:
             **{name: sum(c[name] for c in contests) for name in ("identical", "missing")},
             **{name: sum(values) / len(values) if values else None for name, values in means.items()},
         }
-
-
-def _is_adapter(spec: str) -> bool:
-    return (Path(spec).expanduser() / "adapter_config.json").is_file()
-
-
-def _given_model(pipeline: Pipeline, spec: str) -> tuple[Judge, str]:
-    from eval.judges import HeldOutRewardModel, weights_hash
-
-    folder = Path(spec).expanduser()
-    return HeldOutRewardModel(folder, pipeline.session.evaluation.eval_batch_size), f"given-{weights_hash(folder)}"
-
-
-def _warning(pipeline: Pipeline, judge: Judge, rewards: Stage | Rewards | None) -> str | None:
-    """Say so where policies were trained to please their judge."""
-    from eval.judges import PlantedReward, warn_if_trained_against
-
-    if isinstance(judge, PlantedReward):
-        if pipeline.session.rewards.policy_reward != "gold":
-            return None
-        return "policies that maximise a reward were given the judge's own; its errors, if any, count as quality here"
-    stages = getattr(rewards, "stages", [rewards] if rewards is not None else [])
-    return warn_if_trained_against(judge.folders, [stage.folder / "reward" for stage in stages])  # type: ignore[attr-defined]

@@ -152,14 +152,19 @@ def _preferences(shift: int) -> Row:
         "log_loss": estimate(0.62 - 0.02 * shift, 0.02, 1900),
         "brier": estimate(0.215 - 0.01 * shift, 0.008, 1900),
         "ece": estimate(0.03 + 0.02 * shift, 0.01, 1900),
-        "ties": 0,
+        "ties": estimate(0.01, 0.005, 1900),
         "scale": {"value": 0.1, "source": "beta of the method"},
         "subsets": {
-            "on topic": {"accuracy": accuracy + 0.05, "n": 1100},
-            "tone": {"accuracy": accuracy - 0.06, "n": 800},
+            "on topic": {"accuracy": estimate(accuracy + 0.05, 0.03, 1100), "n": 1100},
+            "tone": {"accuracy": estimate(accuracy - 0.06, 0.03, 800), "n": 800},
         },
         "length_buckets": [
-            {"low": low, "high": high, "accuracy": accuracy + 0.0025 * shift * (low or -40), "n": 380}
+            {
+                "low": low,
+                "high": high,
+                "accuracy": estimate(accuracy + 0.0025 * shift * (low or -40), 0.05, 380),
+                "n": 380,
+            }
             for low, high in [(None, -20), (-20, -5), (-5, 5), (5, 20), (20, None)]
         ],
         "reliability": [
@@ -172,8 +177,8 @@ def _preferences(shift: int) -> Row:
             }
             for c in bins
         ],
-        "likelihood": {"accuracy": 0.56},
-        "normalised_likelihood": {"accuracy": 0.58},
+        "likelihood": {"accuracy": estimate(0.56, 0.02, 1900)},
+        "normalised_likelihood": {"accuracy": estimate(0.58, 0.02, 1900)},
     }
 
 
@@ -261,8 +266,18 @@ def _law(law: str, alpha: float, beta: float) -> Row:
     for i in range(1, 24):
         d = 0.15 * i
         gold = d * (alpha - beta * math.log(d))
-        points.append({"d": d, "gold": gold + 0.04 * math.sin(7 * d), "proxy": 0.95 * d})
-    return {"law": law, "alpha": estimate(alpha, 0.06), "beta": estimate(beta, 0.04), "points": points}
+        points.append(
+            {
+                "step": 5.0 * i,
+                "d": d,
+                "kl": estimate(d**2, 0.1),
+                "gold": estimate(gold + 0.04 * math.sin(7 * d), 0.05),
+                "proxy": estimate(0.95 * d, 0.05),
+            }
+        )
+    fitted = {"alpha": estimate(alpha, 0.06), "beta": estimate(beta, 0.04), "r2": 0.98}
+    peak = {"d": estimate(math.exp(alpha / beta - 1), 0.8), "gold": 2.0, "reached": False}
+    return {"law": law, "over": "training", **fitted, "peak": peak, "reference_reward": 0.0, "points": points}
 
 
 def _curve(name: str, seed: int) -> list[Row]:

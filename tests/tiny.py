@@ -29,7 +29,7 @@ def settings(**changes):
     )
 
 
-def train(algorithm, folder, roles=None, groups=None, source=None, wrap=lambda source: source, **changes):
+def train(algorithm, folder, roles=None, groups=None, source=None, wrap=lambda source: source, snapshots=0, **changes):
     """Train and return roles, record and the lines of metrics."""
     roles = roles or make_roles()
     chosen = settings(**changes)
@@ -41,6 +41,6 @@ def train(algorithm, folder, roles=None, groups=None, source=None, wrap=lambda s
         rows = groups or make_groups()
         source = OfflineSource(rows, chosen, PAD, seed=5, algorithm=algorithm, roles=roles)
     folder.mkdir(exist_ok=True)
-    record = run_training(roles, algorithm, wrap(source), chosen, folder, seed=3, title="test")
+    record = run_training(roles, algorithm, wrap(source), chosen, folder, seed=3, title="test", snapshots=snapshots)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return roles, record, lines

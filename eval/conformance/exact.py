@@ -62,6 +62,10 @@ def enumerate_responses(experiment: Experiment) -> list[EncodedGroup]:
 class Exact:
     """Every response to every prompt of an experiment, with its true reward and its reference probability.
 
+    Args:
+        experiment: a world whose responses can be enumerated.
+        temperature: divides the reference's logits.
+
     Attributes:
         groups: prompts and responses.
         batch: the same, ``[X, N, T]``.
@@ -70,12 +74,12 @@ class Exact:
         scores: what `KnownOptimum.optimum` reads, float64.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, temperature: float = 1.0) -> None:
         self.experiment = experiment
         self.groups = enumerate_responses(experiment)
         self.batch = collate(self.groups, experiment.tokenizer.pad_token_id)
         self.rewards = experiment.gold_reward()(self.batch).double()
-        roles = experiment.open_roles(("policy",), sft=None, reward=None)
+        roles = experiment.open_roles(("policy",), sft=None, reward=None, temperature=temperature)
         tokens = self.token_logps(roles, "reference")
         self.reference = masked_sum(tokens, self.batch.response_mask)
         self.scores = Scores(reference_logps=tokens, rewards=self.rewards)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.diagnosis import drift, rewards, training  # noqa: F401  (they register their detectors)
+from eval.diagnosis import course, drift, rewards, training  # noqa: F401  (they register their detectors)
 from eval.diagnosis.base import DETECTORS, Detector, Evidence, Finding, Observed, Recorded, Severity, detector
 
 __all__ = [

@@ -35,6 +35,8 @@ class Evidence:
         settings: fields of the method's and the training's configs, by name.
         scale: what a difference of ``chosen_score`` and ``rejected_score`` is multiplied by to be the log odds that
             the model claims: β for a policy, the head's deviation for a reward model whose scores were divided by it.
+        course: the policy on its way, in order: steps taken and an evaluation each, all on the same prompts, the
+            start and the end included.
     """
 
     metrics: Sequence[Row] = ()
@@ -42,6 +44,7 @@ class Evidence:
     baseline: Recorded | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     scale: float | None = None
+    course: Sequence[tuple[float, Recorded]] = ()
 
     def series(self, name: str) -> Array:
         """Return the finite values of a metric in the order they were logged; empty where it never was."""

@@ -49,7 +49,8 @@ def under_the_line(gold_reward: ArrayLike, kl: ArrayLike, oracle: Oracle) -> dic
     """Check that a method lies on or under the oracle line, as every policy must: ``{kl, excess, holds}``.
 
     ``excess`` is J − line(KL) with its interval and ``holds`` whether that reaches down to 0: None where the line
-    is not trusted. Where it does not hold, KL or reward is mismeasured. Arguments as of `attainable`.
+    is not trusted. Where it does not hold, KL or reward is mismeasured, or chance put a policy above that is as good
+    as can be: of those on the line it does so with one in forty. Arguments as of `attainable`.
     """
     rewards, kls, line = _tables(gold_reward, kl, oracle)
     excess, mean_kl = interval(rewards - line, rate=False), float(kls.mean())

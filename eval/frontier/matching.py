@@ -79,14 +79,14 @@ def matched(points: Sequence[Point], *, count: int = 5) -> list[dict[str, Any]]:
     every method's own range, its ends' intervals included. Intervals know that the KL of a setting is measured too.
 
     Args:
-        points: of all methods; all settings of one have equally many seeds.
+        points: of all methods. Where settings of one differ in their number of seeds, the first that all have count.
         count: how many KLs, evenly spaced in sqrt(KL).
 
     Returns:
         No rows where fewer than two methods have curves, or no KL is common to all that have.
 
     Raises:
-        ValueError: if tables are not of the same prompts, or settings of a method differ in their seeds.
+        ValueError: if tables are not of the same prompts, or a point's are not of the same seeds.
     """
     curves = _curves(points)
     if len(curves) < 2:
@@ -123,8 +123,10 @@ def _curves(points: Sequence[Point]) -> dict[str, _Curve]:
         own = [point for point in points if point.method == name]
         kls = [as_table(point.kl, f"kl of {name}", prompts) for point in own]
         rewards = [as_table(point.gold_reward, f"gold_reward of {name}", prompts) for point in own]
-        if len({table.shape for table in kls + rewards}) > 1:
-            raise ValueError(f"settings of {name} differ in their number of seeds; train each with the same seeds")
+        if any(kl.shape != reward.shape for kl, reward in zip(kls, rewards, strict=True)):
+            raise ValueError(f"kl and gold_reward of a setting of {name} differ in their number of seeds")
+        seeds = min(len(table) for table in kls)
+        kls, rewards = [table[:seeds] for table in kls], [table[:seeds] for table in rewards]
         # Settings at one KL are one place of the curve: the first of them stands for it.
         d, first = np.unique([math.sqrt(max(0.0, table.mean())) for table in kls], return_index=True)
         if len(d) > 1:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from scipy.special import xlogy
 
 from eval.frontier.tables import Array, as_table, estimate
+from eval.statistics import interval
 from preflab.errors import UserError
 
 Law = Literal["rl", "bon"]
@@ -34,29 +35,32 @@ def fit_overoptimisation(
     *,
     law: Law = "rl",
     proxy_reward: Sequence[ArrayLike] | None = None,
+    steps: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Fit one of the two laws to a method's P checkpoints, or settings, or n.
 
     Args:
-        kl: P tables ``[S, N]`` (seeds x prompts) or ``[N]``, nats.
-        gold_reward: P tables of the same shape.
+        kl: P tables ``[S, N]`` (seeds x prompts) or ``[N]``, nats. Where points differ in their number of seeds,
+            the first that all have count.
+        gold_reward: P tables of the same shapes.
         reference_reward: ``[N]`` gold reward of the reference, the law's origin.
         law: ``rl`` or ``bon``.
         proxy_reward: P tables of the training reward model's scores, shown beside.
+        steps: optimiser steps taken at each point, where the points are one training run's.
 
     Returns:
-        ``{law, alpha, beta, r2, peak, points}``, JSON-ready. ``peak`` is ``{d, gold, reached}``: where the law turns,
-        the reward there, and whether a point lies past it; None where β is not above 0 within its interval, or
-        what the peak's interval says is no number. ``points`` are ``{d, gold, proxy}`` by d, rewards as measured.
-        ``r2`` is of R about 0.
+        ``{law, alpha, beta, r2, peak, reference_reward, points}``, JSON-ready. ``peak`` is ``{d, gold, reached}``:
+        where the law turns, the reward there, and whether a point lies past it; None where β is not above 0 within
+        its interval, or what the peak's interval says is no number. ``points`` are ``{step, d, kl, gold, proxy}``,
+        rewards as measured, in the order of training, or of d where there are no steps. ``r2`` is of R about 0.
 
     Raises:
         UserError: if fewer than three points lie at different KLs above 0.
-        ValueError: if tables are not of the same seeds and prompts.
+        ValueError: if tables are not of the same prompts, or a point's are not of the same seeds.
     """
     start = as_table(reference_reward, "reference_reward")
     kls, golds, proxies = _stacked(kl, gold_reward, proxy_reward, start.shape[1])
-    d, gold = np.sqrt(kls.mean((1, 2)).clip(0.0)), golds.mean((1, 2))
+    d = np.sqrt(kls.mean((1, 2)).clip(0.0))
     used = d > 0
     if (different := len(np.unique(d[used]))) < FEWEST:
         raise UserError(
@@ -73,11 +77,22 @@ def fit_overoptimisation(
         "peak": _peak(alpha, beta, of_alpha, of_beta, law, float(d.max()), float(start.mean()))
         if slope.low > 0
         else None,
+        "reference_reward": float(start.mean()),
         "points": [
-            {"d": float(d[i]), "gold": float(gold[i]), "proxy": None if proxies is None else float(proxies[i].mean())}
-            for i in d.argsort(kind="stable")
+            {
+                "step": None if steps is None else float(steps[i]),
+                "d": float(d[i]),
+                "kl": _mean(kls[i]),
+                "gold": _mean(golds[i]),
+                "proxy": None if proxies is None else _mean(proxies[i]),
+            }
+            for i in np.argsort(d if steps is None else steps, kind="stable")
         ],
     }
+
+
+def _mean(table: Array) -> dict[str, Any]:
+    return interval(table, rate=False).as_dict()
 
 
 def _stacked(
@@ -89,8 +104,11 @@ def _stacked(
     proxies = None if proxy is None else [as_table(values, "proxy_reward", prompts) for values in proxy]
     if not len(kls) == len(golds) == (len(kls) if proxies is None else len(proxies)):
         raise ValueError("kl, gold_reward and proxy_reward must have one table a point each")
-    if len({table.shape for table in kls + golds}) > 1:
-        raise ValueError("points differ in their number of seeds; evaluate each with the same seeds")
+    if any(kl.shape != gold.shape for kl, gold in zip(kls, golds, strict=True)):
+        raise ValueError("kl and gold_reward of a point differ in their number of seeds")
+    seeds = min((len(table) for table in kls), default=1)
+    kls, golds = [table[:seeds] for table in kls], [table[:seeds] for table in golds]
+    proxies = proxies and [table[:seeds] for table in proxies]
     shape = (len(kls), -1, prompts)
     return np.array(kls).reshape(shape), np.array(golds).reshape(shape), proxies
 

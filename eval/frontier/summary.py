@@ -30,7 +30,7 @@ def frontier(
         gold_reward, proxy_reward, attainable, under_the_line}``.
 
     Raises:
-        ValueError: if tables are not of the same prompts, or settings of a method differ in their seeds.
+        ValueError: if tables are not of the same prompts, or a point's are not of the same seeds.
     """
     return {
         "points": [_point(point, oracle) for point in points],

@@ -12,6 +12,7 @@ from eval.judges.base import ByScores, HeadToHead, Judge, PairJudge, compare_sco
 from eval.judges.endpoint import EndpointJudge, EndpointScores
 from eval.judges.rewards import HeldOutRewardModel, PlantedReward, warn_if_trained_against, weights_hash
 from eval.judges.settings import EndpointConfig
+from eval.judges.summary import judge_sentences
 from eval.judges.verdicts import HumanVerdicts
 from preflab.errors import UserError
 
@@ -28,6 +29,7 @@ __all__ = [
     "PlantedReward",
     "compare_scores",
     "head_to_head",
+    "judge_sentences",
     "open_pair_judge",
     "warn_if_trained_against",
     "weights_hash",

@@ -49,12 +49,13 @@ def by_chance(logit: ArrayLike, *, bins: int = BINS) -> float:
     """Return about the calibration error that a perfectly calibrated model would show with these confidences.
 
     The gap of a bin of n pairs is then normal with variance mean(c(1 − c))/n, and E|gap| = sqrt(2/π)·its
-    standard deviation. An error near this figure says nothing against a model.
+    standard deviation; a pair without a predicted winner agrees by half, and adds none. An error near this figure
+    says nothing against a model.
     """
-    confidence, _ = probability.winner(*probability.labelled(logit))
+    confidence, agree = probability.winner(*probability.labelled(logit))
     at = equal_mass_bins(confidence, bins)
-    counts = np.bincount(at)
-    gaps = np.sqrt(2.0 / np.pi * bin_means(confidence * (1.0 - confidence), at) / counts)
+    counts, spread = np.bincount(at), np.where(agree == 0.5, 0.0, confidence * (1.0 - confidence))
+    gaps = np.sqrt(2.0 / np.pi * bin_means(spread, at) / counts)
     return float(np.sum(counts * gaps) / len(confidence))
 
 
@@ -110,7 +111,7 @@ class PreferenceCalibration(base.PromptMetric):
     """
 
     higher_is_better = False
-    version = "1.0.0"
+    version = "1.0.1"
     inputs: ClassVar = {
         "logit": ("float64", "log-odds that the chosen response is preferred: scale · (chosen − rejected score)"),
         "preference": ("float64", "share of labels for the chosen response; 1 where it was simply chosen"),

@@ -56,7 +56,11 @@ def frontier(comparison: Comparison, styles: Styles) -> Plot | None:
             style = styles[name]
             axes.fill_between(kl[0], gold[1], gold[2], color=style.colour, alpha=0.15, linewidth=0)
             axes.hlines(gold[0], kl[1], kl[2], color=style.colour, alpha=0.5, linewidth=1)
-            axes.plot(kl[0], gold[0], color=style.colour, marker=style.marker, linestyle=style.dashes)
+            axes.vlines(kl[0], gold[1], gold[2], color=style.colour, alpha=0.5, linewidth=1)
+            # Not cut at the axis, where a policy that did not move lies.
+            axes.plot(
+                kl[0], gold[0], color=style.colour, marker=style.marker, linestyle=style.dashes, clip_on=False, zorder=3
+            )
         axes.set(xlabel="KL to reference, nats", ylabel="gold reward")
         axes.set_xlim(left=0)
 
@@ -94,47 +98,50 @@ def _best_of_n(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
 def overoptimisation(comparison: Comparison, styles: Styles) -> Plot | None:
     """Gold and proxy reward against d = √KL, and the fitted laws."""
     fits = {
-        name: fit
+        name: (fit, rows)
         for name, fit in (comparison.get("overoptimisation") or {}).items()
-        if name in styles and _with((fit or {}).get("points"), "d", "gold")
+        if name in styles and (rows := [_rewards(p) for p in (fit or {}).get("points") or [] if finite(p.get("d"))])
     }
     if not fits:
         return None
 
     def draw(axes: Axes) -> None:
-        for name, fit in fits.items():
-            style, gold, proxy = styles[name], _with(fit["points"], "d", "gold"), _with(fit["points"], "d", "proxy")
-            axes.plot(
-                [p["d"] for p in proxy], [p["proxy"] for p in proxy], color=style.colour, linestyle=":", linewidth=1.3
-            )
-            axes.plot(
-                [p["d"] for p in gold],
-                [p["gold"] for p in gold],
-                color=style.colour,
-                marker=style.marker,
-                linestyle="",
-                markersize=4,
-                alpha=0.7,
-            )
-            d = np.linspace(max(1e-3, gold[0]["d"]), max(p["d"] for p in gold), 80)
-            law = _law(fit, d)
+        for name, (fit, rows) in fits.items():
+            colour, marker = styles[name].colour, styles[name].marker
+            d, gold, low, high, proxy = np.array(rows, dtype=np.float64).T
+            axes.plot(d, proxy, color=colour, linestyle=":", linewidth=1.3)
+            axes.vlines(d, low, high, color=colour, alpha=0.4, linewidth=1)
+            # Joined as they came: a policy may turn back towards the reference.
+            axes.plot(d, gold, color=colour, marker=marker, markersize=4, linewidth=0.6, alpha=0.7)
+            at = np.linspace(max(1e-3, d.min()), d.max(), 80)
+            law = _law(fit, at)
             if law is not None:
-                axes.plot(d, law, color=style.colour)
+                axes.plot(at, law, color=colour)
         axes.set(xlabel="d = √KL to reference", ylabel="reward")
 
     caption = (
-        "Points: gold reward over training. Solid: the law of Gao et al. (2022) fitted to them. Dotted: the proxy "
-        "reward that was optimised. Where the dotted line rises and the points fall, the proxy is being exploited."
+        "Points: gold reward with its 95 % interval, joined in the order of training (or of a sweep's KL). Thick: the "
+        "law of Gao et al. (2022) fitted to them. Dotted: the proxy reward that was optimised. Where the dotted line "
+        "rises and the points fall, the proxy is being exploited."
     )
-    return Plot("overoptimisation", "Gold and proxy reward over training", caption, WIDE, list(fits), draw)
+    return Plot("overoptimisation", "Gold and proxy reward against √KL", caption, WIDE, list(fits), draw)
+
+
+def _rewards(point: Mapping[str, Any]) -> list[float]:
+    """Return d, gold reward and its interval, and proxy reward; NaN, which is not drawn, for what is missing."""
+    gold, proxy = point.get("gold") or {}, point.get("proxy") or {}
+    values = (point["d"], gold.get("mean"), gold.get("low"), gold.get("high"), proxy.get("mean"))
+    return [value if finite(value) else math.nan for value in values]
 
 
 def _law(fit: Mapping[str, Any], d: np.ndarray) -> np.ndarray | None:
-    """R(d) of Gao et al. (arXiv 2210.10760), section 3."""
+    """Gold reward by the law of Gao et al. (arXiv 2210.10760), section 3: that of the reference, and R(d)."""
     alpha, beta = ((fit.get(key) or {}).get("mean") for key in ("alpha", "beta"))
     if not (finite(alpha) and finite(beta)):
         return None
-    return d * (alpha - beta * d) if fit.get("law") == "bon" else d * (alpha - beta * np.log(d))
+    start = fit.get("reference_reward")
+    bend = d if fit.get("law") == "bon" else np.log(d)
+    return (start if finite(start) else 0.0) + d * (alpha - beta * bend)
 
 
 def reliability(comparison: Comparison, styles: Styles) -> Plot | None:
@@ -163,7 +170,10 @@ def reliability(comparison: Comparison, styles: Styles) -> Plot | None:
 
 def length_bias(comparison: Comparison, styles: Styles) -> Plot | None:
     """Accuracy by how much longer the chosen response is."""
-    buckets = _preference_rows(comparison, styles, "length_buckets", ("accuracy",))
+    methods = comparison.get("methods") or {}
+    found = {name: ((methods.get(name) or {}).get("preferences") or {}).get("length_buckets") for name in styles}
+    known = {n: [row for row in rows or [] if finite(_accuracy(row).get("mean"))] for n, rows in found.items()}
+    buckets = {name: rows for name, rows in known.items() if rows}
     if not buckets:
         return None
     keys = {(row.get("low"), row.get("high")) for rows in buckets.values() for row in rows}
@@ -176,27 +186,32 @@ def length_bias(comparison: Comparison, styles: Styles) -> Plot | None:
         axes.axhline(0.5, color=LIGHT["muted"], linewidth=1, linestyle="--")
         for name, rows in buckets.items():
             style = styles[name]
-            spots = sorted((place[row.get("low"), row.get("high")], row["accuracy"]) for row in rows)
-            axes.plot(
-                *zip(*spots, strict=True),
-                color=style.colour,
-                marker=style.marker,
-                linestyle=style.dashes,
-                linewidth=1.3,
-            )
-        axes.set_xticks(range(len(order)), [_range(*ends) for ends in order])
+            rows = sorted(rows, key=lambda row: place[row.get("low"), row.get("high")])
+            spots = [place[row.get("low"), row.get("high")] for row in rows]
+            accuracy, low, high = _bounds([_accuracy(row) for row in rows])
+            axes.vlines(spots, low, high, color=style.colour, alpha=0.5, linewidth=1)
+            axes.plot(spots, accuracy, color=style.colour, marker=style.marker, linestyle=style.dashes, linewidth=1.3)
+        axes.set_xticks(range(len(order)), [_range(*ends) for ends in order], rotation=30, ha="right")
         axes.set(xlabel="chosen minus rejected, tokens", ylabel="accuracy")
 
     caption = (
         "A flat line is a model that does not mind length. Rising to the right: it prefers what is longer, whether or "
-        "not people do. Dashed: chance."
+        "not people do. Dashed: chance. Bars: 95 % intervals."
     )
     return Plot("length-bias", "Accuracy by difference in length", caption, PANEL, list(buckets), draw)
+
+
+def _accuracy(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the estimate of a bucket's accuracy; older comparisons give a bare number."""
+    found = row.get("accuracy")
+    return found if isinstance(found, Mapping) else {"mean": found}
 
 
 def _range(low: Any, high: Any) -> str:
     if low is None and high is None:
         return "all"
+    if low == high:
+        return f"{low:g}"
     text = f"< {high:g}" if low is None else f"≥ {low:g}" if high is None else f"{low:g} to {high:g}"
     return text.replace("-", "−")
 

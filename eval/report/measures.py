@@ -47,7 +47,14 @@ PREFERENCES = (
     Column("log_loss", "log-loss", _three),
     Column("brier", "Brier", _three),
     Column("ece", "ECE", _three),
-    Column("ties", "ties", lambda x: f"{x:g}"),
+    Column("ties", "ties", percent, " %"),
+)
+LAWS = (
+    Column("alpha", "α", _three),
+    Column("beta", "β", _three),
+    Column("r2", "R²", _three),
+    Column("peak_d", "√KL at the peak", fixed),
+    Column("peak_gold", "gold reward there", fixed),
 )
 COSTS = (
     Column("settings_tried", "settings tried", lambda x: f"{x:.0f}"),

@@ -91,7 +91,7 @@ function showSamples(data) {
   options(controls.method, (contestants.length ? contestants : data.methods).map((name) => [name, name]));
   options(controls.outcome, [
     ["any", "any"],
-    ...(against ? [["win", `beats ${data.baseline}`], ["tie", `ties with ${data.baseline}`], ["loss", `loses to ${data.baseline}`]] : []),
+    ...(against ? [["win", `more gold than ${data.baseline}`], ["tie", `as much gold as ${data.baseline}`], ["loss", `less gold than ${data.baseline}`]] : []),
     ["open", "did not end"],
   ]);
   options(controls.seed, data.seeds.map((seed) => [seed, seed]));
@@ -193,7 +193,7 @@ function showSamples(data) {
     const tag = (value) => golds.length < 2 || best === worst ? "" : value === best ? "best" : value === worst ? "worst" : "";
     const answers = make("div", "answers");
     for (const name of names) answers.append(answerCard(answer(prompt, name), name, tag(gold(prompt, name))));
-    const apart = judged ? `, golds ${spread(prompt).toFixed(2)} apart` : "";
+    const apart = judged ? `, gold rewards ${spread(prompt).toFixed(2)} apart` : "";
     card.append(make("header", "", `Prompt ${prompt.at + 1}${apart}`), text, answers);
     return card;
   }

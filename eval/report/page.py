@@ -32,6 +32,7 @@ def render(comparison: Mapping[str, Any], samples: Mapping[str, Any], plots: Seq
     answers = sample_data(samples, method_names(comparison))
     content = _content(comparison)
     figures = {plot.name: (plot, inline_svg(page_svg(plot), plot.name, _label(plot))) for plot in plots}
+    curves, styles = [f for name, f in figures.items() if name.startswith("training-")], method_styles(comparison)
     return (
         _environment()
         .from_string(_file("page.html"))
@@ -39,9 +40,10 @@ def render(comparison: Mapping[str, Any], samples: Mapping[str, Any], plots: Seq
             css=Markup(css),
             script=Markup(script),
             policy=_policy(css, script),
-            styles=method_styles(comparison),
+            styles=styles,
             figures=figures,
-            curves=[figure for name, figure in figures.items() if name.startswith("training-")],
+            curves=curves,
+            drawn=[name for name in styles if any(name in plot.methods for plot, _ in curves)],
             answers=answers,
             data=embedded(
                 {**answers, "baseline": comparison.get("baseline"), "styles": _classes(comparison)} if answers else None
@@ -63,6 +65,7 @@ def _content(comparison: Mapping[str, Any]) -> dict[str, Any]:
         "ranking": sections.ranking(comparison),
         "pairwise": sections.pairwise(comparison),
         "frontier": sections.frontier(comparison),
+        "laws": sections.overoptimisation(comparison),
         "preferences": sections.preferences(comparison),
         "generations": measure_table(methods, GENERATIONS),
         "diagnosis": sections.diagnosis(comparison),
@@ -80,8 +83,12 @@ def _left_out(
     reasons = (
         ("Ranking", content["ranking"], "no method was evaluated."),
         ("Pairwise tests", content["pairwise"], "they need a judge and two methods."),
-        ("Frontier", "frontier" in figures, "one setting per method was trained; --sweep beta=0.05,0.1,0.5 draws it."),
-        ("Over-optimisation", "overoptimisation" in figures, "gold reward was not followed over training."),
+        ("Frontier", "frontier" in figures, "it needs gold rewards and KL of the same answers."),
+        (
+            "Over-optimisation",
+            "overoptimisation" in figures,
+            "gold reward was not followed over training; --snapshots 8 does that.",
+        ),
         ("Training curves", any(name.startswith("training-") for name in figures), "no metrics were recorded."),
         ("Reliability", "reliability" in figures, "no calibrated preferences were recorded."),
         ("Length bias", "length-bias" in figures, "no preferences by length were recorded."),

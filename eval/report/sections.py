@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.report.measures import COSTS, PREFERENCES, RANKING, Table, cell, measure_table, minus, percent
+from eval.judges import judge_sentences
+from eval.report.measures import COSTS, LAWS, PREFERENCES, RANKING, Table, cell, measure_table, minus, percent
 from eval.report.text import finite, p_value
 from eval.table import COLUMNS, Column, estimate_text, fixed
 
@@ -126,6 +127,15 @@ def _setting(setting: Any) -> str:
     return ", ".join(f"{key} = {value}" for key, value in setting.items()) if isinstance(setting, Mapping) else ""
 
 
+def overoptimisation(comparison: Comparison) -> Table | None:
+    """Return each method's law, and the methods whose peak lies beyond all that was measured."""
+    fits = {name: fit or {} for name, fit in (comparison.get("overoptimisation") or {}).items()}
+    peaks = {name: fit.get("peak") or {} for name, fit in fits.items()}
+    records = {n: {**fit, "peak_d": peaks[n].get("d"), "peak_gold": peaks[n].get("gold")} for n, fit in fits.items()}
+    beyond = [name for name, peak in peaks.items() if peak and not peak.get("reached")]
+    return {"table": measure_table(records, LAWS), "beyond": ", ".join(beyond)}
+
+
 def preferences(comparison: Comparison) -> Table:
     """Return the table of held-out preferences, what was scored and at which scale, and the table of subsets."""
     records = {n: (r or {}).get("preferences") or {} for n, r in (comparison.get("methods") or {}).items()}
@@ -147,6 +157,7 @@ def costs(comparison: Comparison) -> Table | None:
     records = {
         n: {**((r or {}).get("train") or {}), "settings_tried": (r or {}).get("settings_tried")}
         for n, r in methods.items()
+        if (r or {}).get("train")
     }
     reward = (comparison.get("reward_model") or {}).get("train")
     return measure_table({**records, **({"reward model": reward} if reward else {})}, COSTS)
@@ -210,9 +221,10 @@ def command(words: Any) -> str:
 
 
 def judge(comparison: Comparison) -> Mapping[str, Any]:
-    """Return name, kind and warning of the judge, which older comparisons give as a name alone."""
+    """Return name, kind and warning of the judge (older comparisons give a name alone), and what it says of itself."""
     found = comparison.get("judge")
-    return found if isinstance(found, Mapping) else {"name": found, "kind": None, "warning": None}
+    known = found if isinstance(found, Mapping) else {"name": found, "kind": None, "warning": None}
+    return {**known, "sentences": judge_sentences(known)}
 
 
 def headline(comparison: Comparison) -> str:

@@ -39,15 +39,19 @@ def length_controlled_win_rate(wins: ArrayLike, longer: ArrayLike, *, level: flo
     told apart by length or all games were won. The interval is that of `interval`, for the values to which a
     small change of each game would move the figure.
 
+    Each game counts with its own lengths: a mean over several opponents, against their mean length, would hide that
+    the longer of them won more often.
+
     Args:
-        wins: ``[S, N]`` or ``[N]``, each in [0, 1]: 1 a win, 0.5 a tie, 0 a loss.
+        wins: ``[S, N]`` or ``[N]``, each in [0, 1]: 1 a win, 0.5 a tie, 0 a loss; or ``[S, D, N]``, against D
+            answers of the opponent to each prompt.
         longer: the response's length less its opponent's, of the same shape, in any unit.
         level: confidence level.
 
     Raises:
         ValueError: if shapes differ, or values are not finite or out of range.
     """
-    won, difference = as_table(wins), as_table(longer)
+    won, difference = _games(wins), _games(longer)
     if won.shape != difference.shape:
         raise ValueError(f"wins have shape {won.shape}, length differences {difference.shape}; give one for each win")
     if not ((won >= 0.0) & (won <= 1.0)).all():
@@ -55,15 +59,23 @@ def length_controlled_win_rate(wins: ArrayLike, longer: ArrayLike, *, level: flo
     deviation = float(difference.std())
     if deviation <= 1e-9 * float(abs(difference).max()):
         note = "all length differences are equal: there is no effect to fit"
-        return LengthControlled(interval(won, level=level, rate=True), 0.0, note)
+        return LengthControlled(interval(won.mean(1), level=level, rate=True), 0.0, note)
     feature = np.tanh(difference / deviation)
     theta, phi, moved = _fit(won, feature)
     share = float(1.0 / (1.0 + np.exp(-theta)))
     if (won == won.flat[0]).all():
         # Nothing varies: the rate's own interval says how little is known.
-        return LengthControlled(interval(won, level=level, rate=True), 0.0, "all outcomes are equal")
-    found = interval(share + moved - moved.mean(), level=level, rate=True)
+        return LengthControlled(interval(won.mean(1), level=level, rate=True), 0.0, "all outcomes are equal")
+    found = interval((share + moved - moved.mean()).mean(1), level=level, rate=True)
     return LengthControlled(found, phi, _doubt(won, feature))
+
+
+def _games(values: ArrayLike) -> Array:
+    """Return finite values as ``[S, D, N]``; raise ValueError where that is not possible."""
+    if np.ndim(values) != 3:
+        return as_table(values)[:, None]
+    seeds, draws, prompts = np.shape(values)
+    return as_table(np.reshape(values, (seeds * draws, prompts))).reshape(seeds, draws, prompts)
 
 
 def _doubt(won: Array, feature: Array) -> str | None:
@@ -79,7 +91,7 @@ def _doubt(won: Array, feature: Array) -> str | None:
 
 
 def _fit(won: Array, feature: Array) -> tuple[float, float, Array]:
-    """Return θ, φ, and ``[S, N]`` by how much each game moves the win rate at equal length, times their number."""
+    """Return θ, φ, and by how much each game moves the win rate at equal length, times their number, like `won`."""
     from scipy.optimize import minimize
     from scipy.special import expit
 

@@ -38,7 +38,10 @@ class WorldConfig:
     gold_fraction: float = option(
         0.25, "share of training prompts kept for the judge's own reward model (real data)", minimum=0.0, maximum=0.8
     )
-    max_prompt_tokens: int = option(256, "longer prompts are dropped and counted", minimum=1)
+    max_prompt_tokens: int = option(256, "longer prompts are dropped and counted (see long_prompts)", minimum=1)
+    long_prompts: Literal["drop", "last-turns"] = option(
+        "drop", "what to do with longer dialogues of real data: drop them, or keep the last turns that fit (Human: …)"
+    )
     max_response_tokens: int = option(128, "longer responses are dropped; sampling stops here", minimum=1)
     max_pairs: int | None = option(None, "at most this many pairs (and unpaired responses), drawn by seed", minimum=4)
     bad_rows: Literal["drop", "refuse"] = option("drop", "what to do with unusable rows: drop and count, or stop")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 QUICK_PAIRS = 512
+NEXT_TURN = re.compile(r"\n\s*(?=Human:)")
 
 
 class Source(NamedTuple):
@@ -32,6 +34,7 @@ class Source(NamedTuple):
     read: int
     bad: BadRows
     dropped: Dropped
+    shortened: int
     longer_wins: float
 
 
@@ -120,6 +123,9 @@ def _source(
     if bad.total:
         logger.warning("%s: %d bad rows dropped: %s", name, bad.total, bad.summary())
     encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat)
+    shortened = 0
+    if config.long_prompts == "last-turns" and not chat:
+        rows, shortened = last_turns(rows, encoder)
     # A response that is too long must not take its partner along: unpaired ones are paired last.
     unpaired = [row for row in rows if "response" in row]
     fitting, dropped = encoder.encode_demonstrations(unpaired)
@@ -136,7 +142,25 @@ def _source(
     lengths = [(len(g.response_ids[0]), len(g.response_ids[1])) for g in groups]
     unequal = [chosen > rejected for chosen, rejected in lengths if chosen != rejected]
     share = sum(unequal) / len(unequal) if unequal else 0.5
-    return Source(name, [pairs[g.row] for g in groups], singles, len(raw), bad, dropped, share)
+    return Source(name, [pairs[g.row] for g in groups], singles, len(raw), bad, dropped, shortened, share)
+
+
+def last_turns(rows: list[Row], encoder: Encoder) -> tuple[list[Row], int]:
+    """Cut dialogues over the prompt limit to their last turns that fit; return the rows, and how many were cut.
+
+    Each begins with a human's turn. A prompt whose last one alone is too long stays as it is. Rows keep the whole
+    dialogue's group, so that no other part of it is on the other side of a split.
+    """
+
+    def fits(text: str) -> bool:
+        return len(encoder.prompt(text)) <= encoder.max_prompt_tokens
+
+    def cut(prompt: str) -> str:
+        later = (prompt[turn.end() :] for turn in NEXT_TURN.finditer(prompt))
+        return prompt if fits(prompt) else next(filter(fits, later), prompt)
+
+    found = [{**row, "prompt": cut(row["prompt"])} for row in rows]
+    return found, sum(new["prompt"] != old["prompt"] for new, old in zip(found, rows, strict=True))
 
 
 def _drawn(count: int, config: WorldConfig) -> Iterable[int]:
@@ -216,6 +240,7 @@ def _facts(sources: list[Source], world: World, leaked: int, roles: list[str]) -
             "rows read": s.read,
             "bad rows": {reason: {"count": len(n), "first rows": n[:5]} for reason, n in sorted(s.bad.reasons.items())},
             "too long": s.dropped,
+            **({"cut to their last turns": s.shortened} if s.shortened else {}),
             "pairs used": len(s.pairs),
             **({"without partner": len(s.singles)} if s.singles else {}),
             "longer response wins": round(s.longer_wins, 4),

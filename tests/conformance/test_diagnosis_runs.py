@@ -24,6 +24,7 @@ from preflab.rewards import Rewards
 from preflab.roles import Roles
 from preflab.runs import Run, read_jsonl
 from preflab.settings import LoraSettings
+from preflab.snapshots import snapshots
 from preflab.worlds import WorldConfig
 
 pytestmark = pytest.mark.slow
@@ -109,11 +110,11 @@ class Bench:
         self.baselines = {}
         self.reward = self.train("reward", learning_rate=5e-3)
 
-    def train(self, name, title=None, reward=None, groups=None, **fields):
+    def train(self, name, title=None, reward=None, groups=None, snapshots=0, **fields):
         """Train a method, its fields on top of those for short runs."""
         sampled = make_method(name).needs.responses == "sampled"
         method = make_method(name, {**(SAMPLED if sampled else OFFLINE), **fields})
-        return self.experiment.train(title or name, method, reward=reward, groups=groups)
+        return self.experiment.train(title or name, method, reward=reward, groups=groups, snapshots=snapshots)
 
     def rewards(self, stage, sharpened=1.0):
         """Return all that is known of a reward model; `sharpened` multiplies its scores."""
@@ -138,7 +139,10 @@ class Bench:
         key = reward and Rewards.of(reward).key
         if key not in self.baselines:
             self.baselines[key] = self.policy(reward=reward, seed=-1)
-        return Evidence(metrics(stage), self.policy(stage, reward), self.baselines[key], {**SAMPLED, **fields})
+        start, end = self.baselines[key], self.policy(stage, reward)
+        way = [(at.step, self.policy(stage._replace(folder=at.folder), reward)) for at in snapshots(stage.folder)]
+        course = [(0, start), *way, (stage.record["steps"], end)] if way else []
+        return Evidence(metrics(stage), end, start, {**SAMPLED, **fields}, course=course)
 
 
 def metrics(stage):
@@ -161,6 +165,13 @@ def flattery(batch):
     """Pays for the very words that it should not."""
     ids = torch.tensor([NAMES.index(word) for word in BAD])
     return (torch.isin(batch.response_ids, ids) & batch.response_mask).sum(-1).float()
+
+
+def saturating(batch):
+    """Pays well for the first good words, and then a little for each bad one."""
+    good, bad = (torch.tensor([NAMES.index(word) for word in words]) for words in (GOOD, BAD))
+    good, bad = ((torch.isin(batch.response_ids, ids) & batch.response_mask).sum(-1).float() for ids in (good, bad))
+    return good.clamp(max=2) + 0.3 * bad
 
 
 def length(batch):
@@ -195,6 +206,11 @@ def fault(*expected):
 @fault("reward hacking")
 def a_reward_that_pays_for_bad_words(bench, monkeypatch):
     return bench.run("a2c", "flattery", flattery, learning_rate=1e-2)
+
+
+@fault("over-optimisation")
+def a_reward_that_pays_for_good_words_first_and_then_for_bad_ones(bench, monkeypatch):
+    return bench.run("a2c", "saturating", saturating, learning_rate=1e-2, max_steps=96, snapshots=6)
 
 
 @fault("length exploitation")

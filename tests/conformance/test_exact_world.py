@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from eval.config import EvalConfig
 from eval.conformance.data import training_groups
 from eval.conformance.exact import enumerate_responses, explained, kl
+from eval.reference_samples import enumerated_oracle
 from preflab.errors import UserError
 from preflab.maths import masked_sum
 from preflab.worlds import WorldConfig, open_world
@@ -312,3 +314,20 @@ def test_policy_scores_are_the_models_own(experiment, exact):
     torch.testing.assert_close(
         masked_sum(exact.token_logps(roles, "policy"), exact.batch.response_mask), exact.reference, atol=1e-6, rtol=0
     )
+
+
+@torch.no_grad()
+def test_the_oracle_line_is_of_the_reference_at_the_temperature_of_the_evaluation(experiment, exact):
+    line = enumerated_oracle(experiment, EvalConfig(eval_prompts=len(PROMPTS), eval_temperature=2.0))
+    base, group = experiment.load_base(), exact.groups[0]
+    expected = 0.0
+    for ids, reward in zip(group.response_ids, exact.rewards[0].tolist(), strict=True):
+        logits = base(torch.tensor([[*group.prompt_ids, *ids]])).logits[0, len(group.prompt_ids) - 1 : -1].double()
+        logps = (logits / 2.0).log_softmax(-1)
+        expected += reward * math.exp(logps[range(len(ids)), list(ids)].sum().item())
+    [at] = [
+        x for x, asked in enumerate(experiment.eval_prompts[: len(PROMPTS)]) if asked.prompt_ids == group.prompt_ids
+    ]
+    assert line.reference[at] == pytest.approx(expected, abs=1e-3)
+    usual = (exact.reference[0].exp() * exact.rewards[0]).sum().item()
+    assert abs(usual - expected) > 0.01

@@ -83,8 +83,13 @@ def test_all_kinds_stand_in_one_table(models, tmp_path):
     assert methods["adapter"]["kl_exact"]["mean"] > 0
     assert methods["best"]["heldout_accuracy"] == methods["scorer"]["heldout_accuracy"]
     assert "file of responses" in answer.err
+    page = (tmp_path / "run" / "evaluation" / "report.html").read_text()
+    assert "word1 word2" in page
+    assert "python recipes/evaluate.py" in page
     judged_by_proxy = [*command[:-2], "--judge", models.scorer, "--generate", "false", "--output", "other"]
+    judged_by_proxy += ["--report", "false"]
     assert run("evaluate.py", *judged_by_proxy, cwd=tmp_path).status == 0
+    assert not (tmp_path / "other" / "evaluation").exists()
     assert "TRAINED AGAINST" in read(tmp_path / "other" / "evaluation.json")["judge"]["warning"]
     trained = {"sft", "reward", "judge", "dpo"}
     assert not {name.split("-")[0] for name in stages(tmp_path / "run")} & trained
@@ -125,6 +130,8 @@ FAULTS = [
     (["--models", "reference=PLACE"], ["'reference'", "already"]),
     (["--models", "a/b=PLACE"], ["'a/b=", "name=PATH"]),
     (["--models", "a=SCORER", "b=best-of-4:SCORER"], ["best-of-n", "reward adapter"]),
+    (["--models", "b=best-of-4:PLACE"], ["b chooses", "--reward-model"]),
+    (["--models", "a=PLACE", "--judge-url", "http://localhost/v1"], ["--judge endpoint"]),
     (["--models", "a=PLACE", "--sft", "SCORER"], ["--sft", "reward adapter"]),
     (["--models", "a=PLACE", "--reward-model", "PLACE"], ["--reward-model", "policy adapter"]),
     (["--models", "a=PLACE", "--judge", "PLACE"], ["--judge", "policy adapter"]),

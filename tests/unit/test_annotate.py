@@ -52,6 +52,18 @@ def shown(out):
     return [tuple(re.findall(r"(?:sft|ppo)-\d", part)) for part in out.split("judged ─")[1:]]
 
 
+def test_an_export_that_cannot_be_written_is_answered(folder):
+    annotate(folder, ["1"] * 8)
+    judged = (folder / "verdicts.jsonl").read_bytes()
+    err = annotate(folder, [], "--export", "absent/out.jsonl", samples="", status=2)
+    assert "--export absent/out.jsonl cannot be written" in err
+    for samples in ("", "sft=sft.jsonl,ppo=./verdicts.jsonl"):
+        err = annotate(folder, [], "--export", "verdicts.jsonl", samples=samples, status=2)
+        assert "would overwrite what is read" in err
+    assert "would overwrite" in annotate(folder, [], "--export", "./sft.jsonl", status=2)
+    assert (folder / "verdicts.jsonl").read_bytes() == judged
+
+
 # ---- verdicts ----------------------------------------------------------------------------------------
 
 

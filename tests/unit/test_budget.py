@@ -527,6 +527,7 @@ def test_what_a_method_does_not_count_is_not_compared():
     assert "not counted by every method: FLOPs" in found["sentence"]
     assert "not trained: n" in found["sentence"]
     assert "matched" not in found["sentence"]
+    assert "in FLOPs, which not every method counted" in compare_budgets(methods, "flops")["sentence"]
 
 
 @pytest.mark.parametrize("count", [0, 1])

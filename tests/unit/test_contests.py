@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from eval.comparison import summarise_comparison
+from eval.comparison import summarise, summarise_comparison
 from eval.contestant import Contestant, read_curve
-from eval.contests import by_gold, compare_pairs, head_to_head, rank
+from eval.contests import by_gold, compare_pairs, head_to_head, play, rank, tournament
 from eval.records import Records
+from eval.statistics import bradley_terry, compare_wins, interval, length_controlled_win_rate
+from preflab.errors import UserError
 from preflab.runs import write_jsonl
 from recipes.judging import ByAnswers
 
@@ -40,6 +44,10 @@ def contestant(name, mean, seeds=1, *, noise=0.3, kl=0.5, **fields):
     return Contestant(name, [records(table, kl) for table in tables], **fields)
 
 
+def pairs_of(contestants, decide):
+    return tournament(contestants, decide)[0]
+
+
 def by_nobody(first, second):
     return np.full(PROMPTS, np.nan)
 
@@ -51,8 +59,105 @@ def test_seeds_meet_in_turn_where_one_side_has_fewer():
     assert np.array_equal(games[2], by_gold(one.records[0], three.records[2]))
 
 
+def test_models_that_met_several_are_one_row():
+    """Seeds 0 and 2 of three met seed 0 of two: their games share a model, and are no two independent ones."""
+    two, three = contestant("two", 0.0, seeds=2), contestant("three", 0.0, seeds=3)
+    games = head_to_head(two, three, by_gold)
+    assert len(games) == 3
+    [row] = compare_pairs([two, three], {("two", "three"): games}, scored=False)
+    by_model = np.stack([games[[0, 2]].mean(0), games[1]])
+    assert row["win_rate"] == interval(by_model, rate=True).as_dict()
+    assert row["p"] == compare_wins(by_model).p
+    # Equal numbers, or one model against several, need nothing.
+    one = contestant("one", 0.0)
+    for first, second in ((one, three), (three, contestant("again", 0.0, seeds=3))):
+        games = head_to_head(first, second, by_gold)
+        [row] = compare_pairs([first, second], {(first.name, second.name): games}, scored=False)
+        assert row["win_rate"] == interval(games, rate=True).as_dict()
+
+
+def test_a_single_model_of_a_side_keeps_its_games_apart():
+    """Where only seed 0 of the two was judged, the question is about it, and the other's seeds are three."""
+    two, three = contestant("two", 0.0, seeds=2), contestant("three", 0.0, seeds=4)
+    games = head_to_head(two, three, by_gold)
+    games[[1, 3]] = np.nan
+    [row] = compare_pairs([two, three], {("two", "three"): games}, scored=False)
+    assert row["win_rate"] == interval(games[[0, 2]], rate=True).as_dict()
+
+
+def test_equal_methods_of_unequal_seeds_are_called_different_once_in_twenty():
+    """Five models against two, wins that differ by model: as if there were five pairs, a test rejects three times as
+    often."""
+    generator, found, runs = np.random.default_rng(0), 0, 200
+    sides = [contestant("a", 0.0, seeds=2), contestant("b", 0.0, seeds=5)]
+    for _ in range(runs):
+        own, others = generator.normal(size=2), generator.normal(size=5)
+        chance = 1 / (1 + np.exp(-np.array([own[i % 2] - others[i] for i in range(5)])))
+        games = (generator.random((5, PROMPTS)) < chance[:, None]).astype(float)
+        [row] = compare_pairs(sides, {("a", "b"): games}, scored=False)
+        found += row["verdict"] != "none"
+    assert found <= 0.1 * runs
+
+
+def test_ratings_are_of_games_without_a_model_in_common():
+    sides = [contestant("a", 0.0, seeds=2), contestant("b", 0.3, seeds=3), contestant("c", 0.6, seeds=5)]
+    games = play([*sides, contestant("one", 0.0)], by_gold)
+    _, ranks = tournament([*sides, contestant("one", 0.0)], by_gold)
+    expected = bradley_terry(["a", "b", "c", "one"], {pair: table[:2] for pair, table in games.items()})
+    assert {r["method"]: r["rating"] for r in ranks} == {r.method: r.rating.as_dict() for r in expected}
+
+
+def test_everybody_meets_once():
+    met = []
+
+    def noted(first, second):
+        met.append((id(first), id(second)))
+        return by_gold(first, second)
+
+    tournament([contestant("a", 0.0, seeds=2), contestant("b", 0.0, seeds=2), contestant("c", 0.0)], noted)
+    assert len(met) == len(set(met)) == 6
+
+
+def test_who_wins_by_few_wide_margins_stands_where_the_tests_put_it():
+    base = np.random.default_rng(0).normal(size=PROMPTS)
+    wide = np.where(np.arange(PROMPTS) < 24, 20.0, -0.5)  # loses most games
+    sides = [Contestant(name, [records(base + by)]) for name, by in (("few", 0.0), ("wide", wide))]
+    [test], ranks = tournament(sides, by_gold)
+    assert test["verdict"] == "second"
+    assert test["win_rate"]["mean"] > 0.5
+    assert [(r["method"], r["rank_low"]) for r in ranks] == [("wide", 1), ("few", 2)]
+    assert ranks[0]["rating"]["mean"] < ranks[1]["rating"]["mean"]
+
+
+@pytest.mark.parametrize(("value", "said"), [(None, "missing"), (math.nan, "nan")])
+def test_a_missing_score_is_the_users_to_know(value, said):
+    sides = [contestant("a", 0.0), contestant("b", 0.0)]
+    sides[1].records[0].samples[5]["gold"] = value
+    with pytest.raises(UserError, match=f"gold of response 5 is {said}"):
+        tournament(sides, by_gold)
+
+
+def test_lengths_count_game_by_game():
+    """Against several answers of the baseline, each with a length of its own."""
+    generator = np.random.default_rng(1)
+    own, *draws = (records(np.zeros(PROMPTS)) for _ in range(5))
+    for table in (own, *draws):
+        for row in table.samples:
+            row["length"] = int(generator.integers(10, 60)) + 10 * (table is own)
+    longer = np.stack([own.column("length") - draw.column("length") for draw in draws])
+    wins = (generator.random(longer.shape) < 1 / (1 + np.exp(-3 * np.tanh(longer / 22)))).astype(float)
+    found = summarise(Contestant("a", [own]), draws, lambda _, draw: wins[draws.index(draw)])
+    expected = length_controlled_win_rate(wins[None], longer[None]).win_rate
+    assert expected.mean < 0.53 < 0.57 < wins.mean()
+    said = found["length_controlled_win_rate"]
+    # The search for the fit ends within 1e-8.
+    assert [said[name] for name in expected._fields] == pytest.approx([*expected], abs=1e-6)
+    assert said["n"] == PROMPTS
+    assert found["win_rate"] == interval(wins.mean(0), rate=True).as_dict()
+
+
 def test_a_difference_is_found_with_its_sign_and_none_where_there_is_none():
-    rows = compare_pairs([contestant("low", 0.0), contestant("high", 1.0), contestant("also", 1.0)], by_gold)
+    rows = pairs_of([contestant("low", 0.0), contestant("high", 1.0), contestant("also", 1.0)], by_gold)
     assert [(row["first"], row["second"], row["verdict"]) for row in rows] == [
         ("low", "high", "second"),
         ("low", "also", "second"),
@@ -67,7 +172,7 @@ def test_a_difference_is_found_with_its_sign_and_none_where_there_is_none():
 def test_a_judge_that_compares_is_tested_on_wins():
     decided = np.ones(PROMPTS)
     decided[:4] = np.nan  # nobody said
-    [row] = compare_pairs([contestant("a", 0.0), contestant("b", 0.0)], lambda first, second: decided)
+    [row] = pairs_of([contestant("a", 0.0), contestant("b", 0.0)], lambda first, second: decided)
     assert (row["measure"], row["verdict"]) == ("win_rate", "first")
     assert row["difference"]["mean"] == 1.0
     assert row["win_rate"]["n"] == PROMPTS - 4
@@ -76,7 +181,7 @@ def test_a_judge_that_compares_is_tested_on_wins():
 @pytest.mark.parametrize(("verdict", "count", "said"), [(1.0, 3, "none"), (1.0, 40, "first"), (0.5, 40, "none")])
 def test_verdicts_that_are_all_alike_are_as_sure_as_they_are_many(verdict, count, said):
     answers = np.where(np.arange(PROMPTS) < count, verdict, np.nan)
-    [row] = compare_pairs([contestant("a", 0.0), contestant("b", 0.0)], lambda first, second: answers)
+    [row] = pairs_of([contestant("a", 0.0), contestant("b", 0.0)], lambda first, second: answers)
     assert row["verdict"] == said
     assert row["difference"]["low"] < row["difference"]["high"]
     assert row["detectable"] is None
@@ -84,21 +189,21 @@ def test_verdicts_that_are_all_alike_are_as_sure_as_they_are_many(verdict, count
 
 def test_what_nobody_judged_is_left_out():
     three = [contestant("a", 0.0), contestant("b", 0.0), contestant("c", 0.0, seeds=2)]
-    assert compare_pairs(three, by_nobody) == []
-    assert rank(three, by_nobody, []) == []
+    assert tournament(three, by_nobody) == ([], [])
+    assert rank(three, play(three, by_nobody), []) == []
 
     def by_a_few(first, second):
         """Somebody who saw one pair of models alone."""
         saw = first is three[0].records[0] and second is three[2].records[1]
         return np.where(np.arange(PROMPTS) < 10, 1.0, np.nan) if saw else by_nobody(first, second)
 
-    [row] = compare_pairs(three, by_a_few)
+    [row] = pairs_of(three, by_a_few)
     assert (row["first"], row["second"], row["win_rate"]["n"]) == ("a", "c", 10)
 
 
 def test_the_ranking_claims_no_more_than_the_tests():
     three = [contestant("low", 0.0), contestant("high", 1.0), contestant("also", 1.02)]
-    ranks = rank(three, by_gold, compare_pairs(three, by_gold))
+    _, ranks = tournament(three, by_gold)
     assert {place["method"]: (place["rank_low"], place["rank_high"]) for place in ranks} == {
         "high": (1, 2),
         "also": (1, 2),

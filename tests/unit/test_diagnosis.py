@@ -50,6 +50,15 @@ def against(before, after):
     return Evidence(records=after, baseline=before)
 
 
+def over_training(golds, proxies, noise=0.5):
+    """Return evidence of a course: mean gold and proxy reward at each moment, steps 0, 10, 20 …"""
+    rows = [
+        samples(gold=spread(gold, noise, seed=2 * i), proxy=spread(proxy, noise, seed=2 * i + 1))
+        for i, (gold, proxy) in enumerate(zip(golds, proxies, strict=True))
+    ]
+    return Evidence(course=[(10.0 * i, found) for i, found in enumerate(rows)])
+
+
 def words(kinds, length=6, seed=0):
     """Return a text for each prompt, of words drawn from so many kinds."""
     random = np.random.default_rng(seed)
@@ -69,6 +78,10 @@ CASES = {
     "reward hacking": (
         against(samples(**NEITHER), samples(proxy=spread(1, seed=2), gold=spread(-1, seed=3))),
         against(samples(**NEITHER), samples(proxy=spread(1, seed=2), gold=spread(1, seed=3))),
+    ),
+    "over-optimisation": (
+        over_training([0, 1, 2, 1], [0, 1, 2, 3]),
+        over_training([0, 1, 2, 1], [0, 1, 2, 1]),
     ),
     "length exploitation": (
         against(samples(length=LENGTHS, proxy=LENGTHS), samples(length=LONGER, proxy=LONGER)),
@@ -363,6 +376,28 @@ def test_severity_grows_with_the_symptom(symptom, warning, serious):
 
 
 # ---- changes -----------------------------------------------------------------------------------------
+
+
+def test_over_optimisation_says_when_the_policy_was_best():
+    [finding] = diagnose(over_training([0, 2, 1, 1], [0, 1, 2, 3]))
+    assert finding.severity == "warning"
+    assert finding.evidence.startswith("the gold reward was 2 at step 10 and 1 at the end (change -1.")
+    assert finding.evidence.endswith("while the training reward went from 1 to 3")
+    [finding] = diagnose(over_training([0, 2, 1, -0.5], [0, 1, 2, 3]))
+    assert finding.severity == "serious"
+    start, peak, end = (samples(gold=spread(mean, deviation)) for mean, deviation in ((0, 1), (2, 0.1), (1.95, 0.1)))
+    assert diagnose(Evidence(course=[(0, start), (1, peak), (2, end)])) == []  # beyond chance, and too little to matter
+    assert diagnose(over_training([0, 2], [0, 1])) == []
+
+
+def test_the_best_of_many_snapshots_is_not_the_best_by_chance():
+    """Snapshots that are all alike: the one that looks best stands above the end in most runs, and is no finding."""
+    draw = np.random.default_rng(0)
+    found = 0
+    for _ in range(200):
+        rows = [samples(gold=draw.standard_normal(N).tolist()) for _ in range(12)]
+        found += bool(diagnose(Evidence(course=list(enumerate(rows)))))
+    assert found <= 10  # 5 % of 200
 
 
 def test_a_change_is_paired():

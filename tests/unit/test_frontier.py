@@ -24,6 +24,7 @@ from eval.frontier import (
 )
 from eval.frontier import oracle as lines
 from eval.frontier.overoptimisation import _fit
+from eval.report.drawings import _law
 from preflab.errors import UserError
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(120)
@@ -362,10 +363,25 @@ def test_settings_at_one_kl_are_one_place():
     assert matched([*curve("a", [1.0, 1.0], math.sqrt), *curve("b", [0.5, 2.0], math.sqrt)]) == []
 
 
-def test_settings_of_unequal_seeds_are_refused():
-    points = [Point("a", {}, np.full((2, 5), 1.0), np.zeros((2, 5))), Point("a", {}, np.full(5, 2.0), np.zeros(5))]
+def test_the_seeds_that_all_settings_have_count():
+    rng = np.random.default_rng(0)
+    few, many = (Point("a", {}, np.full((s, 9), k), k + rng.normal(size=(s, 9))) for s, k in ((2, 1.0), (3, 2.0)))
+    cut = many._replace(kl=many.kl[:2], gold_reward=many.gold_reward[:2])
+    others = curve("b", [0.5, 3.0], math.sqrt, prompts=9)
+    assert matched([few, many, *others]) == matched([few, cut, *others])
+    assert matched_differences([few, many, *others]) == matched_differences([few, cut, *others])
+    points = [few, cut, Point("a", {}, np.full((2, 9), 3.0), np.zeros((2, 9)))]
+
+    def law(points):
+        return fit_overoptimisation(
+            [p.kl for p in points], [p.gold_reward for p in points], np.zeros(9), proxy_reward=[p.kl for p in points]
+        )
+
+    assert law([few, many, points[2]]) == law(points)
     with pytest.raises(ValueError, match="number of seeds"):
-        matched(points)
+        matched([few, many._replace(kl=many.kl[:2])])
+    with pytest.raises(ValueError, match="number of seeds"):
+        law([few, many._replace(gold_reward=cut.gold_reward), points[2]])
 
 
 def test_what_all_methods_share_cancels_in_differences():
@@ -447,6 +463,7 @@ def test_the_laws_are_found_again(law, peak, gold):
     assert found["peak"]["reached"] is True
     assert [row["d"] for row in found["points"]] == pytest.approx([0.2, 0.5, 1.0, 2.5])
     assert [row["proxy"] for row in found["points"]] == [row["gold"] for row in found["points"]]
+    assert found["reference_reward"] == 2.0
     json.dumps(found, allow_nan=False)
 
 
@@ -491,7 +508,24 @@ def test_the_reference_itself_is_shown_and_not_fitted():
     kls, golds = law_points("rl", 3.0, 2.0, [0.5, 1.0, 2.5])
     found = fit_overoptimisation([np.zeros(40), *kls], [np.full(40, 9.0), *golds], np.full(40, 2.0))
     assert found["alpha"]["mean"] == pytest.approx(3.0)
-    assert found["points"][0] == {"d": 0.0, "gold": 9.0, "proxy": None}
+    first = found["points"][0]
+    assert (first["step"], first["d"], first["kl"]["mean"], first["proxy"]) == (None, 0.0, 0.0, None)
+    assert first["gold"] == {"mean": 9.0, "low": 9.0, "high": 9.0, "n": 40}
+
+
+def test_points_of_training_stay_in_its_order():
+    kls, golds = law_points("rl", 3.0, 2.0, [0.5, 2.5, 1.0])
+    found = fit_overoptimisation(kls, golds, np.full(40, 2.0), steps=[4, 8, 16])
+    assert [(row["step"], row["d"]) for row in found["points"]] == [(4.0, 0.5), (8.0, 2.5), (16.0, 1.0)]
+    assert found["alpha"]["mean"] == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("law", ["rl", "bon"])
+def test_the_law_is_drawn_from_the_reference_on(law):
+    kls, golds = law_points(law, 3.0, 2.0, [0.2, 0.5, 1.0, 2.5])
+    found = fit_overoptimisation(kls, golds, np.full(40, 2.0), law=law)
+    drawn = _law(found, np.array([0.2, 2.5]))
+    assert drawn == pytest.approx([golds[0][0], golds[3][0]])
 
 
 def test_too_few_points_are_refused():

@@ -193,6 +193,16 @@ def test_calibrated_scores_err_by_chance_only_and_overconfident_ones_more(genera
     assert preference_calibration.per_prompt(5 * (chosen - rejected)).mean() > 3 * np.mean(chances)
 
 
+def test_pairs_without_a_winner_err_by_no_chance() -> None:
+    odds = np.zeros(100)
+    assert preference_calibration.by_chance(odds) == preference_calibration.per_prompt(odds).mean() == 0.0
+    odds[:50] = 2.0
+    # Two bins, of which one can err.
+    assert preference_calibration.by_chance(odds) == pytest.approx(
+        preference_calibration.by_chance(odds[:50], bins=1) / 2
+    )
+
+
 def test_equal_confidences_share_a_bin_whatever_the_order() -> None:
     odds = np.zeros(200)
     odds[:20] = logit(0.9)
@@ -290,6 +300,18 @@ def test_subsets_micro_and_macro(generator: np.random.Generator) -> None:
     # Independent subsets: the variance of the mean is a quarter of the sum of theirs.
     error = math.sqrt(easy * (1 - easy) / 300 + hard * (1 - hard) / 50) / 2
     assert (mean["high"] - mean["low"]) / 2 == pytest.approx(1.96 * error, rel=0.1)
+
+
+def test_small_subsets_have_the_error_of_their_own_means(generator: np.random.Generator) -> None:
+    right = (generator.random(200) < 0.7).astype(float)
+    summary = summarise_preferences(
+        [rows(right, np.full(200, 0.5), subset=[str(i // 4) for i in range(200)])], "reward"
+    )
+    assert summary is not None
+    found = summary["subset_mean"]
+    # The mean of 50 means of 4, of which each one's variance is known from its own 3 degrees of freedom.
+    error = math.sqrt(right.reshape(50, 4).var(1, ddof=1).sum() / 4) / 50
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(1.96 * error, rel=0.03)
 
 
 def test_subset_mean_over_seeds_and_rows_without_subset() -> None:

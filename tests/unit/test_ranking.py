@@ -187,6 +187,24 @@ def test_length_that_does_not_matter_leaves_the_win_rate() -> None:
     np.testing.assert_allclose(found[:3], plain[:3], atol=0.01)
 
 
+def test_several_answers_of_the_opponent_are_games_of_their_own() -> None:
+    """The baseline's longer answers win more often, which their mean would hide; a prompt is one value all the same."""
+    generator, runs, covered = np.random.default_rng(6), 100, 0
+    for _ in range(runs):
+        longer = generator.normal(60, 18, size=100) - generator.normal(50, 15, size=(4, 100))
+        wins = (generator.random((4, 100)) < expit(1.0 + 3.0 * np.tanh(longer / longer.std()))).astype(float)
+        found = length_controlled_win_rate(wins[None], longer[None])
+        covered += found.win_rate.low <= expit(1.0) <= found.win_rate.high
+    assert binomtest(covered, runs, 0.93, alternative="less").pvalue > 1e-3
+    same = length_controlled_win_rate(wins, longer)
+    assert (found.win_rate.mean, found.length_effect) == (same.win_rate.mean, same.length_effect)
+    assert found.win_rate.n == 100
+    alone = length_controlled_win_rate(wins[:1, None], longer[:1, None])
+    assert alone == length_controlled_win_rate(wins[0], longer[0])
+    equal = length_controlled_win_rate(wins[None], np.zeros((1, 4, 100)))
+    assert equal.win_rate == interval(wins.mean(0), rate=True)
+
+
 def test_length_controlled_intervals_cover() -> None:
     generator, runs, covered = np.random.default_rng(3), 200, 0
     for _ in range(runs):

@@ -122,6 +122,33 @@ def test_counts_go_into_the_facts(model: str, tmp_path: Path, caplog: pytest.Log
     assert "56 read, 4 bad, 2 too long, 0 leaking" in caplog.text
 
 
+def test_long_dialogues_keep_the_last_turns_that_fit(model: str, tmp_path: Path) -> None:
+    def last(i: int, turns: int) -> str:
+        return f"Human: c {i}?\n\nAssistant:" if turns == 1 else f"Human: b?\n\nAssistant: B\n\n{last(i, 1)}"
+
+    rows = [pair(i, prompt=f"Human: the first of {i}\n\nAssistant: A\n\n{last(i, 2)}") for i in range(10, 50)]
+    too_long = pair(0, prompt="Human: x\n\nAssistant: X\n\nHuman: " + "y" * 90)
+    limit: dict[str, Any] = {"max_prompt_tokens": len(last(10, 2)), "gold_fraction": 0}  # one token per character
+    with pytest.raises(UserError, match="prompt too long: 40"):
+        open_rows(model, tmp_path, rows, **limit)
+    limit["long_prompts"] = "last-turns"
+    world = open_rows(model, tmp_path, [*rows, too_long, pair(7)], **limit)
+    assert source(world)["cut to their last turns"] == 40
+    assert source(world)["too long"] == {"prompt too long": 1, "response too long": 0}
+    assert {*world.pairs["prompt"], *world.heldout["prompt"]} == {
+        pair(7)["prompt"],
+        *(last(i, 2) for i in range(10, 50)),
+    }
+    limit["max_prompt_tokens"] -= 1
+    shorter = open_rows(model, tmp_path, rows, **limit)
+    assert {*shorter.pairs["prompt"], *shorter.heldout["prompt"]} == {last(i, 1) for i in range(10, 50)}
+    # One opening and two ends: the whole dialogue's first turn says that they belong together.
+    limit["heldout_fraction"] = 0.5
+    twins = [pair(i, prompt=f"Human: an opening {i // 2}\n\nAssistant: A\n\n{last(i, 1)}") for i in range(20, 60)]
+    groups = open_rows(model, tmp_path, twins, **limit).pairs["group"]
+    assert all(groups.count(group) == 2 for group in groups)
+
+
 def test_preference_and_margin_reach_every_split_and_fingerprint(model: str, tmp_path: Path) -> None:
     plain = open_rows(model, tmp_path, [pair(i) for i in range(60)])
     assert not {"preference", "margin"} & set(plain.pairs.column_names)

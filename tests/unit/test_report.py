@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from report_fixture import HOSTILE, METHODS, comparison, old_comparison, poisoned, samples
 
-from eval.report import write_report
+from eval.report import sections, write_report
 from eval.report.drawings import plots
 from eval.report.figures import page_svg
 from eval.report.inline import inline_svg
@@ -217,7 +217,7 @@ def test_first_schema() -> None:
     read = page(old_comparison())
     ids = [attrs.get("id") for tag, attrs in read.elements if tag == "section"]
     assert ids == ["ranking", "generations", "costs", "provenance", "left-out"]
-    for reason in ("Frontier: one setting per method", "Pairwise tests: they need", "Samples: no responses"):
+    for reason in ("Frontier: it needs gold rewards", "Pairwise tests: they need", "Samples: no responses"):
         assert reason in read.text
     assert "judge: gold" in read.text
 
@@ -384,3 +384,66 @@ def test_the_callers_comparison_is_left_alone(tmp_path: Any) -> None:
     before = copy.deepcopy(mine)
     write_report({**mine, "training": {}, "frontier": None}, {}, tmp_path)
     assert mine == before
+
+
+def test_many_sentences_are_folded_and_the_judge_speaks_for_itself() -> None:
+    report = {"missing": 12, "inconsistent": 0.25, "answers": 40, "prompt_tokens": 900, "completion_tokens": 80}
+    compared = {
+        **comparison(),
+        "verdict": [f"sentence {i}." for i in range(11)],
+        "judge": {"name": "m", "kind": "compares", "warning": None, "report": report},
+    }
+    read = page(compared)
+    assert "3 more" in read.text
+    assert "sentence 10." in read.text
+    assert "12 pairs had no answer" in read.text
+    assert "On 25 % of the pairs" in read.text
+    assert not any(" more" in text for text in page({**compared, "verdict": ["one.", "two."]}).texts)
+
+
+def test_what_was_not_trained_has_no_costs() -> None:
+    compared = comparison()
+    for record in compared["methods"].values():
+        record["train"] = None
+    compared["reward_model"] = None
+    assert sections.costs(compared) is None
+    assert "Matched" not in page(compared).text
+
+
+def test_a_legend_names_what_is_drawn() -> None:
+    shown = clean({**comparison(), "training": {"ppo": comparison()["training"]["ppo"]}})
+    html = render(shown, {}, [plot for plot in plots(shown) if plot.name == "training-loss"])
+    training = html.split('id="training"')[1].split("</ul>")[0]
+    assert "ppo" in training
+    assert "sft" not in training
+
+
+def lines_of(name: str, compared: dict[str, Any]) -> tuple[list[Any], Any]:
+    from matplotlib.figure import Figure
+
+    [plot] = [plot for plot in plots(clean(compared)) if plot.name == name]
+    axes = Figure().add_subplot()
+    plot.draw(axes)
+    return [s.tolist() for c in axes.collections if hasattr(c, "get_segments") for s in c.get_segments()], axes
+
+
+def test_a_point_of_the_frontier_has_intervals_both_ways() -> None:
+    compared = comparison()
+    point = {**compared["frontier"]["points"][0], "kl": {"mean": 2.0, "low": 1.0, "high": 3.0}}
+    point["gold_reward"] = {"mean": 0.5, "low": 0.25, "high": 0.75}
+    compared["frontier"] = {"points": [point]}
+    segments, _ = lines_of("frontier", compared)
+    assert [[1.0, 0.5], [3.0, 0.5]] in segments
+    assert [[2.0, 0.25], [2.0, 0.75]] in segments
+
+
+def test_length_buckets_are_drawn_with_their_intervals() -> None:
+    compared = comparison()
+    bucket = {"low": -9, "high": -1, "accuracy": {"mean": 0.5, "low": 0.25, "high": 0.75}, "n": 9}
+    old = {"low": 0, "high": 0, "accuracy": 0.625, "n": 9}
+    compared["methods"]["ppo"]["preferences"]["length_buckets"] = [old, bucket, {"low": 1, "high": 2, "accuracy": "x"}]
+    for name in set(compared["methods"]) - {"ppo"}:
+        compared["methods"][name]["preferences"] = None
+    segments, axes = lines_of("length-bias", compared)
+    assert segments == [[[0, 0.25], [0, 0.75]], [[1, 0.625], [1, 0.625]]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["−9 to −1", "0"]

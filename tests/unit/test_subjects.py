@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from eval.config import EvalConfig
+from eval.preferences import summarise_preferences
 from eval.records import Records
 from eval.subjects import (
     Ground,
@@ -110,6 +111,21 @@ def merged_folder(folder, experiment, name):
     model.save_pretrained(folder / f"{name}-merged")
     experiment.tokenizer.save_pretrained(folder / f"{name}-merged")
     return folder / f"{name}-merged"
+
+
+def test_soft_labels_of_held_out_pairs_reach_the_figures(folder, tiny_model_path, tmp_path):
+    pairs = tmp_path / "soft.jsonl"
+    given = [{**row, **({"preference": 0.6 + i / 100} if i % 2 else {})} for i, row in enumerate(rows(10))]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in given))
+    ground = Ground(open_experiment(pairs, tiny_model_path, tmp_path / "run"), CONFIG, generate=False)
+    for subject in (RewardSubject(str(folder / "scorer")), RewardSubject(str(folder / "other"))):  # roles; a classifier
+        found = subject.evaluate(ground, "scorer").preferences
+        assert [row["preference"] for row in found] == [row.get("preference", 1.0) for row in given]
+        margins = np.array([row["chosen_score"] - row["rejected_score"] for row in found])
+        labels = np.array([row["preference"] for row in found])
+        expected = np.mean(np.logaddexp(0, -margins) + (1 - labels) * margins)
+        summary = summarise_preferences([found], "reward")
+        assert summary["log_loss"]["mean"] == pytest.approx(expected, rel=1e-9)
 
 
 def close(first, second, names, tolerance=1e-4):

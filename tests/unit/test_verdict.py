@@ -49,6 +49,26 @@ def test_no_detectable_difference_is_a_verdict():
 def test_those_behind_the_leaders_are_named():
     said = headline(made({"sft": 1.0, "a": 2.0, "b": 1.9, "c": 0.0}, same={("a", "b")}), "sft")
     assert said == "No detectable difference between a and b; c worse. Against sft: a and b better; c worse."
+    # Worse than one of them is not worse than both, nor is worse than one that is behind itself.
+    said = headline(made({"sft": 1.0, "a": 2.0, "b": 1.9, "c": 0.0}, same={("a", "b"), ("b", "c")}), "sft")
+    assert said.startswith("No detectable difference between a and b; c worse than a. Against")
+    same = {("a", "b"), ("a", "d"), ("b", "d")}
+    said = headline(made({"sft": 1.0, "a": 2.0, "b": 1.9, "c": 1.5, "d": 0.0}, same=same), "sft")
+    assert said.startswith("No detectable difference between a and b; c worse; d worse than c. Against")
+
+
+def test_nothing_is_said_of_what_nobody_judged():
+    found = made({"sft": 0.0, "a": 2.0, "b": 1.9, "c": 1.0}, same={("sft", "b")})
+
+    def without(*left_out):
+        kept = [pair for pair in found["pairwise"] if (pair["first"], pair["second"]) not in left_out]
+        return headline({**found, "pairwise": kept}, "sft")
+
+    assert without(("a", "b")) == (
+        "Nobody judged a against b; c worse. Against sft: a and c better; b no detectable difference."
+    )
+    assert without(("sft", "b")).endswith("Against sft: a and c better; b not judged.")
+    assert without(("a", "c")).startswith("a is better than b; not judged against c. Against")
 
 
 def test_what_the_leader_is_not_clearly_better_than_is_said():
@@ -62,6 +82,9 @@ def test_a_circle_has_no_best():
     circle = made({"sft": 0.0, "a": 3.0, "b": 2.0, "c": 1.0})
     next(pair for pair in circle["pairwise"] if pair["first"] == "a" and pair["second"] == "c")["verdict"] = "second"
     assert "there is no best" in headline(circle, "sft")
+    aside = made({"sft": 0.0, "a": 3.0, "b": 2.0, "c": 1.0, "d": 1.5}, same={("a", "d"), ("b", "d"), ("c", "d")})
+    next(pair for pair in aside["pairwise"] if pair["first"] == "a" and pair["second"] == "c")["verdict"] = "second"
+    assert "there is no best" in headline(aside, "sft")
 
 
 @pytest.mark.parametrize(
@@ -94,6 +117,15 @@ def test_a_sentence_stands_for_every_pair_with_its_winner_first():
         "No detectable difference between dpo and ppo: gold reward +0.10 [+0.00, +0.20], corrected p = 0.400; "
         "a true difference of 0.25 would have been seen four times in five."
     )
+
+
+def test_small_rewards_are_not_rounded_away():
+    found = made({"sft": 0.0, "dpo": 1.0}, same={("sft", "dpo")})
+    found["pairwise"][0] |= {"difference": estimate(-0.00012, 0.00034), "detectable": 0.00049}
+    assert sentences(found) == [
+        "No detectable difference between sft and dpo: gold reward -0.0001 [-0.0005, +0.0002], corrected p = 0.400; "
+        "a true difference of 0.0005 would have been seen four times in five."
+    ]
 
 
 def test_the_share_of_what_was_attainable_is_told_of_configured_settings():

@@ -1,0 +1,55 @@
+"""What a reader must know of a judge that compares, in sentences: for the terminal and for the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+SENTENCES = (
+    ("missing", "{:,.0f} pairs had no answer and are left out."),
+    ("inconsistent", "On {:.0%} of the pairs the two orders gave different answers; these count as ties."),
+    ("shown_first", "It preferred the answer shown first with {:.0%}; 50% leans nowhere."),
+    ("unparsed", "{:,.0f} replies held no verdict and count as ties."),
+    ("refused", "{:,.0f} questions were refused and count as ties."),
+)
+
+
+def judge_sentences(judge: Mapping[str, Any] | None) -> list[str]:
+    """Return what the ``judge`` of ``comparison.json`` says of itself; nothing where it is as good as it looks.
+
+    Args:
+        judge: ``name``, ``kind``, ``warning`` and, of one that compares, ``report`` (docs/report.md).
+    """
+    report = (judge or {}).get("report")
+    if not isinstance(report, Mapping):
+        return []
+    found = [
+        text.format(report[name]).replace("%", " %")
+        for name, text in SENTENCES
+        if _number(report.get(name)) and (report[name] or name == "shown_first")
+    ]
+    return [*found, *_agreement(report.get("agreement")), *_costs(report)]
+
+
+def _agreement(agreement: Any) -> list[str]:
+    if not isinstance(agreement, Mapping) or not _number(agreement.get("observed")):
+        return []
+    corrected = agreement.get("corrected")
+    chance = f"; {corrected:.2f} after correction for chance" if _number(corrected) else ""
+    return [
+        f"Annotators agree on {agreement['observed']:.0%} of the pairs they share".replace("%", " %") + chance + "."
+    ]
+
+
+def _costs(report: Mapping[str, Any]) -> list[str]:
+    counts = [report.get(name) for name in ("answers", "prompt_tokens", "completion_tokens")]
+    if not all(map(_number, counts)):
+        return []
+    cost = f", cost {report['cost']:,.2f}" if _number(report.get("cost")) else ""
+    answers, prompt, completion = counts
+    return [f"{answers:,.0f} answers from {prompt:,.0f} prompt and {completion:,.0f} completion tokens{cost}."]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

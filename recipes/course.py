@@ -1,0 +1,66 @@
+"""``--snapshots``: methods followed over training, for over-optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from preflab.config import option
+
+if TYPE_CHECKING:
+    from eval.contestant import Contestant
+    from preflab.method import Method
+    from preflab.runs import Stage
+    from recipes.common import Pipeline
+
+
+@dataclass(frozen=True)
+class CourseConfig:
+    """What is measured of policies on their way."""
+
+    snapshots: int = option(
+        0,
+        "keep every policy's adapter so many times on the way and evaluate these too, for the law of "
+        "over-optimisation; 0: none",
+        minimum=0,
+    )
+    snapshot_prompts: int = option(128, "the first so many of eval_prompts, which snapshots answer", minimum=2)
+
+    def __post_init__(self) -> None:
+        if self.snapshots == 1:
+            raise ValueError("snapshots is 1; the law takes three points: the end, and 2 snapshots or more")
+
+
+def taken(config: CourseConfig, method: Method) -> int:
+    """Return how many snapshots a method's training takes: only policies are followed."""
+    return config.snapshots if method.needs.trains[0] == "policy" else 0
+
+
+def follow(
+    pipeline: Pipeline, config: CourseConfig, method: Method, stages: Sequence[Stage], shared: dict[str, Any]
+) -> list[Contestant]:
+    """Evaluate what every seed kept on the way, by the call that the end is evaluated by, on fewer prompts.
+
+    A method that trains nothing, or brings a trainer that takes no snapshots, kept none.
+    """
+    from eval.contestant import Contestant
+    from eval.overoptimisation import mean_step
+    from preflab.snapshots import snapshots
+
+    evaluation, seeds = pipeline.session.evaluation, pipeline.session.run.seeds
+    prompts = min(evaluation.eval_prompts, config.snapshot_prompts)
+    fewer = replace(evaluation, eval_prompts=prompts, eval_pairs=2)  # only the answers are asked for
+    decode = getattr(method.algorithm, "decode", None)
+    kept = [{snapshot.number: snapshot for snapshot in snapshots(stage.folder)} for stage in stages]
+    course = []
+    for number in sorted(set.intersection(*map(set, kept))):
+        records, steps = [], []
+        for seed, stage, by_number in zip(seeds, stages, kept, strict=True):
+            at = by_number[number]
+            name, key = (f"{text}-step{at.step}" for text in (stage.name, stage.key))
+            policy = stage._replace(name=name, key=key, folder=at.folder)
+            records.append(pipeline.evaluate(name, policy, seed=seed, decode=decode, config=fewer, **shared))
+            steps.append(at.step)
+        course.append(Contestant(method.label, records, varied={"step": mean_step(steps)}))
+    return course
