@@ -271,8 +271,9 @@ def correlations(results: Sequence[Result]) -> str:
     """Say how far the trained models' margins follow the difference in length."""
     texts = []
     for result in results:
+        found = summaries(result)
         for name in SCORERS[:2]:
-            r = summaries(result)[name]["length_correlation"]
+            r = found[name]["length_correlation"]
             texts.append(
                 f"{name} on {result.title} " + (f"{r['mean']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" if r else "–")
             )
