@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from preflab.data import Rows
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from preflab.interface import Batch
@@ -241,16 +245,23 @@ def collate(groups: Sequence[EncodedGroup], pad_id: int) -> Batch:
 
     if not groups:
         raise ValueError("collate needs at least one group")
-    size = (len(groups), max(len(g.response_ids) for g in groups))
-    width = max([1, *(len(g.prompt_ids) for g in groups)])
-    length = max([1, *(len(ids) for g in groups for ids in g.response_ids)])
-    prompts, prompt_mask = torch.full((size[0], width), pad_id), torch.zeros(size[0], width, dtype=torch.bool)
-    responses, mask = torch.full((*size, length), pad_id), torch.zeros(*size, length, dtype=torch.bool)
-    for b, group in enumerate(groups):
-        start = width - len(group.prompt_ids)
-        prompts[b, start:], prompt_mask[b, start:] = torch.tensor(group.prompt_ids, dtype=torch.long), True
-        for k, ids in enumerate(group.response_ids):
-            responses[b, k, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-            mask[b, k, : len(ids)] = True
+    size = max(len(group.response_ids) for group in groups)
+    nothing: list[list[int]] = [[]] * size
+    responses = [ids for group in groups for ids in [*group.response_ids, *nothing][:size]]
+    prompt_ids, prompt_mask = padded([group.prompt_ids for group in groups], pad_id, left=True)
+    response_ids, response_mask = (x.view(len(groups), size, -1) for x in padded(responses, pad_id))
     feedback = {name: torch.tensor([g.feedback[name] for g in groups]) for name in groups[0].feedback}
-    return Batch(prompts, prompt_mask, responses, mask, feedback)
+    return Batch(prompt_ids, prompt_mask, response_ids, response_mask, feedback)
+
+
+def padded(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Return ids and bool mask ``[rows, longest]`` of token ids of any lengths, padded on one side."""
+    import torch
+
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    steps = np.arange(max(1, lengths.max(initial=0)))
+    mask = steps >= len(steps) - lengths[:, None] if left else steps < lengths[:, None]
+    ids = np.full(mask.shape, pad_id)
+    # One assignment for all rows: a tensor for each is most of the cost of a batch.
+    ids[mask] = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+    return torch.from_numpy(ids), torch.from_numpy(mask)

@@ -26,6 +26,7 @@ from preflab.base import ScalarHead
 from preflab.budget import Work, scored
 from preflab.errors import UserError
 from preflab.interface import Batch, Role, Scores
+from preflab.lora import hasten
 from preflab.scoring import Scorer
 from preflab.seeds import seeded
 from preflab.settings import LoraSettings, Pool
@@ -70,8 +71,8 @@ class Roles(nn.Module):
                 self.peft = get_peft_model(model, self._lora("policy"), adapter_name="policy")
             except ValueError as error:
                 raise UserError(f"adapters do not fit the model: {error}") from error
-        self._layers = [m for m in self.peft.modules() if isinstance(m, LoraLayer)]
-        self.scorer = Scorer(self.model, temperature)
+        self._find_layers()
+        self.scorer, self._recomputes = Scorer(self.model, temperature), False
         self.work, self._sizes = Work(self.model), dict[str, int]()
         for role in roles:
             self.add(role)
@@ -124,8 +125,12 @@ class Roles(nn.Module):
         if not self.has(role):
             with seeded(self.seed, "adapter", role):
                 self.peft.add_adapter(role, self._lora(role))
-            self._layers = [m for m in self.peft.modules() if isinstance(m, LoraLayer)]
+            self._find_layers()
         self._add_head(role)
+
+    def _find_layers(self) -> None:
+        self._layers = [m for m in self.peft.modules() if isinstance(m, LoraLayer)]
+        hasten(self._layers)
 
     def _add_head(self, role: str) -> None:
         if _scalar(role) and role not in self.heads:
@@ -189,7 +194,7 @@ class Roles(nn.Module):
 
         The recomputation happens after `active` has ended, so each stretch remembers its role.
         """
-        self.scorer.recomputes = on
+        self._recomputes = on
         if on:
             remember = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), self.active(self._role))}
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=remember)
@@ -261,9 +266,7 @@ class Roles(nn.Module):
             return
         passed = scored(batch, self.scorer.path(batch), last=reward, head=not FIELDS.keys().isdisjoint(group))
         for _ in self._members if reward else group[:1]:
-            self.work.add(
-                passed, self.adapter_size(group[0]), learns=learns, recomputes=learns and self.scorer.recomputes
-            )
+            self.work.add(passed, self.adapter_size(group[0]), learns=learns, recomputes=learns and self._recomputes)
 
     def adapter_size(self, role: str) -> int:
         """Return the number of weights that a role's pass has beside the base's; 0 for the bare base."""

@@ -1,14 +1,13 @@
 """The scoring primitive: x once, {y1 … yk} on top of it, the LM head on response tokens only.
 
-All methods need per-token quantities of k responses to one prompt. `prompt_once_states` runs the
-prompt once and the responses on its key/value cache; `plain_states` runs the k concatenations. Both
-give the same hidden states; `Scorer` checks that on a model's first batch and falls back, saying so,
-where it does not hold.
+All methods need per-token quantities of k responses to one prompt. `prompt_once_states` (see
+`preflab.packing`) runs the prompt once and the responses on top of it; `plain_states` runs the k
+concatenations. Both give the same hidden states; `Scorer` checks that on a model's first batch and falls
+back, saying so, where it does not hold.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable
 from typing import Any, Literal
@@ -18,51 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from preflab.interface import Batch
+from preflab.packing import prompt_once_states
 
 logger = logging.getLogger(__name__)
 
 Path = Literal["prompt_once", "plain", "single"]
-
-
-def prompt_once_states(backbone: nn.Module, batch: Batch, *, last: bool) -> Tensor:
-    """Run the prompt once and the responses on its cache.
-
-    Args:
-        backbone: decoder without its head, returning ``last_hidden_state`` and a cache.
-        batch: left-padded prompts, right-padded responses.
-        last: whether the state *after* the last token is wanted too (reward models read it).
-
-    Returns:
-        ``[B, K, T + last, H]``: index t is the state in which token t is chosen; entries past a
-        response's own length are undefined.
-    """
-    prompts, size = batch.prompt_mask.shape[0], batch.response_ids.shape[1]
-    prompt_mask = batch.prompt_mask.long()
-    positions = (prompt_mask.cumsum(1) - 1).clamp(min=0)
-    output = backbone(
-        input_ids=batch.prompt_ids.masked_fill(~batch.prompt_mask, 0),
-        attention_mask=prompt_mask,
-        use_cache=True,
-        **_position_ids(backbone, positions),
-    )
-    first = output.last_hidden_state[:, -1:].repeat_interleave(size, 0)
-    # The state after the last token is needed by no log-probability: that token is not fed.
-    fed = batch.response_ids.shape[2] - (0 if last else 1)
-    states = first
-    if fed:
-        cache = output.past_key_values
-        cache.batch_repeat_interleave(size)
-        ids, mask = batch.response_ids.flatten(0, 1)[:, :fed], batch.response_mask.flatten(0, 1)[:, :fed]
-        offsets = torch.arange(fed, device=ids.device)
-        following = backbone(
-            input_ids=ids.masked_fill(~mask, 0),
-            attention_mask=torch.cat([prompt_mask.repeat_interleave(size, 0), mask.long()], 1),
-            past_key_values=cache,
-            use_cache=True,
-            **_position_ids(backbone, prompt_mask.sum(1, keepdim=True).repeat_interleave(size, 0) + offsets),
-        ).last_hidden_state
-        states = torch.cat([first, following], 1)
-    return states.reshape(prompts, size, *states.shape[1:])
 
 
 def concatenated(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,11 +120,6 @@ def _log_probabilities(logits: Tensor, batch: Batch, temperature: float) -> Tens
     return logps
 
 
-def _position_ids(backbone: nn.Module, positions: Tensor) -> dict[str, Tensor]:
-    # A few decoders (OPT was one) derive positions from the mask and take no such argument.
-    return {"position_ids": positions} if "position_ids" in inspect.signature(backbone.forward).parameters else {}
-
-
 PATHS: dict[Path, Callable[..., Tensor]] = {
     "prompt_once": prompt_once_states,
     "plain": plain_states,
@@ -183,14 +137,12 @@ class Scorer:
     Attributes:
         exact: the paths that give the model's own log-probabilities, fastest first; None before the first
             batch. ``single`` always does; ``plain`` fails where the model does more than its head to the
-            logits or bears no padding, ``prompt_once`` where its cache is not exact.
-        recomputes: set where activations are recomputed in the backward pass, which drops the cache.
+            logits or bears no padding, ``prompt_once`` where attention is not the plain one.
     """
 
     def __init__(self, model: Any, temperature: float = 1.0) -> None:
         self.model, self.temperature = model, temperature
         self.exact: tuple[Path, ...] | None = None
-        self.recomputes = False
 
     def logps(self, batch: Batch, states: Tensor | None = None) -> Tensor:
         """Return log π(y_t | x, y_<t), ``[B, K, T]``, 0 on padding; `states`, if at hand, are not computed again."""
@@ -208,12 +160,7 @@ class Scorer:
         """Return the fastest exact path for a batch; the first one ever is what the paths are tried on."""
         if self.exact is None:
             self.exact = self._exact_paths(batch)
-        # One response has no prompt to share: a single plain pass is faster then.
-        shared = batch.response_ids.shape[1] > 1 and not self.recomputes
-        order: tuple[Path, ...] = ("prompt_once", "plain") if shared else ("plain",)
-        if not self.recomputes:
-            order = (*order, "prompt_once")
-        return next((path for path in order if path in self.exact), "single")
+        return self.exact[0] if self.exact else "single"
 
     @torch.no_grad()
     def _exact_paths(self, batch: Batch) -> tuple[Path, ...]:
@@ -236,7 +183,7 @@ class Scorer:
             found = token_logps(self.model, states, sample, 1.0)
             return bool(torch.allclose(found, expected, atol=tolerance, rtol=tolerance))
 
-        tried: tuple[Path, ...] = ("plain",) if self.recomputes else ("prompt_once", "plain")
+        tried: tuple[Path, ...] = ("prompt_once", "plain")
         found = tuple(path for path in tried if exact(path))
         if found != tried:
             logger.warning(

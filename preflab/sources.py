@@ -160,8 +160,7 @@ class OfflineSource:
         """
         if self.reference is None or self.roles is None or count <= 0:
             return
-        path = "prompt_once" if batch.response_ids.shape[1] > 1 else "plain"
-        passed = scored(batch.rows(slice(0, count)), path, last=False, head=True)
+        passed = scored(batch.rows(slice(0, count)), "prompt_once", last=False, head=True)
         self.roles.work.add(passed, self.roles.adapter_size("reference"))
 
     def _prepared(self, batch: Batch) -> Batch:

@@ -22,7 +22,8 @@ from transformers import (
 
 from preflab import scoring
 from preflab.interface import Batch
-from preflab.scoring import Scorer, plain_states, prompt_once_states, single_logps, single_states, token_logps
+from preflab.packing import Packing, attention, prompt_once_states
+from preflab.scoring import Scorer, plain_states, single_logps, single_states, token_logps
 
 VOCABULARY, JUNK = 41, 10**6
 COMMON = {
@@ -220,9 +221,52 @@ def test_prompt_runs_once():
         hook = model.model.embed_tokens.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].shape))
         scorer.logps(batch)
         hook.remove()
-    prompts, width = batch.prompt_ids.shape
-    # The last response token is never fed: nothing reads the state after it.
-    assert seen == [(prompts, width), (2 * prompts, batch.response_ids.shape[2] - 1)]
+    # All real tokens in one row. The last of each response is not fed: nothing reads the state after it.
+    fed = (batch.response_mask.sum(-1) - 1).clamp(min=0)
+    assert seen == [(1, int(batch.prompt_mask.sum() + fed.sum()))]
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_prompts_run_once_where_activations_are_recomputed(family):
+    model, batch = make_model(family), make_batch()
+    expected = gradients(model, oracle_logps(model, batch).sum())
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+    scorer = Scorer(model)
+    found = gradients(model, scorer.logps(batch).sum())
+    assert scorer.path(batch) == "prompt_once"
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6 * max(1.0, other.abs().max().item()), rtol=0)
+
+
+def test_packed_texts_do_not_see_each_other():
+    model, batch = make_model("llama"), make_batch()
+    changed = Batch(*(x.clone() for x in batch[:4]))
+    changed.prompt_ids[1][changed.prompt_mask[1]] = 7
+    changed.response_ids[0, 1][changed.response_mask[0, 1]] = 7
+    with torch.no_grad():
+        before, after = (by(prompt_once_states, model, one) for one in (batch, changed))
+    assert torch.equal(before[0, 0], after[0, 0])
+    assert torch.equal(before[2], after[2])
+    assert not torch.equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("asked", [{"softcap": 30.0}, {"dropout": 0.1}, {"position_bias": torch.zeros(1)}])
+def test_attention_refuses_what_it_does_not_do(asked):
+    states = torch.zeros(1, 4, 3, 8)
+    packing = Packing.of(make_batch(prompts=(1, 1), responses=((1,), (1,))), last=False)
+    with pytest.raises(NotImplementedError, match=next(iter(asked))):
+        attention(torch.nn.Identity(), states, states, states, None, packing=packing, **asked)
+
+
+def test_a_model_of_another_attention_is_left_alone():
+    model = make_model("llama")
+    model.set_attn_implementation("eager")
+    scorer = Scorer(model)
+    with torch.no_grad():
+        torch.testing.assert_close(scorer.logps(make_batch()), oracle_logps(model, make_batch()), atol=1e-9, rtol=0)
+    assert scorer.path(make_batch()) == "plain"
+    assert model.config._attn_implementation == "eager"
 
 
 def test_broken_prompt_once_falls_back_and_says_so(monkeypatch, caplog):

@@ -99,7 +99,7 @@ def train_base(size: BaseSize, seed: int) -> Any:
     import torch
     from transformers import get_cosine_schedule_with_warmup
 
-    from preflab.scoring import prompt_once_states
+    from preflab.packing import prompt_once_states
 
     prefixes = list(itertools.product(range(END), repeat=MAX_RESPONSE_TOKENS - 1))
     # The last token is seen by none: it only makes room for what is said after the whole prefix.
@@ -137,7 +137,8 @@ def next_tokens(prompt: int, prefix: tuple[int, ...], seed: int) -> Array:
 
 def response_logps(model: Any, batch: Batch) -> Tensor:
     """Return log π(y|x) of whole responses, ``[X, N]``."""
-    from preflab.scoring import prompt_once_states, token_logps
+    from preflab.packing import prompt_once_states
+    from preflab.scoring import token_logps
 
     states = prompt_once_states(model.base_model, batch, last=False)
     return token_logps(model, states, batch, 1.0).sum(-1)
