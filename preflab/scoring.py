@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from preflab.head import ChosenLogps
 from preflab.interface import Batch
 from preflab.packing import prompt_once_states
 
@@ -97,14 +98,24 @@ def _one_by_one(run: Callable[[Batch], Tensor], batch: Batch, extra: int) -> Ten
 
 def token_logps(model: Any, states: Tensor, batch: Batch, temperature: float) -> Tensor:
     """Log-probabilities ``[B, K, T]`` from states ``[B, K, T, H]``, head on real response tokens only."""
-    return _log_probabilities(token_logits(model, states[batch.response_mask]), batch, temperature)
+    mask, head = batch.response_mask, model.get_output_embeddings()
+    plain = type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad
+    if not plain or _cap(model) or torch.is_autocast_enabled(states.device.type):
+        return _log_probabilities(token_logits(model, states[mask]), batch, temperature)
+    flat = ChosenLogps.apply(states[mask], head.weight, batch.response_ids[mask], temperature)  # type: ignore[no-untyped-call]
+    return _spread(flat, mask)
 
 
 def token_logits(model: Any, states: Tensor) -> Tensor:
     """Return logits ``[..., V]`` of states ``[..., H]``."""
     logits: Tensor = model.get_output_embeddings()(states)
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    cap = _cap(model)
     return (logits / cap).tanh() * cap if cap else logits
+
+
+def _cap(model: Any) -> float | None:
+    cap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return cap
 
 
 def _log_probabilities(logits: Tensor, batch: Batch, temperature: float) -> Tensor:
@@ -114,10 +125,13 @@ def _log_probabilities(logits: Tensor, batch: Batch, temperature: float) -> Tens
         logits = logits.float()
     if temperature != 1:
         logits = logits / temperature
-    flat = -functional.cross_entropy(logits, batch.response_ids[mask], reduction="none")
-    logps = flat.new_zeros(mask.shape)
-    logps[mask] = flat
-    return logps
+    return _spread(-functional.cross_entropy(logits, batch.response_ids[mask], reduction="none"), mask)
+
+
+def _spread(flat: Tensor, mask: Tensor) -> Tensor:
+    spread = flat.new_zeros(mask.shape)
+    spread[mask] = flat
+    return spread
 
 
 PATHS: dict[Path, Callable[..., Tensor]] = {

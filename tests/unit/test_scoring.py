@@ -226,6 +226,21 @@ def test_prompt_runs_once():
     assert seen == [(1, int(batch.prompt_mask.sum() + fed.sum()))]
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_gradients_under_a_frozen_head(family):
+    model, batch = make_model(family), make_batch()
+    model.requires_grad_(False)
+    learnt = [
+        p.requires_grad_()
+        for p in next(m for m in model.base_model.children() if len(list(m.children())))[0].parameters()
+    ]
+    scorer = Scorer(model, temperature=0.7)
+    found = torch.autograd.grad(scorer.logps(batch).square().sum(), learnt)
+    expected = torch.autograd.grad(oracle_logps(model, batch, 0.7).square().sum(), learnt)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6 * max(1.0, other.abs().max().item()), rtol=0)
+
+
 @pytest.mark.parametrize("family", ["llama", "mistral"])
 def test_prompts_run_once_where_activations_are_recomputed(family):
     model, batch = make_model(family), make_batch()
