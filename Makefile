@@ -6,8 +6,10 @@ BIN    := $(VENV)/bin
 # The exact versions tested; torch first, so that nothing else chooses a build of it.
 TORCH  ?= torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 ARGS   ?=
+# PPO's rival in benchmarks/, the last TRL with a PPOTrainer; it has an environment of its own.
+TRL112 := .venv-trl112
 
-.PHONY: install compare quick test check format lint types pages clean
+.PHONY: install trl-1.12 compare quick test check format lint types pages clean
 
 install: $(VENV)/.installed
 
@@ -16,6 +18,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+trl-1.12: $(TRL112)/.installed  ## TRL 1.12 for benchmarks/against_trl.py
+
+$(TRL112)/.installed:
+	test -x $(TRL112)/bin/python || $(PYTHON) -m venv $(TRL112)
+	$(TRL112)/bin/python -m pip install --quiet "$(TORCH)"
+	$(TRL112)/bin/python -m pip install --quiet trl==1.12.0 transformers==5.19.0 peft==0.21.2
 	touch $@
 
 compare: install  ## train and compare DPO and PPO on the embedded world (ARGS="--seeds 0,1,2")
@@ -46,4 +56,4 @@ pages: install  ## docs/methods/, docs/metrics.md and docs/diagnosis.md, from th
 	$(BIN)/python -m eval.diagnosis > docs/diagnosis.md
 
 clean:
-	rm -rf $(VENV) *.egg-info build dist
+	rm -rf $(VENV) $(TRL112) *.egg-info build dist

@@ -1,101 +1,95 @@
-"""Native methods against TRL's trainers: same model, LoRA, rows, order and optimiser; ratio of seconds per step.
+"""Native methods against TRL's trainers: same model, LoRA, rows, order, batch, precision and lengths.
 
-    python -m benchmarks.against_trl [--methods dpo,reward] [--lengths 64/64,128/64,256/64] [--pairs 5]
+    python -m benchmarks.against_trl [--preset cpu] [--workloads dpo,ppo] [--lengths 64/64,128/64] [--pairs 5] [--write]
 
-Native and TRL take turns (A B A B …), each run in a process of its own; the ratio is the median over the pairs
-of runs, with the smallest and the largest. The last losses are printed beside it: speed is not bought with
-another computation.
+Native and TRL take turns (A B A B …), each run in a process of its own; a ratio is the median over the pairs of runs,
+with the smallest and the largest. That both compute the same is seen beside it: the largest relative difference of
+their losses over all steps, or, where responses are sampled and no two runs draw the same, what the first rollouts of
+the same policy were like. PPO's rival is TRL 1.12, the last with a PPOTrainer, in an environment that ``make
+trl-1.12`` sets up; the others' is the TRL installed beside preflab.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Sequence
 
-WARM_UP = 2
+from benchmarks.pages import BENCHMARKS, table, update
+from benchmarks.workloads import WORKLOADS, Job, Result, Side, choices, models, run_alone
+from preflab.errors import UserError, run_recipe
 
+HEADINGS = ("workload", "prompt/response", "TRL / native", "native s", "TRL s", "native tok/s", "TRL tok/s",
+            "native MiB", "TRL MiB", "native / TRL memory", "agreement")  # fmt: skip
+SIDES: tuple[Side, ...] = ("native", "trl")
 
-def measure(name: str, model: Path, prompt: int, response: int, batch: int, steps: int) -> dict[str, float]:
-    """Train in this process; return seconds per step after the warm-up, peak memory and the last loss."""
-    from benchmarks.shapes import make_groups
-    from preflab.base import load_base
-    from preflab.encoding import load_tokenizer
-    from preflab.method import make_method
-    from preflab.roles import Roles
-    from preflab.settings import LoraSettings
-    from preflab.sources import OfflineSource
-    from preflab.trainer import Task, run_training
-
-    tokenizer, settings = load_tokenizer(str(model)), LoraSettings()
-    groups = make_groups(batch * 4, prompt, response)
-
-    def train(count: int) -> tuple[float, float, float]:
-        values = {"per_device_train_batch_size": batch, "max_steps": count, "logging_steps": count}
-        chosen = make_method(name, {**values, "learning_rate": 1e-4})
-        roles = Roles(load_base(str(model), settings), settings, ("policy", "reward"))
-        with tempfile.TemporaryDirectory() as folder:
-            if hasattr(chosen.algorithm, "fit"):
-                record = chosen.algorithm.fit(Task(roles, groups, chosen.train, tokenizer, Path(folder), 0, name))
-            else:
-                source = OfflineSource(groups, chosen.train, tokenizer.pad_token_id, 0)
-                record = run_training(roles, chosen.algorithm, source, chosen.train, Path(folder), seed=0, title=name)
-        return record.seconds, record.peak_memory_bytes, record.final["loss"]
-
-    first, _, _ = train(WARM_UP)
-    seconds, peak, loss = train(WARM_UP + steps)
-    return {"seconds": (seconds - first) / steps, "bytes": peak, "loss": loss}
+Pair = tuple[Result, Result]
 
 
-def run_alone(name: str, model: Path, lengths: str, args: argparse.Namespace) -> dict[str, float]:
-    """Measure in a fresh process."""
-    options = [f"--run={name}", f"--model={model}", f"--lengths={lengths}", f"--batch={args.batch}"]
-    command = [sys.executable, "-m", "benchmarks.against_trl", *options, f"--steps={args.steps}"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
-    return found
+def row(job: Job, pairs: int) -> list[str]:
+    """Measure one workload at one pair of lengths; return its row."""
+    found: list[Pair] = []
+    for _ in range(pairs):
+        runs = [run_alone(job._replace(side=side)) for side in SIDES]
+        failed = [f"{side}: {run}" for side, run in zip(SIDES, runs, strict=True) if isinstance(run, str)]
+        if failed:
+            return [job.workload, job.lengths, *["–"] * (len(HEADINGS) - 3), "; ".join(failed).replace("|", "/")]
+        found.append((runs[0], runs[1]))  # type: ignore[arg-type]
+    return [job.workload, job.lengths, *cells(found), agreement(found)]
 
 
-def compare(method: str, lengths: str, model: Path, args: argparse.Namespace) -> str:
-    """Return one row of the table."""
-    names = (method, f"trl-{method}")
-    runs = [[run_alone(name, model, lengths, args) for name in names] for _ in range(args.pairs)]
-    ratios = sorted(trl["seconds"] / native["seconds"] for native, trl in runs)
-    memory = statistics.median(native["bytes"] / trl["bytes"] for native, trl in runs)
-    own, other = (statistics.median(pair[i]["seconds"] for pair in runs) for i in (0, 1))
-    losses = f"{runs[0][0]['loss']:.6f} / {runs[0][1]['loss']:.6f}"
-    spread = f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
-    return f"| {method} | {lengths} | {own:.2f} | {other:.2f} | {spread} | {memory:.2f} | {losses} |"
+def cells(pairs: Sequence[Pair]) -> list[str]:
+    """Return the ratio of times with its spread, and seconds, tokens per second and memory of both."""
+    ratios = sorted(trl.seconds / native.seconds for native, trl in pairs)
+    memory = statistics.median(native.bytes / trl.bytes for native, trl in pairs)
+
+    def both(field: str, form: str, scale: float = 1.0) -> list[str]:
+        return [format(statistics.median(getattr(pair[i], field) for pair in pairs) / scale, form) for i in (0, 1)]
+
+    return [
+        f"**{statistics.median(ratios):.2f}** [{ratios[0]:.2f}, {ratios[-1]:.2f}]",
+        *both("seconds", ".3g"),
+        *both("tokens_per_second", ",.0f"),
+        *both("bytes", ",.0f", 2**20),
+        f"{memory:.2f}",
+    ]
 
 
-def main() -> None:
-    """Print a Markdown table."""
+def agreement(pairs: Sequence[Pair]) -> str:
+    """Say how nearly both sides compute the same."""
+    native, trl = pairs[0]
+    if native.first:
+        shared = [name for name in native.first if name in trl.first]
+        return ", ".join(
+            f"{name.replace('_', ' ')} {native.first[name]:.4g} / {trl.first[name]:.4g}" for name in shared
+        )
+    worst = max(
+        abs(a - b) / max(abs(a), abs(b), 1e-12)
+        for one, other in pairs
+        for a, b in zip(one.losses, other.losses, strict=True)
+    )
+    return f"losses of {len(native.losses)} steps within {worst:.1e}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print the rows as they come, and write them into the page if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", default="dpo,reward")
-    parser.add_argument("--lengths", default="64/64,128/64,256/64")
-    for name, default in (("batch", 8), ("steps", 6), ("pairs", 5)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--run")
-    parser.add_argument("--model", type=Path)
-    args = parser.parse_args()
-    if args.run:
-        prompt, response = map(int, args.lengths.split("/"))
-        print(json.dumps(measure(args.run, args.model, prompt, response, args.batch, args.steps)))
-        return
-    from benchmarks.shapes import make_model
-
-    print("| method | prompt/response | native s/step | TRL s/step | TRL / native | memory | last losses |")
-    print("|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        model = make_model(Path(folder))
-        for method in args.methods.split(","):
-            for lengths in args.lengths.split(","):
-                print(compare(method, lengths, model, args), flush=True)
+    parser.add_argument("--pairs", type=int, default=5, help="runs of each side")
+    args = choices(parser, [name for name, what in WORKLOADS.items() if what.rival], argv)
+    if alone := [name for name in args.workloads if WORKLOADS[name].rival is None]:
+        raise UserError(f"TRL has nothing to hold against {', '.join(alone)}; leave it out")
+    if args.write:
+        update(BENCHMARKS, f"trl-{args.preset}", HEADINGS, [], keys=2)  # ends here if the page has no place for it
+    print(table(HEADINGS, []), end="", flush=True)
+    with models(args.preset, args.workloads, args.lengths) as folders:
+        for name in args.workloads:
+            for lengths in args.lengths:
+                model = folders[name, lengths]
+                found = row(Job(name, "native", args.preset, model, lengths, args.warm_up, args.steps), args.pairs)
+                print(f"| {' | '.join(found)} |", flush=True)
+                if args.write:
+                    update(BENCHMARKS, f"trl-{args.preset}", HEADINGS, [found], keys=2)
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main)

@@ -9,26 +9,21 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
+from benchmarks.pages import table, write
 from eval.frontier import Oracle, exact_oracle, sampled_oracle
 
 Array = NDArray[np.float64]
 
 PAGE = Path(__file__).parents[1] / "docs" / "frontier.md"
 POINTS = 60
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [list(headings), ["---:"] * len(headings), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def exact_world() -> tuple[Array, Array]:
@@ -135,16 +130,6 @@ def joining(draws: int = 300) -> str:
                     errors[way].append(join(q, k, y) - curve(q))
             rows.append([name, f"{noise:g}", *(f"{np.sqrt(np.mean(np.square(e))):.3f}" for e in errors.values())])
     return table(["reward", "noise of a point", *ways], rows)
-
-
-def write(page: Path, name: str, figure: str) -> None:
-    """Put a table between its markers."""
-    block = f"<!-- figures:{name} -->\n{figure}<!-- /figures -->"
-    pattern = re.compile(rf"<!-- figures:{name} -->\n.*?<!-- /figures -->", re.DOTALL)
-    text, found = pattern.subn(lambda _: block, page.read_text(encoding="utf-8"))
-    if found != 1:
-        raise SystemExit(f"{page}: {found} places marked figures:{name}; there must be one")
-    page.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
