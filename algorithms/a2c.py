@@ -68,6 +68,7 @@ class A2C(TokenPolicyGradient):
         trains=("policy", "value"),
         rollout=("policy", "reference", "reward", "value"),
         unit="token",
+        separable=True,
     )
     metrics: Mapping[str, str] = {
         **TokenPolicyGradient.metrics,

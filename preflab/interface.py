@@ -157,6 +157,9 @@ class Needs:
         rollout: the roles that score each response once, without gradient, before `prepare`.
         unit: what the trainer averages over: prompts (pairs), responses or tokens.
         joint: the value is a head on the policy's own adapter, which then learns from both losses.
+        separable: what each learning role's gradient is does not hang on the other learning roles' scores, as in
+            a sum of a policy's loss and a value's. The loop then saves a pass: those scores may be zeros where
+            another role's gradient is asked for.
     """
 
     responses: Responses
@@ -165,6 +168,7 @@ class Needs:
     rollout: tuple[Role, ...] = ()
     unit: Unit = "prompt"
     joint: bool = False
+    separable: bool = False
 
     def uses(self, role: Role) -> bool:
         """Whether the method reads a role at all."""

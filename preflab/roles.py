@@ -264,7 +264,7 @@ class Roles(nn.Module):
         reward = "reward" in group
         if reward and self.reward_function is not None:
             return
-        passed = scored(batch, self.scorer.path(batch), last=reward, head=not FIELDS.keys().isdisjoint(group))
+        passed = scored(batch, self.scorer.path(batch), last=reward, head=not AT_HEAD.isdisjoint(group))
         for _ in self._members if reward else group[:1]:
             self.work.add(passed, self.adapter_size(group[0]), learns=learns, recomputes=learns and self._recomputes)
 
@@ -409,5 +409,13 @@ def _scalar(role: str) -> bool:
     return role.startswith(("reward", "value"))
 
 
-FIELDS: dict[Role, str] = {"policy": "logps", "reference": "reference_logps"}
+FIELDS: dict[Role, str] = {
+    "policy": "logps",
+    "reference": "reference_logps",
+    "value": "values",
+    "reward": "rewards",
+}
+"""Where each role's scores stand in `Scores`."""
+
+AT_HEAD = {"policy", "reference"}
 POOLS: dict[Pool, Callable[[Tensor], Tensor]] = {"mean": lambda x: x.mean(0), "worst": lambda x: x.amin(0)}

@@ -18,9 +18,9 @@ from preflab.budget import MOST_STEPS, RESOLUTION, SCHEDULES_WITHOUT_END, Budget
 from preflab.callbacks import StopAtBudget, watch
 from preflab.encoding import EncodedGroup
 from preflab.errors import UserError
-from preflab.interface import Algorithm, Batch, Mean, Scores, unit_mask
+from preflab.interface import Algorithm, Batch, Mean, Needs, Scores, unit_mask
 from preflab.memory import PeakMemory
-from preflab.roles import Roles
+from preflab.roles import FIELDS, Roles
 from preflab.settings import TrainConfig
 from preflab.snapshots import TakeSnapshots
 from preflab.sources import Source
@@ -149,7 +149,8 @@ class PreferenceTrainer(Trainer):
 
         Where several roles learn, their weights are disjoint, and so the gradient of each is that of the
         loss with the others' scores held constant. Each role's graph is used up before the next is made:
-        PPO's policy and value together then take the memory of one, for one more pass without a graph.
+        PPO's policy and value together then take the memory of one. Unless the method is separable, that
+        takes one more pass without a graph.
         """
         batch: Batch = inputs
         if not batch.response_mask.any():
@@ -158,11 +159,12 @@ class PreferenceTrainer(Trainer):
         needs = self.algorithm.needs
         *others, last = self.roles.passes([role for role in needs.scores if role in needs.trains])
         first = others[0] if others else last
+        constant = needs.trains if needs.separable else first
         with torch.no_grad():
-            scores: Scores = model(batch, [role for role in needs.scores if role not in first])
+            scores: Scores = model(batch, [role for role in needs.scores if role not in constant])
         for group in others:
             scores = merged_scores(scores, model(batch, group))
-            reduced, _ = self._reduced(batch, scores, num_items_in_batch)
+            reduced, _ = self._reduced(batch, stood_in(scores, batch, needs), num_items_in_batch)
             self.accelerator.backward(reduced)
             scores = Scores(*(None if x is None else x.detach() for x in scores))
         scores = merged_scores(scores, model(batch, last))
@@ -268,6 +270,13 @@ def _add(sums: dict[str, Mean], metrics: dict[str, Mean]) -> None:
 def merged_scores(scores: Scores, newer: Scores) -> Scores:
     """Return `scores` with the fields that `newer` has taken from there."""
     return Scores(*(old if new is None else new for old, new in zip(scores, newer, strict=True)))
+
+
+def stood_in(scores: Scores, batch: Batch, needs: Needs) -> Scores:
+    """Return `scores` with zeros for those of learning roles that are still to come, which a separable loss bears."""
+    nothing = torch.zeros(batch.response_mask.shape, device=batch.response_mask.device)
+    missing = {FIELDS[role]: nothing for role in needs.trains if getattr(scores, FIELDS[role]) is None}
+    return scores._replace(**missing)
 
 
 class _Stream:

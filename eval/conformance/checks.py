@@ -15,7 +15,7 @@ from eval.conformance.workbench import Run, counts_good, open_source, roles_for,
 from preflab.interface import Batch, Loss, Scores, unit_mask
 from preflab.maths import masked_sum
 from preflab.method import Method
-from preflab.roles import Roles
+from preflab.roles import FIELDS, Roles
 from preflab.sources import Source
 
 TOLERANCE = 1e-6  # float64, but the norms of some models are float32
@@ -174,7 +174,7 @@ def _scores_against(method: Method, batch: Batch, better: Tensor) -> tuple[Score
 
 
 def own_gradients(method: Method) -> str | None:
-    """Gradients reach the adapters and heads of the roles that learn, and nothing else."""
+    """Gradients reach the adapters and heads of the roles that learn, and nothing else; apart, where they say so."""
     has_loss(method)
     method = small(method)
     roles, algorithm, batch = first_batch(method)
@@ -187,6 +187,21 @@ def own_gradients(method: Method) -> str | None:
     for role in method.needs.trains:
         if not any(p.grad is not None and p.grad.abs().max() > 0 for p in roles.parameters_of(role)):
             return f"no gradient in {role}"
+    return _entangled(method, algorithm, batch, roles(batch, method.needs.scores)) if method.needs.separable else None
+
+
+def _entangled(method: Method, algorithm: Any, batch: Batch, scores: Scores) -> str | None:
+    """Say which learning role's gradient hangs on another one's scores, if any does."""
+    fields = {role: FIELDS[role] for role in method.needs.trains}
+    for role, field in fields.items():
+        gradients = []
+        for factor in (1.0, 0.0):
+            others = {name: getattr(scores, name).detach() * factor for name in fields.values() if name != field}
+            leaf = getattr(scores, field).detach().requires_grad_()
+            loss = reduced(algorithm.loss(batch, scores._replace(**others, **{field: leaf})), batch, method)
+            gradients.append(torch.autograd.grad(loss, leaf)[0])
+        if not torch.allclose(gradients[0], gradients[1], atol=1e-12):
+            return f"says it is separable, but {role}'s gradient hangs on others' scores"
     return None
 
 

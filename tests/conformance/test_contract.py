@@ -117,6 +117,15 @@ def test_a_fault_is_caught(name, check, fault):
     assert CHECKS[check](make_method(name)) is None
 
 
+def test_a_loss_that_is_not_separable_is_caught():
+    def entangled(loss, batch, scores, _):
+        return loss._replace(values=loss.values + scores.logps * scores.values)
+
+    found = CHECKS["own gradients"](changed("ppo", entangled))
+    assert found is not None
+    assert "separable" in found
+
+
 def test_state_that_is_not_carried_is_caught():
     class Forgetful(RLOO):
         """Scales its advantages by how many rollouts it has seen, and tells no checkpoint."""

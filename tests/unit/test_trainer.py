@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 
@@ -18,6 +19,7 @@ from eval.conformance.workbench import BAD, END, GOOD, PAD, ROLES, VOCABULARY, c
 from preflab import trainer as trainer_module
 from preflab.encoding import EncodedGroup, collate
 from preflab.errors import UserError
+from preflab.roles import Roles
 from preflab.sampling import TransformersSampler
 from preflab.sources import ROLLOUT_METRICS, OfflineSource, RolloutSource
 from preflab.trainer import total_steps
@@ -118,6 +120,22 @@ def test_gradient_checkpointing_trains_the_same(tmp_path):
     bare, _, _ = train(dpo(), tmp_path / "bare", per_device_train_batch_size=4)
     spared, _, _ = train(dpo(), tmp_path / "spared", per_device_train_batch_size=4, gradient_checkpointing=True)
     assert_same_weights(bare, spared, "policy")
+
+
+def test_a_separable_loss_saves_a_pass_and_learns_the_same(tmp_path, monkeypatch):
+    passes, score = [], Roles._score
+    monkeypatch.setattr(Roles, "_score", lambda self, *args: passes.append(args[1]) or score(self, *args))
+    runs, counts = [], []
+    for separable in (True, False):
+        passes.clear()
+        algorithm = ppo()
+        algorithm.needs = dataclasses.replace(algorithm.needs, separable=separable)
+        runs.append(train(algorithm, tmp_path / str(separable), per_device_train_batch_size=4))
+        counts.append(passes.count(("value",)))
+    (one, first, _), (other, second, _) = runs
+    assert_same_weights(one, other, "policy", "value")
+    assert first.final == pytest.approx(second.final, rel=1e-6)
+    assert counts[0] < counts[1]
 
 
 def test_a_loss_of_the_wrong_shape_is_refused(tmp_path):
