@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,13 +94,19 @@ def _matched(result: Mapping[str, Any]) -> list[str]:
     said = QUANTITIES[MEASURES[result["matched"]]]
     if said in result["unknown"]:
         return [f"meant to be matched in {said}, which not every method counted"]
-    return [f"matched in {said}" if said in result["equal"] else f"meant to be matched in {said}, which they are not"]
+    if said in result["equal"]:
+        return [f"matched in {said}"]
+    return [f"meant to be matched in {said}, which differ by more than {TOLERANCE:.0%}"]
 
 
 def _apart(values: Sequence[float | None]) -> str:
     """Return how far apart the extremes are."""
     known = [value for value in values if value is not None]
-    return "none for some" if min(known) == 0 else f"up to {max(known) / min(known):.3g} times"
+    if min(known) == 0:
+        return "none for some"
+    ratio = max(known) / min(known)
+    # Rounded up: what is unequal never reads as the difference that still counts as equal.
+    return f"up to {ratio:.3g} times" if ratio >= 1.1 else f"up to {math.ceil(1000 * (ratio - 1) - 1e-9) / 10:g} % more"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -28,6 +28,17 @@ def check_aligned(seeds: Sequence[Rows], key: str) -> None:
             )
 
 
+def prompt_groups(rows: Rows) -> NDArray[np.int64] | None:
+    """Return ``[N]`` which prompt each held-out pair is of, numbered by first sight; None where none has two pairs.
+
+    Records that do not say it (``group``) are read as if each pair had a prompt of its own.
+    """
+    numbers: dict[Any, int] = {}
+    keys = [at if row.get("group") is None else str(row["group"]) for at, row in enumerate(rows)]
+    found = [numbers.setdefault(key, len(numbers)) for key in keys]
+    return np.array(found, dtype=np.int64) if len(numbers) < len(found) else None
+
+
 def column(seeds: Sequence[Rows], name: str) -> NDArray[np.float64] | None:
     """Return one column as ``[S, N]``; None where no row has it.
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.budgets import compare_budgets
+from eval.columns import prompt_groups
 from eval.contestant import Contestant
-from eval.contests import Decide, tournament
+from eval.contests import Decide, by_gold, compare_pairs, play, rank, untested
 from eval.diagnosis import Evidence, Finding, diagnose, merge
 from eval.frontier import Point, frontier
 from eval.generations import summarise_generations
@@ -53,12 +54,14 @@ def summarise_comparison(
     start = contestants[0]
     tried = Counter(contestant.name for contestant in contestants)
     trained = {c.name: list(c.training) for c in configured if c.training and c is not start}
-    tests, ranking = tournament(policies, decide) if decide else ([], [])
+    games = play(policies, decide) if decide else {}
+    tests = compare_pairs(policies, games, scored=decide is by_gold) if games else []
     comparison: dict[str, Any] = {
         "schema": SCHEMA,
         "methods": {c.name: {**summarise(c, baseline, decide), "settings_tried": tried[c.name]} for c in configured},
         "pairwise": tests,
-        "ranking": ranking,
+        "untested": untested(policies, games) if games else [],
+        "ranking": rank(policies, games, tests) if tests else [],
         "frontier": draw_frontier(contestants[1:], oracle),
         "overoptimisation": fit_laws(contestants[1:], start),
         "training": {c.name: {str(seed): rows for seed, rows in enumerate(c.curves)} for c in configured if c.curves},
@@ -115,7 +118,9 @@ def _wins(seeds: Sequence[Records], baseline: Sequence[Records], decide: Decide)
 def _likelihood(seeds: Sequence[Records]) -> dict[str, Any] | None:
     found = [records.demonstration_logps() for records in seeds]
     values = [value for value in found if value is not None]
-    return interval(np.stack(values), rate=False).as_dict() if values and len(values) == len(seeds) else None
+    if not values or len(values) < len(seeds):
+        return None
+    return interval(np.stack(values), rate=False, groups=prompt_groups(seeds[0].preferences)).as_dict()
 
 
 def summarise_training(records: Sequence[Row]) -> dict[str, Any]:

@@ -23,6 +23,9 @@ Decide = Callable[[Records, Records], Array]
 """Who answered better, ``[N]``: 1 the first, 0 the second, 0.5 a tie; NaN where nobody said."""
 
 
+FEWEST = 2
+"""Prompts that a test takes: one says nothing of others."""
+
 Games = Mapping[tuple[str, str], Array]
 """How often the first of two methods answers better, ``[S, N]``, by their names; see `head_to_head`."""
 
@@ -73,16 +76,25 @@ def head_to_head(first: Contestant, second: Contestant, decide: Decide) -> Array
 def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bool) -> list[dict[str, Any]]:
     """Return the test of every pair of methods, corrected over all pairs (Holm 1979).
 
-    Where a comparing judge gave no answer, prompts, seeds and whole pairs are left out.
+    Where a comparing judge gave no answer, prompts, seeds and whole pairs are left out; `untested` says which pairs.
 
     Args:
         contestants: the methods.
         games: of every two of them, as `play` returns them.
         scored: whether the judge gives gold rewards, whose mean is then tested; else it is the share of wins less
             that of the other.
+
+    Raises:
+        UserError: if only one prompt was answered.
     """
+    if any(table.shape[1] == 1 for table in games.values()):
+        raise UserError(
+            "methods were evaluated on one prompt, from which nothing follows about others: give two or more, "
+            "such as --eval-prompts 100"
+        )
     met = [(pair, _independent(*pair, games[pair[0].name, pair[1].name])) for pair in combinations(contestants, 2)]
-    pairs, wins = [pair for pair, table in met if table.size], [table for _, table in met if table.size]
+    met = [(pair, table) for pair, table in met if _common(table) >= FEWEST]
+    pairs, wins = [pair for pair, _ in met], [table for _, table in met]
     if not pairs:
         return []
     tested = [_tested(*pair, table, scored, len(pairs)) for pair, table in zip(pairs, wins, strict=True)]
@@ -103,6 +115,25 @@ def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bo
     ]
 
 
+def untested(contestants: Sequence[Contestant], games: Games) -> list[dict[str, Any]]:
+    """Return ``{first, second, reason}`` of every pair that somebody judged, but not so that it can be tested."""
+    found = []
+    for first, second in combinations(contestants, 2):
+        table = games[first.name, second.name]
+        prompts, common = np.isfinite(table).any(0).sum(), _common(_independent(first, second, table))
+        if prompts == 0 or common >= FEWEST:
+            continue
+        reason = f"not tested, judged on {prompts} prompt{'s' * bool(prompts > 1)}"
+        if prompts > 1:
+            each = ", ".join(f"{row.sum()} of seed {at}" for at, row in enumerate(np.isfinite(table)) if row.any())
+            shared = "none" if common == 0 else "only one"
+            reason += f" ({each}), of which {shared} was judged for all of these seeds: judge the same for every seed"
+        else:
+            reason += ": nothing follows from one about others"
+        found.append({"first": first.name, "second": second.name, "reason": reason})
+    return found
+
+
 def rank(contestants: Sequence[Contestant], games: Games, tests: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the methods best first, with Bradley-Terry strengths from the prompts that all pairs were decided on.
 
@@ -114,7 +145,7 @@ def rank(contestants: Sequence[Contestant], games: Games, tests: Sequence[Row]) 
     seeds = min((len(c.records) for c in contestants if len(c.records) > 1), default=1)
     wins = {pair: table[:seeds] for pair, table in games.items()}
     decided = np.all([np.isfinite(table).all(0) for table in wins.values()], axis=0)
-    if not decided.any():
+    if decided.sum() < FEWEST:
         return []
     ranks = bradley_terry([c.name for c in contestants], {pair: table[:, decided] for pair, table in wins.items()})
     beaten = Counter(loser(test) for test in tests)
@@ -156,6 +187,11 @@ def _independent(first: Contestant, second: Contestant, games: Array) -> Array:
     model = asked % min(len(first.records), len(second.records))
     models = np.unique(model)
     return np.stack([games[model == k].mean(0) for k in models]) if len(models) > 1 else games
+
+
+def _common(table: Array) -> int:
+    """Return on how many prompts the rows of `_independent` stand."""
+    return table.shape[1] if len(table) else 0
 
 
 def _tested(

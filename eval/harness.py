@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from eval.divergence import policy_figures
 from eval.judges import Judge
 from eval.records import PREFERENCES, Records, Table
 from eval.tokens import Tokens, world_batch
+from preflab.data import group_key
 from preflab.encoding import EncodedGroup, collate
 from preflab.experiment import Experiment
 from preflab.interface import Batch
@@ -182,12 +184,14 @@ def score_preferences(
     """
     data = experiment.world.heldout
     subsets = data["subset"] if "subset" in data.column_names else [None] * len(data)
+    given = data["group"] if "group" in data.column_names else [None] * len(data)
     rows: dict[int, dict[str, Any]] = {}
     for part in _by_length(tokens.pairs, config.eval_batch_size, f"{title}: held-out pairs"):
         groups = [tokens.pairs[i] for i in part]
         found = {name: x.double().tolist() for name, x in columns(collate(groups, _pad(tokens))).items()}
         for at, (i, group) in enumerate(zip(part, groups, strict=True)):
-            row: dict[str, Any] = {"row": group.row, "subset": subsets[group.row]}
+            at_prompt = given[group.row] or _hashed(data[group.row]["prompt"])
+            row: dict[str, Any] = {"row": group.row, "subset": subsets[group.row], "group": at_prompt}
             for name in ("score", "logp"):
                 row[f"chosen_{name}"], row[f"rejected_{name}"] = found[name][at] if name in found else (None, None)
             row["chosen_length"], row["rejected_length"] = map(len, group.response_ids)
@@ -195,6 +199,11 @@ def score_preferences(
                 row["preference"] = group.feedback["preference"]
             rows[i] = row
     return [rows[i] for i in sorted(rows)]
+
+
+def _hashed(prompt: str) -> str:
+    """Return the name of a prompt's group, as the splits of real data have it."""
+    return hashlib.sha256(group_key(prompt).encode(errors="backslashreplace")).hexdigest()[:16]
 
 
 def _by_length(groups: Sequence[EncodedGroup], size: int, title: str) -> list[list[int]]:

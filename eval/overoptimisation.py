@@ -9,7 +9,6 @@ from typing import Any
 from eval.contestant import Contestant
 from eval.frontier import fit_overoptimisation
 from eval.records import Records
-from preflab.errors import UserError
 
 
 def course(contestant: Contestant, start: Contestant) -> list[Contestant]:
@@ -36,7 +35,7 @@ def mean_step(steps: Sequence[int]) -> float:
 
 
 def fit_laws(contestants: Sequence[Contestant], start: Contestant) -> dict[str, Any] | None:
-    """Return the law of over-optimisation of every method that has enough points; None if none has.
+    """Return the law of over-optimisation of every method that has two points, or why there is none; None if none has.
 
     Args:
         contestants: the methods, and what a sweep adds to them.
@@ -46,9 +45,9 @@ def fit_laws(contestants: Sequence[Contestant], start: Contestant) -> dict[str, 
     for name in dict.fromkeys(contestant.name for contestant in contestants):
         own = [contestant for contestant in contestants if contestant.name == name]
         followed = next((moments for contestant in own if (moments := course(contestant, start))), [])
-        law = _law(followed, start, "training") or _law(own, start, "settings")
-        if law is not None:
-            found[name] = law
+        laws = [law for law in (_law(followed, start, "training"), _law(own, start, "settings")) if law is not None]
+        if laws:
+            found[name] = next((law for law in laws if law["note"] is None), laws[0])
     return found or None
 
 
@@ -59,17 +58,14 @@ def _law(points: Sequence[Contestant], start: Contestant, over: str) -> dict[str
     origin = start.table("gold")
     if origin is None or len(used) < 2:
         return None
-    try:
-        found = fit_overoptimisation(
-            [kls[i] for i in used],  # type: ignore[misc]
-            [golds[i] for i in used],
-            origin.mean(0)[: golds[used[0]].shape[1]],
-            law="bon" if _untrained(points[-1]) else "rl",
-            proxy_reward=None if any(proxies[i] is None for i in used) else [proxies[i] for i in used],  # type: ignore[misc]
-            steps=[points[i].varied["step"] for i in used] if over == "training" else None,
-        )
-    except UserError:
-        return None  # too few points
+    found = fit_overoptimisation(
+        [kls[i] for i in used],  # type: ignore[misc]
+        [golds[i] for i in used],
+        origin.mean(0)[: golds[used[0]].shape[1]],
+        law="bon" if _untrained(points[-1]) else "rl",
+        proxy_reward=None if any(proxies[i] is None for i in used) else [proxies[i] for i in used],  # type: ignore[misc]
+        steps=[points[i].varied["step"] for i in used] if over == "training" else None,
+    )
     return {"over": over, **found}
 
 

@@ -5,6 +5,10 @@ a reward model, β for a policy's implicit reward log π/π_ref. Where it is not
 maximum likelihood, each half of the pairs (even and odd rows) under the scale of the other half; that fit
 also stands beside an own scale, as ``recalibrated``: what is left of the error when confidence as a whole
 is set right.
+
+Pairs of one prompt (``group``), as a ranking of several responses gives them, are not independent. Every interval is
+for other prompts, not for other pairs of the same ones, and no half of a fit has a pair whose prompt the other has.
+Records without groups are read as one prompt a pair.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.columns import Rows, check_aligned, column
+from eval.columns import Rows, check_aligned, column, prompt_groups
 from eval.metrics import (
     base,
     preference_accuracy,
@@ -43,8 +47,9 @@ KEYS: dict[str, str] = {
     "log_loss": "nats per pair; null without a scale",
     "brier": "mean squared error of the probability; null without a scale",
     "ece": "expected calibration error; null without a scale",
-    "ece_by_chance": "about the error that perfect calibration would show on so many pairs",
-    "reliability": "bins of equal mass: `confidence`, `accuracy`, `low`, `high`, `n`",
+    "ece_by_chance": "about the error that perfect calibration would show on so many independent pairs",
+    "reliability": "bins of equal mass: `confidence`, `accuracy`, `low`, `high` (Wilson's, for as many trials as the "
+    "bin has prompts), `n`",
     "recalibrated": "`scale`, `log_loss`, `brier`, `ece` under a fitted scale, where the others are under an own one",
     "subsets": "by name: `accuracy` and `n` pairs",
     "subset_mean": "mean of the subsets' accuracies, each subset alike (`accuracy` has each pair alike)",
@@ -62,8 +67,9 @@ def summarise_preferences(seeds: Sequence[Rows], kind: Kind, scale: float | None
 
     Args:
         seeds: for each training seed its rows, the same pairs in the same order: ``row, chosen_score,
-            rejected_score`` and, where known, ``subset, chosen_logp, rejected_logp, chosen_length, rejected_length``
-            and ``preference`` (share of labels for the chosen response; absent: 1).
+            rejected_score`` and, where known, ``subset, chosen_logp, rejected_logp, chosen_length, rejected_length``,
+            ``preference`` (share of labels for the chosen response; absent: 1) and ``group`` (the prompt's; absent:
+            each pair has one of its own).
         kind: what the scores are.
         scale: turns score differences into log-odds: a policy's β. Default: 1 for a reward, else fitted.
 
@@ -84,32 +90,36 @@ def summarise_preferences(seeds: Sequence[Rows], kind: Kind, scale: float | None
     margin = _by_seed(preference_margin.per_prompt, chosen, rejected)
     right = _by_seed(preference_accuracy.per_prompt, chosen, rejected)
     own = scale or (1.0 if kind == "reward" else None)
-    fitted = None if own is None else calibration(margin, labels)
+    groups = prompt_groups(seeds[0])
+    fitted = None if own is None else calibration(margin, labels, groups=groups)
     return {
         "score": kind,
-        "accuracy": _share(right),
-        "margin": interval(margin, rate=False).as_dict(),
-        "auc": _share(_by_seed(preference_auc.per_prompt, chosen, rejected)),
-        "ties": _share(_by_seed(preference_accuracy.ties, chosen, rejected)),
-        **calibration(margin, labels, own),
+        "accuracy": _share(right, groups),
+        "margin": interval(margin, rate=False, groups=groups).as_dict(),
+        "auc": _share(_by_seed(preference_auc.per_prompt, chosen, rejected), groups),
+        "ties": _share(_by_seed(preference_accuracy.ties, chosen, rejected), groups),
+        **calibration(margin, labels, own, groups),
         "recalibrated": fitted and {name: fitted[name] for name in ("scale", "log_loss", "brier", "ece")},
-        **by_subset(right, [row.get("subset") for row in seeds[0]]),
+        **by_subset(right, [row.get("subset") for row in seeds[0]], groups),
         **by_length(seeds, right, margin),
         **likelihoods(seeds),
     }
 
 
-def calibration(margin: ArrayLike, preference: ArrayLike, scale: float | None = None) -> dict[str, Any]:
+def calibration(
+    margin: ArrayLike, preference: ArrayLike, scale: float | None = None, groups: ArrayLike | None = None
+) -> dict[str, Any]:
     """Return scale, log-loss, Brier score, calibration error and reliability of σ(scale · margin).
 
     Args:
         margin: ``[S, N]`` chosen minus rejected score.
         preference: ``[S, N]`` share of labels for the chosen response.
         scale: the score's own; None: fitted for each seed, see `eval.metrics.probability.cross_fitted`.
+        groups: ``[N]`` which prompt a pair is of, see `eval.columns.prompt_groups`.
     """
     margins, labels = np.asarray(margin, dtype=np.float64), np.asarray(preference, dtype=np.float64)
     if scale is None:
-        fits = [probability.cross_fitted(*pair) for pair in zip(margins, labels, strict=True)]
+        fits = [probability.cross_fitted(*pair, groups) for pair in zip(margins, labels, strict=True)]
         known = [fit for fit in fits if fit is not None]
         if len(known) < len(fits):  # all margins 0, or not one pair wrong: no scale is better than every other
             names = ("log_loss", "brier", "ece", "ece_by_chance")
@@ -119,18 +129,20 @@ def calibration(margin: ArrayLike, preference: ArrayLike, scale: float | None = 
     else:
         logits, found = scale * margins, {"value": float(scale), "source": "own"}
     errors = _by_seed(preference_calibration.per_prompt, logits, labels)
-    pair = np.tile(np.arange(logits.shape[1]), len(logits))
+    losses = _by_seed(preference_log_loss.per_prompt, logits, labels)
+    squares = _by_seed(preference_brier.per_prompt, logits, labels)
+    pair = np.tile(np.arange(logits.shape[1]) if groups is None else groups, len(logits))
     return {
         "scale": found,
-        "log_loss": interval(_by_seed(preference_log_loss.per_prompt, logits, labels), rate=False).as_dict(),
-        "brier": interval(_by_seed(preference_brier.per_prompt, logits, labels), rate=False).as_dict(),
-        "ece": base.within(interval(errors, rate=False), 0.0, 1.0).as_dict(),
+        "log_loss": interval(losses, rate=False, groups=groups).as_dict(),
+        "brier": interval(squares, rate=False, groups=groups).as_dict(),
+        "ece": base.within(interval(errors, rate=False, groups=groups), 0.0, 1.0).as_dict(),
         "ece_by_chance": float(np.mean([preference_calibration.by_chance(row) for row in logits])),
         "reliability": preference_calibration.reliability(logits.ravel(), labels.ravel(), pair=pair),
     }
 
 
-def by_subset(right: Array, subsets: Sequence[str | None]) -> dict[str, Any]:
+def by_subset(right: Array, subsets: Sequence[str | None], groups: NDArray[np.int64] | None = None) -> dict[str, Any]:
     """Return accuracy by subset, in order of first sight, and the mean over subsets.
 
     RewardBench's score (Lambert et al. 2024, arXiv:2403.13787) weights subsets by size inside a section, and
@@ -139,22 +151,28 @@ def by_subset(right: Array, subsets: Sequence[str | None]) -> dict[str, Any]:
     Args:
         right: ``[S, N]``: 1 right, 0.5 tie, 0 wrong.
         subsets: ``[N]`` names; None: of no subset.
+        groups: ``[N]`` which prompt a pair is of; None: each of its own.
     """
     names = list(dict.fromkeys(name for name in subsets if name is not None))
     if not names:
         return {"subsets": {}, "subset_mean": None}
-    members = [np.array([name == own for own in subsets]) for name in names]
-    parts = [right[:, at] for at in members]
-    summary = {name: {"accuracy": _share(part), "n": part.shape[1]} for name, part in zip(names, parts, strict=True)}
+    members = [np.flatnonzero([name == own for own in subsets]) for name in names]
+    parts, prompts = [right[:, at] for at in members], [_of(groups, at) for at in members]
+    summary = {
+        name: {"accuracy": _share(part, own), "n": part.shape[1]}
+        for name, part, own in zip(names, parts, prompts, strict=True)
+    }
     # Mean 0 within each subset: that one subset is easier than another is no sampling error.
     size = sum(part.shape[1] for part in parts)
     means = [part.mean(1, keepdims=True) for part in parts]
-    # Times n/(n − 1) of the variance, since each subset has a mean of its own taken from it.
+    # Times c/(c − 1) of the variance for c prompts, since each subset has a mean of its own taken from it.
+    counts = [part.shape[1] if own is None else len(np.unique(own)) for part, own in zip(parts, prompts, strict=True)]
     around = [
-        (part - mean) * size / (len(parts) * math.sqrt(part.shape[1] * max(part.shape[1] - 1, 1)))
-        for part, mean in zip(parts, means, strict=True)
+        (part - mean) * size / (len(parts) * math.sqrt(part.shape[1] ** 2 * max(count - 1, 1) / count))
+        for part, mean, count in zip(parts, means, counts, strict=True)
     ]
-    return {"subsets": summary, "subset_mean": _share(np.mean(means, axis=0) + np.concatenate(around, axis=1))}
+    values = np.mean(means, axis=0) + np.concatenate(around, axis=1)
+    return {"subsets": summary, "subset_mean": _share(values, _of(groups, np.concatenate(members)))}
 
 
 def by_length(seeds: Sequence[Rows], right: Array, margin: Array) -> dict[str, Any]:
@@ -168,14 +186,14 @@ def by_length(seeds: Sequence[Rows], right: Array, margin: Array) -> dict[str, A
     chosen, rejected = column(seeds[:1], "chosen_length"), column(seeds[:1], "rejected_length")
     if chosen is None or rejected is None:
         return {"length_buckets": [], "length_correlation": None}
-    longer = (chosen - rejected)[0]
+    longer, groups = (chosen - rejected)[0], prompt_groups(seeds[0])
     buckets = []
     for at in length_buckets(longer):
         low, high = int(longer[at].min()), int(longer[at].max())
-        buckets.append({"low": low, "high": high, "accuracy": _share(right[:, at]), "n": len(at)})
+        buckets.append({"low": low, "high": high, "accuracy": _share(right[:, at], _of(groups, at)), "n": len(at)})
     if np.ptp(longer) == 0 or (np.ptp(margin, axis=1) == 0).any():
         return {"length_buckets": buckets, "length_correlation": None}
-    values = interval(np.stack([correlation(row, longer) for row in margin]), rate=False)
+    values = interval(np.stack([correlation(row, longer) for row in margin]), rate=False, groups=groups)
     return {"length_buckets": buckets, "length_correlation": base.within(values, -1.0, 1.0).as_dict()}
 
 
@@ -210,12 +228,13 @@ def likelihoods(seeds: Sequence[Rows]) -> dict[str, Any]:
     chosen, rejected = column(seeds, "chosen_logp"), column(seeds, "rejected_logp")
     if chosen is None or rejected is None:
         return {"likelihood": None, "normalised_likelihood": None}
-    plain = {"accuracy": _share(_by_seed(preference_accuracy.per_prompt, chosen, rejected))}
+    groups = prompt_groups(seeds[0])
+    plain = {"accuracy": _share(_by_seed(preference_accuracy.per_prompt, chosen, rejected), groups)}
     lengths = column(seeds, "chosen_length"), column(seeds, "rejected_length")
     if lengths[0] is None or lengths[1] is None:
         return {"likelihood": plain, "normalised_likelihood": None}
     per_token = (chosen / np.maximum(lengths[0], 1.0), rejected / np.maximum(lengths[1], 1.0))
-    normalised = {"accuracy": _share(_by_seed(preference_accuracy.per_prompt, *per_token))}
+    normalised = {"accuracy": _share(_by_seed(preference_accuracy.per_prompt, *per_token), groups)}
     return {"likelihood": plain, "normalised_likelihood": normalised}
 
 
@@ -230,5 +249,9 @@ def _by_seed(function: Callable[[Array, Array], Array], first: Array, second: Ar
     return np.stack([function(*pair) for pair in zip(first, second, strict=True)])
 
 
-def _share(values: Array) -> dict[str, Any]:
-    return base.within(interval(values, rate=True), 0.0, 1.0).as_dict()
+def _of(groups: NDArray[np.int64] | None, at: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    return None if groups is None else groups[at]
+
+
+def _share(values: Array, groups: NDArray[np.int64] | None = None) -> dict[str, Any]:
+    return base.within(interval(values, rate=True, groups=groups), 0.0, 1.0).as_dict()

@@ -24,10 +24,11 @@ class Records:
             (log π(y|x) − log π_ref(y|x), nats), ``kl`` (Rao-Blackwellised, nats; see `eval.divergence`),
             ``entropy`` (mean over positions, nats per token), ``gold`` (the judge's score), ``proxy`` (the
             training reward model's).
-        preferences: one row per held-out pair, in data order. ``row`` (index in the data), ``subset``,
-            ``chosen_score`` and ``rejected_score`` (log π/π_ref of a policy, r of a reward model),
-            ``chosen_logp`` and ``rejected_logp`` (log π(y|x), policies only), ``chosen_length`` and
-            ``rejected_length`` (tokens); where the data say so, ``preference`` (share of labels for the chosen one).
+        preferences: one row per held-out pair, in data order. ``row`` (index in the data), ``subset``, ``group``
+            (a hash that pairs of one prompt share; older records lack it), ``chosen_score`` and
+            ``rejected_score`` (log π/π_ref of a policy, r of a reward model), ``chosen_logp`` and
+            ``rejected_logp`` (log π(y|x), policies only), ``chosen_length`` and ``rejected_length`` (tokens);
+            where the data say so, ``preference`` (share of labels for the chosen one).
     """
 
     def __init__(self, samples: Table, preferences: Table) -> None:

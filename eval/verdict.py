@@ -14,6 +14,9 @@ from eval.contests import loser, winner
 
 Comparison = Mapping[str, Any]
 
+SIGNIFICANT = 0.05
+"""Below this, after correction, a p-value makes a verdict; see `eval.statistics.verdict`."""
+
 MEASURES = {"gold_reward": "gold reward", "win_rate": "win rate less that of the other"}
 
 
@@ -23,11 +26,13 @@ def headline(comparison: Comparison, start: str) -> str:
     pairs: Sequence[Mapping[str, Any]] = comparison["pairwise"]
     if not names:
         return "No policy was compared."
+    if not pairs and comparison.get("untested"):
+        return "No two methods could be tested: the figures say what the methods did, not which is better."
     if not pairs:
         return "Nobody judged the answers: the figures say what the methods did, not which is better."
     better, judged = _better(pairs), {frozenset((pair["first"], pair["second"])) for pair in pairs}
     answers = [_between(comparison, names, better, judged)] if len(names) > 1 else []
-    answers.append(f"Against {start}: {_against(start, names, better, judged)}.")
+    answers.append(f"Against {start}: {_against(comparison, start, names, better, judged)}.")
     if comparison["training_seeds"] == 1:
         answers.append("One training seed: this is about these trained models, not yet about the methods.")
     return " ".join(answers)
@@ -41,11 +46,10 @@ def _between(
     behind = [name for name in names if name not in leaders]
     if len(leaders) > 1:
         unknown = [f"{a} against {b}" for a, b in combinations(leaders, 2) if frozenset((a, b)) not in judged]
-        known = (
-            f"Nobody judged {' or '.join(unknown)}"
-            if unknown
-            else f"No detectable difference between {_listed(leaders)}"
-        )
+        known = f"No detectable difference between {_listed(leaders)}"
+        if unknown:
+            nobody = "Nobody judged" if _judged(comparison) == "judged" else "No test of"
+            known = f"{nobody} {' or '.join(unknown)}"
         return "; ".join([known, *_behind(leaders, behind, names, better)]) + "."
     beaten = [name for name in behind if (leaders[0], name) in better] if leaders else []
     if not beaten:
@@ -55,7 +59,7 @@ def _between(
     unclear = [name for name in others if frozenset((leaders[0], name)) in judged]
     parts += [f"no detectable difference to {_listed(unclear)}"] if unclear else []
     unknown = [name for name in others if name not in unclear]
-    return "; ".join(parts + ([f"not judged against {_listed(unknown)}"] if unknown else [])) + "."
+    return "; ".join(parts + ([f"not {_judged(comparison)} against {_listed(unknown)}"] if unknown else [])) + "."
 
 
 def _behind(
@@ -71,6 +75,7 @@ def _behind(
 def sentences(comparison: Comparison) -> list[str]:
     """Return a sentence for every pair of methods, then one for every method of how far its KL was put to use."""
     found = [_pair(pair) for pair in comparison["pairwise"]]
+    found += [f"{pair['first']} against {pair['second']}: {pair['reason']}." for pair in comparison.get("untested", [])]
     frontier = comparison.get("frontier") or {}
     for point in frontier.get("points", []):
         share = point.get("attainable")
@@ -92,7 +97,7 @@ def _pair(pair: Mapping[str, Any]) -> str:
     what, digits = MEASURES[pair["measure"]], _digits((high - low) / 2 or abs(difference["mean"]))
     mean, low, high = (_signed(value, digits) for value in (sign * difference["mean"], low, high))
     interval = f"{mean} [{low}, {high}]"
-    figures = f"{what} {interval}, corrected p {_p(pair['p_adjusted'])}"
+    figures = f"{what} {interval}, corrected p {_p(pair['p_adjusted'])}{_disagreement(pair)}"
     if pair["verdict"] != "none":
         return f"{first} beats {second}: {figures}."
     seen = pair.get("detectable")
@@ -102,17 +107,38 @@ def _pair(pair: Mapping[str, Any]) -> str:
     return f"No detectable difference between {first} and {second}: {figures}{could}."
 
 
+def _disagreement(pair: Mapping[str, Any]) -> str:
+    """Return why a pair's interval leaves 0 out where its corrected p-value makes no verdict."""
+    if pair["verdict"] != "none" or pair["difference"]["low"] <= 0.0 <= pair["difference"]["high"]:
+        return ""
+    if pair["p"] < SIGNIFICANT:
+        return " (the interval, which leaves 0 out, is of this pair alone and not corrected)"
+    return " (the interval, which leaves 0 out, is approximate; p is exact)"
+
+
+def _judged(comparison: Comparison) -> str:
+    """Return what pairs without a test were not; they may have been judged in ways that allow none."""
+    return "tested" if comparison.get("untested") else "judged"
+
+
 def _better(pairs: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
     """Return (better, worse) of every pair that differs beyond chance."""
     return {(better, worse) for pair in pairs if (better := winner(pair)) and (worse := loser(pair))}
 
 
-def _against(start: str, names: Sequence[str], better: set[tuple[str, str]], judged: set[frozenset[str]]) -> str:
+def _against(
+    comparison: Comparison,
+    start: str,
+    names: Sequence[str],
+    better: set[tuple[str, str]],
+    judged: set[frozenset[str]],
+) -> str:
     above = [name for name in names if (name, start) in better]
     below = [name for name in names if (start, name) in better]
     unknown = [name for name in names if frozenset((name, start)) not in judged]
     same = [name for name in names if name not in above + below + unknown]
-    parts = [(above, "better"), (below, "worse"), (same, "no detectable difference"), (unknown, "not judged")]
+    parts = [(above, "better"), (below, "worse"), (same, "no detectable difference")]
+    parts.append((unknown, f"not {_judged(comparison)}"))
     return "; ".join(f"{_listed(who)} {what}" for who, what in parts if who)
 
 
@@ -133,7 +159,14 @@ def _signed(value: float, digits: int) -> str:
 
 
 def _p(p: float) -> str:
-    return f"= {p:.3f}" if p >= 0.001 else "below .001"
+    return f"= {p_digits(p, 3)}" if p >= 0.001 else "below .001"
+
+
+def p_digits(p: float, digits: int) -> str:
+    """Return a p-value to so many decimals, or more where rounding would put it on the verdict's other side."""
+    while p < SIGNIFICANT <= round(p, digits) and digits < 12:
+        digits += 1
+    return f"{p:.{digits}f}"
 
 
 def _listed(names: Sequence[str]) -> str:

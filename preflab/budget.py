@@ -192,13 +192,19 @@ def scored(batch: Batch, path: str, *, last: bool, head: bool) -> Passed:
     return Passed(int(body), int(pairs), int(at_head))
 
 
-def sampled(batch: Batch) -> Passed:
-    """Return what drawing a batch's responses token by token saw: each with its own run of the prompt."""
+def sampled(batch: Batch, *, prompt_once: bool = True) -> Passed:
+    """Return what drawing a batch's responses token by token saw.
+
+    Args:
+        batch: what was drawn.
+        prompt_once: whether a prompt was run once for all its responses, or once for each.
+    """
     prompts, responses = _lengths(batch)
-    prompts = prompts * (responses > 0)
     fed = (responses - 1).clamp(min=0)  # the last token drawn is not fed
-    pairs = prompts**2 + fed * prompts + fed * (fed + 1) // 2
-    return Passed(int((prompts + fed).sum()), int(pairs.sum()), int(responses.sum()))
+    drawn = responses > 0
+    run = prompts * (drawn.any(1, keepdim=True) if prompt_once else drawn)
+    pairs = (run**2).sum() + (fed * prompts + fed * (fed + 1) // 2).sum()
+    return Passed(int(run.sum() + fed.sum()), int(pairs), int(responses.sum()))
 
 
 def _lengths(batch: Batch) -> tuple[Tensor, Tensor]:

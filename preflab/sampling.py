@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from preflab.budget import sampled
+from preflab.decoding import decode, decodes, until_end
+from preflab.errors import UserError
 from preflab.interface import Batch, Role
 from preflab.roles import Roles
-from preflab.seeds import seeded
+from preflab.seeds import derive, seeded
 
 
 class Samples(NamedTuple):
@@ -22,11 +26,14 @@ class Samples(NamedTuple):
         ended: bool ``[B, K]``, false where a response was cut at the length limit.
         log_ratio: ``[B, K]`` where the responses come from another distribution than the role's (a
             `Decoder`'s): its log-probability less the role's, or a value of the same mean; else None.
+        logps: ``[B, K, T]`` log π(y_t | x, y_<t) at the temperature sampled at, 0 on padding, if the sampler
+            knows; they differ from a scoring pass's by rounding.
     """
 
     batch: Batch
     ended: Tensor
     log_ratio: Tensor | None = None
+    logps: Tensor | None = None
 
 
 class Sampler(Protocol):
@@ -48,7 +55,10 @@ class Decoder(Sampler, Protocol):
 
 
 class TransformersSampler:
-    """Samples with `generate`, the role's adapter merged where that is exact.
+    """Samples a transformers model with our own decode loop, the role's adapter merged where that is exact.
+
+    The loop (`preflab.decoding`) is tried on the first prompts; a model that it is not exact on is sampled with
+    `generate`, which needs several times as long, repeats the prompt and draws other responses from the same seed.
 
     Top-k and top-p are off and there is no minimum length: a filtered policy is not the one whose
     log-probabilities are scored, and its KL to the reference would come out negative.
@@ -68,27 +78,50 @@ class TransformersSampler:
     def __call__(
         self, roles: Roles, role: Role, prompts: Sequence[Sequence[int]], *, k: int, temperature: float, seed: int
     ) -> Samples:
-        """Return `k` samples for each prompt."""
-        chunk = max(1, self.sequences_at_once // k)
-        ids = []
-        with roles.merged(role):
-            for start in range(0, len(prompts), chunk):
-                with seeded(seed, "sample", start):
-                    ids += self._generate(roles, prompts[start : start + chunk], k, temperature)
-        responses = torch.stack(ids).reshape(len(prompts), k, -1)
-        is_end = responses == self.end_id
-        # Real tokens are those with no end token before them.
-        mask = (is_end.cumsum(-1) - is_end.long()) == 0
-        width = int(mask.sum(-1).max())
-        prompt_ids, prompt_mask = left_padded(prompts, self.pad_id, roles.device)
-        batch = Batch(prompt_ids, prompt_mask, responses[..., :width], mask[..., :width])
-        roles.work.add(sampled(batch), adapter=0)
-        return Samples(batch, is_end.any(-1))
+        """Return `k` samples for each prompt.
 
-    def _generate(self, roles: Roles, prompts: Sequence[Sequence[int]], k: int, temperature: float) -> list[Tensor]:
+        Raises:
+            UserError: if the model's probabilities are not finite.
+        """
+        ids, mask = left_padded(prompts, self.pad_id, roles.device)
+        with roles.merged(role), _evaluating(roles.model):
+            own = decodes(roles.model, ids, mask, self.max_response_tokens, self.end_id)
+            draw = self._decode if own else self._generate
+            responses, logps = draw(roles.model, prompts, k, temperature, seed)
+        real = until_end(responses, self.end_id)
+        width = int(real.sum(-1).max())
+        batch = Batch(ids, mask, responses[..., :width], real[..., :width])
+        if logps is not None:
+            logps = logps[..., :width].masked_fill(~batch.response_mask, 0.0)
+            if not logps.isfinite().all():
+                raise UserError(f"the {role} gives no finite probabilities: it has diverged; lower the learning rate")
+        roles.work.add(sampled(batch, prompt_once=own), adapter=0)
+        return Samples(batch, (responses == self.end_id).any(-1), logps=logps)
+
+    def _chunks(self, count: int, k: int) -> Iterator[slice]:
+        size = max(1, self.sequences_at_once // k)
+        return (slice(start, start + size) for start in range(0, count, size))
+
+    def _decode(
+        self, model: Any, prompts: Sequence[Sequence[int]], k: int, temperature: float, seed: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return tokens ``[B, K, T]`` and log-probabilities; chunks do not change what is drawn."""
+        generator = torch.Generator().manual_seed(derive(seed, "sample"))
+        shape = (self.max_response_tokens, len(prompts), k)
+        noise = torch.rand(shape, dtype=torch.float64, generator=generator).to(model.device)
+        parts = []
+        for rows in self._chunks(len(prompts), k):
+            given = left_padded(prompts[rows], self.pad_id, model.device)
+            parts.append(decode(model, *given, noise[:, rows], end_id=self.end_id, temperature=temperature))
+        tokens, logps = zip(*parts, strict=True)
+        return torch.cat(tokens), torch.cat(logps)
+
+    def _generate(
+        self, model: Any, prompts: Sequence[Sequence[int]], k: int, temperature: float, seed: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return tokens ``[B, K, T]``, drawn by the library."""
         from transformers import GenerationConfig
 
-        ids, mask = left_padded(prompts, self.pad_id, roles.device)
         config = GenerationConfig(
             do_sample=True,
             temperature=temperature,
@@ -99,18 +132,31 @@ class TransformersSampler:
             eos_token_id=self.end_id,
             pad_token_id=self.pad_id,
         )
-        was_training, own = roles.model.training, roles.model.generation_config
-        roles.model.eval()
+        parts, own = [], model.generation_config
         # `generate` fills what `config` leaves unset (min_length, repetition_penalty, …) from the model's own.
-        roles.model.generation_config = GenerationConfig()
+        model.generation_config = GenerationConfig()
         try:
-            output = roles.model.generate(input_ids=ids, attention_mask=mask.long(), generation_config=config)
+            for rows in self._chunks(len(prompts), k):
+                ids, mask = left_padded(prompts[rows], self.pad_id, model.device)
+                with seeded(seed, "sample", rows.start):
+                    output = model.generate(input_ids=ids, attention_mask=mask.long(), generation_config=config)
+                responses = output[:, ids.shape[1] :].reshape(len(ids), k, -1)
+                missing = self.max_response_tokens - responses.shape[-1]
+                # An end token as filler keeps every chunk T wide and is masked out like any other padding.
+                parts.append(functional.pad(responses, (0, missing), value=self.end_id))
         finally:
-            roles.model.generation_config = own
-            roles.model.train(was_training)
-        missing = self.max_response_tokens - (output.shape[1] - ids.shape[1])
-        # An end token as filler keeps every chunk T wide and is masked out like any other padding.
-        return list(torch.nn.functional.pad(output[:, ids.shape[1] :], (0, missing), value=self.end_id))
+            model.generation_config = own
+        return torch.cat(parts), None
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def left_padded(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> tuple[Tensor, Tensor]:

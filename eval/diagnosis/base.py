@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.columns import prompt_groups
 from eval.statistics import Estimate, interval
 
 Array = NDArray[np.float64]
@@ -61,6 +62,10 @@ class Evidence:
     def sampled(self, name: str) -> Array | None:
         """Return a column of the trained model's samples."""
         return column(self.records.samples, name) if self.records else None
+
+    def prompts(self) -> NDArray[np.int64] | None:
+        """Return which prompt each held-out pair is of; None where none has two pairs."""
+        return prompt_groups(self.records.preferences) if self.records else None
 
     def preferred(self, name: str) -> Array | None:
         """Return a column of the trained model's held-out pairs."""
@@ -180,9 +185,9 @@ def number(value: float) -> str:
 # ---- changes -----------------------------------------------------------------------------------------
 
 
-def change(before: Array, after: Array) -> Shift:
-    """Return the change of paired values ``[N]``: the same prompts or pairs before and after training."""
-    return Shift(float(before.mean()), float(after.mean()), interval(after - before, rate=False))
+def change(before: Array, after: Array, groups: NDArray[np.int64] | None = None) -> Shift:
+    """Return the change of paired values ``[N]``: the same prompts, or pairs of such `groups`, before and after."""
+    return Shift(float(before.mean()), float(after.mean()), interval(after - before, rate=False, groups=groups))
 
 
 def sample_shift(evidence: Evidence, value: str | Callable[[Sequence[Row]], Array | None]) -> Shift | None:
@@ -197,7 +202,7 @@ def preference_shift(evidence: Evidence, name: str) -> Shift | None:
         return None
     after, before = evidence.records.preferences, evidence.baseline.preferences
     same = [row.get("row") for row in before] == [row.get("row") for row in after]
-    return _paired(before, after, name) if same else None
+    return _paired(before, after, name, evidence.prompts()) if same else None
 
 
 def paired_samples(evidence: Evidence) -> tuple[Sequence[Row], Sequence[Row]] | None:
@@ -210,10 +215,13 @@ def paired_samples(evidence: Evidence) -> tuple[Sequence[Row], Sequence[Row]] | 
 
 
 def _paired(
-    before: Sequence[Row], after: Sequence[Row], value: str | Callable[[Sequence[Row]], Array | None]
+    before: Sequence[Row],
+    after: Sequence[Row],
+    value: str | Callable[[Sequence[Row]], Array | None],
+    groups: NDArray[np.int64] | None = None,
 ) -> Shift | None:
     first, last = (column(rows, value) if isinstance(value, str) else value(rows) for rows in (before, after))
-    return None if first is None or last is None else change(first, last)
+    return None if first is None or last is None else change(first, last, groups)
 
 
 def training_shift(evidence: Evidence, name: str) -> Shift | None:

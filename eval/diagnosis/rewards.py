@@ -63,7 +63,7 @@ def reward_hacking(evidence: Evidence) -> Observed:
         fallen = gold.fell(REWARD_CHANGE * _deviation(evidence, "gold"))
         return ("serious", f"the training reward rose {proxy}, while the gold reward fell {gold}") if fallen else None
     wins = _wins(evidence)
-    accuracy = None if wins is None else interval(wins, rate=True)
+    accuracy = None if wins is None else interval(wins, rate=True, groups=evidence.prompts())
     if accuracy is None or accuracy.high >= 0.5:
         return None
     share = f"{accuracy.mean:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})"
@@ -150,7 +150,7 @@ def miscalibrated_reward_model(evidence: Evidence) -> Observed:
         return None
     confidence = 1 / (1 + np.exp(-np.abs(evidence.scale * lead)))
     right = 0.5 * (1 + np.sign(lead))
-    gap = interval(confidence - right, rate=False)
+    gap = interval(confidence - right, rate=False, groups=evidence.prompts())
     if gap.low <= 0 <= gap.high or abs(gap.mean) < CONFIDENCE_GAP:
         return None
     much = "more" if gap.mean > 0 else "less"
@@ -175,7 +175,7 @@ def uninformative_reward_model(evidence: Evidence) -> Observed:
     wins = None if _is_policy(evidence) else _wins(evidence)
     if wins is None:
         return None
-    accuracy = interval(wins, rate=True)
+    accuracy = interval(wins, rate=True, groups=evidence.prompts())
     if accuracy.low > 0.5:
         return None
     share = f"{accuracy.mean:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})"
@@ -197,7 +197,7 @@ def overfitting(evidence: Evidence) -> Observed:
     wins, training = _wins(evidence), evidence.series("accuracy")
     if wins is None or len(training) < 4:
         return None
-    seen, unseen = float(training[-(len(training) // 4) :].mean()), interval(wins, rate=True)
+    seen, unseen = float(training[-(len(training) // 4) :].mean()), interval(wins, rate=True, groups=evidence.prompts())
     if seen < unseen.mean + TRAINING_LEAD or seen <= unseen.high:
         return None
     held = f"{unseen.mean:.1%} ({unseen.low:.1%} to {unseen.high:.1%})"

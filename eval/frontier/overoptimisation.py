@@ -20,7 +20,6 @@ from scipy.special import xlogy
 
 from eval.frontier.tables import Array, as_table, estimate
 from eval.statistics import interval
-from preflab.errors import UserError
 
 Law = Literal["rl", "bon"]
 
@@ -48,35 +47,28 @@ def fit_overoptimisation(
         proxy_reward: P tables of the training reward model's scores, shown beside.
         steps: optimiser steps taken at each point, where the points are one training run's.
 
+    Where the points do not determine the law, its figures are None and ``note`` says why: there are fewer than three at
+    different KLs above 0; or β's interval holds both 0, a gain that goes straight on, and the β of a law with the
+    same gain at the farthest point that turns right there. Points at almost equal KL give such an interval, however
+    well any curve through the origin and that one spot fits them (R² is near 1).
+
     Returns:
-        ``{law, alpha, beta, r2, peak, reference_reward, points}``, JSON-ready. ``peak`` is ``{d, gold, reached}``:
-        where the law turns, the reward there, and whether a point lies past it; None where β is not above 0 within
+        ``{law, alpha, beta, r2, peak, note, reference_reward, points}``, JSON-ready. ``peak`` is
+        ``{d, gold, reached}``: where the law turns, the reward there, and whether a point lies past it; None where β is
+        not above 0 within
         its interval, or what the peak's interval says is no number. ``points`` are ``{step, d, kl, gold, proxy}``,
         rewards as measured, in the order of training, or of d where there are no steps. ``r2`` is of R about 0.
 
     Raises:
-        UserError: if fewer than three points lie at different KLs above 0.
         ValueError: if tables are not of the same prompts, or a point's are not of the same seeds.
     """
     start = as_table(reference_reward, "reference_reward")
     kls, golds, proxies = _stacked(kl, gold_reward, proxy_reward, start.shape[1])
     d = np.sqrt(kls.mean((1, 2)).clip(0.0))
     used = d > 0
-    if (different := len(np.unique(d[used]))) < FEWEST:
-        raise UserError(
-            f"over-optimisation: {different} of {len(kls)} points have different KLs above 0, and the law's two "
-            f"coefficients take {FEWEST} or more: evaluate more checkpoints, or sweep more settings"
-        )
-    (alpha, beta), (of_alpha, of_beta), r2 = _fit(kls[used], golds[used] - start, law)
-    slope = estimate(beta, of_beta)
     return {
         "law": law,
-        "alpha": estimate(alpha, of_alpha).as_dict(),
-        "beta": slope.as_dict(),
-        "r2": r2,
-        "peak": _peak(alpha, beta, of_alpha, of_beta, law, float(d.max()), float(start.mean()))
-        if slope.low > 0
-        else None,
+        **_determined(kls[used], golds[used], start, law),
         "reference_reward": float(start.mean()),
         "points": [
             {
@@ -88,6 +80,34 @@ def fit_overoptimisation(
             }
             for i in np.argsort(d if steps is None else steps, kind="stable")
         ],
+    }
+
+
+def _determined(kls: Array, golds: Array, start: Array, law: Law) -> dict[str, Any]:
+    """Return ``alpha, beta, r2, peak, note`` of points ``[P, S, N]`` at KLs above 0."""
+    d = np.sqrt(kls.mean((1, 2)))
+    refused: dict[str, Any] = dict.fromkeys(("alpha", "beta", "r2", "peak"))
+    if (different := len(np.unique(d))) < FEWEST:
+        return refused | {
+            "note": f"{different} points have different KLs above 0, and two coefficients take {FEWEST} or more: "
+            "evaluate more checkpoints, or sweep more settings"
+        }
+    (alpha, beta), (of_alpha, of_beta), r2 = _fit(kls, golds - start, law)
+    slope, farthest = estimate(beta, of_beta), float(d.max())
+    # Over d: alpha - beta log d, or alpha - beta d; the law that turns at the farthest point has there beta, or beta d.
+    turning = alpha - beta * math.log(farthest) if law == "rl" else alpha / farthest - beta
+    if slope.low < min(0.0, turning) and slope.high > max(0.0, turning):
+        return refused | {
+            "note": f"points at d = {d.min():.3g} to {farthest:.3g} do not tell a gain that goes straight on from one "
+            "that turns at the last of them: they lie too close together, or gain too little"
+        }
+    turns = slope.low > 0
+    return {
+        "alpha": estimate(alpha, of_alpha).as_dict(),
+        "beta": slope.as_dict(),
+        "r2": r2,
+        "peak": _peak(alpha, beta, of_alpha, of_beta, law, farthest, float(start.mean())) if turns else None,
+        "note": None,
     }
 
 

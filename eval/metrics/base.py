@@ -81,7 +81,10 @@ class PromptMetric(evaluate.Metric):
         super()._finalize()
 
 
-_OPTIONS = "    level: of the confidence interval, 0.95 by default, see `eval.statistics.interval`."
+_OPTIONS = (
+    "    level: of the confidence interval, 0.95 by default, see `eval.statistics.interval`.\n"
+    "    groups: which prompt each value is of, where several values share one."
+)
 
 
 def vectors(**named: ArrayLike) -> tuple[NDArray[np.float64], ...]:

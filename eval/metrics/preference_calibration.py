@@ -83,11 +83,12 @@ def reliability(
         logit: ``[N]`` log-odds that the chosen response is preferred.
         preference: ``[N]`` share of labels for it; None: all.
         bins: how many at most, of equal mass.
-        pair: ``[N]`` which pair each value is of, where several seeds score the same pairs.
+        pair: ``[N]`` which pair each value is of, where several seeds score the same pairs; or which prompt, where
+            pairs share prompts.
 
     Returns:
         For each bin ``confidence`` and ``accuracy`` (means), ``low`` and ``high`` (Wilson interval of the
-        accuracy over the distinct pairs of the bin) and ``n`` (values).
+        accuracy for as many trials as the bin has distinct pairs, or prompts) and ``n`` (values).
     """
     confidence, agree = probability.winner(*probability.labelled(logit, preference))
     at = equal_mass_bins(confidence, bins)

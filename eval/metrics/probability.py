@@ -75,10 +75,18 @@ def fit_scale(margin: ArrayLike, preference: ArrayLike | None = None) -> float |
     return float(brentq(slope, 0.0, top, xtol=1e-12, rtol=1e-12)) / unit
 
 
-def cross_fitted(margin: ArrayLike, preference: ArrayLike | None = None) -> tuple[NDArray[np.float64], float] | None:
+def cross_fitted(
+    margin: ArrayLike, preference: ArrayLike | None = None, groups: ArrayLike | None = None
+) -> tuple[NDArray[np.float64], float] | None:
     """Return ``[N]`` logits, each under a scale fitted on the other half of the pairs, and the mean of the scales.
 
-    Halves are the even and the odd rows, so that data sorted by subset falls evenly on both.
+    Halves are the even and the odd rows, so that data sorted by subset falls evenly on both; pairs of one prompt
+    are in one half, where there are several prompts.
+
+    Args:
+        margin: ``[N]`` chosen minus rejected score.
+        preference: ``[N]`` share of labels for the chosen response; None: all.
+        groups: ``[N]`` which prompt a pair is of, numbered from 0; None: each of its own.
 
     Returns:
         None where a half does not determine its scale, see `fit_scale`; or where there are fewer than two pairs.
@@ -86,7 +94,8 @@ def cross_fitted(margin: ArrayLike, preference: ArrayLike | None = None) -> tupl
     margins, labels = labelled(margin, preference, "margin")
     if len(margins) < FOLDS:
         return None
-    fold = np.arange(len(margins)) % FOLDS
+    numbers = np.arange(len(margins)) if groups is None else np.asarray(groups)
+    fold = (numbers if numbers.max() > 0 else np.arange(len(margins))) % FOLDS
     found = [fit_scale(margins[fold != k], labels[fold != k]) for k in range(FOLDS)]
     scales = [scale for scale in found if scale is not None]
     if len(scales) < FOLDS:

@@ -128,12 +128,13 @@ def _setting(setting: Any) -> str:
 
 
 def overoptimisation(comparison: Comparison) -> Table | None:
-    """Return each method's law, and the methods whose peak lies beyond all that was measured."""
+    """Return each method's law, why some have none, and the methods whose peak lies beyond all that was measured."""
     fits = {name: fit or {} for name, fit in (comparison.get("overoptimisation") or {}).items()}
     peaks = {name: fit.get("peak") or {} for name, fit in fits.items()}
     records = {n: {**fit, "peak_d": peaks[n].get("d"), "peak_gold": peaks[n].get("gold")} for n, fit in fits.items()}
     beyond = [name for name, peak in peaks.items() if peak and not peak.get("reached")]
-    return {"table": measure_table(records, LAWS), "beyond": ", ".join(beyond)}
+    notes = [{"name": name, "text": fit["note"]} for name, fit in fits.items() if fit.get("note")]
+    return {"table": measure_table(records, LAWS), "notes": notes, "beyond": ", ".join(beyond)}
 
 
 def preferences(comparison: Comparison) -> Table:

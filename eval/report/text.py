@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 
 from markupsafe import Markup
 
+from eval.verdict import p_digits
+
 LONGEST = 20_000  # characters of one text on the page
 
 # Control characters other than tab and line feed; whatever changes the direction of text or hides in it; separators
@@ -55,4 +57,4 @@ def p_value(p: Any) -> str:
     """Return ``"p = 0.012"``, or ``"p < 0.001"``."""
     if not finite(p):
         return ""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    return "p < 0.001" if p < 0.001 else f"p = {p_digits(p, 3)}" if p < 0.1 else f"p = {p:.2f}"

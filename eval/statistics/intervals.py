@@ -35,7 +35,9 @@ class Estimate(NamedTuple):
         return self._asdict()
 
 
-def interval(values: ArrayLike, *, level: float = 0.95, rate: bool | None = None) -> Estimate:
+def interval(
+    values: ArrayLike, *, level: float = 0.95, rate: bool | None = None, groups: ArrayLike | None = None
+) -> Estimate:
     """Return the mean of `values` with an interval for other prompts and, where there are several, other seeds.
 
     Two-way random effects: all seeds answer the same prompts, and seeds differ among themselves; see
@@ -48,29 +50,62 @@ def interval(values: ArrayLike, *, level: float = 0.95, rate: bool | None = None
     there is no spread to go by, and 20 wins of 20 are compatible with a true rate below one: then the trials are
     the N prompts, because seeds that share prompts add no independent ones.
 
+    Values that share a prompt, such as several pairs made of one ranking, are not independent: with `groups` the
+    interval is for other prompts, however many values each has; see `clustered`.
+
     Args:
         values: ``[S, N]`` (S training seeds x N prompts) or ``[N]``; finite.
         level: confidence level, in (0, 1).
         rate: whether the values are a rate. By default only where they are all 0, all 0.5 or all 1; pass False
             for quantities such as a KL, which may well be 0 on every prompt.
+        groups: ``[N]`` which prompt each value is of, whole numbers; None: each of its own.
 
     Raises:
-        ValueError: if there are no values, one is not finite, or the level is out of range.
+        ValueError: if there are no values, one is not finite, or level or the number of groups is out of range.
     """
     table = as_table(values)
     check_level(level)
+    clusters = table if groups is None else clustered(table, groups)
     mean, first = float(table.mean()), float(table.flat[0])
     if (table == first).all():
         if rate is None:
             rate = first in (0.0, 0.5, 1.0)
-        low, high = wilson(first, table.shape[1], level) if rate else (first, first)
+        low, high = wilson(first, clusters.shape[1], level) if rate else (first, first)
         return Estimate(first, low, high, table.size)
-    found = scale(spread(table.mean(0), [table]))
+    if rate and clusters is not table and np.ptp(clusters) < 1e-12:
+        # As many right on every prompt: no spread to go by here either.
+        return Estimate(mean, *wilson(mean, clusters.shape[1], level), table.size)
+    found = scale(spread(clusters.mean(0), [clusters]))
     if rate and 0.0 < mean < 1.0:
         ends = rate_interval(table.mean(), found, level)
         return Estimate(mean, float(ends[0]), float(ends[1]), table.size)
     half = float(found.critical(level) * found.error)
     return Estimate(mean, mean - half, mean + half, table.size)
+
+
+def clustered(table: Array, groups: ArrayLike) -> Array:
+    """Return one value ``[S, C]`` for each of C groups of prompts' values ``[S, N]``, with the same means.
+
+    ``m + (C/N)·sum(x - m)`` over the group's values x, with m the seed's mean: to first order what the group gives to
+    a mean whose number of values is itself chance (a ratio; Cochran, "Sampling Techniques", 1977, section 9.2). Their
+    spread is the mean's sampling error over groups, whatever values of one group have in common.
+
+    The table itself where no group has two values; and where all are of one group, which tells nothing of others:
+    what is said is then about this one.
+
+    Raises:
+        ValueError: if there is not one group for each value.
+    """
+    names = np.asarray(groups)
+    if names.shape != table.shape[1:]:
+        raise ValueError(f"groups have shape {names.shape}; expected one for each of {table.shape[1]} values")
+    at = np.unique(names, return_inverse=True)[1]
+    count = int(at.max()) + 1
+    if count in (1, len(at)):
+        return table
+    means = table.mean(1, keepdims=True)
+    sums = np.stack([np.bincount(at, row, count) for row in table - means])
+    return np.asarray(means + count / len(at) * sums, dtype=np.float64)
 
 
 def rate_interval(rate: Array, found: Scale, level: float) -> tuple[Array, Array]:

@@ -14,6 +14,11 @@ Array = NDArray[np.float64]
 # Standard deviation of the prior on the length's effect, in log-odds: it bounds what is not determined, no more.
 _PRIOR = 3.0
 
+# Effect of length, in log-odds, from which on a few hundred games no longer hold their own against the prior: with a
+# win rate of 88 % at equal length, 95 % intervals held it in 88 to 95 % of samples of 64 to 1,000 games at a true
+# effect of 4, in 80 to 90 % at 6, and in 50 to 67 % at 10.
+_STRONG = 5.0
+
 
 class LengthControlled(NamedTuple):
     """A win rate at equal length.
@@ -67,7 +72,7 @@ def length_controlled_win_rate(wins: ArrayLike, longer: ArrayLike, *, level: flo
         # Nothing varies: the rate's own interval says how little is known.
         return LengthControlled(interval(won.mean(1), level=level, rate=True), 0.0, "all outcomes are equal")
     found = interval((share + moved - moved.mean()).mean(1), level=level, rate=True)
-    return LengthControlled(found, phi, _doubt(won, feature))
+    return LengthControlled(found, phi, _doubt(won, feature, phi))
 
 
 def _games(values: ArrayLike) -> Array:
@@ -78,7 +83,7 @@ def _games(values: ArrayLike) -> Array:
     return as_table(np.reshape(values, (seeds * draws, prompts))).reshape(seeds, draws, prompts)
 
 
-def _doubt(won: Array, feature: Array) -> str | None:
+def _doubt(won: Array, feature: Array, phi: float) -> str | None:
     """Return why a fit is not to be trusted; None where nothing speaks against it."""
     better, worse = feature[won > 0.5], feature[won < 0.5]
     both = better.size and worse.size and not (won == 0.5).any()
@@ -87,6 +92,8 @@ def _doubt(won: Array, feature: Array) -> str | None:
     if feature.min() > 0.0 or feature.max() < 0.0:
         side = "longer" if feature.min() > 0.0 else "shorter"
         return f"every response is {side} than its opponent: equal length is extrapolated"
+    if abs(phi) > _STRONG:
+        return "length nearly decides who wins: the prior draws the figure towards 50 %, its interval is too narrow"
     return None
 
 

@@ -49,7 +49,7 @@ def compare(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, compari
         comparisons: how many tests share the error, for `detectable`: Holm's strictest step is (1 - level) / m.
 
     Raises:
-        ValueError: if the numbers of prompts differ, or values or level are out of range.
+        ValueError: if the numbers of prompts differ, there is only one, or values or level are out of range.
     """
     a, b = as_table(first), as_table(second)
     if a.shape[1] != b.shape[1]:
@@ -69,7 +69,7 @@ def compare_wins(wins: ArrayLike, *, level: float = 0.95, comparisons: int = 1) 
         comparisons: as in `compare`.
 
     Raises:
-        ValueError: if values or level are out of range.
+        ValueError: if there is only one prompt, or values or level are out of range.
     """
     games = np.asarray(wins, dtype=np.float64)
     if games.ndim == 3:
@@ -86,6 +86,8 @@ def _difference(per_prompt: Array, found: Spread, n: int, level: float, comparis
     if comparisons < 1:
         raise ValueError(f"comparisons is {comparisons}; it must be at least 1")
     mean, count = float(per_prompt.mean()), len(per_prompt)
+    if count < 2:
+        raise ValueError("there is one prompt; nothing about others follows from it: compare on two or more")
     smallest = detectable(found, 1.0 - (1.0 - level) / comparisons)
     # Below this count no flip could ever be surprising enough, not even all signs equal.
     if not len(found.seeds) and 2.0 ** (1 - count) < 1.0 - level:

@@ -271,3 +271,31 @@ def test_equal_responses_are_ties_only_where_everything_else_was_judged(read, de
     assert judge.asked == 1
     found = decide.report()
     assert (found["judge"], found["identical"], found["missing"]) == ("reader", 2, PROMPTS - 2 - read)
+
+
+def test_one_prompt_is_no_comparison():
+    single = [Contestant(name, [records([value])] * 3) for name, value in (("a", 0.0), ("b", 1.0))]
+    with pytest.raises(UserError, match="one prompt"):
+        compare_pairs(single, play(single, by_gold), scored=True)
+
+
+def test_prompts_that_were_judged_for_other_seeds_each_are_said_to_be():
+    first, second = contestant("a", 0.0, seeds=2), contestant("b", 0.3, seeds=2)
+    half = np.arange(PROMPTS) < PROMPTS // 2
+
+    def judged_by_halves(one, other):
+        return np.where(half if one is first.records[0] else ~half, 1.0, np.nan)
+
+    found = summarise_comparison([first, second], baseline=[], decide=judged_by_halves)
+    assert found["pairwise"] == []
+    assert found["untested"][0]["reason"].startswith("not tested, judged on 64 prompts (32 of seed 0, 32 of seed 1)")
+    assert any("none was judged for all of these seeds" in sentence for sentence in found["verdict"])
+    assert "could be tested" in found["headline"]
+
+
+def test_a_strong_effect_of_length_is_doubted():
+    rng = np.random.default_rng(0)
+    longer = rng.normal(size=(1, 400))
+    wins = (rng.random((1, 400)) < 1 / (1 + np.exp(-12 * longer))).astype(float)
+    assert "length nearly decides" in length_controlled_win_rate(wins, longer).note
+    assert length_controlled_win_rate((rng.random((1, 400)) < 0.6).astype(float), longer).note is None

@@ -9,6 +9,7 @@ import torch
 from scipy.stats import chisquare
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from preflab.errors import UserError
 from preflab.interface import Batch
 from preflab.roles import Roles
 from preflab.sampling import TransformersSampler, left_padded
@@ -140,6 +141,33 @@ def test_responses_are_distributed_as_they_are_scored(temperature):
         assert chisquare(counts, cells).pvalue > 1e-3, row
         uniform = [count / len(counts)] * len(counts)
         assert chisquare(counts, uniform).pvalue < 1e-9, "the test has power"
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+@pytest.mark.parametrize("role", ["policy", "reference"])
+def test_log_probabilities_kept_on_the_way_are_the_scorers(role, temperature):
+    roles = make_roles(temperature)
+    samples = draw(roles, k=32, temperature=temperature, role=role)
+    with torch.no_grad():
+        scores = roles(samples.batch, (role,))
+    expected = scores.logps if role == "policy" else scores.reference_logps
+    assert (samples.logps[~samples.batch.response_mask] == 0).all()
+    torch.testing.assert_close(samples.logps, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [1, 8, 16, 40])
+def test_chunks_do_not_change_the_samples(roles, at_once):
+    assert same(draw(roles, at_once=at_once), draw(roles))
+
+
+def test_a_diverged_policy_is_named():
+    roles = make_roles()
+    draw(roles)
+    with torch.no_grad():
+        roles.parameters_of("policy")[0].fill_(float("nan"))
+    with pytest.raises(UserError, match="the policy gives no finite probabilities"):
+        draw(roles)
+    draw(roles, role="reference")
 
 
 def test_the_models_generation_config_does_not_leak_in(roles):

@@ -337,3 +337,49 @@ def test_the_detectable_difference_is_seen_four_times_in_five(seeds: int, level:
     # 80 % within 3 points; the mean of 200 figures is itself good to about 2 points of power with 3 seeds.
     assert binomtest(seen, runs, 0.75, alternative="less").pvalue > 1e-4
     assert binomtest(seen, runs, 0.85, alternative="greater").pvalue > 1e-4
+
+
+# ---- several values of one prompt ---------------------------------------------------------------------
+
+
+def pairs_of_prompts(rng, prompts=60, pairs=5, seeds=1):
+    """Right or wrong on several pairs of each prompt, some of which are hard throughout; the true rate is 0.7."""
+    chance = rng.beta(1.4, 0.6, size=prompts).repeat(pairs)
+    return (rng.random((seeds, prompts * pairs)) < chance).astype(float), np.arange(prompts).repeat(pairs)
+
+
+@pytest.mark.parametrize("rate", [True, False])
+def test_pairs_that_share_prompts_are_not_independent(rate: bool) -> None:
+    rng, covered, naive, runs = np.random.default_rng(0), 0, 0, 400
+    for _ in range(runs):
+        values, groups = pairs_of_prompts(rng)
+        found, plain = interval(values, rate=rate, groups=groups), interval(values, rate=rate)
+        assert found.mean == plain.mean
+        assert found.n == plain.n == 300
+        covered += found.low <= 0.7 <= found.high
+        naive += plain.low <= 0.7 <= plain.high
+    assert 0.92 <= covered / runs <= 0.98
+    assert naive / runs < 0.86
+
+
+def test_groups_of_one_change_nothing() -> None:
+    values = np.random.default_rng(1).normal(size=(3, 40))
+    assert interval(values, groups=np.arange(40)[::-1]) == interval(values)
+    assert interval(values, groups=np.zeros(40, dtype=int)) == interval(values)
+
+
+def test_groups_of_unequal_size_against_a_bootstrap_of_groups() -> None:
+    rng = np.random.default_rng(2)
+    sizes = rng.integers(1, 8, size=200)
+    groups = np.arange(200).repeat(sizes)
+    values = rng.normal(size=200).repeat(sizes) + 0.5 * rng.normal(size=len(groups))
+    sums = np.bincount(groups, values)
+    draws = rng.integers(200, size=(4000, 200))
+    means = sums[draws].sum(1) / sizes[draws].sum(1)
+    found = interval(values, groups=groups)
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(means.std(), rel=0.06)
+
+
+def test_groups_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected one for each of 4 values"):
+        interval([1.0, 2.0, 3.0, 4.0], groups=[0, 1])

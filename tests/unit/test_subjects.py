@@ -32,6 +32,7 @@ from preflab.worlds import WorldConfig
 
 SAMPLE_COLUMNS = ["prompt", "response", "length", "ended", "log_ratio", "kl", "entropy", "gold", "proxy"]
 PAIR_COLUMNS = {
+    "group",
     *("row", "subset", "chosen_score", "rejected_score", "chosen_logp", "rejected_logp"),
     *("chosen_length", "rejected_length"),
 }

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from eval.verdict import headline, sentences
+from eval.verdict import headline, p_digits, sentences
 
 
 def estimate(mean, half=0.1):
@@ -135,3 +135,18 @@ def test_the_share_of_what_was_attainable_is_told_of_configured_settings():
     assert [text for text in sentences(said) if "attain" in text or "any policy" in text] == [
         "dpo has 80 % [75, 85] of the gold reward that any policy could have gained at its KL of 2.00 nats."
     ]
+
+
+@pytest.mark.parametrize(
+    ("p", "said"), [(0.0496, "0.0496"), (0.0499996, "0.0499996"), (0.05, "0.050"), (0.012, "0.012")]
+)
+def test_a_p_value_is_never_rounded_over_the_line(p, said):
+    assert p_digits(p, 3) == said
+
+
+def test_an_interval_that_disagrees_with_the_corrected_p_is_explained():
+    comparison = made({"sft": 0.0, "a": 0.1, "b": 0.12}, same=[("sft", "a"), ("sft", "b"), ("a", "b")])
+    pair = comparison["pairwise"][0]
+    pair["difference"] = {**pair["difference"], "mean": 0.1, "low": 0.02, "high": 0.18}
+    pair |= {"p": 0.02, "p_adjusted": 0.06}
+    assert any("of this pair alone and not corrected" in sentence for sentence in sentences(comparison))
