@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -44,3 +45,24 @@ def train(algorithm, folder, roles=None, groups=None, source=None, wrap=lambda s
     record = run_training(roles, algorithm, wrap(source), chosen, folder, seed=3, title="test", snapshots=snapshots)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return roles, record, lines
+
+
+class KilledError(Exception):
+    """A run dies, as by a signal."""
+
+
+def dying_after(count):
+    """Return what makes a source raise `KilledError` after so many micro-batches."""
+
+    def wrap(source):
+        class Dying(type(source)):
+            def __init__(self):
+                vars(self).update(vars(source))
+
+            def batches(self, start_step):
+                yield from itertools.islice(super().batches(start_step), count)
+                raise KilledError
+
+        return Dying()
+
+    return wrap

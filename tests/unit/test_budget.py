@@ -9,7 +9,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from tiny import make_groups, train
+from tiny import KilledError, dying_after, make_groups, train
 from torch.utils.flop_counter import FlopCounterMode
 
 from algorithms.a2c import A2C, A2CConfig
@@ -383,10 +383,6 @@ def test_warm_up_counts_steps_and_constant_rates_stay_so(tmp_path):
         assert {line["learning_rate"] for line in lines} == {1e-2}
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.mark.parametrize("kind", ["tokens", "flops"])
 @pytest.mark.parametrize(("name", "killed_at"), [("dpo", 3), ("dpo", 5), ("ppo", 4)])
 def test_interrupted_training_spends_and_ends_the_same(name, killed_at, kind, tmp_path):
@@ -396,16 +392,8 @@ def test_interrupted_training_spends_and_ends_the_same(name, killed_at, kind, tm
     whole, record, lines = train(make(), tmp_path / "whole", **options)
     assert record.steps == 6
 
-    class Dying(OfflineSource if name == "dpo" else RolloutSource):
-        def __init__(self, source):
-            vars(self).update(vars(source))
-
-        def batches(self, start_step):
-            yield from itertools.islice(super().batches(start_step), killed_at)
-            raise KilledError
-
     with pytest.raises(KilledError):
-        train(make(), tmp_path / "broken", wrap=Dying, **options)
+        train(make(), tmp_path / "broken", wrap=dying_after(killed_at), **options)
     assert list((tmp_path / "broken").glob("checkpoint-*"))
     again, resumed, other = train(make(), tmp_path / "broken", **options)
     assert costs(resumed) == costs(record)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import train
+from tiny import KilledError, dying_after, train
 
 from algorithms.dpo import DPO, DPOConfig
 from algorithms.ppo import PPO, PPOConfig
 from preflab.adapters import WEIGHTS
 from preflab.snapshots import shares, snapshots
-from preflab.sources import OfflineSource, RolloutSource
 
 MAKE = {
     "dpo": lambda: DPO(DPOConfig(beta=0.3)),
@@ -55,24 +52,12 @@ def test_of_shares_passed_in_one_step_the_last_is_kept_and_the_end_is_none(tmp_p
     assert list(kept(tmp_path)) == [(5, 1), (8, 2)]
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.mark.parametrize(("name", "killed_at"), [("dpo", 1), ("dpo", 6), ("ppo", 5), ("ppo", 6)])
 def test_an_interrupted_run_keeps_the_same_snapshots(name, killed_at, tmp_path):
     train(MAKE[name](), tmp_path / "whole", snapshots=4, **OPTIONS)
 
-    class Dying(OfflineSource if name == "dpo" else RolloutSource):
-        def __init__(self, source):
-            vars(self).update(vars(source))
-
-        def batches(self, start_step):
-            yield from itertools.islice(super().batches(start_step), killed_at)
-            raise KilledError
-
     with pytest.raises(KilledError):
-        train(MAKE[name](), tmp_path / "broken", wrap=Dying, snapshots=4, **OPTIONS)
+        train(MAKE[name](), tmp_path / "broken", wrap=dying_after(killed_at), snapshots=4, **OPTIONS)
     (tmp_path / "broken" / "snapshots" / ".partial" / "policy").mkdir(parents=True)  # killed while writing one
     train(MAKE[name](), tmp_path / "broken", snapshots=4, **OPTIONS)
     whole, broken = kept(tmp_path / "whole"), kept(tmp_path / "broken")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from tiny import make_groups, settings, train
+from tiny import KilledError, dying_after, make_groups, settings, train
 
 from algorithms.dpo import DPO, DPOConfig
 from algorithms.ppo import PPO, PPOConfig
@@ -21,7 +20,7 @@ from preflab.encoding import EncodedGroup, collate
 from preflab.errors import UserError
 from preflab.roles import Roles
 from preflab.sampling import TransformersSampler
-from preflab.sources import ROLLOUT_METRICS, OfflineSource, RolloutSource
+from preflab.sources import ROLLOUT_METRICS, RolloutSource
 from preflab.trainer import total_steps
 
 # Adam divides by the gradient's own size, and so blows rounding up; float64 leaves room for that below 1e-6.
@@ -278,10 +277,6 @@ def test_dpo_moves_towards_chosen(tmp_path):
 # ---- interruption ------------------------------------------------------------------------------------
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.mark.parametrize(("name", "killed_at"), [("dpo", 1), ("dpo", 5), ("ppo", 3), ("ppo", 4)])
 def test_interrupted_training_ends_with_the_same_weights_and_metrics(name, killed_at, tmp_path):
     make, trained = METHODS[name]
@@ -289,16 +284,8 @@ def test_interrupted_training_ends_with_the_same_weights_and_metrics(name, kille
     options = {"per_device_train_batch_size": 4, "max_steps": 6, "save_steps": 2, "lr_scheduler_type": "cosine"}
     whole, record, lines = train(make(**fields), tmp_path / "whole", **options)
 
-    class Dying(OfflineSource if name == "dpo" else RolloutSource):
-        def __init__(self, source):
-            vars(self).update(vars(source))
-
-        def batches(self, start_step):
-            yield from itertools.islice(super().batches(start_step), killed_at)
-            raise KilledError
-
     with pytest.raises(KilledError):
-        train(make(**fields), tmp_path / "broken", wrap=Dying, **options)
+        train(make(**fields), tmp_path / "broken", wrap=dying_after(killed_at), **options)
     again, resumed, other = train(make(**fields), tmp_path / "broken", **options)
     assert_same_weights(whole, again, *trained)
     assert (resumed.steps, resumed.tokens, resumed.sampled_tokens) == (
