@@ -249,7 +249,7 @@ def collate(groups: Sequence[EncodedGroup], pad_id: int) -> Batch:
     nothing: list[list[int]] = [[]] * size
     responses = [ids for group in groups for ids in [*group.response_ids, *nothing][:size]]
     prompt_ids, prompt_mask = padded([group.prompt_ids for group in groups], pad_id, left=True)
-    response_ids, response_mask = (x.view(len(groups), size, -1) for x in padded(responses, pad_id))
+    response_ids, response_mask = (x.view(len(groups), size, x.shape[1]) for x in padded(responses, pad_id))
     feedback = {name: torch.tensor([g.feedback[name] for g in groups]) for name in groups[0].feedback}
     return Batch(prompt_ids, prompt_mask, response_ids, response_mask, feedback)
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 GOOD, BAD, PLAIN = [f"good{i}" for i in range(5)], [f"bad{i}" for i in range(5)], list("abcdefghijklmn")
 NAMES = ["<pad>", "<s>", "</s>", *GOOD, *BAD, *PLAIN]
 PAD, START, END = range(3)
-LIMIT = 24
+LIMIT = 32
 
 GOLD = """
 def gold(prompt, response):
@@ -92,7 +92,7 @@ class Bench:
         save_base(folder / "base")
         (folder / "gold.py").write_text(GOLD)
         draw = random.Random(0)
-        prompts = {" ".join(draw.choices(PLAIN, k=draw.randint(2, 5))) for _ in range(600)}
+        prompts = {" ".join(draw.choices(PLAIN, k=draw.randint(2, 5))) for _ in range(1800)}
         (folder / "prompts.txt").write_text("\n".join(sorted(prompts)))
         world = WorldConfig(
             model=str(folder / "base"),
@@ -100,7 +100,7 @@ class Bench:
             prompts=str(folder / "prompts.txt"),
             max_prompt_tokens=8,
             max_response_tokens=LIMIT,
-            max_pairs=1600,
+            max_pairs=4800,
             heldout_fraction=0.25,
         )
         modules = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")

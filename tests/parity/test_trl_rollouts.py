@@ -76,11 +76,11 @@ def setting(tiny_model_path, tiny_tokenizer, tmp_path):
         roles.learn(())
         return roles
 
-    def make_task(roles, train, folder="trl", seed=3):
+    def make_task(roles, train, folder="trl", seed=4):
         (tmp_path / folder).mkdir(exist_ok=True)
         return Task(roles, [], train, tiny_tokenizer, tmp_path / folder, seed, "test", prompts, LIMIT)
 
-    def make_source(algorithm, roles, train, seed=3):
+    def make_source(algorithm, roles, train, seed=4):
         sampler = Recorded()
         return RolloutSource(algorithm, algorithm.needs, roles, sampler, prompts, train, seed), sampler
 

@@ -46,7 +46,8 @@ def test_every_kind_of_trainer_is_followed_and_a_kill_changes_nothing(finished, 
             assert found["points"][-1][column]["mean"] == pytest.approx(np.mean([row[column] for row in rows[0]]))
             assert found["points"][-1][column]["n"] == 8
     assert comparison["methods"]["dpo"]["kl"] == read(finished[0] / "comparison.json")["methods"]["dpo"]["kl"]
-    assert "Laws of over-optimisation" in (copy / "report" / "report.html").read_text()
+    assert '<section id="overoptimisation"' in (copy / "report" / "report.html").read_text()
+    assert all((fit["beta"] is None) == (fit["note"] is not None) for fit in comparison["overoptimisation"].values())
 
     other = shutil.copytree(finished[0], tmp_path / "other")
     killed = Warm("compare.py", *options, "--output", other, *FOLLOW, cwd=tmp_path)
