@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from eval.budgets import compare_budgets
 from eval.columns import prompt_groups
 from eval.contestant import Contestant
-from eval.contests import Decide, by_gold, compare_pairs, play, rank, untested
+from eval.contests import Decide, by_gold, compare_pairs, outcomes, play, rank, untested
 from eval.diagnosis import Evidence, Finding, diagnose, merge
 from eval.frontier import Point, frontier
 from eval.generations import summarise_generations
@@ -30,6 +30,7 @@ Row = Mapping[str, Any]
 
 SCHEMA = 2
 COSTS = ("steps", "seconds", "prompts", "pairs", "responses", "tokens", "trained_tokens", "sampled_tokens", "flops")
+WINS = ("win_rate", "length_controlled_win_rate", "wins", "ties", "losses")
 
 
 def summarise_comparison(
@@ -92,7 +93,7 @@ def summarise(contestant: Contestant, baseline: Sequence[Records] = (), decide: 
     )
     summary: dict[str, Any] = {}
     if policy:
-        summary = {"win_rate": None, "length_controlled_win_rate": None}
+        summary = dict.fromkeys(WINS)
         summary |= _wins(seeds, baseline, decide) if baseline and decide else {}
         summary |= summarise_generations([records.samples for records in seeds])
         summary["demonstration_logp"] = _likelihood(seeds)
@@ -107,10 +108,12 @@ def _wins(seeds: Sequence[Records], baseline: Sequence[Records], decide: Decide)
     decided = np.isfinite(wins).all((0, 1))
     if not decided.any():
         return {}
+    games = wins[..., decided]
     longer = np.array([[records.column("length") - draw.column("length") for draw in baseline] for records in seeds])
-    controlled = length_controlled_win_rate(wins[..., decided], longer[..., decided])
+    controlled = length_controlled_win_rate(games, longer[..., decided])
+    shares = {"win_rate": games, **outcomes(games)}
     return {
-        "win_rate": interval(wins[..., decided].mean(1), rate=True).as_dict(),
+        **{name: interval(values.mean(1), rate=True).as_dict() for name, values in shares.items()},
         "length_controlled_win_rate": {**controlled.win_rate.as_dict(), "note": controlled.note},
     }
 

@@ -30,6 +30,12 @@ Games = Mapping[tuple[str, str], Array]
 """How often the first of two methods answers better, ``[S, N]``, by their names; see `head_to_head`."""
 
 
+def outcomes(games: Array) -> dict[str, Array]:
+    """Return where games ``[...]`` were won, tied and lost, 1 or 0; NaN where nobody said."""
+    found = {"wins": games > 0.5, "ties": games == 0.5, "losses": games < 0.5}
+    return {name: np.where(np.isfinite(games), at, np.nan) for name, at in found.items()}
+
+
 def by_gold(first: Records, second: Records) -> Array:
     """Decide by the judge's scores.
 
@@ -106,6 +112,7 @@ def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bo
             "measure": measure,
             "difference": difference.estimate.as_dict(),
             "win_rate": interval(table, rate=True).as_dict(),
+            **_shares(first, second, games[first.name, second.name]),
             "p": difference.p,
             "p_adjusted": float(p),
             "detectable": difference.detectable or None,  # 0 where nothing varies: nobody knows
@@ -187,6 +194,12 @@ def _independent(first: Contestant, second: Contestant, games: Array) -> Array:
     model = asked % min(len(first.records), len(second.records))
     models = np.unique(model)
     return np.stack([games[model == k].mean(0) for k in models]) if len(models) > 1 else games
+
+
+def _shares(first: Contestant, second: Contestant, games: Array) -> dict[str, Any]:
+    """Return the shares of games ``[S, N]`` that the first won, tied and lost."""
+    tables = {name: _independent(first, second, table) for name, table in outcomes(games).items()}
+    return {name: interval(table, rate=True).as_dict() for name, table in tables.items()}
 
 
 def _common(table: Array) -> int:

@@ -118,6 +118,9 @@ def _method(name: str) -> Row:
     return {
         "win_rate": estimate(0.5 + 0.21 * (GOLD[name] - 0.31), 0.03) if policy else None,
         "length_controlled_win_rate": estimate(0.5 + 0.17 * (GOLD[name] - 0.31), 0.034) if policy else None,
+        "wins": estimate(0.49 + 0.21 * (GOLD[name] - 0.31), 0.03) if policy else None,
+        "ties": estimate(0.02, 0.01) if policy else None,
+        "losses": estimate(0.49 - 0.21 * (GOLD[name] - 0.31), 0.03) if policy else None,
         "gold_reward": estimate(GOLD[name], 0.08),
         "proxy_reward": estimate(1.1 * GOLD[name] + 0.1, 0.07),
         "heldout_accuracy": estimate(0.5 + 0.06 * min(shift, 3) + 0.02 * (name == "dpo"), 0.02, 1900),
@@ -205,6 +208,9 @@ def _pair(first: str, second: str) -> Row:
         "measure": "gold_reward",
         "difference": estimate(difference, 0.11),
         "win_rate": estimate(0.5 + 0.21 * difference, 0.03),
+        "wins": estimate(0.48 + 0.21 * difference, 0.03),
+        "ties": estimate(0.04, 0.01),
+        "losses": estimate(0.48 - 0.21 * difference, 0.03),
         "p": 0.0004 if seen else 0.37,
         "p_adjusted": 0.002 if seen else 0.37,
         "detectable": 0.15,
@@ -251,6 +257,10 @@ def _frontier() -> Row:
             {"kl": kl, "method": name, "gold_reward": estimate(share * _attainable(kl), 0.08)}
             for kl in (2.0, 4.0, 6.0)
             for name, share in (("dpo", 0.81), ("ipo", 0.79), ("ppo", 0.82))
+        ],
+        "matched_differences": [
+            {"kl": 4.0, "first": "dpo", "second": other, "difference": estimate(gap, 0.09), "p": p}
+            for other, gap, p in (("ipo", 0.03, 0.48), ("ppo", -0.11, 0.02))
         ],
     }
 

@@ -40,7 +40,7 @@ def write_report(comparison: Mapping[str, Any], samples: Mapping[str, Any], fold
         "table.tex": latex_table(comparison).encode("utf-8", "replace"),
     }
     for plot in drawn:
-        for kind in ("svg", "png"):
+        for kind in ("svg", "png") if plot.main else ():
             files[f"figures/{plot.name}.{kind}"] = file_bytes(plot, styles, kind)
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)

@@ -217,23 +217,30 @@ def _range(low: Any, high: Any) -> str:
 
 
 def training(comparison: Comparison, styles: Styles) -> list[Plot]:
-    """Return a plot per metric of `CURVES` that some method logged: mean over seeds, range over seeds as a band."""
-    return [plot for key, title in CURVES if (plot := _curve(comparison, styles, key, title)) is not None]
+    """Return a plot per metric that some method logged, `CURVES` first: mean over seeds, their range as a band."""
+    known = dict(CURVES)
+    runs = [rows for seeds in (comparison.get("training") or {}).values() for rows in (seeds or {}).values()]
+    more = dict.fromkeys(key for rows in runs for row in rows or () for key in row if key not in ("step", *known))
+    named = [(key, title, f"training-{key.replace('_', '-')}") for key, title in CURVES]
+    # Whoever wrote a method named its metrics; a number is fit for a plot's name.
+    named += [(key, key.replace("_", " "), f"training-{number}") for number, key in enumerate(more)]
+    plots = (_curve(comparison, styles, *about) for about in named)
+    return [plot._replace(main=i < len(known)) for i, plot in enumerate(plots) if plot is not None]
 
 
-def _curve(comparison: Comparison, styles: Styles, key: str, title: str) -> Plot | None:
+def _curve(comparison: Comparison, styles: Styles, key: str, title: str, name: str) -> Plot | None:
     curves = {}
-    for name, seeds in (comparison.get("training") or {}).items():
+    for method, seeds in (comparison.get("training") or {}).items():
         lines = [_with(rows, "step", key) for rows in (seeds or {}).values()]
         lines = [line for line in lines if line]
-        if lines and name in styles:
-            curves[name] = _over_seeds(lines, key)
+        if lines and method in styles:
+            curves[method] = _over_seeds(lines, key)
     if not curves:
         return None
 
     def draw(axes: Axes) -> None:
-        for name, (steps, mean, low, high) in curves.items():
-            style = styles[name]
+        for method, (steps, mean, low, high) in curves.items():
+            style = styles[method]
             axes.fill_between(steps, low, high, color=style.colour, alpha=0.18, linewidth=0)
             axes.plot(
                 steps,
@@ -246,7 +253,7 @@ def _curve(comparison: Comparison, styles: Styles, key: str, title: str) -> Plot
         axes.margins(x=0.02)
 
     caption = "Losses of different methods are not on one scale." if key == "loss" else ""
-    return Plot(f"training-{key.replace('_', '-')}", title, caption, PANEL, list(curves), draw)
+    return Plot(name, title, caption, PANEL, list(curves), draw)
 
 
 def _over_seeds(lines: Sequence[Sequence[Mapping[str, Any]]], key: str) -> tuple[np.ndarray, ...]:

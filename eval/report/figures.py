@@ -50,6 +50,7 @@ class Plot(NamedTuple):
         size: width and height in inches.
         methods: those drawn, for the legend.
         draw: draws on axes.
+        main: whether it is written to files too, and stands open on the page; others are folded away there.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Plot(NamedTuple):
     size: tuple[float, float]
     methods: Sequence[str]
     draw: Callable[[Axes], None]
+    main: bool = True
 
 
 def page_svg(plot: Plot) -> str:

@@ -30,6 +30,9 @@ RANKING = (
     *(column for column in COLUMNS[1:] if column.key != "proxy_reward"),
 )
 GENERATIONS = (
+    Column("wins", "won", percent, " %"),
+    Column("ties", "tied", percent, " %"),
+    Column("losses", "lost", percent, " %"),
     *(column for column in COLUMNS if column.key == "proxy_reward"),
     Column("kl_exact", "KL, exact per token", fixed),
     Column("entropy", "entropy", fixed),

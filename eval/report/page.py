@@ -32,7 +32,8 @@ def render(comparison: Mapping[str, Any], samples: Mapping[str, Any], plots: Seq
     answers = sample_data(samples, method_names(comparison))
     content = _content(comparison)
     figures = {plot.name: (plot, inline_svg(page_svg(plot), plot.name, _label(plot))) for plot in plots}
-    curves, styles = [f for name, f in figures.items() if name.startswith("training-")], method_styles(comparison)
+    styles = method_styles(comparison)
+    training = [figure for name, figure in figures.items() if name.startswith("training-")]
     return (
         _environment()
         .from_string(_file("page.html"))
@@ -42,8 +43,9 @@ def render(comparison: Mapping[str, Any], samples: Mapping[str, Any], plots: Seq
             policy=_policy(css, script),
             styles=styles,
             figures=figures,
-            curves=curves,
-            drawn=[name for name in styles if any(name in plot.methods for plot, _ in curves)],
+            curves=[plot for plot, _ in training if plot.main],
+            more_curves=[plot for plot, _ in training if not plot.main],
+            drawn=[name for name in styles if any(name in plot.methods for plot, _ in training)],
             answers=answers,
             data=embedded(
                 {**answers, "baseline": comparison.get("baseline"), "styles": _classes(comparison)} if answers else None

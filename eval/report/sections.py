@@ -10,7 +10,7 @@ from typing import Any
 from eval.judges import judge_sentences
 from eval.report.measures import COSTS, LAWS, PREFERENCES, RANKING, Table, cell, measure_table, minus, percent
 from eval.report.text import finite, p_value
-from eval.table import COLUMNS, Column, estimate_text, fixed
+from eval.table import ABSENT, COLUMNS, Column, estimate_text, fixed
 
 Comparison = Mapping[str, Any]
 
@@ -78,6 +78,7 @@ def _comparison(pair: Mapping[str, Any], sign: int) -> Table:
     return {
         "text": f"+{text}" if finite(difference.get("mean")) and difference["mean"] > 0 else minus(text),
         "interval": minus(interval),
+        "outcomes": _outcomes(pair, sign),
         "p": p_value(pair.get("p_adjusted")),
         "verdict": "none"
         if verdict not in ("first", "second")
@@ -88,8 +89,20 @@ def _comparison(pair: Mapping[str, Any], sign: int) -> Table:
     }
 
 
+def _outcomes(pair: Mapping[str, Any], sign: int) -> str:
+    """Return the shares won, tied and lost, as seen from the first method or, with sign −1, from the second."""
+    names = ("wins", "ties", "losses")[::sign]
+    means = [(pair.get(name) or {}).get("mean") for name in names]
+    if not all(map(finite, means)):
+        return ""
+    # No line may break before the sign.
+    return ", ".join(
+        f"{said} {100 * mean:.0f}\u00a0%" for said, mean in zip(("won", "tied", "lost"), means, strict=True)
+    )
+
+
 def frontier(comparison: Comparison) -> Table | None:
-    """Return the table of settings and the table of equal KL."""
+    """Return the table of settings, the table of equal KL and the differences there, and what lies above the line."""
     data = comparison.get("frontier") or {}
     points = [
         {
@@ -108,7 +121,30 @@ def frontier(comparison: Comparison) -> Table | None:
     names = dict.fromkeys(entry.get("method") for entry in matched)
     gold = {(entry.get("method"), entry.get("kl")): entry.get("gold_reward") for entry in matched}
     rows = [{"name": n, "cells": [cell(gold.get((n, level)), COLUMNS[1]) for level in levels]} for n in names]
-    return {"points": points, "levels": [fixed(x) for x in levels], "matched": rows, "oracle": _oracle(data)}
+    return {
+        "points": points,
+        "levels": [fixed(x) for x in levels],
+        "matched": rows,
+        "above": [
+            {"name": point.get("method"), "setting": _setting(point.get("setting"))}
+            for point in data.get("points") or []
+            if (point.get("under_the_line") or {}).get("holds") is False
+        ],
+        "differences": [_at_equal_kl(row) for row in data.get("matched_differences") or []],
+        "oracle": _oracle(data),
+    }
+
+
+def _at_equal_kl(row: Mapping[str, Any]) -> Table:
+    """Return one difference at equal KL: the two methods, the KL, and its cells."""
+    kl, difference = row.get("kl"), row.get("difference")
+    cells = [cell(kl, COLUMNS[4]), cell(difference, COLUMNS[1])]
+    p = row.get("p")
+    return {
+        "first": row.get("first"),
+        "second": row.get("second"),
+        "cells": [*cells, {"text": p_value(p) or ABSENT, "interval": "", "value": p if finite(p) else None}],
+    }
 
 
 def _oracle(data: Mapping[str, Any]) -> str:

@@ -85,6 +85,24 @@ def test_a_single_model_of_a_side_keeps_its_games_apart():
     assert row["win_rate"] == interval(games[[0, 2]], rate=True).as_dict()
 
 
+def test_wins_ties_and_losses_are_shares_of_the_games_that_were_decided():
+    one, other = contestant("one", 0.0), contestant("other", 0.0)
+    said = np.array([1.0, 0.8, 0.5, 0.5, 0.0, *[np.nan] * (PROMPTS - 5)])  # 0.8: annotators disagree
+    [row] = pairs_of([one, other], lambda first, second: said)
+    shares = [row[name]["mean"] for name in ("wins", "ties", "losses")]
+    assert shares == pytest.approx([0.4, 0.4, 0.2])
+    assert [row[name]["n"] for name in ("win_rate", "wins", "ties", "losses")] == [5] * 4
+    found = summarise(one, [other.records[0]] * 2, lambda first, second: said)
+    assert [found[name]["mean"] for name in ("wins", "ties", "losses")] == pytest.approx(shares)
+
+
+def test_wins_ties_and_losses_add_up_to_the_win_rate_with_unequal_seeds():
+    one, three = contestant("one", 0.1, seeds=2), contestant("three", 0.0, seeds=3)
+    [row] = pairs_of([one, three], by_gold)
+    assert row["wins"]["mean"] + row["ties"]["mean"] / 2 == pytest.approx(row["win_rate"]["mean"])
+    assert row["wins"]["mean"] + row["ties"]["mean"] + row["losses"]["mean"] == pytest.approx(1.0)
+
+
 def test_equal_methods_of_unequal_seeds_are_called_different_once_in_twenty():
     """Five models against two, wins that differ by model: as if there were five pairs, a test rejects three times as
     often."""

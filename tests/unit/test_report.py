@@ -256,7 +256,8 @@ def test_nulls_and_infinities_within_methods() -> None:
     compared["pairwise"][0] |= {"p_adjusted": None, "detectable": None, "difference": None}
     shown = clean(compared)
     figures = plots(shown)
-    assert [page_svg(plot)[:5] for plot in figures] == ["<?xml"] * 10
+    assert {page_svg(plot)[:5] for plot in figures} == {"<?xml"}
+    assert sum(plot.main for plot in figures) == 10
     text = Page(render(shown, {}, figures)).text
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", text)
 
@@ -279,6 +280,7 @@ def test_pairwise_matrix_is_antisymmetric_and_follows_the_ranking() -> None:
     # dpo minus ppo is 1.24 - 1.52; its interval [-.39, -.17] turned round is [.17, .39].
     assert cells["dpo", "ppo"] == {
         "text": "−0.28", "interval": "[−0.39, −0.17]", "p": "p = 0.002", "verdict": "worse", "detectable": "0.15",
+        "outcomes": "won 42\u00a0%, tied 4\u00a0%, lost 54\u00a0%",
     }  # fmt: skip
     assert cells["ppo", "dpo"]["text"] == "+0.28"
     assert cells["ppo", "dpo"]["interval"] == "[0.17, 0.39]"
@@ -435,6 +437,54 @@ def test_a_point_of_the_frontier_has_intervals_both_ways() -> None:
     segments, _ = lines_of("frontier", compared)
     assert [[1.0, 0.5], [3.0, 0.5]] in segments
     assert [[2.0, 0.25], [2.0, 0.75]] in segments
+
+
+def test_wins_ties_and_losses_are_told_from_either_side() -> None:
+    matrix = pairwise(clean(comparison()))
+    assert matrix is not None
+    cells = {(r["name"], c): cell for r in matrix["rows"] for c, cell in zip(matrix["names"], r["cells"], strict=True)}
+    assert cells["dpo", "sft"]["outcomes"] == "won 68\u00a0%, tied 4\u00a0%, lost 28\u00a0%"
+    assert cells["sft", "dpo"]["outcomes"] == "won 28\u00a0%, tied 4\u00a0%, lost 68\u00a0%"
+    older = comparison()
+    for pair in older["pairwise"]:
+        del pair["ties"]
+    assert "tied 4 %" in page(comparison()).text
+    assert "tied 4 %" not in page(older).text
+
+
+def test_differences_at_equal_kl_stand_beside_the_curves(report: Any) -> None:
+    text = Page((report[0] / "report.html").read_text()).text
+    assert "dpo ppo 4.00 −0.11 [−0.20, −0.02] p = 0.020" in text
+
+
+def test_what_lies_above_the_line_is_pointed_out() -> None:
+    compared = comparison()
+    for point in compared["frontier"]["points"]:
+        point["under_the_line"] = {"kl": 1.0, "excess": {}, "holds": None}
+    assert "No policy can be" not in page_with_frontier(compared)
+    compared["frontier"]["points"][-1]["under_the_line"]["holds"] = False
+    assert "its interval included: ppo (beta = 0.05). No policy can be" in page_with_frontier(compared)
+
+
+def page_with_frontier(compared: dict[str, Any]) -> str:
+    shown = clean(compared)
+    return Page(render(shown, {}, [plot for plot in plots(shown) if plot.name == "frontier"])).text
+
+
+def test_every_metric_that_was_logged_is_drawn_whatever_its_name() -> None:
+    names = ("clip_fraction", "tokens/s", "../x", HOSTILE["end"])
+    rows = [{"step": step, "loss": 1.0 / step, **dict.fromkeys(names, float(step)), "note": "no number"}
+            for step in (1, 2, 3)]  # fmt: skip
+    shown = clean({**comparison(), "training": {"dpo": {"0": rows}}})
+    curves = [plot for plot in plots(shown) if plot.name.startswith("training-")]
+    assert [plot.title for plot in curves] == ["loss", "clip fraction", "tokens/s", "../x", HOSTILE["end"]]
+    assert [plot.main for plot in curves] == [True, False, False, False, False]
+    assert len({plot.name for plot in curves}) == len(curves)
+    assert all(re.fullmatch("[a-z0-9-]+", plot.name) for plot in curves)
+    html = render(shown, {}, curves)
+    assert len(Page(html).inside["script"]) == 1
+    folded = html.split("Everything else that was logged")[1].split("</details>")[0]
+    assert folded.count("<figure") == 4
 
 
 def test_length_buckets_are_drawn_with_their_intervals() -> None:
