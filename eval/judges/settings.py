@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -28,6 +29,9 @@ class EndpointConfig:
     judge_cache: str = option("~/.cache/preflab/judge", "folder where answers are kept between runs")
 
     def __post_init__(self) -> None:
+        if self.judge_key_variable is not None and not re.fullmatch(r"[A-Za-z_]\w*", self.judge_key_variable):
+            # Perhaps the key itself, which no message and no record may repeat.
+            raise ValueError("judge_key_variable must be the name of an environment variable, not the key")
         if self.judge_url is not None:
             parts = urlsplit(self.judge_url)
             # Such an address would end up in records; the messages do not repeat it for the same reason.

@@ -556,10 +556,11 @@ def test_a_key_over_plain_http_to_another_machine_is_warned_of(settings, monkeyp
         ({"url": "https://host:port/v1"}, "[Pp]ort"),
         ({"url": "https://user:sk-secret@host/v1"}, "no user name, password or query"),
         ({"url": "https://host/v1?key=sk-secret"}, "no user name, password or query"),
+        ({"key_variable": "sk-secret"}, "name of an environment variable"),
         ({"prompt_price": 1.0}, "give both"),
         ({"concurrency": 0}, "at least 1"),
     ],
-    ids=["no scheme", "ftp", "no host", "port", "password", "query", "one price", "no thread"],
+    ids=["no scheme", "ftp", "no host", "port", "password", "query", "the key itself", "one price", "no thread"],
 )
 def test_settings_that_cannot_work_are_refused(changes, message, settings):
     with pytest.raises(UserError, match=message) as raised:
