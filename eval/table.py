@@ -174,9 +174,10 @@ def plain(text: object) -> str:
 
 
 def _escape(text: str) -> str:
-    """Return plain `text` so that Markdown shows it as it is: no table cells, HTML, links or code."""
+    """Return plain `text` so that Markdown shows it as it is: no table cells, HTML, links, code or formulas."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join("\\" + c if c in "\\|`*_[]~!" else c for c in text)
+    text = "".join("\\" + c if c in "\\|`*_[]~!$:" else c for c in text)
+    return re.sub(r"(?i)(www)\.", r"\1\.", text)  # addresses become links without any mark of their own
 
 
 _LATEX = {
@@ -204,8 +205,8 @@ def _latex_number(text: str) -> str:
 
 def _latex_row(cells: Iterable[str]) -> str:
     row = " & ".join(cells)
-    # A bracket that begins a row would be an argument of the row before.
-    return "    " + ("{[}" + row[1:] if row.startswith("[") else row) + r" \\"
+    # A bracket or star that begins a row would be an argument of the row before.
+    return "    " + (f"{{{row[0]}}}{row[1:]}" if row.startswith(("[", "*")) else row) + r" \\"
 
 
 def _markdown_row(cells: list[str]) -> str:

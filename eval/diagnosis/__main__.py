@@ -21,10 +21,10 @@ findings = diagnose(Evidence(metrics, records, baseline))
 
 Three rules hold for all detectors.
 
-- *Beyond chance* means that the 95 % interval of a change excludes 0: over prompts or pairs, the paired bootstrap of
-  `eval.statistics.interval`; over lines of metrics, Welch's interval between the first quarter of the lines and the
-  last (eight lines or more). A change must also be *large enough to matter*: with enough prompts, any change is
-  beyond chance.
+- *Beyond chance* means that the 95 % interval of a change excludes 0: over prompts or pairs, that of
+  `eval.statistics.interval` for the paired differences; over lines of metrics, Welch's interval between the first
+  quarter of the lines and the last (eight lines or more). A change must also be *large enough to matter*: with enough
+  prompts, any change is beyond chance.
 - What is absent keeps a detector silent. No metric of that name, no column, no baseline: no finding.
 - No method is known by name. A detector reads metrics and columns, and any method that writes them is examined.
 

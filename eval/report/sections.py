@@ -148,15 +148,21 @@ def _at_equal_kl(row: Mapping[str, Any]) -> Table:
 
 
 def _oracle(data: Mapping[str, Any]) -> str:
-    """Say where the best attainable line comes from and where it ends."""
+    """Say where the best attainable line comes from, how exact it is, and where it ends."""
     oracle = data.get("oracle") or {}
     if not oracle:
         return ""
     if oracle.get("source") == "exact":
         return "The best attainable line is exact: every response of this world was enumerated."
-    trusted = oracle.get("trusted_kl")
-    end = f" Beyond KL {fixed(trusted)} too few of them count, and the line is cut." if finite(trusted) else ""
-    return f"The best attainable line is estimated from {oracle.get('source') or 'an unnamed source'}.{end}"
+    trusted, tolerance = oracle.get("trusted_kl"), oracle.get("tolerance")
+    effective = [count for count in oracle.get("ess") or [] if finite(count)]
+    text = f"The best attainable line is estimated from {oracle.get('source') or 'an unnamed source'}"
+    text += f", to {percent(tolerance)} % of the gain by its own account." if finite(tolerance) else "."
+    if effective:
+        text += (
+            f" Of each prompt's {fixed(effective[0], 0)} samples {fixed(effective[-1], 1)} are effective at its end."
+        )
+    return text + (f" Beyond KL {fixed(trusted)} it is not to be trusted, and is cut." if finite(trusted) else "")
 
 
 def _setting(setting: Any) -> str:

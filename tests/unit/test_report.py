@@ -23,7 +23,7 @@ from eval.report.samples import sample_data
 from eval.report.sections import command, pairwise, ranking
 from eval.report.style import COLOURS, method_styles
 from eval.report.text import clean, embedded, visible
-from eval.table import latex_table
+from eval.table import latex_table, markdown_table
 from preflab.errors import UserError
 
 
@@ -373,6 +373,22 @@ def test_latex_table() -> None:
     assert r"    method & KL to ref. & training \\" in lines
     assert r"    {[}a\_b]-{}-c & $-$0.50 {\small [$-$1.00, 0.00]} & 42 s \\" in lines
     assert lines[0] == r"\begin{table}"
+    starred = latex_table({"methods": {"a": {}, "*b": {}}})
+    assert "    {*}b & " in starred  # after a row's end a star would vanish
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("http://a.b/c", r"http\://a.b/c"),
+        ("WWW.a.b", r"WWW\.a.b"),
+        ("$x$", r"\$x\$"),
+        ("<b>&lt;", "&lt;b&gt;&amp;lt;"),
+        ("qwen2.5-7b", "qwen2.5-7b"),
+    ],
+)
+def test_markdown_makes_no_links_and_formulas_of_names(name: str, shown: str) -> None:
+    assert f"| {shown} |" in markdown_table({"methods": {name: {}}})
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Any) -> None:
@@ -455,6 +471,16 @@ def test_wins_ties_and_losses_are_told_from_either_side() -> None:
 def test_differences_at_equal_kl_stand_beside_the_curves(report: Any) -> None:
     text = Page((report[0] / "report.html").read_text()).text
     assert "dpo ppo 4.00 −0.11 [−0.20, −0.02] p = 0.020" in text
+
+
+def test_the_line_says_how_far_it_is_to_be_trusted() -> None:
+    compared = comparison()
+    compared["frontier"]["oracle"] |= {"ess": [32.0, 9.5, 3.12], "tolerance": 0.05}
+    said = page_with_frontier(compared)
+    assert "estimated from reference samples, to 5.0 % of the gain by its own account." in said
+    assert "Of each prompt's 32 samples 3.1 are effective at its end. Beyond KL 12.50 it is not to be trusted" in said
+    compared["frontier"]["oracle"] |= {"source": "exact", "ess": [], "trusted_kl": None}
+    assert "exact: every response of this world was enumerated" in page_with_frontier(compared)
 
 
 def test_what_lies_above_the_line_is_pointed_out() -> None:
