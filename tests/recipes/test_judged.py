@@ -1,0 +1,74 @@
+"""compare.py with judges that compare: an endpoint over HTTP, and people."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import write_rows
+from judge_server import KEY, Server, completion
+from recipe_runner import read, run, run_warm, stages
+
+FEW = ["--baseline-draws", "1", "--oracle-samples", "0", "--output", "run"]
+
+
+@pytest.fixture
+def server():
+    made = Server()
+    yield made
+    made.close()
+
+
+def talkative(body):
+    """Prefer whatever was shown first, and give the key away."""
+    return completion(f"Your key is {KEY}.\nVERDICT: FIRST", model=f"judge-{KEY}")
+
+
+def test_an_endpoint_judges_and_its_key_is_left_nowhere(copy, options, server, tmp_path):
+    server.answer, trained = talkative, stages(copy)
+    command = [*options, *FEW, "--judge", "endpoint", "--judge-url", server.url, "--judge-model", "judge"]
+    command += ["--judge-key-variable", "MY_KEY", "--judge-cache", "cache"]
+    command += ["--judge-prompt-price", "2", "--judge-completion-price", "10"]
+    answer = run("compare.py", *command, cwd=tmp_path, MY_KEY=KEY, NO_PROXY="127.0.0.1")
+    assert answer.status == 0, answer.err
+    comparison = read(copy / "comparison.json")
+    judge, asked = comparison["judge"], len(server.requests)
+    assert (judge["kind"], judge["report"]["answers"], judge["report"]["requests"]) == ("compares", asked, asked)
+    assert judge["report"]["cost"] == pytest.approx(asked * (100 * 2 + 20 * 10) / 1e6)
+    assert (judge["report"]["shown_first"], judge["report"]["inconsistent"]) == (1.0, 1.0)
+    # Whoever always says "first" says nothing: both orders contradict each other, on every pair.
+    assert {pair["verdict"] for pair in comparison["pairwise"]} == {"none"}
+    assert {pair["ties"]["mean"] for pair in comparison["pairwise"]} == {1.0}
+    assert "preferred the answer shown first with 100 %" in " ".join(answer.out.split())
+    assert "preferred the answer shown first" in (copy / "report" / "report.html").read_text()
+
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"comparison.json", "report.html", "manifest.json"} <= {path.name for path in files}
+    assert any(path.is_relative_to(tmp_path / "cache") for path in files)
+    assert [headers["Authorization"] for _, headers, _ in server.requests] == [f"Bearer {KEY}"] * asked
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    assert KEY not in answer.out + answer.err
+    assert trained.items() <= stages(copy).items()  # the judge of texts trains and samples nothing anew
+
+
+def test_people_judge_what_was_sampled(copy, options, tmp_path):
+    samples = {
+        name: [json.loads(line) for line in (next(copy.glob(f"stages/eval-{name}-*")) / "samples.jsonl").open()]
+        for name in ("dpo-seed0", "ppo-seed0")
+    }
+    verdicts = [
+        {"prompt": a["prompt"], "first": a["response"], "second": b["response"], "verdict": "first", "annotator": "me"}
+        for a, b in zip(*samples.values(), strict=True)
+        if a["response"] != b["response"]
+    ]
+    write_rows(tmp_path / "verdicts.jsonl", verdicts)
+    answer = run_warm("compare.py", *options, *FEW, "--judge", "verdicts.jsonl", cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    comparison = read(copy / "comparison.json")
+    pair = next(pair for pair in comparison["pairwise"] if (pair["first"], pair["second"]) == ("dpo", "ppo"))
+    assert (pair["verdict"], pair["measure"]) == ("first", "win_rate")
+    assert pair["wins"]["mean"] * pair["wins"]["n"] == pytest.approx(len(verdicts))
+    assert pair["losses"]["mean"] == 0.0
+    assert comparison["headline"].startswith("dpo is better than ppo")
+    assert comparison["judge"]["report"]["missing"] > 0
+    assert "had no answer and are left out" in " ".join(answer.out.split())
