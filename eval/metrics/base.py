@@ -6,7 +6,7 @@ finds in a file's namespace for the metric that the file defines.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Features, Value
 from numpy.typing import ArrayLike, NDArray
 
-from eval.statistics import Estimate
+from eval.statistics import Estimate, interval
 
 
 class PromptMetric(evaluate.Metric):
@@ -33,8 +33,11 @@ class PromptMetric(evaluate.Metric):
         higher_is_better: None where neither direction is better by itself.
         version: changes whenever the same inputs would give other results.
         inputs: name to (type, explanation), one value per prompt each.
-        outputs: name to explanation.
+        outputs: name to explanation; the first is the mean, see also `of_mean`.
         source: BibTeX of where the metric comes from.
+        values: the module's ``per_prompt``, of the inputs.
+        rate: whether the values are a rate, see `eval.statistics.interval`.
+        bounds: what the figure cannot lie below and above, where the interval of a mean might.
     """
 
     higher_is_better: ClassVar[bool | None]
@@ -42,6 +45,9 @@ class PromptMetric(evaluate.Metric):
     inputs: ClassVar[Mapping[str, tuple[str, str]]]
     outputs: ClassVar[Mapping[str, str]]
     source: ClassVar[str]
+    values: ClassVar[Callable[..., NDArray[np.float64]]]
+    rate: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float] | None] = None
 
     def __init__(self, *args: Any, num_process: int = 1, **options: Any) -> None:
         options["keep_in_memory"] = num_process == 1
@@ -74,6 +80,18 @@ class PromptMetric(evaluate.Metric):
             raise ValueError(f"{self.name}: inputs differ in length: {lengths}; give one value per prompt")
         super().add_batch(**given)
 
+    def _compute(self, *, level: float = 0.95, groups: ArrayLike | None = None, **inputs: Any) -> dict[str, Any]:
+        estimate = interval(self.values(**inputs), level=level, rate=self.rate, groups=groups)
+        if self.bounds is not None:
+            estimate = within(estimate, *self.bounds)
+        mean = next(iter(self.outputs))
+        figures = {mean: estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+        return figures | self.beside(**inputs)
+
+    def beside(self, **inputs: Any) -> dict[str, Any]:
+        """Return what stands beside the mean and its interval; nothing unless a metric has more to say."""
+        return {}
+
     def _finalize(self) -> None:
         if len(self) == 0 and self.keep_in_memory:
             self.writer = self.buf_writer = None
@@ -85,6 +103,23 @@ _OPTIONS = (
     "    level: of the confidence interval, 0.95 by default, see `eval.statistics.interval`.\n"
     "    groups: which prompt each value is of, where several values share one."
 )
+
+
+PAIR_SCORES = {
+    "chosen_score": ("float64", "score of each pair's chosen response"),
+    "rejected_score": ("float64", "score of each pair's rejected response"),
+}
+PAIR_LOGITS = {
+    "logit": ("float64", "log-odds that the chosen response is preferred: scale · (chosen − rejected score)"),
+    "preference": ("float64", "share of labels for the chosen response; 1 where it was simply chosen"),
+}
+RESPONSES = {"response": ("string", "the model's response to each prompt, as text")}
+"""Inputs that several metrics have."""
+
+
+def of_mean(unit: str) -> dict[str, str]:
+    """Return the outputs that follow the mean of so many `unit`."""
+    return {"low, high": "its confidence interval", "n": f"number of {unit}"}
 
 
 def vectors(**named: ArrayLike) -> tuple[NDArray[np.float64], ...]:
@@ -144,8 +179,3 @@ def linearised(whole: float, without: NDArray[np.float64]) -> NDArray[np.float64
 def within(estimate: Estimate, lowest: float, highest: float) -> Estimate:
     """Return the estimate with its interval cut to what the statistic can be."""
     return estimate._replace(low=max(lowest, estimate.low), high=min(highest, estimate.high))
-
-
-def figures(name: str, estimate: Estimate) -> dict[str, float | int]:
-    """Return an estimate as a metric's results, the mean under the metric's own `name`."""
-    return {name: estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}

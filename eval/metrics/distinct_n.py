@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import statistics
 from eval.metrics import base
 from eval.metrics.words import ngrams, words
 
@@ -44,20 +43,20 @@ class DistinctN(base.PromptMetric):
 
     higher_is_better = True
     version = "1.0.0"
-    inputs: ClassVar = {"response": ("string", "the model's response to each prompt, as text")}
+    inputs = base.RESPONSES
     outputs: ClassVar = {
-        "distinct_1": "distinct words over words",
         "distinct_2": "distinct over all pairs of neighbouring words",
+        **base.of_mean("responses"),
+        "distinct_1": "distinct words over words",
         "distinct_3": "distinct over all triples of neighbouring words",
-        "low, high": "confidence interval of distinct_2",
-        "n": "number of responses",
     }
     source = """@article{li2016diversity,
   title={A Diversity-Promoting Objective Function for Neural Conversation Models},
   author={Li, Jiwei and Galley, Michel and Brockett, Chris and Gao, Jianfeng and Dolan, Bill},
   journal={arXiv:1510.03055}, year={2016}}"""
+    values = staticmethod(per_prompt)
+    bounds = (0.0, 1.0)
 
-    def _compute(self, response: list[str], **options: Any) -> dict[str, float | int]:
-        pairs = base.within(statistics.interval(per_prompt(response), rate=False, **options), 0.0, 1.0)
-        others = {f"distinct_{n}": float(per_prompt(response, n).mean()) for n in (1, 3)}
-        return {**base.figures("distinct_2", pairs), **others}
+    def beside(self, **inputs: Any) -> dict[str, Any]:
+        """Return distinct-1 and distinct-3."""
+        return {f"distinct_{n}": float(per_prompt(inputs["response"], n).mean()) for n in (1, 3)}

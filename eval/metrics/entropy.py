@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval import statistics
 from eval.metrics import base
 
 
@@ -29,12 +28,9 @@ class Entropy(base.PromptMetric):
     inputs: ClassVar = {"entropy": ("float64", "mean next-token entropy over the positions of each response, nats")}
     outputs: ClassVar = {
         "entropy": "mean entropy, nats per token",
-        "low, high": "confidence interval of the mean",
-        "n": "number of responses",
+        **base.of_mean("responses"),
     }
     source = """@article{shannon1948mathematical,
   title={A Mathematical Theory of Communication}, author={Shannon, Claude E.},
   journal={Bell System Technical Journal 27(3)}, year={1948}}"""
-
-    def _compute(self, entropy: list[float], **options: Any) -> dict[str, float | int]:
-        return base.figures("entropy", statistics.interval(per_prompt(entropy), rate=False, **options))
+    values = staticmethod(per_prompt)

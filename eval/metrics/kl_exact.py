@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval import statistics
 from eval.metrics import base
 
 
@@ -32,13 +31,10 @@ class KlExact(base.PromptMetric):
     }
     outputs: ClassVar = {
         "kl_exact": "mean KL, nats per response",
-        "low, high": "confidence interval of the mean",
-        "n": "number of responses",
+        **base.of_mean("responses"),
     }
     source = """@article{amini2025better,
   title={Better Estimation of the KL Divergence Between Language Models},
   author={Amini, Afra and Vieira, Tim and Cotterell, Ryan},
   journal={arXiv:2504.10637}, year={2025}}"""
-
-    def _compute(self, kl: list[float], **options: Any) -> dict[str, float | int]:
-        return base.figures("kl_exact", statistics.interval(per_prompt(kl), rate=False, **options))
+    values = staticmethod(per_prompt)

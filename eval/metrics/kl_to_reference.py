@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval import statistics
 from eval.metrics import base
 
 
@@ -45,20 +44,16 @@ class KlToReference(base.PromptMetric):
     }
     outputs: ClassVar = {
         "kl": "mean of k1, nats per response",
-        "low, high": "confidence interval of the k1 mean",
-        "n": "number of responses",
+        **base.of_mean("responses"),
         "k3": "mean of k3, nats per response; only where it is finite",
     }
     source = """@misc{schulman2020kl,
   title={Approximating KL Divergence}, author={Schulman, John}, year={2020},
   howpublished={http://joschu.net/blog/kl-approx.html}}"""
+    values = staticmethod(per_prompt)
 
-    def _compute(self, log_ratio: list[float], **options: Any) -> dict[str, float | int]:
-        # Not a rate: a policy that still is its reference has log ratio 0 everywhere, and KL exactly 0.
-        kl = statistics.interval(per_prompt(log_ratio), rate=False, **options)
-        result: dict[str, float | int] = {"kl": kl.mean, "low": kl.low, "high": kl.high, "n": kl.n}
+    def beside(self, **inputs: Any) -> dict[str, Any]:
+        """Return k3, where it is finite."""
         with np.errstate(over="ignore"):
-            low_variance = float(k3(log_ratio).mean())
-        if np.isfinite(low_variance):
-            result["k3"] = low_variance
-        return result
+            low_variance = float(k3(**inputs).mean())
+        return {"k3": low_variance} if np.isfinite(low_variance) else {}

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval import statistics
 from eval.metrics import base
 
 
@@ -31,14 +30,10 @@ class PreferenceAccuracy(base.PromptMetric):
 
     higher_is_better = True
     version = "1.1.0"
-    inputs: ClassVar = {
-        "chosen_score": ("float64", "score of each pair's chosen response"),
-        "rejected_score": ("float64", "score of each pair's rejected response"),
-    }
+    inputs = base.PAIR_SCORES
     outputs: ClassVar = {
         "accuracy": "share of pairs in the right order, ties as half",
-        "low, high": "confidence interval of the accuracy",
-        "n": "number of pairs",
+        **base.of_mean("pairs"),
         "margin": "mean of chosen minus rejected score",
         "ties": "share of pairs with two equal scores",
     }
@@ -46,18 +41,10 @@ class PreferenceAccuracy(base.PromptMetric):
   title={Direct Preference Optimization: Your Language Model is Secretly a Reward Model},
   author={Rafailov, Rafael and Sharma, Archit and Mitchell, Eric and others},
   journal={arXiv:2305.18290}, year={2023}}"""
+    values = staticmethod(per_prompt)
+    rate = True
 
-    def _compute(
-        self, chosen_score: list[float], rejected_score: list[float], **options: Any
-    ) -> dict[str, float | int]:
-        right = per_prompt(chosen_score, rejected_score)
-        accuracy = statistics.interval(right, rate=True, **options)
-        margin = float(np.mean(np.subtract(chosen_score, rejected_score)))
-        return {
-            "accuracy": accuracy.mean,
-            "low": accuracy.low,
-            "high": accuracy.high,
-            "n": accuracy.n,
-            "margin": margin,
-            "ties": float(ties(chosen_score, rejected_score).mean()),
-        }
+    def beside(self, **inputs: Any) -> dict[str, Any]:
+        """Return mean margin and share of ties."""
+        margin = np.subtract(inputs["chosen_score"], inputs["rejected_score"])
+        return {"margin": float(np.mean(margin)), "ties": float(ties(**inputs).mean())}

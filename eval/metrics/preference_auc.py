@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval import statistics
 from eval.metrics import base
 
 
@@ -62,23 +61,16 @@ class PreferenceAuc(base.PromptMetric):
 
     higher_is_better = True
     version = "1.0.0"
-    inputs: ClassVar = {
-        "chosen_score": ("float64", "score of each pair's chosen response"),
-        "rejected_score": ("float64", "score of each pair's rejected response"),
-    }
+    inputs = base.PAIR_SCORES
     outputs: ClassVar = {
         "auc": "area under the ROC curve; 0.5 means no separation",
-        "low, high": "confidence interval of the area",
-        "n": "number of pairs",
+        **base.of_mean("pairs"),
     }
     source = """@article{delong1988comparing,
   title={Comparing the Areas under Two or More Correlated Receiver Operating Characteristic Curves:
     A Nonparametric Approach},
   author={DeLong, Elizabeth R. and DeLong, David M. and Clarke-Pearson, Daniel L.},
   journal={Biometrics 44(3)}, year={1988}}"""
-
-    def _compute(
-        self, chosen_score: list[float], rejected_score: list[float], **options: Any
-    ) -> dict[str, float | int]:
-        values = per_prompt(chosen_score, rejected_score)
-        return base.figures("auc", base.within(statistics.interval(values, rate=True, **options), 0.0, 1.0))
+    values = staticmethod(per_prompt)
+    rate = True
+    bounds = (0.0, 1.0)

@@ -113,14 +113,10 @@ class PreferenceCalibration(base.PromptMetric):
 
     higher_is_better = False
     version = "1.0.1"
-    inputs: ClassVar = {
-        "logit": ("float64", "log-odds that the chosen response is preferred: scale · (chosen − rejected score)"),
-        "preference": ("float64", "share of labels for the chosen response; 1 where it was simply chosen"),
-    }
+    inputs = base.PAIR_LOGITS
     outputs: ClassVar = {
         "ece": "expected calibration error",
-        "low, high": "confidence interval of the error",
-        "n": "number of pairs",
+        **base.of_mean("pairs"),
         "by_chance": "about the error that a perfectly calibrated model would show",
         "classwise": "the error of P(first ≻ second) with every pair taken in both orders",
         "reliability": "the bins: confidence, accuracy with interval (low, high), n",
@@ -129,13 +125,14 @@ class PreferenceCalibration(base.PromptMetric):
   title={Measuring Calibration in Deep Learning},
   author={Nixon, Jeremy and Dusenberry, Mike and Jerfel, Ghassen and others},
   journal={arXiv:1904.01685}, year={2019}}"""
+    values = staticmethod(per_prompt)
+    bounds = (0.0, 1.0)
 
-    def _compute(self, logit: list[float], preference: list[float], bins: int = BINS, **options: Any) -> dict[str, Any]:
-        values = per_prompt(logit, preference, bins=bins)
-        error = base.within(statistics.interval(values, rate=False, **options), 0.0, 1.0)
+    def beside(self, **inputs: Any) -> dict[str, Any]:
+        """Return the error by chance, the error of both orders, and the bins."""
+        alone = {name: value for name, value in inputs.items() if name != "preference"}
         return {
-            **base.figures("ece", error),
-            "by_chance": by_chance(logit, bins=bins),
-            "classwise": classwise(logit, preference, bins=bins),
-            "reliability": reliability(logit, preference, bins=bins),
+            "by_chance": by_chance(**alone),
+            "classwise": classwise(**inputs),
+            "reliability": reliability(**inputs),
         }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval import statistics
 from eval.metrics import base, probability
 
 
@@ -27,19 +26,12 @@ class PreferenceLogLoss(base.PromptMetric):
 
     higher_is_better = False
     version = "1.0.0"
-    inputs: ClassVar = {
-        "logit": ("float64", "log-odds that the chosen response is preferred: scale · (chosen − rejected score)"),
-        "preference": ("float64", "share of labels for the chosen response; 1 where it was simply chosen"),
-    }
+    inputs = base.PAIR_LOGITS
     outputs: ClassVar = {
         "log_loss": "mean negative log-likelihood, nats per pair",
-        "low, high": "confidence interval of the mean",
-        "n": "number of pairs",
+        **base.of_mean("pairs"),
     }
     source = """@article{good1952rational,
   title={Rational Decisions}, author={Good, I. J.},
   journal={Journal of the Royal Statistical Society B 14(1)}, year={1952}}"""
-
-    def _compute(self, logit: list[float], preference: list[float], **options: Any) -> dict[str, float | int]:
-        values = per_prompt(logit, preference)
-        return base.figures("log_loss", statistics.interval(values, rate=False, **options))
+    values = staticmethod(per_prompt)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval import statistics
 from eval.metrics import base
 
 
@@ -26,22 +25,13 @@ class PreferenceMargin(base.PromptMetric):
 
     higher_is_better = True
     version = "1.0.0"
-    inputs: ClassVar = {
-        "chosen_score": ("float64", "score of each pair's chosen response"),
-        "rejected_score": ("float64", "score of each pair's rejected response"),
-    }
+    inputs = base.PAIR_SCORES
     outputs: ClassVar = {
         "margin": "mean of chosen minus rejected score",
-        "low, high": "confidence interval of the margin",
-        "n": "number of pairs",
+        **base.of_mean("pairs"),
     }
     source = """@article{rafailov2023dpo,
   title={Direct Preference Optimization: Your Language Model is Secretly a Reward Model},
   author={Rafailov, Rafael and Sharma, Archit and Mitchell, Eric and others},
   journal={arXiv:2305.18290}, year={2023}}"""
-
-    def _compute(
-        self, chosen_score: list[float], rejected_score: list[float], **options: Any
-    ) -> dict[str, float | int]:
-        values = per_prompt(chosen_score, rejected_score)
-        return base.figures("margin", statistics.interval(values, rate=False, **options))
+    values = staticmethod(per_prompt)

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import statistics
 from eval.metrics import base
 from eval.metrics.words import ngrams, words
 
@@ -59,18 +58,18 @@ class Repetition(base.PromptMetric):
 
     higher_is_better = False
     version = "1.0.0"
-    inputs: ClassVar = {"response": ("string", "the model's response to each prompt, as text")}
+    inputs = base.RESPONSES
     outputs: ClassVar = {
         "repetition": "share of repeated 4-grams; 0 for responses below four words",
-        "low, high": "confidence interval of the mean",
-        "n": "number of responses",
+        **base.of_mean("responses"),
         "longest_run": "mean share of a response that is its longest run",
     }
     source = """@article{welleck2019neural,
   title={Neural Text Generation with Unlikelihood Training},
   author={Welleck, Sean and Kulikov, Ilia and Roller, Stephen and others},
   journal={arXiv:1908.04319}, year={2019}}"""
+    values = staticmethod(per_prompt)
 
-    def _compute(self, response: list[str], **options: Any) -> dict[str, float | int]:
-        mean = statistics.interval(per_prompt(response), rate=False, **options)
-        return {**base.figures("repetition", mean), "longest_run": float(longest_run(response).mean())}
+    def beside(self, **inputs: Any) -> dict[str, Any]:
+        """Return the mean longest run."""
+        return {"longest_run": float(longest_run(**inputs).mean())}

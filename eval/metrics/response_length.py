@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval import statistics
 from eval.metrics import base
 
 
@@ -39,8 +39,7 @@ class ResponseLength(base.PromptMetric):
     }
     outputs: ClassVar = {
         "response_length": "mean length in tokens",
-        "low, high": "confidence interval of the mean length",
-        "n": "number of responses",
+        **base.of_mean("responses"),
         "ended": "share of responses that ended by themselves",
     }
     source = """@article{singhal2023length,
@@ -48,14 +47,14 @@ class ResponseLength(base.PromptMetric):
   author={Singhal, Prasann and Goyal, Tanya and Xu, Jiacheng and Durrett, Greg},
   journal={arXiv:2310.03716}, year={2023}}"""
 
-    def _compute(self, length: list[float], ended: list[bool | None], **options: Any) -> dict[str, float | int]:
+    @staticmethod
+    def values(length: ArrayLike, ended: Sequence[bool | None]) -> NDArray[np.float64]:
+        """Return ``[N]``: the lengths."""
+        return per_prompt(length)
+
+    def beside(self, **inputs: Any) -> dict[str, Any]:
+        """Return the share of responses that ended."""
+        ended = inputs["ended"]
         if any(value is None for value in ended):
             raise ValueError(f"ended[{ended.index(None)}] is missing; each response needs true or false")
-        mean = statistics.interval(per_prompt(length), rate=False, **options)
-        return {
-            "response_length": mean.mean,
-            "low": mean.low,
-            "high": mean.high,
-            "n": mean.n,
-            "ended": sum(map(bool, ended)) / len(ended),
-        }
+        return {"ended": sum(map(bool, ended)) / len(ended)}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval import statistics
 from eval.metrics import base
 
 
@@ -28,14 +27,10 @@ class Reward(base.PromptMetric):
     inputs: ClassVar = {"reward": ("float64", "reward of the model's response to each prompt")}
     outputs: ClassVar = {
         "reward": "mean reward",
-        "low, high": "confidence interval of the mean",
-        "n": "number of responses",
+        **base.of_mean("responses"),
     }
     source = """@article{gao2022scaling,
   title={Scaling Laws for Reward Model Overoptimization},
   author={Gao, Leo and Schulman, John and Hilton, Jacob},
   journal={arXiv:2210.10760}, year={2022}}"""
-
-    def _compute(self, reward: list[float], **options: Any) -> dict[str, float | int]:
-        mean = statistics.interval(per_prompt(reward), rate=False, **options)
-        return {"reward": mean.mean, "low": mean.low, "high": mean.high, "n": mean.n}
+    values = staticmethod(per_prompt)

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import statistics
 from eval.metrics import base
 from eval.metrics.words import ngrams, words
 
@@ -72,18 +71,19 @@ class SelfSimilarity(base.PromptMetric):
 
     higher_is_better = False
     version = "1.0.0"
-    inputs: ClassVar = {"response": ("string", "the model's response to each prompt, as text")}
+    inputs = base.RESPONSES
     outputs: ClassVar = {
         "self_similarity": "mean cosine similarity over all pairs of responses",
-        "low, high": "confidence interval of the mean",
-        "n": "number of responses",
+        **base.of_mean("responses"),
         "duplicates": "share of responses that another prompt got too, word for word",
     }
     source = """@article{zhu2018texygen,
   title={Texygen: A Benchmarking Platform for Text Generation Models},
   author={Zhu, Yaoming and Lu, Sidi and Zheng, Lei and others},
   journal={arXiv:1802.01886}, year={2018}}"""
+    values = staticmethod(per_prompt)
+    bounds = (0.0, 1.0)
 
-    def _compute(self, response: list[str], **options: Any) -> dict[str, float | int]:
-        mean = base.within(statistics.interval(per_prompt(response), rate=False, **options), 0.0, 1.0)
-        return {**base.figures("self_similarity", mean), "duplicates": float(duplicates(response).mean())}
+    def beside(self, **inputs: Any) -> dict[str, Any]:
+        """Return the share of duplicates."""
+        return {"duplicates": float(duplicates(**inputs).mean())}

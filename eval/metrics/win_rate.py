@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval import statistics
 from eval.metrics import base
 
 
@@ -31,14 +30,11 @@ class WinRate(base.PromptMetric):
     }
     outputs: ClassVar = {
         "win_rate": "share of wins, ties as half; 0.5 means equal",
-        "low, high": "confidence interval of the win rate",
-        "n": "number of prompts",
+        **base.of_mean("prompts"),
     }
     source = """@article{stiennon2020summarize,
   title={Learning to summarize from human feedback},
   author={Stiennon, Nisan and Ouyang, Long and Wu, Jeff and others},
   journal={arXiv:2009.01325}, year={2020}}"""
-
-    def _compute(self, reward: list[float], baseline_reward: list[float], **options: Any) -> dict[str, float | int]:
-        rate = statistics.interval(per_prompt(reward, baseline_reward), rate=True, **options)
-        return {"win_rate": rate.mean, "low": rate.low, "high": rate.high, "n": rate.n}
+    values = staticmethod(per_prompt)
+    rate = True

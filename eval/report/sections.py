@@ -92,8 +92,8 @@ def _comparison(pair: Mapping[str, Any], sign: int) -> Table:
 def _outcomes(pair: Mapping[str, Any], sign: int) -> str:
     """Return the shares won, tied and lost, as seen from the first method or, with sign −1, from the second."""
     names = ("wins", "ties", "losses")[::sign]
-    means = [(pair.get(name) or {}).get("mean") for name in names]
-    if not all(map(finite, means)):
+    means = [mean for name in names if finite(mean := (pair.get(name) or {}).get("mean"))]
+    if len(means) < len(names):
         return ""
     # No line may break before the sign.
     return ", ".join(
