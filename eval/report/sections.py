@@ -33,7 +33,9 @@ def ranking(comparison: Comparison) -> Table | None:
         row["rating"] = rating
         # Percent of the scale, 3 left free on both sides for the mark's own width.
         row["marks"] = rating and {k: round(3 + 94 * (rating[k] - low) / width, 2) for k in ("low", "mean", "high")}
-    return {**table, "rated": bool(ratings), "baseline": comparison.get("baseline")}
+    controlled = {name: methods[name].get("length_controlled_win_rate") or {} for name in order}
+    notes = [{"name": name, "text": rate["note"]} for name, rate in controlled.items() if rate.get("note")]
+    return {**table, "rated": bool(ratings), "baseline": comparison.get("baseline"), "notes": notes}
 
 
 def _interval(estimate: Any) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import runpy
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,3 +109,23 @@ def stages(run_folder: Path) -> dict[str, int]:
 def names_of(folders: set[str]) -> set[str]:
     """Return stage names without their keys."""
     return {name.rpartition("-")[0] for name in folders}
+
+
+# What stands under these is named by methods, data or settings, or is said elsewhere.
+OPEN = {"methods", "overoptimisation", "diagnosis", "subsets"}
+UNSAID = {"config", "data", "versions", "training", "settings", "setting"}
+
+
+def undocumented(comparison: Any) -> set[str]:
+    """Return the keys of a comparison that docs/report.md does not name."""
+    page = (RECIPES.parent / "docs" / "report.md").read_text(encoding="utf-8").partition("\n## comparison.json")[2]
+    names = {word for code in re.findall(r"`([^`\n]+)`", page) for word in re.findall(r"\w+", code)}
+
+    def unnamed(value: Any, under: str) -> Iterator[str]:
+        if isinstance(value, dict):
+            yield from () if under in OPEN else set(value) - names
+            yield from (key for name, part in value.items() if name not in UNSAID for key in unnamed(part, name))
+        for part in value if isinstance(value, list) else ():
+            yield from unnamed(part, "")
+
+    return set(unnamed(comparison, ""))

@@ -7,7 +7,7 @@ import math
 
 import pytest
 from conftest import preference_rows, write_rows
-from recipe_runner import figures, names_of, read, run, run_warm, stages
+from recipe_runner import figures, names_of, read, run, run_warm, stages, undocumented
 
 ESTIMATES = ("win_rate", "gold_reward", "proxy_reward", "heldout_accuracy", "kl", "response_length")
 TRAINING = {"reference", "sft", "reward", "judge", "dpo-seed0", "ppo-seed0"}
@@ -75,6 +75,7 @@ def test_compare_prints_a_table_and_writes_every_figure(finished):
     splits = comparison["data"]["splits"]
     assert sum(splits[name]["rows"] for name in ("pairs", "heldout", "gold_pairs")) == 96
     assert all(split["fingerprint"] for split in splits.values())
+    assert undocumented(comparison) == set()
 
 
 def test_stages_are_those_of_the_issue_and_their_losses_are_finite(finished):

@@ -468,6 +468,13 @@ def test_wins_ties_and_losses_are_told_from_either_side() -> None:
     assert "tied 4 %" not in page(older).text
 
 
+def test_a_length_controlled_win_rate_that_is_doubted_says_so() -> None:
+    compared = comparison()
+    assert "Length-controlled win rate of" not in page(compared).text
+    compared["methods"]["dpo"]["length_controlled_win_rate"]["note"] = "all outcomes are equal"
+    assert "Length-controlled win rate of dpo : all outcomes are equal." in page(compared).text
+
+
 def test_differences_at_equal_kl_stand_beside_the_curves(report: Any) -> None:
     text = Page((report[0] / "report.html").read_text()).text
     assert "dpo ppo 4.00 −0.11 [−0.20, −0.02] p = 0.020" in text
