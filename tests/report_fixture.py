@@ -13,6 +13,7 @@ from typing import Any
 
 SEEDS = (0, 1, 2)
 METHODS = ("sft", "dpo", "ipo", "ppo")
+SUBSETS = ("on topic", "tone")
 GOLD = {"sft": 0.31, "dpo": 1.24, "ipo": 1.19, "ppo": 1.52}
 KL = {"sft": 0.02, "dpo": 6.8, "ipo": 6.1, "ppo": 8.9}
 Row = dict[str, Any]
@@ -104,9 +105,9 @@ def old_comparison() -> Row:
 
 
 def poisoned(value: Any, text: str) -> Any:
-    """Return `value` with `text` behind every string in it, the keys that name methods included."""
+    """Return `value` with `text` behind every string in it, the keys that name methods and subsets included."""
     if isinstance(value, dict):
-        return {key + text if key in METHODS else key: poisoned(v, text) for key, v in value.items()}
+        return {key + text if key in (*METHODS, *SUBSETS) else key: poisoned(v, text) for key, v in value.items()}
     if isinstance(value, list):
         return [poisoned(v, text) for v in value]
     return value + text if isinstance(value, str) else value
