@@ -83,6 +83,17 @@ def test_a_heading_sorts_its_table(page):
     assert texts(page, names) == ["ipo", "dpo", "ppo", "sft"]
 
 
+def test_what_is_folded_away_opens(page):
+    for section, inside in (("#frontier", "table"), ("#training", "figure svg"), ("#costs", "table")):
+        inside = f"{section} details {inside}"
+        assert page.run(f"document.querySelector({inside!r}).checkVisibility()") is False, section
+        page.click(f"{section} summary")
+        assert page.run(f"document.querySelector({inside!r}).checkVisibility()") is True, section
+    assert "clip fraction" in texts(page, "#training details h3")
+    page.click("#frontier details th:nth-child(4) button")  # the difference at equal KL
+    assert texts(page, "#frontier details:first-of-type tbody td:nth-child(2)") == ["ipo", "ppo"]
+
+
 def test_pager(page):
     assert texts(page, "#place") == ["1 of 9 pages, 42 prompts"]
     first = texts(page, "#cards .prompt")
