@@ -284,17 +284,20 @@ def _figures(
     roles: Roles, policy: Policy, batch: Batch, config: EvalConfig, title: str
 ) -> dict[str, list[float | None]]:
     """Return ``log_ratio``, ``kl`` and ``entropy`` of one response a prompt, at the temperature it was drawn at."""
-    found: dict[str, list[float | None]] = {"log_ratio": [], "kl": [], "entropy": []}
-    starts = range(0, len(batch.prompt_ids), config.eval_batch_size)
-    for at in tqdm(starts, desc=f"{title}: scores", unit="batch", leave=False):
-        part = batch.rows(slice(at, at + config.eval_batch_size)).to(policy.roles.device)
+    found: dict[str, list[float | None]] = {
+        name: [None] * len(batch.prompt_ids) for name in ("log_ratio", "kl", "entropy")
+    }
+    for at in tqdm(alike(batch, config.eval_batch_size), desc=f"{title}: scores", unit="batch", leave=False):
+        part = batch.rows(at).to(policy.roles.device)
         figures = policy_figures(policy.roles, roles if policy.exact else None, part, config.eval_temperature)
         log_ratio = figures.log_ratio
         if policy.comparable and log_ratio is None:
             with policy.roles.at_temperature(config.eval_temperature), roles.at_temperature(config.eval_temperature):
                 log_ratio = likelihoods(policy, roles, part)["score"]
         for name, values in (("log_ratio", log_ratio), ("kl", figures.kl), ("entropy", figures.entropy)):
-            found[name] += [None] * len(part.prompt_ids) if values is None else values[:, 0].tolist()
+            if values is not None:
+                for row, value in zip(at.tolist(), values[:, 0].tolist(), strict=True):
+                    found[name][row] = value
     return found
 
 
@@ -320,8 +323,21 @@ def _judged(
 @torch.no_grad()
 def reward_scores(roles: Roles, batch: Batch, size: int) -> list[float]:
     """Return what the role ``reward`` says of each prompt's one response, `size` prompts at a time."""
-    parts = [batch.rows(slice(at, at + size)).to(roles.device) for at in range(0, len(batch.prompt_ids), size)]
-    return [reward for part in parts for reward in roles(part, ("reward",)).rewards[:, 0].tolist()]
+    return scored(lambda part: roles(part.to(roles.device), ("reward",)).rewards, batch, size)
+
+
+def scored(score: Callable[[Batch], Tensor], batch: Batch, size: int) -> list[float]:
+    """Return the `score` ``[B, 1]`` of each prompt's one response, `size` prompts at a time."""
+    scores = torch.empty(len(batch.prompt_ids), dtype=torch.float64)
+    for at in alike(batch, size):
+        scores[at] = score(batch.rows(at))[:, 0].double().cpu()
+    return scores.tolist()
+
+
+def alike(batch: Batch, size: int) -> list[Tensor]:
+    """Return the rows of a batch, at most `size` together, those of like length together."""
+    length = batch.prompt_mask.sum(-1) + batch.response_mask.sum((1, 2))
+    return list(torch.split(length.cpu().argsort(stable=True), size))
 
 
 def _pad(tokens: Tokens) -> int:

@@ -45,15 +45,10 @@ class HeldOutRewardModel:
 
     def __call__(self, roles: Roles, batch: Batch, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Return the judge's scores; takes the place of the roles' own reward model."""
-        import torch
+        from eval.harness import reward_scores
 
         roles.start_rewards(self.folders)
-        rewards: list[float] = []
-        with torch.no_grad():
-            for at in range(0, len(prompts), self.batch_size):
-                scores = roles(batch.rows(slice(at, at + self.batch_size)), ("reward",))
-                rewards += scores.rewards[:, 0].tolist()
-        return rewards
+        return reward_scores(roles, batch, self.batch_size)
 
 
 def weights_hash(folder: Path) -> str:

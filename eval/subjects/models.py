@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eval.config import EvalConfig
-from eval.harness import Policy, reward_scores
+from eval.harness import Policy, reward_scores, scored
 from eval.tokens import Tokens, tokens_of, world_batch
 from preflab.adapters import NORMALISATION, WEIGHTS, get_adapter
 from preflab.base import load_base, without_dropout
@@ -183,9 +183,7 @@ def text_rewards(classifier: Classifier, tokenizer: Any, batch_size: int = 32) -
     def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         texts = zip(prompts, responses, strict=True)
         groups = [EncodedGroup(encoder.prompt(p), [encoder.response(p, r)], 0) for p, r in texts]
-        parts = [groups[at : at + batch_size] for at in range(0, len(groups), batch_size)]
-        batches = [collate(part, tokenizer.pad_token_id) for part in parts]
-        return [reward for batch in batches for reward in classifier.rewards(batch)[:, 0].tolist()]
+        return scored(classifier.rewards, collate(groups, tokenizer.pad_token_id), batch_size)
 
     return score
 
