@@ -81,9 +81,10 @@ def sentences(comparison: Comparison) -> list[str]:
         share = point.get("attainable")
         if share is not None and not point["setting"]:
             low, high = 100 * share["low"], 100 * share["high"]
+            exact = ", exact at every token" if comparison["methods"][point["method"]].get("kl_exact") else ""
             found.append(
                 f"{point['method']} has {100 * share['mean']:.0f} % [{low:.0f}, {high:.0f}] of the gold reward that "
-                f"any policy could have gained at its KL of {point['kl']['mean']:.2f} nats."
+                f"any policy could have gained at its KL of {point['kl']['mean']:.2f} nats{exact}."
             )
     return found
 

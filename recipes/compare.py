@@ -137,7 +137,7 @@ def compare(
     # 1. What every method shares: the SFT policy, the reward model, the judge.
     sft = pipeline.sft()
     rewards = pipeline.rewards(sft)
-    maximised = maximised_by(session, rewards)
+    maximised = maximised_by(session, rewards, [entry.method for entry in entries])
     judged = judging(experiment, session.evaluation, judge, lambda: pipeline.judge(sft), maximised)
     shared: Any = {"sft": sft, "reward": rewards, "judge": judged.scores}
 
@@ -181,8 +181,10 @@ def compare(
     return {**comparison, **facts, **provenance()}, contestants
 
 
-def maximised_by(session: Session, rewards: Rewards | None) -> list[str | Path]:
-    """Return what policies that maximise a reward were given."""
+def maximised_by(session: Session, rewards: Rewards | None, methods: Sequence[Method]) -> list[str | Path]:
+    """Return what those methods were given that maximise a reward; nothing where none does."""
+    if not any(method.needs.trains[0] == "policy" and method.needs.uses("reward") for method in methods):
+        return []
     if session.rewards.policy_reward == "gold":
         return [PLANTED]
     return [stage.folder / "reward" for stage in rewards.stages] if rewards else []

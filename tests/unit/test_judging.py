@@ -11,7 +11,8 @@ from eval.contests import by_gold
 from eval.judges import EndpointConfig, EndpointJudge, HumanVerdicts, PlantedReward, judge_sentences
 from eval.subjects import RewardSubject
 from preflab.errors import UserError
-from recipes.compare import judge_lines
+from recipes.common import Session
+from recipes.compare import CompareConfig, judge_lines, maximised_by
 from recipes.judging import PLANTED, ByAnswers, JudgeSettings, judging, local, open_judge, open_reward
 
 URL = EndpointConfig(judge_url="http://localhost:1/v1", judge_model="m")
@@ -112,6 +113,16 @@ def test_the_reward_that_was_maximised_is_found_out_as_judge(folder):
     assert hub["warning"] is None
     assert local("owner/name") == "owner/name"
     assert local(str(copy)) == copy
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [(["dpo", "reward"], []), (["dpo", "ppo"], [PLANTED]), (["best-of-n"], [PLANTED])],
+    ids=["nobody", "a policy", "a choice of samples"],
+)
+def test_nothing_is_maximised_where_no_method_reads_a_reward(names, found):
+    session = Session("", {"comparison": CompareConfig}, argv=["--policy-reward", "gold"])
+    assert maximised_by(session, None, [session.method(name) for name in names]) == found
 
 
 def test_the_worlds_own_judge():

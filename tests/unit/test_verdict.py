@@ -135,6 +135,8 @@ def test_the_share_of_what_was_attainable_is_told_of_configured_settings():
     assert [text for text in sentences(said) if "attain" in text or "any policy" in text] == [
         "dpo has 80 % [75, 85] of the gold reward that any policy could have gained at its KL of 2.00 nats."
     ]
+    said["methods"]["dpo"]["kl_exact"] = estimate(2.0)  # not the estimate that the headline and the table give
+    assert sentences(said)[-1].endswith("at its KL of 2.00 nats, exact at every token.")
 
 
 @pytest.mark.parametrize(
