@@ -1,8 +1,8 @@
 """The physical floor of training: FLOPs over the machine's rate of multiplying, bytes over its bandwidth.
 
-What a method needs, and no more: each prompt once however many responses it has, the head on response tokens alone,
-of frozen matrices the gradient of their input alone, and no pass for scores that are at hand. FLOPs are counted by
-`preflab.budget`; rates are measured here, at the sizes that the workload has.
+What a method needs, and no more: each prompt once however many responses it has, the head and the late part of the
+last layer on response tokens alone, of frozen matrices the gradient of their input alone, and no pass for scores that
+are at hand. FLOPs are counted by `preflab.budget`; rates are measured here, at the sizes that the workload has.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.clock import now
-from preflab.budget import Passed, Work, scored
+from preflab.budget import NO_ADAPTER, Passed, Work, scored
 from preflab.interface import Batch, Role
 
 OPTIMISER_TRAFFIC = 7  # AdamW reads weight, gradient and both moments, and writes all but the gradient
@@ -94,13 +94,11 @@ def floor(bench: Any, seen: Seen, machine: Machine) -> dict[str, float]:
 
     def work(passed: Passed, role: Role | None, learns: bool = False) -> float:
         counted = Work(roles.model)
-        counted.add(passed, roles.adapter_size(role) if role else 0, learns=learns)
+        counted.add(passed, roles.adapter_size(role) if role else NO_ADAPTER, learns=learns)
         return counted.flops
 
     def score(batch: Batch, group: Sequence[Role], stage: str, learns: bool = False) -> None:
-        passed = scored(
-            batch, "prompt_once", last="reward" in group, head=not {"policy", "reference"}.isdisjoint(group)
-        )
+        passed = scored(batch, "fused", last="reward" in group, head=not {"policy", "reference"}.isdisjoint(group))
         rate, forward = machine.flops(passed.body), work(passed, group[0])
         seconds[stage] += forward / rate
         if learns:

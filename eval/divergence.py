@@ -95,13 +95,14 @@ def token_distributions(roles: Roles, role: Role, batch: Batch, temperature: flo
 
     The role is active only while something is computed, so that two roles of one base may take turns.
     """
+    lengths = batch.response_mask.sum(-1)
     with roles.active(role):
         single = roles.scorer.path(batch) == "single"
-        states = None if single else roles.scorer.states(batch, last=False)
-    for b, k in batch.response_mask.any(-1).nonzero().tolist():
+        states = None if single else iter(torch.split(roles.scorer.states(batch), lengths[lengths > 0].tolist()))
+    for b, k in (lengths > 0).nonzero().tolist():
         mask = batch.response_mask[b, k]
         with roles.active(role):
-            source = single_logits(roles.model, _response(batch, b, k)) if states is None else states[b, k][mask]
+            source = single_logits(roles.model, _response(batch, b, k)) if states is None else next(states)
         ids = batch.response_ids[b, k][mask]
         for start in range(0, len(ids), POSITIONS_AT_ONCE):
             here = slice(start, start + POSITIONS_AT_ONCE)

@@ -132,16 +132,22 @@ class ModelShape(NamedTuple):
         body: weights of the decoder's matrices, adapters and embeddings (which are looked up) left out.
         head: weights of the output head.
         attention: FLOPs of one query against one key in all layers.
+        late: weights of the body that a fused pass runs asked-for tokens alone through.
+        late_attention: FLOPs of one query against one key in the last layer.
     """
 
     body: int
     head: int
     attention: int
+    late: int = 0
+    late_attention: int = 0
 
     @classmethod
     def of(cls, model: Any) -> ModelShape:
         """Read the shape off a model, adapters inside or not."""
         from torch import nn
+
+        from preflab.fused import late_layers
 
         matrices = {
             id(weight): weight.numel()
@@ -154,8 +160,10 @@ class ModelShape(NamedTuple):
         # A model without attention has no heads.
         layers, heads = config.num_hidden_layers, getattr(config, "num_attention_heads", None) or 0
         width = heads * (getattr(config, "head_dim", None) or config.hidden_size // max(1, heads))
+        late = sum(matrices.get(id(weight), 0) for m in late_layers(model.base_model) for weight in m.parameters())
         # q·k and the weighted sum of values, a multiplication and an addition each.
-        return cls(sum(matrices.values()), model.get_output_embeddings().weight.numel(), 4 * layers * width)
+        one = 4 * width
+        return cls(sum(matrices.values()), model.get_output_embeddings().weight.numel(), layers * one, late, one)
 
 
 class Passed(NamedTuple):
@@ -165,11 +173,22 @@ class Passed(NamedTuple):
         body: tokens through the decoder.
         pairs: queries times the keys they were held against.
         head: tokens through the output head.
+        spared: tokens of the body that the late part of the last layer need not see.
+        spared_pairs: pairs that the last layer's attention need not.
     """
 
     body: int
     pairs: int
     head: int
+    spared: int = 0
+    spared_pairs: int = 0
+
+
+class Weights(NamedTuple):
+    """Weights of an adapter: all of them, and those in the late part of the last layer."""
+
+    all: int = 0
+    late: int = 0
 
 
 def scored(batch: Batch, path: str, *, last: bool, head: bool) -> Passed:
@@ -177,19 +196,26 @@ def scored(batch: Batch, path: str, *, last: bool, head: bool) -> Passed:
 
     Args:
         batch: what is scored.
-        path: of the scorer: the prompt is seen once on ``prompt_once`` and k times on the others.
+        path: of the scorer: the prompt is seen once on ``fused`` and ``prompt_once``, and k times on the others.
         last: whether the last token is fed too.
         head: whether log-probabilities are asked for.
     """
     prompts, responses = _lengths(batch)
-    if path == "prompt_once":
-        fed = (responses - (0 if last else 1)).clamp(min=0)
+    asked = None
+    if path in ("fused", "prompt_once"):
+        fed = responses if last else (responses - 1).clamp(min=0)
         body, pairs = prompts.sum() + fed.sum(), (prompts**2).sum() + (fed * (prompts + fed)).sum()
+        if path == "fused":
+            asked = responses**0 if last else responses
     else:
         rows = (prompts + responses) * (responses > 0)
         body, pairs = rows.sum(), (rows**2).sum()
     at_head = (body if path == "single" else responses.sum()) if head else 0
-    return Passed(int(body), int(pairs), int(at_head))
+    passed = Passed(int(body), int(pairs), int(at_head))
+    if asked is None:
+        return passed
+    spared, spared_pairs = body - asked.sum(), pairs - (asked * (prompts + fed)).sum()
+    return passed._replace(spared=int(spared), spared_pairs=int(spared_pairs))
 
 
 def sampled(batch: Batch, *, prompt_once: bool = True) -> Passed:
@@ -212,6 +238,9 @@ def _lengths(batch: Batch) -> tuple[Tensor, Tensor]:
     return batch.prompt_mask.sum(1, keepdim=True).cpu(), batch.response_mask.sum(-1).cpu()
 
 
+NO_ADAPTER = Weights()
+
+
 class Work:
     """The FLOPs of all passes made on one base.
 
@@ -223,21 +252,25 @@ class Work:
         self._model, self.flops = model, 0
         self._shape: ModelShape | None = None
 
-    def add(self, passed: Passed, adapter: int, *, learns: bool = False, recomputes: bool = False) -> None:
+    def add(
+        self, passed: Passed, adapter: Weights = NO_ADAPTER, *, learns: bool = False, recomputes: bool = False
+    ) -> None:
         """Add a pass, and the way back where weights learn.
 
         Args:
             passed: what it saw.
-            adapter: weights of the adapter beside the base; 0 if there is none, or it is folded in.
+            adapter: weights of the adapter beside the base; none if there is none, or it is folded in.
             learns: whether gradients flow back to the adapter, through the frozen base.
             recomputes: whether activations are computed twice.
         """
         self._shape = shape = self._shape or ModelShape.of(self._model)
-        layers = 2 * (shape.body + adapter) * passed.body + shape.attention * passed.pairs
+        of_adapter = 2 * (adapter.all * passed.body - adapter.late * passed.spared)
+        attention = shape.attention * passed.pairs - shape.late_attention * passed.spared_pairs
+        layers = 2 * (shape.body * passed.body - shape.late * passed.spared) + of_adapter + attention
         head = 2 * shape.head * passed.head
         total = layers + head
         if learns:
             # Of frozen matrices there is the gradient of the input alone, of adapters that of the weights too.
-            total += layers + head + 2 * adapter * passed.body + shape.attention * passed.pairs
+            total += layers + head + of_adapter + attention
             total += layers if recomputes else 0
         self.flops += total

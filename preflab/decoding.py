@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -107,7 +106,8 @@ def decode(
     logits, layers = feed.prompts(ids, mask)
     if any(type(layer) is not DynamicLayer for layer in layers):
         raise NotImplementedError(f"a cache of {', '.join(sorted({type(layer).__name__ for layer in layers}))}")
-    cache = Cache(layers=[RoomyLayer(layer, size, steps - 1) for layer in layers])
+    # Taken one by one, so that what has been copied is not kept until the end.
+    cache = Cache(layers=[RoomyLayer(layers.pop(0), size, steps - 1) for _ in range(len(layers))])
     logits, mask = logits.repeat_interleave(size, 0), mask.repeat_interleave(size, 0)
     lengths, real = mask.sum(1), torch.cat([mask, mask.new_ones(len(mask), steps - 1)], 1)
     rows, ended = torch.arange(len(mask), device=ids.device), mask.new_zeros(len(mask))
@@ -141,12 +141,12 @@ class _Feed:
         # not told positions reads them off the mask, and needs two.
         self.ready_mask = mask is sdpa_mask and "position_ids" in self.takes
 
-    def prompts(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Sequence[Any]]:
+    def prompts(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Any]]:
         """Return the logits ``[B, V]`` behind left-padded prompts, and the cache's layers."""
         options = self._told(position_ids=(mask.long().cumsum(1) - 1).clamp(min=0), logits_to_keep=1)
         ids = ids.masked_fill(~mask, 0)
         output = self.model(input_ids=ids, attention_mask=mask.long(), use_cache=True, **options)
-        return output.logits[:, -1], output.past_key_values.layers
+        return output.logits[:, -1], list(output.past_key_values.layers)
 
     def tokens(self, ids: Tensor, seen: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Return the logits ``[N, V]`` behind one more token in each row."""

@@ -7,41 +7,130 @@ products add to what is there, forwards and backwards.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
 
+class Adapted(NamedTuple):
+    """A linear layer and the adapter that is read beside it.
+
+    Attributes:
+        weight: ``[out, in]``, frozen.
+        bias: ``[out]``, frozen, or None.
+        a: ``[r, in]``, or None where no adapter is read.
+        b: ``[out, r]``, or None.
+        scale: s.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    a: Tensor | None = None
+    b: Tensor | None = None
+    scale: float = 0.0
+
+
+def adapted(layer: Any) -> Adapted:
+    """Return a linear layer as it is read now.
+
+    Raises:
+        NotImplementedError: if several adapters are read at once.
+    """
+    if not isinstance(layer, Linear):
+        return Adapted(layer.weight, layer.bias)
+    base = layer.base_layer
+    read = [] if layer.disable_adapters or layer.merged else [n for n in layer.active_adapters if n in layer.lora_A]
+    if len(read) > 1:
+        raise NotImplementedError(f"several adapters at once: {', '.join(read)}")
+    if not read:
+        return Adapted(base.weight, base.bias)
+    (name,) = read
+    return Adapted(base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
+
+
+def products(rows: Tensor, layers: Sequence[Adapted], onto: Tensor | None = None) -> tuple[list[Tensor], Tensor | None]:
+    """Return what each layer makes of ``[N, in]``, added to `onto` if given, and x Aᵀ of all, ``[N, Σr]``."""
+    dtype, matrices = rows.dtype, [layer.a for layer in layers if layer.a is not None]
+    inner = rows @ _joined(matrices, dtype).t() if matrices else None
+    found, at = [], 0
+    for layer in layers:
+        bias = None if layer.bias is None else layer.bias.to(dtype)
+        start, weight = bias if onto is None else onto, layer.weight.to(dtype).t()
+        result = rows @ weight if start is None else torch.addmm(start, rows, weight)
+        if onto is not None and bias is not None:
+            result += bias
+        if layer.a is not None and layer.b is not None and inner is not None:
+            torch.addmm(result, inner[:, at : at + len(layer.a)], layer.b.to(dtype).t(), alpha=layer.scale, out=result)
+            at += len(layer.a)
+        found.append(result)
+    return found, inner
+
+
+def through(grads: Sequence[Tensor], layers: Sequence[Adapted]) -> Tensor | None:
+    """Return the gradient of x Aᵀ of all layers, ``[N, Σr]``; None where no adapter is read."""
+    parts = [
+        (grad @ layer.b.to(grad.dtype)).mul_(layer.scale)
+        for grad, layer in zip(grads, layers, strict=True)
+        if layer.b is not None
+    ]
+    return None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def of_rows(grads: Sequence[Tensor], layers: Sequence[Adapted], inner: Tensor | None) -> Tensor:
+    """Return the gradient of ``[N, in]``; `inner` is what `through` gives."""
+    dtype = grads[0].dtype
+    found = grads[0] @ layers[0].weight.to(dtype)
+    for grad, layer in zip(grads[1:], layers[1:], strict=True):
+        torch.addmm(found, grad, layer.weight.to(dtype), out=found)
+    if inner is not None:
+        torch.addmm(found, inner, _joined([x.a for x in layers if x.a is not None], dtype), out=found)
+    return found
+
+
+def of_adapters(
+    grads: Sequence[Tensor], layers: Sequence[Adapted], rows: Tensor, inner: Tensor | None, back: Tensor | None
+) -> list[Tensor | None]:
+    """Return the gradients of A and B of each layer in turn; `inner` is x Aᵀ, `back` what `through` gives."""
+    found: list[Tensor | None] = []
+    of_a, at = None if back is None else back.t() @ rows, 0
+    for grad, layer in zip(grads, layers, strict=True):
+        if layer.a is None or layer.b is None or inner is None or of_a is None:
+            found += [None, None]
+            continue
+        here = slice(at, at + len(layer.a))
+        of_b = (grad.t() @ inner[:, here]).mul_(layer.scale)
+        found += [of_a[here].to(layer.a.dtype), of_b.to(layer.b.dtype)]
+        at = here.stop
+    return found
+
+
+def _joined(matrices: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    return (matrices[0] if len(matrices) == 1 else torch.cat(list(matrices))).to(dtype)
+
+
 class LowRank(torch.autograd.Function):
     """x Wᵀ + b + s (x Aᵀ) Bᵀ, and gradients of x, A and B."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        """Return ``[..., out]`` of `x` ``[..., in]``, in the type of `x`."""
+    def forward(ctx: Any, x: Tensor, layer: Adapted, a: Tensor | None, b: Tensor | None) -> Tensor:
+        """Return ``[..., out]`` of `x` ``[..., in]``, in the type of `x`; `a` and `b` are the layer's."""
         rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-        inner = rows @ a.to(x.dtype).t()
-        found = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
-        torch.addmm(found, inner, b.to(x.dtype).t(), alpha=scale, out=found)
-        ctx.save_for_backward(rows, weight, a, b, inner)
-        ctx.scale, ctx.shape = scale, x.shape
-        return found.view(*x.shape[:-1], len(weight))
+        (found,), inner = products(rows, [layer])
+        ctx.save_for_backward(rows, inner)
+        ctx.layer, ctx.shape = layer, x.shape
+        return found.view(*x.shape[:-1], len(layer.weight))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of `x`, `a` and `b`; the base learns nothing."""
-        rows, weight, a, b, inner = ctx.saved_tensors
-        grad = grads[0].reshape(len(rows), len(weight))
-        through = (grad @ b.to(grad.dtype)).mul_(ctx.scale)
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            of_x = grad @ weight
-            of_x = torch.addmm(of_x, through, a.to(grad.dtype), out=of_x).view(ctx.shape)
-        of_a = (through.t() @ rows).to(a.dtype) if ctx.needs_input_grad[3] else None
-        of_b = (grad.t() @ inner).mul_(ctx.scale).to(b.dtype) if ctx.needs_input_grad[4] else None
-        return of_x, None, None, of_a, of_b, None
+        (rows, inner), layers = ctx.saved_tensors, [ctx.layer]
+        given = [grads[0].reshape(len(rows), len(ctx.layer.weight))]
+        back = through(given, layers)
+        of_x = of_rows(given, layers, back).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        return of_x, None, *of_adapters(given, layers, rows, inner, back)
 
 
 class FastLinear(Linear):
@@ -53,18 +142,14 @@ class FastLinear(Linear):
         if args or kwargs or self.disable_adapters or self.merged or len(names) != 1 or base.weight.requires_grad:
             found: Tensor = super().forward(x, *args, **kwargs)
             return found
-        name = names[0]
-        if name not in self.lora_A:
+        layer, kind = adapted(self), x.device.type
+        if layer.a is None:
             plain: Tensor = base(x)
             return plain
-        kind = x.device.type
         if torch.is_autocast_enabled(kind):
             x = x.to(torch.get_autocast_dtype(kind))
-        weight, bias = base.weight.to(x.dtype), None if base.bias is None else base.bias.to(x.dtype)
         with torch.autocast(kind, enabled=False):
-            return LowRank.apply(
-                x, weight, bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
-            )  # type: ignore[no-any-return, no-untyped-call]
+            return LowRank.apply(x, layer, layer.a, layer.b)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def hasten(layers: Iterable[nn.Module]) -> None:

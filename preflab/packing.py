@@ -39,6 +39,9 @@ class Packing:
         prompts_real: ``[B, P]`` which of them are real.
         responses: ``[B·K, T]`` places of the responses' tokens, right-padded.
         responses_real: ``[B·K, T]`` which of them are real.
+        wanted: ``[B·K, W]`` places of the tokens whose states are asked for.
+        wanted_real: ``[B·K, W]`` which of them are real.
+        wanted_sees: ``[B·K or 1, W]`` the last token of its response that each of them sees; -1: only the prompt.
     """
 
     ids: Tensor
@@ -47,27 +50,41 @@ class Packing:
     prompts_real: Tensor
     responses: Tensor
     responses_real: Tensor
+    wanted: Tensor
+    wanted_real: Tensor
+    wanted_sees: Tensor
 
     @classmethod
-    def of(cls, batch: Batch, *, last: bool) -> Packing:
-        """Pack a batch; without `last`, no response's last token: no log-probability needs the state after it."""
-        lengths = batch.prompt_mask.sum(1)
-        fed = (batch.response_mask.sum(2) - int(not last)).clamp(min=0).flatten()
+    def of(cls, batch: Batch, *, end: bool) -> Packing:
+        """Pack a batch; but for the `end`, no response's last token: no log-probability needs the state after it."""
+        lengths, said = batch.prompt_mask.sum(1), batch.response_mask.sum(2).flatten()
+        fed = said if end else (said - 1).clamp(min=0)
         # One column of padding stays where no response has a token, so that shapes hold.
         steps = torch.arange(max(1, int(fed.max())), device=lengths.device)
         prompt_steps = torch.arange(batch.prompt_ids.shape[1], device=lengths.device)
         prompts_real, responses_real = prompt_steps < lengths[:, None], steps < fed[:, None]
-        prompts = (lengths.cumsum(0) - lengths)[:, None] + prompt_steps
-        responses = lengths.sum() + (fed.cumsum(0) - fed)[:, None] + steps
-        follow = lengths.repeat_interleave(batch.response_ids.shape[1])[:, None] + steps
-        said = batch.response_ids.flatten(0, 1)[:, : len(steps)]
+        prompts = ((lengths.cumsum(0) - lengths)[:, None] + prompt_steps).masked_fill(~prompts_real, 0)
+        responses = (lengths.sum() + (fed.cumsum(0) - fed)[:, None] + steps).masked_fill(~responses_real, 0)
+        size = batch.response_ids.shape[1]
+        follow = lengths.repeat_interleave(size)[:, None] + steps
+        # The token before each token of a response, or the last token of all.
+        before = torch.cat([(lengths.cumsum(0) - 1).repeat_interleave(size)[:, None], responses], 1)
+        sees = said[:, None] - 1 if end else torch.arange(-1, len(steps), device=lengths.device)[None]
         return cls(
-            ids=torch.cat([batch.prompt_ids[batch.prompt_mask], said[responses_real]]),
+            ids=torch.cat(
+                [
+                    batch.prompt_ids[batch.prompt_mask],
+                    batch.response_ids.flatten(0, 1)[:, : len(steps)][responses_real],
+                ]
+            ),
             positions=torch.cat([prompt_steps.expand_as(prompts)[prompts_real], follow[responses_real]]),
-            prompts=prompts.masked_fill(~prompts_real, 0),
+            prompts=prompts,
             prompts_real=prompts_real,
-            responses=responses.masked_fill(~responses_real, 0),
+            responses=responses,
             responses_real=responses_real,
+            wanted=before.gather(1, said[:, None]) if end else before,
+            wanted_real=torch.ones_like(sees, dtype=torch.bool) if end else sees + 1 < said[:, None],
+            wanted_sees=sees,
         )
 
     @property
@@ -85,6 +102,16 @@ class Packing:
         """Where the N tokens are among the rows of unpacked prompts and responses, ``[B·P + B·K·T]``."""
         return torch.cat([self.prompts_real.flatten(), self.responses_real.flatten()]).nonzero().squeeze(1)
 
+    @cached_property
+    def wanted_outputs(self) -> Tensor:
+        """Where the tokens whose states are asked for are among their padded rows, ``[B·K·W]``."""
+        return self.wanted_real.flatten().nonzero().squeeze(1)
+
+    @cached_property
+    def wanted_tokens(self) -> Tensor:
+        """Places ``[n]`` of the tokens whose states are asked for."""
+        return self.wanted[self.wanted_real]
+
     def prompt_mask(self, window: int | None) -> Tensor | None:
         """Return which prompt tokens see which, ``[P, P]``; None where each sees itself and all before it.
 
@@ -95,45 +122,57 @@ class Packing:
             return None
         return self.prompts_real.new_ones(width, width).tril().triu(1 - window)
 
-    def response_mask(self, window: int | None) -> Tensor:
-        """Return which keys response tokens see, ``[B·K, 1, T, P + T]``; made once for all layers."""
-        if window not in self._masks:
-            self._masks[window] = self._response_mask(window)
-        return self._masks[window]
+    def response_mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """Return 0 at keys that response tokens see, else −inf, ``[B·K, 1, T, P + T]``; made once for all layers."""
+        steps = torch.arange(self.responses.shape[1], device=self.ids.device)
+        return self._mask("responses", steps[None], window, dtype)
+
+    def wanted_mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
+        """Return 0 at keys that tokens whose states are asked for see, else −inf, ``[B·K, 1, W, P + T]``."""
+        return self._mask("wanted", self.wanted_sees, window, dtype)
 
     @cached_property
-    def _masks(self) -> dict[int | None, Tensor]:
+    def _masks(self) -> dict[Any, Tensor]:
         return {}
 
-    def _response_mask(self, window: int | None) -> Tensor:
-        width = self.responses.shape[1]
-        real = self.prompts_real.repeat_interleave(self.size, 0)
-        own = real.new_ones(width, width).tril()
-        mask = torch.cat([real[:, None].expand(-1, width, -1), own.expand(len(real), -1, -1)], 2)
+    def _mask(self, name: str, sees: Tensor, window: int | None, dtype: torch.dtype) -> Tensor:
+        if (name, window, dtype) not in self._masks:
+            seen = self._seen(sees, window)
+            self._masks[name, window, dtype] = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
+                ~seen, -torch.inf
+            )
+        return self._masks[name, window, dtype]
+
+    def _seen(self, sees: Tensor, window: int | None) -> Tensor:
+        """Return which keys are seen by tokens that see their response up to ``[B·K or 1, Q]``."""
+        real, steps = self.prompts_real.repeat_interleave(self.size, 0), torch.arange(self.responses.shape[1])
+        steps, sees = steps.to(real.device), sees.expand(len(real), -1)
+        own = steps <= sees[..., None]
+        seen = torch.cat([real[:, None].expand(-1, sees.shape[1], -1), own], 2)
         if window is not None:
-            before = torch.arange(real.shape[1], device=real.device).expand_as(real)
-            after = real.sum(1, keepdim=True) + torch.arange(width, device=real.device)
-            mask &= after[:, :, None] - torch.cat([before, after], 1)[:, None] < window
-        return mask[:, None]
+            lengths = real.sum(1, keepdim=True)
+            at = torch.cat([torch.arange(real.shape[1], device=real.device).expand_as(real), lengths + steps], 1)
+            seen &= (lengths + sees)[..., None] - at[:, None] < window
+        return seen[:, None]
 
 
-def prompt_once_states(backbone: nn.Module, batch: Batch, *, last: bool) -> Tensor:
+def prompt_once_states(backbone: nn.Module, batch: Batch, *, end: bool = False) -> Tensor:
     """Run each prompt once and its responses on top of it.
 
     Args:
         backbone: decoder without its head; from now on its attention is the one called `NAME`.
         batch: left-padded prompts, right-padded responses.
-        last: whether the state *after* the last token is wanted too (reward models read it).
+        end: whether the states *after* the responses are wanted, which reward models read.
 
     Returns:
-        ``[B, K, T + last, H]``: index t is the state in which token t is chosen; entries past a
-        response's own length are undefined.
+        ``[n, H]``: the state in which each real response token is chosen, in the order of the mask; or, at the
+        `end`, ``[B, K, H]``.
 
     Raises:
         NotImplementedError: if the model's attention cannot be replaced, or asks for more than ours does.
     """
     _adopt(backbone)
-    packing = Packing.of(batch, last=last)
+    packing = Packing.of(batch, end=end)
     output = backbone(
         input_ids=packing.ids[None],
         position_ids=packing.positions[None],
@@ -142,11 +181,8 @@ def prompt_once_states(backbone: nn.Module, batch: Batch, *, last: bool) -> Tens
         use_cache=False,
         packing=packing,
     )
-    size, width = batch.response_ids.shape[1:]
-    ends = (batch.prompt_mask.sum(1).cumsum(0) - 1).repeat_interleave(size)
-    places = torch.cat([ends[:, None], packing.responses], 1)[:, : width + int(last)]
-    states = output.last_hidden_state[0][functional.pad(places, (0, width + int(last) - places.shape[1]))]
-    return states.reshape(-1, size, *states.shape[1:])
+    states: Tensor = output.last_hidden_state[0][packing.wanted_tokens]
+    return states.view(*batch.response_ids.shape[:2], -1) if end else states
 
 
 def _adopt(backbone: nn.Module) -> None:
@@ -209,7 +245,8 @@ def attention(
         return found.transpose(1, 2).flatten(0, 1)
 
     prompts = attend(packing.prompts, packing.prompts, packing.prompt_mask(sliding_window))
-    responses = attend(packing.responses, packing.keys, packing.response_mask(sliding_window))
+    mask = packing.response_mask(sliding_window, query.dtype)
+    responses = attend(packing.responses, packing.keys, mask)
     return torch.cat([prompts, responses])[packing.outputs][None], None
 
 

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from preflab.adapters import HEAD_KEY, check_fit, get_adapter, read_folder, set_adapter, write_folder
 from preflab.base import ScalarHead
-from preflab.budget import Work, scored
+from preflab.budget import NO_ADAPTER, Weights, Work, scored
 from preflab.errors import UserError
+from preflab.fused import late_layers
 from preflab.interface import Batch, Role, Scores
 from preflab.lora import hasten
-from preflab.scoring import Scorer
+from preflab.scoring import Scorer, spread
 from preflab.seeds import seeded
 from preflab.settings import LoraSettings, Pool
 
@@ -73,7 +74,7 @@ class Roles(nn.Module):
                 raise UserError(f"adapters do not fit the model: {error}") from error
         self._find_layers()
         self.scorer, self._recomputes = Scorer(self.model, temperature), False
-        self.work, self._sizes = Work(self.model), dict[str, int]()
+        self.work, self._sizes = Work(self.model), dict[str, Weights]()
         for role in roles:
             self.add(role)
         self.learn(())
@@ -268,22 +269,24 @@ class Roles(nn.Module):
         for _ in self._members if reward else group[:1]:
             self.work.add(passed, self.adapter_size(group[0]), learns=learns, recomputes=learns and self._recomputes)
 
-    def adapter_size(self, role: str) -> int:
-        """Return the number of weights that a role's pass has beside the base's; 0 for the bare base."""
+    def adapter_size(self, role: str) -> Weights:
+        """Return the number of weights that a role's pass has beside the base's; none for the bare base."""
         trunk = self._trunks.get(role, role)
         if trunk not in self._sizes and self.has(trunk):
-            self._sizes[trunk] = sum(p.numel() for p in self.parameters_of(trunk))
-        return self._sizes.get(trunk, 0)
+            late = {id(p) for layer in late_layers(self.model.base_model) for p in layer.parameters()}
+            own = self.parameters_of(trunk)
+            self._sizes[trunk] = Weights(sum(p.numel() for p in own), sum(p.numel() for p in own if id(p) in late))
+        return self._sizes.get(trunk, NO_ADAPTER)
 
     def _score(self, batch: Batch, group: Sequence[Role]) -> dict[str, Tensor]:
         """Return what the roles of one pass say; ``states`` serve every role but the reward."""
         if "reward" in group:
             return {"rewards": self._rewards(batch)}
-        states = self.scorer.states(batch, last=False) if "value" in group else None
+        states = self.scorer.states(batch) if "value" in group else None
         found: dict[str, Tensor] = {}
         for role in group:
             if role == "value":
-                found["values"] = self.head(role)(states).masked_fill(~batch.response_mask, 0.0)
+                found["values"] = spread(self.head(role)(states), batch.response_mask)
             else:
                 found[FIELDS[role]] = self.scorer.logps(batch, states)
         return found
@@ -292,14 +295,10 @@ class Roles(nn.Module):
         """Return the reward function's, the reward model's or the ensemble's scores, ``[B, K]``."""
         if self.reward_function is not None:
             return self.reward_function(batch)
-        # State t + 1 has seen token t: the one after the last real token judges the whole response.
-        index = batch.response_mask.sum(-1)[..., None, None]
         scores: list[Tensor] = []
         for member in self._members:
             with self.active(member):
-                states = self.scorer.states(batch, last=True)
-            last = states.gather(2, index.expand(-1, -1, 1, states.shape[-1])).squeeze(2)
-            scores.append(self.head(member)(last))
+                scores.append(self.head(member)(self.scorer.end_states(batch)))
         return scores[0] if len(scores) == 1 else self._pooled(torch.stack(scores))
 
     def raw_rewards(self, batch: Batch) -> Tensor:

@@ -95,7 +95,7 @@ class TransformersSampler:
             logps = logps[..., :width].masked_fill(~batch.response_mask, 0.0)
             if not logps.isfinite().all():
                 raise UserError(f"the {role} gives no finite probabilities: it has diverged; lower the learning rate")
-        roles.work.add(sampled(batch, prompt_once=own), adapter=0)
+        roles.work.add(sampled(batch, prompt_once=own))
         return Samples(batch, (responses == self.end_id).any(-1), logps=logps)
 
     def _chunks(self, count: int, k: int) -> Iterator[slice]:

@@ -8,21 +8,23 @@ back, saying so, where it does not hold.
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from preflab.fused import fused_states
 from preflab.head import ChosenLogps
 from preflab.interface import Batch
 from preflab.packing import prompt_once_states
 
 logger = logging.getLogger(__name__)
 
-Path = Literal["prompt_once", "plain", "single"]
+Path = Literal["fused", "prompt_once", "plain", "single"]
 
 
 def concatenated(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -43,19 +45,20 @@ def concatenated(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return ids.gather(1, order).masked_fill(~mask, 0), mask, last_of_prompt
 
 
-def _at_responses(states: Tensor, last_of_prompt: Tensor, batch: Batch, extra: int) -> Tensor:
-    """Cut ``[B·K, L, H]`` to the states of the responses, ``[B, K, T + extra, H]``."""
-    offsets = torch.arange(batch.response_ids.shape[2] + extra, device=states.device)
-    index = (last_of_prompt[:, None] + offsets).clamp(max=states.shape[1] - 1)
-    picked = states.gather(1, index[..., None].expand(-1, -1, states.shape[-1]))
-    return picked.reshape(*batch.response_ids.shape[:2], *picked.shape[1:])
-
-
-def plain_states(backbone: nn.Module, batch: Batch, *, last: bool) -> Tensor:
+def plain_states(backbone: nn.Module, batch: Batch, *, end: bool = False) -> Tensor:
     """Run the k concatenations; arguments and result as `prompt_once_states`."""
     ids, mask, last_of_prompt = concatenated(batch)
     states = backbone(input_ids=ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
-    return _at_responses(states, last_of_prompt, batch, int(last))
+    return _at_responses(states, last_of_prompt, batch, end)
+
+
+def _at_responses(found: Tensor, last_of_prompt: Tensor, batch: Batch, end: bool = False) -> Tensor:
+    """Pick from ``[B·K, L, ...]`` what stands before each real response token, ``[n, ...]``, or after the last."""
+    rows, said = torch.arange(len(found), device=found.device), batch.response_mask.flatten(0, 1)
+    if end:
+        return found[rows, last_of_prompt + said.sum(1)].view(*batch.response_ids.shape[:2], -1)
+    steps = torch.arange(said.shape[1], device=found.device)
+    return found[rows[:, None].expand_as(said)[said], (last_of_prompt[:, None] + steps)[said]]
 
 
 def single_logps(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
@@ -63,47 +66,37 @@ def single_logps(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
 
     Logits and all, one response at a time without any padding.
     """
-
-    def one(row: Batch) -> Tensor:
-        return _log_probabilities(single_logits(model, row), row, temperature)
-
-    return _one_by_one(one, batch, 0)
+    found = [_chosen(single_logits(model, row), row, temperature) for row in _one_by_one(batch)]
+    return spread(torch.cat(found), batch.response_mask)
 
 
 def single_logits(model: nn.Module, row: Batch) -> Tensor:
     """Return the model's own logits ``[T, V]`` at the tokens of a batch that is one response."""
     ids, _, last_of_prompt = concatenated(row)
-    return _at_responses(model(input_ids=ids, use_cache=False).logits, last_of_prompt, row, 0)[row.response_mask]
+    return _at_responses(model(input_ids=ids, use_cache=False).logits, last_of_prompt, row)
 
 
-def single_states(backbone: nn.Module, batch: Batch, *, last: bool) -> Tensor:
+def single_states(backbone: nn.Module, batch: Batch, *, end: bool = False) -> Tensor:
     """Run each concatenation alone; arguments and result as `prompt_once_states`."""
-    return _one_by_one(lambda row: plain_states(backbone, row, last=last), batch, int(last))
+    states = torch.cat([plain_states(backbone, row, end=end) for row in _one_by_one(batch)])
+    return states.view(*batch.response_ids.shape[:2], -1) if end else states
 
 
-def _one_by_one(run: Callable[[Batch], Tensor], batch: Batch, extra: int) -> Tensor:
-    """Run each response as a batch of its own and spread the results over ``[B, K, T + extra, ...]``."""
-    prompts, size, width = batch.response_ids.shape
-    rows = []
-    for b in range(prompts):
-        for k in range(size):
-            ids, mask = batch.response_ids[b : b + 1, k : k + 1], batch.response_mask[b : b + 1, k : k + 1]
-            row = Batch(batch.prompt_ids[b : b + 1], batch.prompt_mask[b : b + 1], ids, mask)
-            result = run(row.trimmed())[0, 0]
-            padding = [0, 0] * (result.ndim - 1) + [0, width + extra - result.shape[0]]
-            rows.append(functional.pad(result, padding))
-    joined = torch.stack(rows)
-    return joined.reshape(prompts, size, *joined.shape[1:])
+def _one_by_one(batch: Batch) -> Iterator[Batch]:
+    """Yield each response as a batch of its own, without padding."""
+    for b, k in itertools.product(*map(range, batch.response_ids.shape[:2])):
+        ids, mask = batch.response_ids[b : b + 1, k : k + 1], batch.response_mask[b : b + 1, k : k + 1]
+        yield Batch(batch.prompt_ids[b : b + 1], batch.prompt_mask[b : b + 1], ids, mask).trimmed()
 
 
 def token_logps(model: Any, states: Tensor, batch: Batch, temperature: float) -> Tensor:
-    """Log-probabilities ``[B, K, T]`` from states ``[B, K, T, H]``, head on real response tokens only."""
+    """Log-probabilities ``[B, K, T]`` of the real response tokens, from the states ``[n, H]`` they are chosen in."""
     mask, head = batch.response_mask, model.get_output_embeddings()
     plain = type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad
     if not plain or _cap(model) or torch.is_autocast_enabled(states.device.type):
-        return _log_probabilities(token_logits(model, states[mask]), batch, temperature)
-    flat = ChosenLogps.apply(states[mask], head.weight, batch.response_ids[mask], temperature)  # type: ignore[no-untyped-call]
-    return _spread(flat, mask)
+        return spread(_chosen(token_logits(model, states), batch, temperature), mask)
+    found: Tensor = ChosenLogps.apply(states, head.weight, batch.response_ids[mask], temperature)  # type: ignore[no-untyped-call]
+    return spread(found, mask)
 
 
 def token_logits(model: Any, states: Tensor) -> Tensor:
@@ -118,23 +111,22 @@ def _cap(model: Any) -> float | None:
     return cap
 
 
-def _log_probabilities(logits: Tensor, batch: Batch, temperature: float) -> Tensor:
-    """Spread log softmax(logits / temperature) of ``[N, V]`` over ``[B, K, T]``; half types in float32."""
-    mask = batch.response_mask
+def _chosen(logits: Tensor, batch: Batch, temperature: float) -> Tensor:
+    """Return log softmax(logits / temperature) at the real response tokens, ``[n]``; half types in float32."""
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     if temperature != 1:
         logits = logits / temperature
-    return _spread(-functional.cross_entropy(logits, batch.response_ids[mask], reduction="none"), mask)
+    return -functional.cross_entropy(logits, batch.response_ids[batch.response_mask], reduction="none")
 
 
-def _spread(flat: Tensor, mask: Tensor) -> Tensor:
-    spread = flat.new_zeros(mask.shape)
-    spread[mask] = flat
-    return spread
+def spread(flat: Tensor, mask: Tensor) -> Tensor:
+    """Return ``[B, K, T]`` with the values ``[n]`` where the mask is true, and 0 elsewhere."""
+    return flat.new_zeros(mask.shape).masked_scatter(mask, flat)
 
 
 PATHS: dict[Path, Callable[..., Tensor]] = {
+    "fused": fused_states,
     "prompt_once": prompt_once_states,
     "plain": plain_states,
     "single": single_states,
@@ -162,13 +154,15 @@ class Scorer:
         """Return log π(y_t | x, y_<t), ``[B, K, T]``, 0 on padding; `states`, if at hand, are not computed again."""
         if self.path(batch) == "single":
             return single_logps(self.model, batch, self.temperature)
-        if states is None:
-            states = self.states(batch, last=False)
-        return token_logps(self.model, states, batch, self.temperature)
+        return token_logps(self.model, self.states(batch) if states is None else states, batch, self.temperature)
 
-    def states(self, batch: Batch, *, last: bool) -> Tensor:
-        """Return hidden states ``[B, K, T + last, H]`` as `prompt_once_states` does."""
-        return PATHS[self.path(batch)](self.model.base_model, batch, last=last)
+    def states(self, batch: Batch) -> Tensor:
+        """Return the states ``[n, H]`` in which the real response tokens are chosen, in the order of the mask."""
+        return PATHS[self.path(batch)](self.model.base_model, batch)
+
+    def end_states(self, batch: Batch) -> Tensor:
+        """Return the states ``[B, K, H]`` after the responses."""
+        return PATHS[self.path(batch)](self.model.base_model, batch, end=True)
 
     def path(self, batch: Batch) -> Path:
         """Return the fastest exact path for a batch; the first one ever is what the paths are tried on."""
@@ -190,14 +184,14 @@ class Scorer:
 
         def exact(path: Path) -> bool:
             try:
-                states = PATHS[path](self.model.base_model, sample, last=False)
+                states = PATHS[path](self.model.base_model, sample)
             except (TypeError, AttributeError, NotImplementedError, ValueError) as error:
                 logger.info("%s does not run on %s: %s", path, type(self.model).__name__, error)
                 return False
             found = token_logps(self.model, states, sample, 1.0)
             return bool(torch.allclose(found, expected, atol=tolerance, rtol=tolerance))
 
-        tried: tuple[Path, ...] = ("prompt_once", "plain")
+        tried: tuple[Path, ...] = ("fused", "prompt_once", "plain")
         found = tuple(path for path in tried if exact(path))
         if found != tried:
             logger.warning(

@@ -160,7 +160,8 @@ class OfflineSource:
         """
         if self.reference is None or self.roles is None or count <= 0:
             return
-        passed = scored(batch.rows(slice(0, count)), "prompt_once", last=False, head=True)
+        path = self.roles.scorer.path(batch.to(self.roles.device))
+        passed = scored(batch.rows(slice(0, count)), path, last=False, head=True)
         self.roles.work.add(passed, self.roles.adapter_size("reference"))
 
     def _prepared(self, batch: Batch) -> Batch:

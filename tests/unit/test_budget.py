@@ -20,7 +20,18 @@ from algorithms.sft import SFT, SFTConfig
 from eval.budgets import QUANTITIES, compare_budgets
 from eval.conformance.workbench import PAD, VOCABULARY, counts_good, make_roles
 from preflab import trainer as trainer_module
-from preflab.budget import Budget, ModelShape, Passed, Work, sampled, scored, spent_by, trained_on, under_budget
+from preflab.budget import (
+    Budget,
+    ModelShape,
+    Passed,
+    Weights,
+    Work,
+    sampled,
+    scored,
+    spent_by,
+    trained_on,
+    under_budget,
+)
 from preflab.callbacks import StopAtBudget
 from preflab.encoding import EncodedGroup, collate
 from preflab.errors import UserError
@@ -58,8 +69,10 @@ def _attention_in_the_open(monkeypatch):
         weights = query @ key.transpose(2, 3) * (scale or query.shape[-1] ** -0.5)
         if is_causal:
             attn_mask = torch.ones(weights.shape[-2:], dtype=torch.bool).tril()
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            attn_mask = weights.new_zeros(attn_mask.shape).masked_fill(~attn_mask, torch.finfo(weights.dtype).min)
         if attn_mask is not None:
-            weights = weights.masked_fill(~attn_mask, torch.finfo(weights.dtype).min)
+            weights = weights + attn_mask
         return weights.softmax(-1) @ value
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
@@ -99,7 +112,7 @@ def measured(work, run):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-@pytest.mark.parametrize("path", ["prompt_once", "plain", "single"])
+@pytest.mark.parametrize("path", ["fused", "prompt_once", "plain", "single"])
 def test_scoring_is_counted_exactly(path, size):
     roles, batch = tiny_roles(), collate(even_groups(4, size), PAD)
     roles.scorer.exact = () if path == "single" else (path,)
@@ -227,6 +240,11 @@ def test_what_scoring_sees():
     assert scored(ragged(), "prompt_once", last=False, head=True) == once
     fed_whole = Passed(8 + 7, (9 + 25) + 2 * (3 + 2) + 4 * (3 + 4) + 1 * (5 + 1), 0)
     assert scored(ragged(), "prompt_once", last=True, head=False) == fed_whole
+    # Fused, the last layer is asked for 7 tokens, held against 3 + 1, 3 + 3 and 5 keys; or for the ends of three.
+    spared = (12 - 7, once.pairs - 2 * (3 + 1) - 4 * (3 + 3) - 1 * 5)
+    assert scored(ragged(), "fused", last=False, head=True) == once._replace(spared=spared[0], spared_pairs=spared[1])
+    found = scored(ragged(), "fused", last=True, head=False)
+    assert (found.spared, found.spared_pairs) == (15 - 4, fed_whole.pairs - (3 + 2) - (3 + 4) - (5 + 1) - 5)
     rows = [p + t for p, t in LENGTHS]
     assert scored(ragged(), "plain", last=False, head=True) == Passed(sum(rows), sum(n * n for n in rows), 7)
     assert scored(ragged(), "single", last=False, head=True).head == sum(rows)
@@ -253,11 +271,22 @@ def test_what_a_loss_is_given():
 def test_work_by_hand():
     work = Work(None)
     work._shape = ModelShape(body=100, head=10, attention=7)
-    work.add(Passed(body=3, pairs=5, head=2), adapter=4)
+    work.add(Passed(body=3, pairs=5, head=2), Weights(4))
     forward = 2 * (100 + 4) * 3 + 7 * 5 + 2 * 10 * 2
     assert work.flops == forward
-    work.add(Passed(body=3, pairs=5, head=2), adapter=4, learns=True)
+    work.add(Passed(body=3, pairs=5, head=2), Weights(4), learns=True)
     backward = 2 * 100 * 3 + 4 * 4 * 3 + 2 * 7 * 5 + 2 * 10 * 2
+    assert work.flops == forward + forward + backward
+
+
+def test_work_of_a_fused_pass_by_hand():
+    work = Work(None)
+    work._shape = ModelShape(body=100, head=10, attention=7, late=30, late_attention=2)
+    work.add(Passed(body=3, pairs=5, head=2, spared=1, spared_pairs=4), Weights(4, 1))
+    forward = 2 * 104 * 3 - 2 * (30 + 1) * 1 + 7 * 5 - 2 * 4 + 2 * 10 * 2
+    assert work.flops == forward
+    work.add(Passed(body=3, pairs=5, head=2, spared=1, spared_pairs=4), Weights(4, 1), learns=True)
+    backward = 2 * (100 * 3 - 30) + 4 * (4 * 3 - 1) + 2 * (7 * 5 - 2 * 4) + 2 * 10 * 2
     assert work.flops == forward + forward + backward
 
 

@@ -219,5 +219,5 @@ def test_the_library_samples_what_the_loop_cannot():
     assert torch.equal(samples.batch.response_ids, sampled().batch.response_ids)
     spent = roles.work.flops
     roles.work.flops = 0
-    roles.work.add(budget.sampled(samples.batch, prompt_once=False), adapter=0)
+    roles.work.add(budget.sampled(samples.batch, prompt_once=False))
     assert spent == 2 * roles.work.flops, "each sample with its own run of the prompt"

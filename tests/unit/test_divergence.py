@@ -39,7 +39,7 @@ def plain_logps(roles, role, batch, b, k, temperature):
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 256])
-@pytest.mark.parametrize("path", ["prompt_once", "plain", "single"])
+@pytest.mark.parametrize("path", ["fused", "prompt_once", "plain", "single"])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_figures_are_those_of_plain_forward_passes(roles, batch, monkeypatch, temperature, path, at_once):
     monkeypatch.setattr(divergence, "POSITIONS_AT_ONCE", at_once)

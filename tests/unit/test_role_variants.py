@@ -92,8 +92,9 @@ def test_joint_values_read_the_policys_states_in_one_pass(monkeypatch):
     assert roles.passes(("policy", "reward", "value")) == [("policy", "value"), ("reward",)]
     apart_logps, apart_values = roles(batch, ("policy",)).logps, roles(batch, ("value",)).values
     with roles.active("policy"):
-        states = roles.scorer.states(batch, last=False)
-    expected = roles.head("value")(states).masked_fill(~batch.response_mask, 0.0)
+        states = roles.scorer.states(batch)
+    expected = torch.zeros(batch.response_mask.shape, dtype=torch.float64)
+    expected[batch.response_mask] = roles.head("value")(states)
     calls, real = [], roles.scorer.states
     monkeypatch.setattr(roles.scorer, "states", lambda *args, **names: calls.append(1) or real(*args, **names))
     scores = roles(batch, ("policy", "value"))

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from preflab import scoring
+from preflab.fused import fused_states
 from preflab.interface import Batch
 from preflab.packing import Packing, attention, prompt_once_states
 from preflab.scoring import Scorer, plain_states, single_logps, single_states, token_logps
@@ -40,6 +41,7 @@ COMMON = {
 }
 WIDE = {k: v for k, v in COMMON.items() if k not in ("num_key_value_heads", "intermediate_size")}
 WINDOW = 4  # shorter than the prompts
+FUSED = ("llama", "qwen2", "qwen3", "mistral")
 EXACT = {
     "llama": lambda: LlamaConfig(**COMMON),
     "qwen2": lambda: Qwen2Config(**COMMON),
@@ -105,7 +107,25 @@ def gradients(model, total):
 
 
 def by(path, model, batch, temperature=1.0):
-    return token_logps(model, path(model.base_model, batch, last=False), batch, temperature)
+    return token_logps(model, path(model.base_model, batch), batch, temperature)
+
+
+@pytest.mark.parametrize("family", FUSED)
+def test_float64_fused_logps_and_gradients_of_the_input(family):
+    """The base is frozen there: what flows back to the embeddings stands for what flows back to adapters."""
+    model, batch = make_model(family), make_batch()
+    embeddings = model.get_input_embeddings().weight.requires_grad_(True)
+    expected = oracle_logps(model, batch)
+    weights = torch.linspace(-1, 1, expected.numel(), dtype=expected.dtype).view(expected.shape)
+    (gradient,) = torch.autograd.grad((expected * weights).sum(), [embeddings])
+    model.requires_grad_(False)
+    fused_states(model.base_model, batch)
+    embeddings.requires_grad_(True)
+    found = by(fused_states, model, batch)
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+    (one,) = torch.autograd.grad((found * weights).sum(), [embeddings])
+    # These normalise in float32, and lose 1e-7 on the way back.
+    torch.testing.assert_close(one, gradient, atol=1e-6 * max(1.0, gradient.abs().max().item()), rtol=0)
 
 
 @pytest.mark.parametrize("path", [prompt_once_states, plain_states], ids=["once", "plain"])
@@ -137,6 +157,11 @@ def test_float64_scorer_is_exact_whatever_its_path(family):
         torch.testing.assert_close(scorer.logps(batch), oracle_logps(model, batch), atol=1e-9, rtol=0)
     # In float64 Gemma 2 gives NaN under padding, on the right too where a window holds nothing else.
     assert scorer.path(batch) == ("prompt_once" if family in EXACT else "single")
+    model.requires_grad_(False)
+    frozen = Scorer(model)
+    with torch.no_grad():
+        torch.testing.assert_close(frozen.logps(batch), oracle_logps(model, batch), atol=1e-9, rtol=0)
+    assert frozen.path(batch) == ("fused" if family in FUSED else scorer.path(batch))
 
 
 @pytest.mark.parametrize(
@@ -144,26 +169,36 @@ def test_float64_scorer_is_exact_whatever_its_path(family):
     [((4,), (1,), (2,)), ((3, 1, 4), (1, 1, 1), (2, 5, 3)), ((1, 1), (1, 1), (1, 1)), ((2, 3), (0, 1), (1, 0))],
     ids=["K=1", "K=3", "T=1", "empty"],
 )
-@pytest.mark.parametrize("path", [prompt_once_states, plain_states, None], ids=["once", "plain", "scorer"])
+@pytest.mark.parametrize(
+    "path", [fused_states, prompt_once_states, plain_states, None], ids=["fused", "once", "plain", "scorer"]
+)
 def test_shapes_of_the_group(responses, path):
-    model, batch = make_model("llama"), make_batch(responses=responses)
+    model, batch = make_model("llama").requires_grad_(False), make_batch(responses=responses)
     with torch.no_grad():
         found = Scorer(model).logps(batch) if path is None else by(path, model, batch)
         torch.testing.assert_close(found, oracle_logps(model, batch), atol=1e-9, rtol=0)
     assert (found[~batch.response_mask] == 0).all()
 
 
+PATHS = {"fused": fused_states, "once": prompt_once_states, "plain": plain_states, "single": single_states}
+
+
+@pytest.mark.parametrize("responses", [((5, 2), (1, 5), (3, 4)), ((2, 3), (0, 1), (1, 0))], ids=["ragged", "empty"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mistral"])
-@pytest.mark.parametrize("path", [prompt_once_states, plain_states, single_states], ids=["once", "plain", "single"])
-def test_states_with_the_last_one(family, path):
-    model, batch = make_model(family), make_batch()
+@pytest.mark.parametrize("path", PATHS)
+def test_states_are_those_before_each_token_and_after_the_last(family, path, responses):
+    if path == "fused" and family not in FUSED:
+        pytest.skip("not of the form")
+    model, batch = make_model(family).requires_grad_(False), make_batch(responses=responses)
     with torch.no_grad():
-        states = path(model.base_model, batch, last=True)
-        assert states.shape[:3] == (3, 2, batch.response_ids.shape[2] + 1)
+        states, ends = (PATHS[path](model.base_model, batch, end=end) for end in (False, True))
+        assert ends.shape[:2] == (3, 2)
+        expected = []
         for b, k, prompt, response in sequences(batch):
             alone = model.base_model(input_ids=torch.cat([prompt, response])[None]).last_hidden_state[0]
-            expected = alone[len(prompt) - 1 :]
-            torch.testing.assert_close(states[b, k, : len(expected)], expected, atol=1e-9, rtol=0)
+            torch.testing.assert_close(ends[b, k], alone[-1], atol=1e-9, rtol=0)
+            expected.append(alone[len(prompt) - 1 : -1])
+        torch.testing.assert_close(states, torch.cat(expected), atol=1e-9, rtol=0)
 
 
 def test_single_path_is_the_oracle():
@@ -173,7 +208,7 @@ def test_single_path_is_the_oracle():
 
 
 def test_junk_and_extra_padding_change_nothing():
-    model = make_model("qwen2")
+    model = make_model("qwen2").requires_grad_(False)
     clean, dirty = make_batch(junk=0), make_batch(junk=JUNK)
     pad = torch.nn.functional.pad
     wide = Batch(
@@ -182,7 +217,7 @@ def test_junk_and_extra_padding_change_nothing():
         pad(dirty.response_ids, (0, 2), value=-7),
         pad(dirty.response_mask, (0, 2), value=False),
     )
-    for path in (prompt_once_states, plain_states):
+    for path in (fused_states, prompt_once_states, plain_states):
         with torch.no_grad():
             expected = by(path, model, clean)
             assert torch.equal(by(path, model, dirty), expected)
@@ -212,11 +247,13 @@ def test_head_reads_response_tokens_only(responses):
     assert sum(rows) == int(batch.response_mask.sum())
 
 
-def test_prompt_runs_once():
-    model, batch = make_model("llama", torch.float32), make_batch()
+@pytest.mark.parametrize("frozen", [True, False])
+def test_prompt_runs_once(frozen):
+    model, batch = make_model("llama", torch.float32).requires_grad_(not frozen), make_batch()
     scorer = Scorer(model)
     with torch.no_grad():
         scorer.logps(batch)
+        assert scorer.path(batch) == ("fused" if frozen else "prompt_once")
         seen = []
         hook = model.model.embed_tokens.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].shape))
         scorer.logps(batch)
@@ -255,31 +292,33 @@ def test_prompts_run_once_where_activations_are_recomputed(family):
 
 
 def test_packed_texts_do_not_see_each_other():
-    model, batch = make_model("llama"), make_batch()
+    model, batch = make_model("llama").requires_grad_(False), make_batch()
     changed = Batch(*(x.clone() for x in batch[:4]))
     changed.prompt_ids[1][changed.prompt_mask[1]] = 7
     changed.response_ids[0, 1][changed.response_mask[0, 1]] = 7
-    with torch.no_grad():
-        before, after = (by(prompt_once_states, model, one) for one in (batch, changed))
-    assert torch.equal(before[0, 0], after[0, 0])
-    assert torch.equal(before[2], after[2])
-    assert not torch.equal(before[1], after[1])
+    for path in (fused_states, prompt_once_states):
+        with torch.no_grad():
+            before, after = (by(path, model, one) for one in (batch, changed))
+        assert torch.equal(before[0, 0], after[0, 0])
+        assert torch.equal(before[2], after[2])
+        assert not torch.equal(before[1], after[1])
 
 
 @pytest.mark.parametrize("asked", [{"softcap": 30.0}, {"dropout": 0.1}, {"position_bias": torch.zeros(1)}])
 def test_attention_refuses_what_it_does_not_do(asked):
     states = torch.zeros(1, 4, 3, 8)
-    packing = Packing.of(make_batch(prompts=(1, 1), responses=((1,), (1,))), last=False)
+    packing = Packing.of(make_batch(prompts=(1, 1), responses=((1,), (1,))), end=False)
     with pytest.raises(NotImplementedError, match=next(iter(asked))):
         attention(torch.nn.Identity(), states, states, states, None, packing=packing, **asked)
 
 
 def test_a_model_of_another_attention_is_left_alone():
-    model = make_model("llama")
+    model = make_model("llama").requires_grad_(False)
     model.set_attn_implementation("eager")
     scorer = Scorer(model)
     with torch.no_grad():
-        torch.testing.assert_close(scorer.logps(make_batch()), oracle_logps(model, make_batch()), atol=1e-9, rtol=0)
+        # The library's eager softmax rounds to float32, and a padded row's sum to other digits than the row's alone.
+        torch.testing.assert_close(scorer.logps(make_batch()), oracle_logps(model, make_batch()), atol=2e-6, rtol=0)
     assert scorer.path(make_batch()) == "plain"
     assert model.config._attn_implementation == "eager"
 
@@ -287,8 +326,8 @@ def test_a_model_of_another_attention_is_left_alone():
 def test_broken_prompt_once_falls_back_and_says_so(monkeypatch, caplog):
     model, batch = make_model("llama"), make_batch()
 
-    def broken_states(backbone, batch, *, last):
-        return prompt_once_states(backbone, batch, last=last).roll(1, 0)
+    def broken_states(backbone, batch, *, end=False):
+        return prompt_once_states(backbone, batch, end=end).roll(1, 0)
 
     monkeypatch.setitem(scoring.PATHS, "prompt_once", broken_states)
     scorer = Scorer(model)
@@ -302,7 +341,7 @@ def test_broken_prompt_once_falls_back_and_says_so(monkeypatch, caplog):
 def test_both_broken_falls_back_to_single_rows(monkeypatch):
     model, batch = make_model("llama"), make_batch()
 
-    def broken_states(backbone, batch, *, last):
+    def broken_states(backbone, batch, *, end=False):
         raise TypeError("no such argument")
 
     for path in ("prompt_once", "plain"):
@@ -339,3 +378,35 @@ def test_gradient_checkpointing_changes_no_gradient():
     model.train()
     for one, other in zip(gradients(model, Scorer(model).logps(batch).sum()), expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6 * max(1.0, other.abs().max().item()), rtol=0)
+
+
+def spoilt(model, how):
+    layer = model.model.layers[0]
+    if how == "hook":
+        layer.self_attn.register_forward_hook(lambda *args: None)
+    elif how == "learns":
+        layer.mlp.up_proj.weight.requires_grad_(True)
+    elif how == "activation":
+        layer.mlp.act_fn = torch.nn.GELU()
+    elif how == "quantised":
+        layer.mlp.up_proj.__class__ = type("Quantised", (torch.nn.Linear,), {})
+    elif how == "sinks":
+        layer.self_attn.sinks = torch.nn.Parameter(torch.zeros(4), requires_grad=False)
+    return model
+
+
+@pytest.mark.parametrize("how", ["hook", "learns", "activation", "quantised", "sinks"])
+def test_what_is_not_of_the_form_is_not_fused(how):
+    model, batch = spoilt(make_model("llama").requires_grad_(False), how), make_batch()
+    with pytest.raises(NotImplementedError, match="a decoder with"):
+        fused_states(model.base_model, batch)
+    with torch.no_grad():
+        scorer = Scorer(model)
+        scorer.logps(batch)
+    assert scorer.path(batch) in ("prompt_once", "plain")
+
+
+@pytest.mark.parametrize("family", ["gemma3", "phi3", "gpt2", "neox", "opt"])
+def test_other_families_are_not_fused(family):
+    with pytest.raises(NotImplementedError, match="a decoder with"):
+        fused_states(make_model(family).requires_grad_(False).base_model, make_batch())

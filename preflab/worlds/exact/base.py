@@ -110,7 +110,7 @@ def train_base(size: BaseSize, seed: int) -> Any:
         optimizer = torch.optim.AdamW(model.parameters(), size.learning_rate, betas=(0.9, 0.95))
         schedule = get_cosine_schedule_with_warmup(optimizer, size.steps // 10, size.steps)
         for _ in range(size.steps):
-            logits = model.lm_head(prompt_once_states(model.base_model, batch, last=False))
+            logits = model.lm_head(prompt_once_states(model.base_model, batch)).view(*target.shape)
             loss = -(target.float() * logits.log_softmax(-1)).sum(-1).mean()
             optimizer.zero_grad()
             loss.backward()
@@ -140,7 +140,7 @@ def response_logps(model: Any, batch: Batch) -> Tensor:
     from preflab.packing import prompt_once_states
     from preflab.scoring import token_logps
 
-    states = prompt_once_states(model.base_model, batch, last=False)
+    states = prompt_once_states(model.base_model, batch)
     return token_logps(model, states, batch, 1.0).sum(-1)
 
 
