@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
+from preflab.fused import Steps
 from preflab.interface import Batch
 from preflab.scoring import single_logps
 
@@ -83,7 +84,14 @@ def draw(logits: Tensor, noise: Tensor, temperature: float) -> tuple[Tensor, Ten
 
 @torch.no_grad()
 def decode(
-    model: Any, ids: Tensor, mask: Tensor, noise: Tensor, *, end_id: int, temperature: float
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    noise: Tensor,
+    *,
+    end_id: int,
+    temperature: float,
+    feeder: type[Feed] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sample responses; each depends on its own prompt and noise alone, whoever else is in the batch.
 
@@ -94,6 +102,7 @@ def decode(
         noise: ``[T, B, K]`` uniform on [0, 1), float64: one number for each token of K samples.
         end_id: the token that ends a response.
         temperature: divides the logits.
+        feeder: calls the model; by default as any is called.
 
     Returns:
         Tokens ``[B, K, T]`` and their log-probabilities; both are undefined behind the first end token.
@@ -102,7 +111,7 @@ def decode(
         NotImplementedError: if the cache holds something else.
     """
     steps, prompts, size = noise.shape
-    feed, noise = _Feed(model), noise.flatten(1)
+    feed, noise = (feeder or Feed)(model), noise.flatten(1)
     logits, layers = feed.prompts(ids, mask)
     if any(type(layer) is not DynamicLayer for layer in layers):
         raise NotImplementedError(f"a cache of {', '.join(sorted({type(layer).__name__ for layer in layers}))}")
@@ -129,7 +138,7 @@ def decode(
     return drawn.reshape(prompts, size, steps), logps.reshape(prompts, size, steps)
 
 
-class _Feed:
+class Feed:
     """Calls a model as its signature and its attention want to be called."""
 
     def __init__(self, model: Any) -> None:
@@ -162,22 +171,45 @@ class _Feed:
         return {name: value for name, value in options.items() if name in self.takes}
 
 
-_DECODES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+class FusedFeed(Feed):
+    """Sends tokens through a decoder of Llama's form by hand (see `preflab.fused`).
 
-
-def decodes(model: nn.Module, ids: Tensor, mask: Tensor, steps: int, end_id: int) -> bool:
-    """Whether `decode` draws from the model's own distribution, tried once for each model.
-
-    Four responses to two of the prompts ``[B, P]``, at most `steps` tokens long, are scored by the model's own
-    forward pass, each alone. Where they come out different, or not at all, it says so in the log.
+    Raises:
+        NotImplementedError: if the model has another.
     """
-    if model not in _DECODES:
-        _DECODES[model] = _tried(model, ids, mask, steps, end_id)
-    return _DECODES[model]
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.steps = Steps(model.base_model)
+
+    def tokens(self, ids: Tensor, seen: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        """Return the logits ``[N, V]`` behind one more token in each row."""
+        logits: Tensor = self.model.get_output_embeddings()(self.steps(ids, positions, seen, cache.layers))
+        return logits
+
+
+FEEDERS = (FusedFeed, Feed)
+_FEEDERS: WeakKeyDictionary[nn.Module, type[Feed] | None] = WeakKeyDictionary()
+
+
+def feeder_of(model: nn.Module, ids: Tensor, mask: Tensor, steps: int, end_id: int) -> type[Feed] | None:
+    """Return the fastest way of feeding a model by which `decode` draws from its own distribution, if there is one.
+
+    They are tried once for each model: four responses to two of the prompts ``[B, P]``, at most `steps` tokens long,
+    are scored by the model's own forward pass, each alone. Where none serves, the log says so.
+    """
+    if model not in _FEEDERS:
+        reasons: list[str] = []
+        _FEEDERS[model] = next((f for f in FEEDERS if _exact(model, f, ids, mask, steps, end_id, reasons)), None)
+        if _FEEDERS[model] is None:
+            logger.warning("the decode loop %s; sampling with `generate`, which is slower", reasons[-1])
+    return _FEEDERS[model]
 
 
 @torch.no_grad()
-def _tried(model: nn.Module, ids: Tensor, mask: Tensor, steps: int, end_id: int) -> bool:
+def _exact(
+    model: nn.Module, feeder: type[Feed], ids: Tensor, mask: Tensor, steps: int, end_id: int, reasons: list[str]
+) -> bool:
     lengths = mask.sum(1)
     chosen = torch.stack([lengths.argmin(), lengths.argmax()])
     ids, mask = ids[chosen], mask[chosen]
@@ -185,19 +217,16 @@ def _tried(model: nn.Module, ids: Tensor, mask: Tensor, steps: int, end_id: int)
     mask[0, : mask.shape[1] - (int(lengths.min()) + 1) // 2] = False
     noise = torch.rand(steps, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(ids.device)
     tolerance = 1e-3 if next(model.parameters()).dtype in (torch.float32, torch.float64) else 0.1
-    name = type(model).__name__
     try:
-        tokens, found = decode(model, ids, mask, noise, end_id=end_id, temperature=1.0)
+        tokens, found = decode(model, ids, mask, noise, end_id=end_id, temperature=1.0, feeder=feeder)
     except (TypeError, AttributeError, IndexError, NotImplementedError, ValueError, RuntimeError) as error:
-        logger.warning(
-            "the decode loop does not run on %s (%s); sampling with `generate`, which is slower", name, error
-        )
+        reasons.append(f"does not run on {type(model).__name__} ({error})")
         return False
     real = until_end(tokens, end_id)
     expected = single_logps(model, Batch(ids, mask, tokens, real), 1.0)
     if torch.allclose(found[real], expected[real].to(found.dtype), atol=tolerance, rtol=tolerance):
         return True
-    logger.warning("the decode loop is not exact on %s; sampling with `generate`, which is slower", name)
+    reasons.append(f"is not exact on {type(model).__name__}")
     return False
 
 

@@ -168,7 +168,7 @@ def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, text: Text
         ``[N or n, heads·D]``.
     """
     packing, window = text.packing, _window(attention)
-    query, key, value = (x.view(len(x), -1, attention.head_dim) for x in (query, key, value))
+    query, key, value = (_heads(x, attention.head_dim) for x in (query, key, value))
     if hasattr(attention, "q_norm"):
         query, key = attention.q_norm(query), attention.k_norm(key)
     here = packing.wanted_tokens if last else slice(None)
@@ -194,10 +194,67 @@ def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, text: Text
     return torch.cat(parts).flatten(1).index_select(0, packing.outputs)
 
 
+def _heads(x: Tensor, width: int) -> Tensor:
+    return x.view(len(x), x.shape[1] // width, width)
+
+
 def _window(attention: Any) -> int | None:
     """Return how many tokens one sees, itself included."""
     window: int | None = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
     return window
+
+
+class Steps:
+    """Sends one token of each row through a decoder of the form, without gradients.
+
+    Args:
+        backbone: the decoder; its adapters are read as they are now.
+
+    Raises:
+        NotImplementedError: if it is not of the form.
+    """
+
+    def __init__(self, backbone: Any) -> None:
+        check_form(backbone)
+        self.backbone = backbone
+        self.layers = [
+            (
+                layer,
+                [adapted(getattr(layer.self_attn, n)) for n in ATTENTION],
+                [adapted(getattr(layer.mlp, n)) for n in MLP],
+            )
+            for layer in backbone.layers[: backbone.config.num_hidden_layers]
+        ]
+
+    def __call__(self, ids: Tensor, positions: Tensor, seen: Tensor, cache: Sequence[Any]) -> Tensor:
+        """Return the states after the tokens, ``[N, H]``.
+
+        Args:
+            ids: ``[N]`` tokens.
+            positions: ``[N]`` where they stand.
+            seen: bool ``[N, L]`` which of the keys they see, their own, the last, among them.
+            cache: a layer's ``update`` takes keys and values ``[N, key heads, 1, D]`` and returns all so far.
+        """
+        states: Tensor = self.backbone.embed_tokens(ids)
+        cos, sin = (x[0, :, None] for x in self.backbone.rotary_emb(states[None], position_ids=positions[None]))
+        mask = states.new_zeros(len(ids), 1, 1, seen.shape[1]).masked_fill_(~seen[:, None, None], -torch.inf)
+        for (layer, (q, k, v, o), (gate, up, down)), kept in zip(self.layers, cache, strict=True):
+            attention = layer.self_attn
+            rows, _ = _normalised(states, layer.input_layernorm.weight, layer.input_layernorm.variance_epsilon)
+            query, key, value = (_heads(x, attention.head_dim) for x in products(rows, [q, k, v])[0])
+            if hasattr(attention, "q_norm"):
+                query, key = attention.q_norm(query), attention.k_norm(key)
+            keys, values = kept.update(_turned(key, cos, sin)[:, :, None], value[:, :, None])
+            # Heads that share a key stand where else several tokens would.
+            query = _turned(query, cos, sin).view(len(ids), keys.shape[1], -1, attention.head_dim)
+            found = functional.scaled_dot_product_attention(query, keys, values, mask, scale=attention.scaling)
+            states, _ = _added(states, found.reshape(len(ids), -1), o)
+            norm = layer.post_attention_layernorm
+            rows, _ = _normalised(states, norm.weight, norm.variance_epsilon)
+            (opened, upwards), _ = products(rows, [gate, up])
+            states, _ = _added(states, functional.silu(opened).mul_(upwards), down)
+        norm = self.backbone.norm
+        return _normalised(states, norm.weight, norm.variance_epsilon)[0]
 
 
 # ---- operations with ways back of their own ----------------------------------------------------------

@@ -51,14 +51,36 @@ def adapted(layer: Any) -> Adapted:
     return Adapted(base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
 
 
+def folds(layers: Sequence[Adapted], rows: Tensor) -> bool:
+    """Whether adapters are folded into their weights for a pass: where that is less work, and does not round.
+
+    W + s B A takes as much arithmetic as the adapter takes on as many rows as a weight has, half at its way in and
+    half at its way out. In half precision it would round the weights.
+    """
+    if rows.dtype not in (torch.float32, torch.float64) or len(rows) < layers[0].weight.shape[1]:
+        return False
+    return all(layer.a is not None and layer.weight.dtype == rows.dtype for layer in layers)
+
+
+def folded(layer: Adapted) -> Tensor:
+    """Return W + s B A, ``[out, in]``."""
+    assert layer.a is not None
+    assert layer.b is not None
+    dtype = layer.weight.dtype
+    return torch.addmm(layer.weight, layer.b.to(dtype), layer.a.to(dtype), alpha=layer.scale)
+
+
 def products(rows: Tensor, layers: Sequence[Adapted], onto: Tensor | None = None) -> tuple[list[Tensor], Tensor | None]:
-    """Return what each layer makes of ``[N, in]``, added to `onto` if given, and x Aᵀ of all, ``[N, Σr]``."""
-    dtype, matrices = rows.dtype, [layer.a for layer in layers if layer.a is not None]
-    inner = rows @ _joined(matrices, dtype).t() if matrices else None
-    found, at = [], 0
+    """Return what each layer makes of ``[N, in]``, added to `onto` if given.
+
+    Beside it stands x Aᵀ of all, ``[N, Σr]``; None where it was not computed.
+    """
+    dtype, fold = rows.dtype, folds(layers, rows)
+    inner, found, at = None if fold else inwards(rows, layers), [], 0
     for layer in layers:
         bias = None if layer.bias is None else layer.bias.to(dtype)
-        start, weight = bias if onto is None else onto, layer.weight.to(dtype).t()
+        weight = folded(layer).t() if fold else layer.weight.to(dtype).t()
+        start = bias if onto is None else onto
         result = rows @ weight if start is None else torch.addmm(start, rows, weight)
         if onto is not None and bias is not None:
             result += bias
@@ -67,6 +89,12 @@ def products(rows: Tensor, layers: Sequence[Adapted], onto: Tensor | None = None
             at += len(layer.a)
         found.append(result)
     return found, inner
+
+
+def inwards(rows: Tensor, layers: Sequence[Adapted]) -> Tensor | None:
+    """Return x Aᵀ of all layers, ``[N, Σr]``; None where no adapter is read."""
+    matrices = [layer.a for layer in layers if layer.a is not None]
+    return rows @ _joined(matrices, rows.dtype).t() if matrices else None
 
 
 def through(grads: Sequence[Tensor], layers: Sequence[Adapted]) -> Tensor | None:
@@ -79,25 +107,31 @@ def through(grads: Sequence[Tensor], layers: Sequence[Adapted]) -> Tensor | None
     return None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def of_rows(grads: Sequence[Tensor], layers: Sequence[Adapted], inner: Tensor | None) -> Tensor:
-    """Return the gradient of ``[N, in]``; `inner` is what `through` gives."""
-    dtype = grads[0].dtype
-    found = grads[0] @ layers[0].weight.to(dtype)
-    for grad, layer in zip(grads[1:], layers[1:], strict=True):
-        torch.addmm(found, grad, layer.weight.to(dtype), out=found)
-    if inner is not None:
-        torch.addmm(found, inner, _joined([x.a for x in layers if x.a is not None], dtype), out=found)
+def of_rows(grads: Sequence[Tensor], layers: Sequence[Adapted], back: Tensor | None) -> Tensor:
+    """Return the gradient of ``[N, in]``; `back` is what `through` gives."""
+    dtype, fold = grads[0].dtype, folds(layers, grads[0])
+    found: Tensor | None = None
+    for grad, layer in zip(grads, layers, strict=True):
+        weight = folded(layer) if fold else layer.weight.to(dtype)
+        found = grad @ weight if found is None else torch.addmm(found, grad, weight, out=found)
+    assert found is not None
+    if back is not None and not fold:
+        torch.addmm(found, back, _joined([x.a for x in layers if x.a is not None], dtype), out=found)
     return found
 
 
 def of_adapters(
     grads: Sequence[Tensor], layers: Sequence[Adapted], rows: Tensor, inner: Tensor | None, back: Tensor | None
 ) -> list[Tensor | None]:
-    """Return the gradients of A and B of each layer in turn; `inner` is x Aᵀ, `back` what `through` gives."""
+    """Return the gradients of each layer's A and B in turn; `back` is what `through` gives, `inner` x Aᵀ if at hand."""
+    if back is None:
+        return [None, None] * len(layers)
+    inner = inwards(rows, layers) if inner is None else inner
+    assert inner is not None
     found: list[Tensor | None] = []
-    of_a, at = None if back is None else back.t() @ rows, 0
+    of_a, at = back.t() @ rows, 0
     for grad, layer in zip(grads, layers, strict=True):
-        if layer.a is None or layer.b is None or inner is None or of_a is None:
+        if layer.a is None or layer.b is None:
             found += [None, None]
             continue
         here = slice(at, at + len(layer.a))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from preflab.budget import sampled
-from preflab.decoding import decode, decodes, until_end
+from preflab.decoding import Feed, decode, feeder_of, until_end
 from preflab.errors import UserError
 from preflab.interface import Batch, Role
 from preflab.roles import Roles
@@ -85,8 +86,8 @@ class TransformersSampler:
         """
         ids, mask = left_padded(prompts, self.pad_id, roles.device)
         with roles.merged(role), _evaluating(roles.model):
-            own = decodes(roles.model, ids, mask, self.max_response_tokens, self.end_id)
-            draw = self._decode if own else self._generate
+            feeder = feeder_of(roles.model, ids, mask, self.max_response_tokens, self.end_id)
+            draw = self._generate if feeder is None else functools.partial(self._decode, feeder)
             responses, logps = draw(roles.model, prompts, k, temperature, seed)
         real = until_end(responses, self.end_id)
         width = int(real.sum(-1).max())
@@ -95,7 +96,7 @@ class TransformersSampler:
             logps = logps[..., :width].masked_fill(~batch.response_mask, 0.0)
             if not logps.isfinite().all():
                 raise UserError(f"the {role} gives no finite probabilities: it has diverged; lower the learning rate")
-        roles.work.add(sampled(batch, prompt_once=own))
+        roles.work.add(sampled(batch, prompt_once=feeder is not None))
         return Samples(batch, (responses == self.end_id).any(-1), logps=logps)
 
     def _chunks(self, count: int, k: int) -> Iterator[slice]:
@@ -103,7 +104,13 @@ class TransformersSampler:
         return (slice(start, start + size) for start in range(0, count, size))
 
     def _decode(
-        self, model: Any, prompts: Sequence[Sequence[int]], k: int, temperature: float, seed: int
+        self,
+        feeder: type[Feed],
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        k: int,
+        temperature: float,
+        seed: int,
     ) -> tuple[Tensor, Tensor | None]:
         """Return tokens ``[B, K, T]`` and log-probabilities; chunks do not change what is drawn."""
         generator = torch.Generator().manual_seed(derive(seed, "sample"))
@@ -112,7 +119,8 @@ class TransformersSampler:
         parts = []
         for rows in self._chunks(len(prompts), k):
             given = left_padded(prompts[rows], self.pad_id, model.device)
-            parts.append(decode(model, *given, noise[:, rows], end_id=self.end_id, temperature=temperature))
+            drawn = decode(model, *given, noise[:, rows], end_id=self.end_id, temperature=temperature, feeder=feeder)
+            parts.append(drawn)
         tokens, logps = zip(*parts, strict=True)
         return torch.cat(tokens), torch.cat(logps)
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from preflab import budget, decoding
-from preflab.decoding import decode, decodes, draw, until_end
+from preflab.decoding import Feed, FusedFeed, decode, draw, feeder_of, until_end
 from preflab.interface import Batch
 from preflab.roles import Roles
 from preflab.sampling import TransformersSampler, left_padded
@@ -62,10 +62,10 @@ def noise(size, prompts=3):
     return torch.rand(STEPS, prompts, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-def run(model, given, temperature=1.0, prompts=PROMPTS):
+def run(model, given, temperature=1.0, prompts=PROMPTS, feeder=Feed):
     """Return tokens, which are real, and log-probabilities (0 on padding)."""
     ids, mask = left_padded(prompts, PAD, "cpu")
-    tokens, logps = decode(model, ids, mask, given, end_id=END, temperature=temperature)
+    tokens, logps = decode(model, ids, mask, given, end_id=END, temperature=temperature, feeder=feeder)
     real = until_end(tokens, END)
     return tokens.masked_fill(~real, PAD), real, logps.masked_fill(~real, 0.0)
 
@@ -81,40 +81,45 @@ def llama():
     return make_model("llama")
 
 
+FED = [("llama", Feed), ("gpt2", Feed), ("qwen2", Feed), ("llama", FusedFeed), ("qwen2", FusedFeed)]
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize(("name", "feeder"), FED)
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_log_probabilities_are_the_models_own(name, attention, temperature):
+def test_log_probabilities_are_the_models_own(name, feeder, attention, temperature):
+    if feeder is FusedFeed and attention == "eager":
+        pytest.skip("runs by sdpa alone")
     model = make_model(name)
     model.set_attn_implementation(attention)
-    tokens, real, logps = run(model, noise(16), temperature)
+    tokens, real, logps = run(model, noise(16), temperature, feeder=feeder)
     lengths = real.sum(-1)
     assert len(lengths.unique()) > 3, "rows were dropped on the way"
     batch = Batch(*left_padded(PROMPTS, PAD, "cpu"), tokens, real)
     torch.testing.assert_close(logps, single_logps(model, batch, temperature), atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2"])
-def test_nobody_is_changed_by_who_leaves(name, monkeypatch):
+@pytest.mark.parametrize(("name", "feeder"), FED)
+def test_nobody_is_changed_by_who_leaves(name, feeder, monkeypatch):
     model = make_model(name)
-    found = run(model, noise(16))
+    found = run(model, noise(16), feeder=feeder)
     monkeypatch.setattr(decoding, "WORTH_DROPPING", 2.0)
-    whole = run(model, noise(16))
+    whole = run(model, noise(16), feeder=feeder)
     same(found, whole)
     for every in (1, 3):
         monkeypatch.setattr(decoding, "WORTH_DROPPING", 0.0)
         monkeypatch.setattr(decoding, "LOOK_EVERY", every)
-        same(run(model, noise(16)), whole)
+        same(run(model, noise(16), feeder=feeder), whole)
 
 
 def test_finished_rows_are_dropped(llama, monkeypatch):
-    fed, feed = [], decoding._Feed.tokens
+    fed, feed = [], Feed.tokens
 
     def counted(self, ids, *rest):
         fed.append(len(ids))
         return feed(self, ids, *rest)
 
-    monkeypatch.setattr(decoding._Feed, "tokens", counted)
+    monkeypatch.setattr(Feed, "tokens", counted)
     monkeypatch.setattr(decoding, "LOOK_EVERY", 1)
     monkeypatch.setattr(decoding, "WORTH_DROPPING", 0.0)
     tokens, _, _ = run(llama, noise(16))
@@ -192,8 +197,8 @@ def test_other_models_are_left_to_the_library(name, caplog):
     model, said = broken(name)
     ids, mask = left_padded(PROMPTS, PAD, "cpu")
     with caplog.at_level(logging.WARNING, "preflab"):
-        assert not decodes(model, ids, mask, STEPS, END)
-        assert not decodes(model, ids, mask, STEPS, END)
+        assert feeder_of(model, ids, mask, STEPS, END) is None
+        assert feeder_of(model, ids, mask, STEPS, END) is None
     messages = [record.message for record in caplog.records if record.name == "preflab.decoding"]
     assert len(messages) == 1, "said once"
     assert said in messages[0]
@@ -203,7 +208,23 @@ def test_other_models_are_left_to_the_library(name, caplog):
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2"])
 def test_plain_caches_pass_the_trial(name, caplog):
     with caplog.at_level(logging.WARNING, "preflab"):
-        assert decodes(make_model(name), *left_padded(PROMPTS, PAD, "cpu"), STEPS, END)
+        feeder = feeder_of(make_model(name), *left_padded(PROMPTS, PAD, "cpu"), STEPS, END)
+    assert feeder is (Feed if name == "gpt2" else FusedFeed)
+    assert not caplog.records
+
+
+def test_a_model_that_does_more_than_its_decoder_is_fed_whole(caplog):
+    model = make_model("llama")
+    forward = model.forward
+
+    def scaled(*args, **options):
+        output = forward(*args, **options)
+        output.logits = output.logits / 3
+        return output
+
+    model.forward = scaled
+    with caplog.at_level(logging.WARNING, "preflab"):
+        assert feeder_of(model, *left_padded(PROMPTS, PAD, "cpu"), STEPS, END) is Feed
     assert not caplog.records
 
 
