@@ -86,6 +86,11 @@ class BestOf:
     def __init__(self, sampler: Sampler, n: int, sequences_at_once: int = 128) -> None:
         self.sampler, self.n, self.sequences_at_once = sampler, n, sequences_at_once
 
+    @property
+    def other_engine(self) -> bool:
+        """Whether another engine draws the n samples than scores them."""
+        return self.sampler.other_engine
+
     def __call__(
         self, roles: Roles, role: Role, prompts: Sequence[Sequence[int]], *, k: int, temperature: float, seed: int
     ) -> Samples:

@@ -114,7 +114,8 @@ class Rollout(NamedTuple):
     it get the responses of one optimiser batch.
 
     Attributes:
-        batch: prompts and responses; sampled ones bear no feedback yet.
+        batch: prompts and responses; sampled ones bear no feedback yet but ``sampler_logps [B, K, T]``, where
+            another engine drew them than scores: its log-probabilities, 0 on padding.
         scores: the roles of `Needs.rollout`; ``logps`` are then those of the behaviour policy.
         ended: bool ``[B, K]``, false where a sampled response was cut at the length limit.
     """

@@ -45,6 +45,9 @@ class PolicyGradientConfig(RolloutConfig):
     missing_end_score: float | None = option(None, "the score of a response cut at the length limit")
     clip_range: float | None = option(None, "ε: the ratio's gain ends at 1 ± ε; none: no clip", minimum=1e-6)
     clip_range_high: float | None = option(None, "ε above 1, if it is another one", minimum=1e-6)
+    importance_cap: float = option(
+        2.0, "where another engine samples: the most that an action's weight π_old/π_engine can be", minimum=1.0
+    )
 
     def __post_init__(self) -> None:
         if self.kl_in == "loss" and self.kl_estimator == "k1":
@@ -71,6 +74,10 @@ class PolicyGradient:
 
     β times an estimate of KL(π‖π_ref), made from the log-ratio of the action, is subtracted from the
     reward before advantages are taken, or added to L (``kl_in``).
+
+    Where another engine drew the responses, its π_engine is not quite π_old. The surrogate of each action then has
+    the constant weight min(π_old/π_engine, ``importance_cap``): truncated importance sampling (Ionides 2008). The
+    KL in the loss has none.
     """
 
     Config: ClassVar[type]
@@ -124,7 +131,8 @@ class PolicyGradient:
         """Turn a rollout into rewards and advantages.
 
         Feedback: ``behaviour_logps [B, K, T]`` and what `feedback` returns; with the KL in the loss,
-        ``reference_logps [B, K, T]`` and ``kl_coefficient [B]`` besides.
+        ``reference_logps [B, K, T]`` and ``kl_coefficient [B]`` besides; where another engine drew the responses,
+        ``importance_weights`` of actions, ``[B, K]`` or ``[B, K, T]``.
         """
         mask, (logps, reference, _, _) = rollout.batch.response_mask, rollout.scores
         assert logps is not None
@@ -139,6 +147,9 @@ class PolicyGradient:
             found["reference_logps"] = reference
         if self.config.kl_in == "loss" or self.config.kl_target is not None:
             found["kl_coefficient"] = logps.new_full((len(logps),), coefficient)
+        if "sampler_logps" in rollout.batch.feedback:
+            log_weight = self._of_actions(logps - rollout.batch.feedback["sampler_logps"], mask)
+            found["importance_weights"] = _exp(log_weight).clamp(max=self.config.importance_cap)
         self._adapt(kl_k1(logps, reference), mask)
         return rollout.batch._replace(feedback={**found, **self.feedback(rewards, rollout)})
 
@@ -169,10 +180,12 @@ class PolicyGradient:
         # Padding is zeroed before exp: junk there must not reach the loss, not even as inf · 0. Nor may a whole
         # response's ratio overflow.
         log_ratio = self._of_actions(scores.logps - feedback["behaviour_logps"], tokens)
-        ratio = log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
+        ratio = _exp(log_ratio)
         low = config.clip_range
         high = low if config.clip_range_high is None else config.clip_range_high
         losses = -clipped_surrogate(ratio, advantages, low, high)
+        if "importance_weights" in feedback:
+            losses = losses * feedback["importance_weights"]
         outside = mask & False if low is None else (ratio < 1 - low) | (ratio > 1 + high)
         metrics = {
             "policy_loss": mean_of(losses, mask),
@@ -229,6 +242,11 @@ class PolicyGradient:
     def expected_advantages(self, rewards: Tensor, probabilities: Tensor) -> Tensor:
         """Return E[A | y], ``[B, K]``, if responses are drawn from ``probabilities [B, K]``: r − E[r]."""
         return rewards - (probabilities * rewards).sum(-1, keepdim=True)
+
+
+def _exp(log_ratio: Tensor) -> Tensor:
+    """Return e^x where that is far from overflowing, else the nearest value that is."""
+    return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Samples(NamedTuple):
         log_ratio: ``[B, K]`` where the responses come from another distribution than the role's (a
             `Decoder`'s): its log-probability less the role's, or a value of the same mean; else None.
         logps: ``[B, K, T]`` log π(y_t | x, y_<t) at the temperature sampled at, 0 on padding, if the sampler
-            knows; they differ from a scoring pass's by rounding.
+            knows; they differ from a scoring pass's by rounding, or by more if another engine drew.
     """
 
     batch: Batch
@@ -39,6 +39,11 @@ class Samples(NamedTuple):
 
 class Sampler(Protocol):
     """Draws responses from a role, at a temperature, unfiltered, as a function of the seed alone."""
+
+    @property
+    def other_engine(self) -> bool:
+        """Whether another engine draws than scores; it then gives ``logps``, and rollouts are corrected by them."""
+        ...
 
     def __call__(
         self, roles: Roles, role: Role, prompts: Sequence[Sequence[int]], *, k: int, temperature: float, seed: int
@@ -70,6 +75,8 @@ class TransformersSampler:
         max_response_tokens: length limit T.
         sequences_at_once: responses generated together, to bound memory.
     """
+
+    other_engine = False
 
     def __init__(self, end_id: int, pad_id: int, max_response_tokens: int, sequences_at_once: int = 512) -> None:
         self.end_id, self.pad_id = end_id, pad_id

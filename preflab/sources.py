@@ -16,7 +16,7 @@ from torch import Tensor
 
 from preflab.budget import scored
 from preflab.encoding import EncodedGroup, collate
-from preflab.interface import Batch, Mean, Needs, Prepares, Role, Rollout, Scores, mean_of
+from preflab.interface import Batch, Mean, Needs, Prepares, Role, Rollout, Scores, mean_of, unit_mask
 from preflab.maths import kl_k1, kl_k2, kl_k3, masked_sum
 from preflab.reference import ReferenceLogps
 from preflab.roles import Roles
@@ -34,6 +34,14 @@ ROLLOUT_METRICS = {
     "ended": "share of responses that ended before the length limit",
     "zero_variance_groups": "share of prompts whose k > 1 responses all got the same reward",
 }
+ENGINE_METRICS = {
+    "sampler_gap": "mean |log π_engine − log π| of the sampled tokens, nats per token",
+    "sampler_kl": "k3 estimate of KL(π_engine‖π), nats per token",
+}
+"""What is logged besides of rollouts that another engine drew than scores."""
+
+WEIGHT_METRICS = {"importance_truncated": "share of actions whose importance weight was cut at importance_cap"}
+"""The same, of methods that weigh actions by π/π_engine."""
 
 
 class Source(Protocol):
@@ -275,9 +283,13 @@ class RolloutSource:
         )
         batch, micro = samples.batch, self.train.per_device_train_batch_size
         rollout = Rollout(batch, score_in_parts(self.roles, batch, self.needs.rollout, micro), samples.ended)
+        if self.sampler.other_engine:
+            assert samples.logps is not None, "another engine says what it drew by"
+            rollout = rollout._replace(batch=batch._replace(feedback={"sampler_logps": samples.logps}))
         self.sampled_tokens += int(batch.response_mask.sum())
-        self._metrics = rollout_metrics(rollout)
-        return self.algorithm.prepare(rollout)
+        prepared = self.algorithm.prepare(rollout)
+        self._metrics = {**rollout_metrics(rollout), **weight_metrics(prepared, config)}
+        return prepared
 
     def _minibatches(self, prepared: Batch, index: int) -> Iterator[Batch]:
         micro, count = self.train.per_device_train_batch_size, len(prepared.prompt_ids)
@@ -305,7 +317,7 @@ class RolloutSource:
 
 
 def rollout_metrics(rollout: Rollout) -> dict[str, Mean]:
-    """Return the metrics that every on-policy method logs (see `ROLLOUT_METRICS`)."""
+    """Return the metrics that every on-policy method logs (see `ROLLOUT_METRICS` and `ENGINE_METRICS`)."""
     mask, scores = rollout.batch.response_mask, rollout.scores
     found = {
         "response_length": mean_of(mask.sum(-1)),
@@ -317,8 +329,21 @@ def rollout_metrics(rollout: Rollout) -> dict[str, Mean]:
             estimators: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"kl": kl_k1, "kl_k2": kl_k2, "kl_k3": kl_k3}
             for name, estimator in estimators.items():
                 found[name] = mean_of(masked_sum(estimator(scores.logps, scores.reference_logps), mask))
+        if "sampler_logps" in rollout.batch.feedback:
+            drawn = rollout.batch.feedback["sampler_logps"]
+            found["sampler_gap"] = mean_of((drawn - scores.logps).abs(), mask)
+            found["sampler_kl"] = mean_of(kl_k3(drawn, scores.logps), mask)
     if scores.rewards is not None:
         found["reward"] = mean_of(scores.rewards)
         if scores.rewards.shape[1] > 1:
             found["zero_variance_groups"] = mean_of(scores.rewards.std(1) == 0)
     return found
+
+
+def weight_metrics(prepared: Batch, config: Any) -> dict[str, Mean]:
+    """Return the metrics of a rollout's importance weights (see `WEIGHT_METRICS`); none where it has none."""
+    if "importance_weights" not in prepared.feedback:
+        return {}
+    weights = prepared.feedback["importance_weights"]
+    mask = unit_mask(prepared, "token" if weights.ndim == 3 else "response")
+    return {"importance_truncated": mean_of(weights >= config.importance_cap, mask)}
