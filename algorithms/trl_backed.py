@@ -133,6 +133,7 @@ ONLY = {
     "missing_end_score": None,
     "stop_kl": None,
     "reference_mixup": 0.0,
+    "sampler": "transformers",
 }
 
 

@@ -22,11 +22,12 @@ from preflab.reference import ReferenceLogps
 from preflab.rewards import PlantedRewards, RewardFunction, Rewards
 from preflab.roles import Roles
 from preflab.runs import Run, Stage
-from preflab.sampling import TransformersSampler
+from preflab.sampling import Sampler, TransformersSampler
 from preflab.seeds import derive
 from preflab.settings import LoraSettings, RolloutConfig
 from preflab.sources import OfflineSource, RolloutSource, Source
 from preflab.trainer import Task, TrainRecord, run_training
+from preflab.vllm_sampler import VllmSampler
 from preflab.worlds import GoldReward, World, WorldConfig, open_world
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Experiment:
             chat=self.world.chat,
             cut=self.world.cut,
         )
+        self._engines: dict[float, VllmSampler] = {}
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -169,9 +171,22 @@ class Experiment:
 
     # ---- models ----------------------------------------------------------------------------------
 
-    def sampler(self) -> TransformersSampler:
-        """Return the sampler that rollouts and evaluation share."""
-        return TransformersSampler(self.tokenizer.eos_token_id, self.tokenizer.pad_token_id, self.max_response_tokens)
+    def sampler(self, rollouts: RolloutConfig | None = None) -> Sampler:
+        """Return what draws the rollouts of a method; without one, what evaluation draws with."""
+        end_id, pad_id = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        if rollouts is None or rollouts.sampler == "transformers":
+            return TransformersSampler(end_id, pad_id, self.max_response_tokens)
+        if rollouts.vllm_memory not in self._engines:
+            self._engines[rollouts.vllm_memory] = VllmSampler(
+                self.world.model,
+                end_id,
+                pad_id,
+                self.world_config.max_prompt_tokens,
+                self.max_response_tokens,
+                rollouts.vllm_memory,
+                self.world_config.trust_remote_code,
+            )
+        return self._engines[rollouts.vllm_memory]
 
     def load_base(self) -> Any:
         """Load the frozen base model afresh."""
@@ -312,7 +327,8 @@ class Experiment:
         if groups is None:
             if method.config.reference_mixup and not roles.has("reference"):
                 roles.clone("policy", "reference")
-            source = RolloutSource(algorithm, method.needs, roles, self.sampler(), self.prompts, method.train, seed)
+            sampler = self.sampler(method.config)
+            source = RolloutSource(algorithm, method.needs, roles, sampler, self.prompts, method.train, seed)
         else:
             pad_id = self.tokenizer.pad_token_id
             source = OfflineSource(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from preflab.config import option
 
 Pool = Literal["mean", "worst"]
+
+VLLM_TEMPERATURES = (0.01, 2.0)
+"""vLLM raises lower temperatures to the first without a word, and refuses higher ones than the second."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +86,24 @@ class RolloutConfig:
         0.0, "the reference moves this share of the way to the policy; 1 copies it", minimum=0.0, maximum=1.0
     )
     reference_sync: int = option(1, "rollouts between two such moves of the reference", minimum=1)
+    sampler: Literal["transformers", "vllm"] = option(
+        "transformers",
+        "what draws the responses; vllm: another engine, on CUDA alone (pip install preflab[vllm]), whose "
+        "log-probabilities are compared with ours",
+    )
+    vllm_memory: float = option(
+        0.3, "share of the GPU's memory that vLLM takes and keeps, with sampler: vllm", minimum=0.01, maximum=0.99
+    )
 
     def check(self, train: TrainConfig) -> None:
-        """Check the batch arithmetic against the optimiser's loop.
+        """Check the batch arithmetic against the optimiser's loop, and the sampler against the machine.
 
         Raises:
-            ValueError: if a rollout is not a whole number of optimiser batches, or a checkpoint would fall
-                inside one.
+            ValueError: if a rollout is not a whole number of optimiser batches, a checkpoint would fall inside
+                one, or vLLM is asked for and is not installed or cannot sample at the temperature.
         """
+        if self.sampler == "vllm":
+            self._check_vllm()
         batch = train.optimiser_batch
         if self.rollout_prompts % batch:
             nearest = batch * max(1, round(self.rollout_prompts / batch))
@@ -103,6 +117,19 @@ class RolloutConfig:
             raise ValueError(
                 f"save_steps ({train.save_steps}) must be a multiple of the {steps} steps taken on one rollout, whose "
                 "responses are not kept"
+            )
+
+    def _check_vllm(self) -> None:
+        low, high = VLLM_TEMPERATURES
+        if not low <= self.temperature <= high:
+            raise ValueError(
+                f"vLLM samples at temperatures from {low} to {high}, not {self.temperature}; change temperature, or "
+                "set sampler to transformers"
+            )
+        if find_spec("vllm") is None:
+            raise ValueError(
+                "sampler vllm: vLLM is not installed; pip install preflab[vllm] on a machine with CUDA, or set sampler "
+                "to transformers"
             )
 
     def steps_per_rollout(self, train: TrainConfig) -> int:

@@ -100,7 +100,12 @@ def test_prompts_reach_the_reward_function_as_the_token_ids_they_are(name):
 # ---- every field of a method's own config reaches TRL, or is refused --------------------------------
 
 # Fields that mean nothing unless another one is set, which is refused; and those that mean nothing by default.
-WITHOUT_EFFECT = {"kl_horizon": "kl_target", "reference_sync": "reference_mixup"}
+WITHOUT_EFFECT = {
+    "kl_horizon": "kl_target",
+    "reference_sync": "reference_mixup",
+    "vllm_memory": "sampler",
+    "importance_cap": "sampler",
+}
 BESIDE = {
     "kl_in": {"kl_estimator": "k3"},
     "loss_constant": {"loss_normalisation": "constant", "loss_constant": 7.0},

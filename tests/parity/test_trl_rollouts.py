@@ -37,6 +37,7 @@ class Recorded:
 
     def __init__(self) -> None:
         self.sampler, self.rollouts = TransformersSampler(2, 0, LIMIT), []
+        self.other_engine = False
 
     def __call__(self, *args, **kwargs):
         samples = self.sampler(*args, **kwargs)
@@ -265,6 +266,7 @@ def test_interrupted_training_ends_with_the_same_weights(setting, method, monkey
     [
         ("rloo", {"kl_in": "loss", "kl_estimator": "k3"}),
         ("rloo", {"stop_kl": 0.1}),
+        ("grpo", {"sampler": "vllm"}),
         ("grpo", {"kl_in": "reward"}),
         ("grpo", {"reference_mixup": 0.5}),
     ],
