@@ -211,12 +211,16 @@ class Subject:
         rows = [[f"`{name}`", markdown(text)] for name, text in self.method.metrics.items()]
         found = [table(["metric", "what"], rows)] if rows else ["None of its own."]
         if self.needs.responses == "sampled" and not hasattr(self.method, "fit"):
-            from preflab.sources import ROLLOUT_METRICS
+            from preflab.sources import ENGINE_METRICS, ROLLOUT_METRICS, WEIGHT_METRICS
 
-            found += [
-                "Of each rollout:",
-                table(["metric", "what"], [[f"`{k}`", v] for k, v in ROLLOUT_METRICS.items()]),
-            ]
+            weighs = any(f.name == "importance_cap" for f in dataclasses.fields(self.algorithm.Config))
+            drawn = {"Of each rollout:": ROLLOUT_METRICS}
+            drawn["Of each rollout that another engine drew (`sampler`):"] = {
+                **ENGINE_METRICS,
+                **(WEIGHT_METRICS if weighs else {}),
+            }
+            for title, metrics in drawn.items():
+                found += [title, table(["metric", "what"], [[f"`{k}`", v] for k, v in metrics.items()])]
         return found
 
 
