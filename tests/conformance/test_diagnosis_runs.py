@@ -6,6 +6,7 @@ The base model is a Llama whose weights are set so that it is a Markov chain ove
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
@@ -220,7 +221,7 @@ def a_reward_that_pays_for_length(bench, monkeypatch):
 
 @fault("repetition")
 def a_reward_that_pays_for_repetition(bench, monkeypatch):
-    return bench.run("reinforce", "stutter", stutter, learning_rate=2e-2)
+    return bench.run("reinforce", "stutter", stutter, learning_rate=5e-3, max_steps=48)
 
 
 @fault("no reward variance", "unmoved policy")
@@ -260,9 +261,15 @@ def giant_steps_on_few_pairs(bench, monkeypatch):
 
 
 @fault("gradient explosion")
-def growing_steps(bench, monkeypatch):
-    # All of the schedule is warm-up: each step is larger than the one before.
-    return bench.run("dpo", "exploding", learning_rate=0.06, max_steps=48, warmup_steps=48)
+def a_reward_that_grows_from_rollout_to_rollout(bench, monkeypatch):
+    prices = itertools.accumulate(itertools.repeat(1.4), lambda price, growth: price * growth)
+
+    def inflated(batch):
+        """Pays for good words, each time it is asked two fifths more than before."""
+        return next(prices) * bench.experiment.gold_reward()(batch)
+
+    inflated.key = "inflated"
+    return bench.run("reinforce", "inflated", inflated, learning_rate=3e-4)
 
 
 @fault("missing end tokens")
