@@ -288,7 +288,8 @@ def a_sampler_with_stale_weights(bench, monkeypatch):
     def stale(roles, role, *args, **kwargs):
         return sampler(roles, "reference", *args, **kwargs)
 
-    monkeypatch.setattr(bench.experiment, "sampler", lambda: stale)
+    stale.other_engine = False
+    monkeypatch.setattr(bench.experiment, "sampler", lambda *rollouts: stale)
     return bench.run("rloo", "stale", bench.reward, samples_per_prompt=2, max_steps=12, learning_rate=1e-2)
 
 
