@@ -4,13 +4,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import against_trl, growth, pages, profile
-from benchmarks.bench import Bench
+from benchmarks import against_trl, growth, levers, pages, profile
+from benchmarks.bench import Bench, make_roles
 from benchmarks.floor import Seen, decoding, floor
 from benchmarks.shapes import END, SHAPES, make_groups, make_model
 from benchmarks.workloads import TRL_1_12, WORKLOADS, Job, Result, models, run_alone
+from preflab import decoding as decoding_module
+from preflab import lora, scoring
 from preflab.encoding import collate
 from preflab.errors import UserError
+from preflab.method import make_method
+from preflab.sampling import TransformersSampler
+from preflab.settings import LoraSettings
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +36,9 @@ def in_process(monkeypatch):
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     path = tmp_path / "benchmarks.md"
-    names = ("trl-toy", "profile-toy", "growth-toy")
+    names = ("trl-toy", "profile-toy", "growth-toy", "levers-toy")
     path.write_text("".join(f"<!-- figures:{name} -->\n<!-- /figures -->\n" for name in names))
-    for module in (against_trl, profile, growth):
+    for module in (against_trl, profile, growth, levers):
         monkeypatch.setattr(module, "BENCHMARKS", path)
     return path
 
@@ -219,6 +224,41 @@ def test_decoding_reads_the_weights_once_a_step_and_the_cache_of_what_goes_on():
     assert tokens.pairs == context
     assert together == 2
     assert traffic == (max(lengths) - 1) * 1000 + context * 10
+
+
+# ---- levers ------------------------------------------------------------------------------------------
+
+
+def seams():
+    return [dict(scoring.PATHS), scoring.token_logps, lora.folds]
+
+
+def test_levers_are_taken_away_and_put_back(page, capsys):
+    before = seams()
+    levers.main(["--preset", "toy", "--repeats", "1", "--write"])
+    assert seams() == before
+    for lever in levers.LEVERS:
+        assert [row[2] for row in rows(page, lever.title)].count(lever.on) == 1
+
+
+@pytest.mark.parametrize("lever", levers.LEVERS, ids=lambda lever: f"{lever.title}, {lever.on}")
+def test_a_lever_changes_how_a_pass_is_made_and_not_what_it_says(lever, model):
+    roles = make_roles(make_method("ppo"), model, LoraSettings())
+    batch = collate(make_groups(2, 8, 8, vocabulary=512), 0)
+    sampler = TransformersSampler(END, 0, 8)
+
+    def found():
+        if lever.on == "rollout":
+            return sampler(roles, "policy", [[5, 6], [7]], k=1, temperature=1.0, seed=0).batch.response_mask.any(-1)
+        roles.learn((lever.on,))
+        return getattr(roles(batch, (lever.on,)), levers.FIELDS[lever.on])
+
+    found()
+    with lever.base(roles):
+        expected, patched = found(), [*seams(), decoding_module._FEEDERS[roles.model]]
+        with lever.off(roles):
+            assert [*seams(), decoding_module._FEEDERS[roles.model]] != patched
+            torch.testing.assert_close(found(), expected, atol=1e-4, rtol=1e-4)
 
 
 # ---- growth ------------------------------------------------------------------------------------------
