@@ -19,7 +19,7 @@ from unittest import mock
 from benchmarks.bench import make_roles
 from benchmarks.clock import now
 from benchmarks.pages import BENCHMARKS, table, update
-from benchmarks.shapes import END, make_groups
+from benchmarks.shapes import END, SHAPES, make_groups
 from benchmarks.workloads import PRESETS, Job, choices, models
 from preflab.errors import run_recipe
 
@@ -105,11 +105,12 @@ def runner(job: Job, roles: Any, on: str) -> Callable[[], None]:
     from preflab.encoding import collate
     from preflab.sampling import TransformersSampler
 
+    words = {"vocabulary": SHAPES[PRESETS[job.preset].shape].vocabulary}
     if on == "rollout":
-        prompts = [group.prompt_ids for group in make_groups(ROLLOUT_PROMPTS, job.prompt, job.response)]
+        prompts = [group.prompt_ids for group in make_groups(ROLLOUT_PROMPTS, job.prompt, job.response, **words)]
         sampler = TransformersSampler(END, 0, job.response)
         return lambda: sampler(roles, "policy", prompts, k=1, temperature=1.0, seed=0) and None
-    batch = collate(make_groups(job.batch, job.prompt, job.response), 0).to(roles.device)
+    batch = collate(make_groups(job.batch, job.prompt, job.response, **words), 0).to(roles.device)
 
     def run() -> None:
         roles.learn((on,))
