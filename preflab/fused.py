@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from preflab.interface import Batch
 from preflab.lora import Adapted, FastLinear, adapted, of_adapters, of_rows, products, through
-from preflab.packing import NAME, Packing
+from preflab.packing import NAME, Grid, Packing, packed
 
 
 def fused_states(backbone: Any, batch: Batch, *, end: bool = False) -> Tensor:
@@ -137,7 +137,7 @@ class Layer:
 
         if self.last:
             key, value = projected(states, norm, half, k, v)
-            states = states.index_select(0, self.text.packing.wanted_tokens)
+            states = states.index_select(0, self.text.packing.wanted)
             (query,) = projected(states, norm, half, q)
         else:
             query, key, value = projected(states, norm, half, q, k, v)
@@ -171,7 +171,7 @@ def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, text: Text
     query, key, value = (_heads(x, attention.head_dim) for x in (query, key, value))
     if hasattr(attention, "q_norm"):
         query, key = attention.q_norm(query), attention.k_norm(key)
-    here = packing.wanted_tokens if last else slice(None)
+    here = packing.wanted if last else slice(None)
     query = Rotated.apply(query, text.cos[here], text.sin[here]).to(text.half)  # type: ignore[no-untyped-call]
     key = Rotated.apply(key, text.cos, text.sin).to(text.half)  # type: ignore[no-untyped-call]
     shared, scale = query.shape[1] // key.shape[1], attention.scaling
@@ -181,17 +181,24 @@ def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, text: Text
         if shared > 1:
             k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
         found = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale)
-        return found.transpose(1, 2).flatten(0, 1)
+        return found.transpose(1, 2)
 
-    (keys, values) = (Unpacked.apply(x, packing, not last) for x in (key, value))  # type: ignore[no-untyped-call]
-    if last:
-        (rows,) = Padded.apply(query, packing.wanted_outputs, packing.wanted.shape)  # type: ignore[no-untyped-call]
-        found = within(rows, keys[-1], values[-1], packing.wanted_mask(window, text.half))
-        return found.flatten(1).index_select(0, packing.wanted_outputs)
-    queries = Padded.apply(query, packing.outputs, packing.prompts.shape, packing.responses.shape)  # type: ignore[no-untyped-call]
-    masks = (packing.prompt_mask(window), packing.response_mask(window, text.half))
+    keys, values = (seen(x, packing, trunks=not last) for x in (key, value))
+    grids: list[Grid] = [packing.asked] if last else [packing.trunks]
+    masks = [packing.asked_mask(window, text.half) if last else packing.trunk_mask(window)]
+    if packing.branches is not None and not last:
+        grids.append(packing.branches)
+        masks.append(packing.branch_mask(window, text.half))
+    queries = Laid.apply(query, *grids)  # type: ignore[no-untyped-call]
     parts = [within(q, k, v, mask) for q, k, v, mask in zip(queries, keys, values, masks, strict=True)]
-    return torch.cat(parts).flatten(1).index_select(0, packing.outputs)
+    return Packed.apply(grids, *parts).flatten(1)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def seen(x: Tensor, packing: Packing, *, trunks: bool) -> tuple[Tensor, ...]:
+    """Return keys or values ``[N, ...]`` as trunks see them, if asked for, and as the branches do."""
+    if packing.branches is None:
+        return Laid.apply(x, packing.trunks)  # type: ignore[no-any-return, no-untyped-call]
+    return Shared.apply(x, packing, trunks)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _heads(x: Tensor, width: int) -> Tensor:
@@ -283,45 +290,61 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return found
 
 
-class Padded(torch.autograd.Function):
-    """Rows in tensors of a given shape, one behind the other; padding is 0, and its gradient is dropped."""
+class Laid(torch.autograd.Function):
+    """Packed tokens, grid after grid, laid out; the gradient of padding is dropped."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, places: Tensor, *shapes: torch.Size) -> tuple[Tensor, ...]:
-        """Put ``[N, ...]`` at `places` ``[N]``; return a tensor of each shape."""
-        ctx.save_for_backward(places)
-        ctx.shapes = shapes
-        rows = x.new_zeros(sum(shape.numel() for shape in shapes), *x.shape[1:]).index_copy_(0, places, x)
-        parts = torch.split(rows, [shape.numel() for shape in shapes])
-        return tuple(part.view(*shape, *x.shape[1:]) for part, shape in zip(parts, shapes, strict=True))
+    def forward(ctx: Any, x: Tensor, *grids: Grid) -> tuple[Tensor, ...]:
+        """Return ``[R, C, ...]`` of each grid, of `x` ``[Σ count, ...]``."""
+        ctx.grids = grids
+        parts = torch.split(x, [grid.count for grid in grids])
+        return tuple(grid.lay(part) for grid, part in zip(grids, parts, strict=True))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradient of the rows."""
-        (places,) = ctx.saved_tensors
-        return torch.cat([grad.flatten(0, 1) for grad in grads]).index_select(0, places), None, *(None for _ in grads)
+        """Pack the gradient."""
+        return packed(grads, ctx.grids), *(None for _ in grads)
 
 
-class Unpacked(torch.autograd.Function):
-    """Keys or values as texts: of prompts ``[B, P, ...]``, if asked for, and of prompts with responses."""
+class Packed(torch.autograd.Function):
+    """What is laid out, packed; the gradient of padding is 0."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, packing: Packing, prompts: bool) -> tuple[Tensor, ...]:
-        """Copy ``[N, ...]`` to where it is seen; each response ``[B·K, P + T, ...]`` has its prompt before it."""
+    def forward(ctx: Any, grids: Sequence[Grid], *parts: Tensor) -> Tensor:
+        """Return ``[Σ count, ...]`` of ``[R, C, ...]`` of each grid."""
+        ctx.grids = grids
+        return packed(parts, grids)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Lay the gradient out."""
+        rows = torch.split(grads[0], [grid.count for grid in ctx.grids])
+        return None, *(grid.lay(part, 0) for grid, part in zip(ctx.grids, rows, strict=True))
+
+
+class Shared(torch.autograd.Function):
+    """Keys or values laid out as trunks, if asked for, and as branches, each with its trunk before it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packing: Packing, trunks: bool) -> tuple[Tensor, ...]:
+        """Return ``[B, P, ...]`` and ``[B·K, P + T, ...]`` of ``[N, ...]``."""
         ctx.packing = packing
-        wanted = (packing.prompts, packing.keys) if prompts else (packing.keys,)
-        return tuple(x.index_select(0, places.flatten()).view(*places.shape, *x.shape[1:]) for places in wanted)
+        whole = x.index_select(0, packing.keys.flatten()).view(*packing.keys.shape, *x.shape[1:])
+        return (packing.trunks.lay(x[: packing.trunks.count]), whole) if trunks else (whole,)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradient of the rows, a prompt's added up over all that saw it."""
+        """Return the gradient of the rows, a trunk's added up over all that saw it."""
         packing, whole = ctx.packing, grads[-1]
-        width = packing.prompts.shape[1]
-        shared = whole[:, :width].reshape(-1, packing.size, width, *whole.shape[2:]).sum(1)
+        width = packing.trunks.real.shape[1]
+        shared = whole.view(-1, packing.size, *whole.shape[1:])[:, :, :width].sum(1)
         if len(grads) > 1:
             shared += grads[0]
-        rows = torch.cat([shared.flatten(0, 1), whole[:, width:].flatten(0, 1)])
-        return rows.index_select(0, packing.outputs), None, None
+        trunks = packing.trunks.count
+        rows = whole.new_empty(len(packing.ids), *whole.shape[2:])
+        torch.index_select(shared.flatten(0, 1), 0, packing.trunks.cells, out=rows[:trunks])
+        torch.index_select(whole.flatten(0, 1), 0, packing.own, out=rows[trunks:])
+        return rows, None, None
 
 
 class Projected(torch.autograd.Function):
