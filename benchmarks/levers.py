@@ -2,9 +2,8 @@
 
     python -m benchmarks.levers [--preset cpu] [--lengths 128/64] [--repeats 7] [--write]
 
-A pass scores a micro-batch of pairs and goes back through the adapters; a rollout draws a response to each of 32
-prompts.
-A ratio is the median over the pairs of runs, with the smallest and the largest.
+A pass scores a micro-batch, of pairs where nothing else is said, and goes back through the adapters; a rollout draws a
+response to each of 32 prompts. A ratio is the median over the pairs of runs, with the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -38,12 +37,14 @@ class Lever(NamedTuple):
         on: what it is measured on: a role's pass, or a rollout.
         off: takes it away from roles, for a while.
         base: takes away from both sides what else would stand in its place.
+        k: responses to a prompt.
     """
 
     title: str
     on: str
     off: Patch
     base: Patch = lambda roles: nullcontext()
+    k: int = 2
 
 
 def path(name: str) -> Patch:
@@ -63,6 +64,13 @@ def beside(roles: Any) -> AbstractContextManager[Any]:
     from preflab import lora
 
     return mock.patch.object(lora, "folds", return_value=False)
+
+
+def branching(roles: Any) -> AbstractContextManager[Any]:
+    """Let the only response to a prompt branch off it, as where there are several."""
+    from preflab import packing
+
+    return mock.patch.object(packing, "_whole", packing._branching)
 
 
 def kept_logits(roles: Any) -> AbstractContextManager[Any]:
@@ -92,6 +100,7 @@ LEVERS = (
     Lever("decoder by hand, last layer for asked-for tokens", "policy", path("prompt_once")),
     Lever("decoder by hand, last layer for asked-for tokens", "reward", path("prompt_once")),
     Lever("prompt once, all texts in one row", "policy", path("plain"), base=path("prompt_once")),
+    Lever("texts of one response in one piece", "policy", branching, k=1),
     Lever("adapters folded into wide products", "policy", beside),
     Lever("adapters folded into wide products", "reward", beside),
     Lever("head's gradient on the way forward", "policy", kept_logits),
@@ -100,7 +109,7 @@ LEVERS = (
 )
 
 
-def runner(job: Job, roles: Any, on: str) -> Callable[[], None]:
+def runner(job: Job, roles: Any, on: str, k: int) -> Callable[[], None]:
     """Return one pass of a role there and back, or one rollout."""
     from preflab.encoding import collate
     from preflab.sampling import TransformersSampler
@@ -110,7 +119,7 @@ def runner(job: Job, roles: Any, on: str) -> Callable[[], None]:
         prompts = [group.prompt_ids for group in make_groups(ROLLOUT_PROMPTS, job.prompt, job.response, **words)]
         sampler = TransformersSampler(END, 0, job.response)
         return lambda: sampler(roles, "policy", prompts, k=1, temperature=1.0, seed=0) and None
-    batch = collate(make_groups(job.batch, job.prompt, job.response, **words), 0).to(roles.device)
+    batch = collate(make_groups(job.batch, job.prompt, job.response, k, **words), 0).to(roles.device)
 
     def run() -> None:
         roles.learn((on,))
@@ -122,7 +131,7 @@ def runner(job: Job, roles: Any, on: str) -> Callable[[], None]:
 
 def row(job: Job, roles: Any, lever: Lever, repeats: int) -> list[str]:
     """Measure a lever with and without, in turn."""
-    run, pairs = runner(job, roles, lever.on), []
+    run, pairs = runner(job, roles, lever.on, lever.k), []
     run()
     for _ in range(repeats):
         seconds = []

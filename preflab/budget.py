@@ -205,6 +205,8 @@ def scored(batch: Batch, path: str, *, last: bool, head: bool) -> Passed:
     if path in ("fused", "prompt_once"):
         fed = responses if last else (responses - 1).clamp(min=0)
         body, pairs = prompts.sum() + fed.sum(), (prompts**2).sum() + (fed * (prompts + fed)).sum()
+        if responses.shape[1] == 1:
+            pairs = ((prompts + fed) ** 2).sum()  # a text in one piece; the upper half counts everywhere
         if path == "fused":
             asked = responses**0 if last else responses
     else:

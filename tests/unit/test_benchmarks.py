@@ -10,7 +10,7 @@ from benchmarks.floor import Seen, decoding, floor
 from benchmarks.shapes import END, SHAPES, make_groups, make_model
 from benchmarks.workloads import TRL_1_12, WORKLOADS, Job, Result, models, run_alone
 from preflab import decoding as decoding_module
-from preflab import lora, scoring
+from preflab import lora, packing, scoring
 from preflab.encoding import collate
 from preflab.errors import UserError
 from preflab.method import make_method
@@ -230,7 +230,7 @@ def test_decoding_reads_the_weights_once_a_step_and_the_cache_of_what_goes_on():
 
 
 def seams():
-    return [dict(scoring.PATHS), scoring.token_logps, lora.folds]
+    return [dict(scoring.PATHS), scoring.token_logps, lora.folds, packing._whole]
 
 
 def test_levers_are_taken_away_and_put_back(page, capsys):
@@ -244,7 +244,7 @@ def test_levers_are_taken_away_and_put_back(page, capsys):
 @pytest.mark.parametrize("lever", levers.LEVERS, ids=lambda lever: f"{lever.title}, {lever.on}")
 def test_a_lever_changes_how_a_pass_is_made_and_not_what_it_says(lever, model):
     roles = make_roles(make_method("ppo"), model, LoraSettings())
-    batch = collate(make_groups(2, 8, 8, vocabulary=512), 0)
+    batch = collate(make_groups(2, 8, 8, lever.k, vocabulary=512), 0)
     sampler = TransformersSampler(END, 0, 8)
 
     def found():

@@ -110,10 +110,19 @@ def by(path, model, batch, temperature=1.0):
     return token_logps(model, path(model.base_model, batch), batch, temperature)
 
 
+TEXTS = {
+    "pairs": {},
+    "one response": {"responses": ((5,), (1,), (3,))},
+    # So little padding that it is run along.
+    "even": {"prompts": (9, 9, 8), "responses": ((5,), (5,), (5,))},
+}
+
+
+@pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS)
 @pytest.mark.parametrize("family", FUSED)
-def test_float64_fused_logps_and_gradients_of_the_input(family):
+def test_float64_fused_logps_and_gradients_of_the_input(family, texts):
     """The base is frozen there: what flows back to the embeddings stands for what flows back to adapters."""
-    model, batch = make_model(family), make_batch()
+    model, batch = make_model(family), make_batch(**texts)
     embeddings = model.get_input_embeddings().weight.requires_grad_(True)
     expected = oracle_logps(model, batch)
     weights = torch.linspace(-1, 1, expected.numel(), dtype=expected.dtype).view(expected.shape)
@@ -129,9 +138,10 @@ def test_float64_fused_logps_and_gradients_of_the_input(family):
 
 
 @pytest.mark.parametrize("path", [prompt_once_states, plain_states], ids=["once", "plain"])
+@pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS)
 @pytest.mark.parametrize("family", EXACT)
-def test_float64_logps_and_gradients(family, path):
-    model, batch = make_model(family), make_batch()
+def test_float64_logps_and_gradients(family, texts, path):
+    model, batch = make_model(family), make_batch(**texts)
     found, expected = by(path, model, batch), oracle_logps(model, batch)
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
     # Weighted, so that tokens cannot be exchanged. Models that normalise in float32 lose 1e-7 on the way back.
@@ -289,6 +299,13 @@ def test_prompts_run_once_where_activations_are_recomputed(family):
     assert scorer.path(batch) == "prompt_once"
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6 * max(1.0, other.abs().max().item()), rtol=0)
+
+
+@pytest.mark.parametrize(("texts", "run"), [("one response", 9 + 4 + 6 + 0 + 1 + 2), ("even", 3 * 13)])
+def test_padding_of_whole_texts_is_run_where_there_is_little(texts, run):
+    packing = Packing.of(make_batch(**TEXTS[texts]), end=False)
+    assert packing.branches is None
+    assert len(packing.ids) == packing.trunks.count == run
 
 
 def test_packed_texts_do_not_see_each_other():
