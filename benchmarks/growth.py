@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.pages import BENCHMARKS, table, update
+from benchmarks.pages import BENCHMARKS, kept, table, update
 from benchmarks.workloads import Job, choices, models, run_alone
 from preflab.errors import UserError, near_misses, run_recipe
 
@@ -97,20 +97,21 @@ def row(series: Series, values: Sequence[int], seconds: Sequence[float]) -> list
     return [series.title, points, text, f"{100 * line.worst:.1f} %", f"{line.r_squared:.4f}"]
 
 
-def plot(page: Path, found: Sequence[tuple[Series, Sequence[int], Sequence[float]]]) -> None:
-    """Draw points and lines, a panel each."""
+def plot(page: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Draw points and lines of rows that `row` made, a panel each."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "growth"
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(found), figsize=(4 * len(found), 3), squeeze=False)
-    for axes, (series, values, seconds) in zip(panels[0], found, strict=True):
+    figure, panels = pyplot.subplots(1, len(rows), figsize=(4 * len(rows), 3), squeeze=False)
+    for axes, (title, points, *_) in zip(panels[0], rows, strict=True):
+        values, seconds = zip(*(map(float, point.split(": ")) for point in points.split(", ")), strict=True)
         line, ends = fit(values, seconds), (0, max(values))
         axes.plot(ends, [line.intercept + line.slope * x for x in ends], color="0.6", linewidth=1)
         axes.plot(values, seconds, "o", markersize=4)
-        axes.set(xlabel=series.title, ylabel="seconds per step", xlim=(0, None), ylim=(0, None))
+        axes.set(xlabel=title, ylabel="seconds per step", xlim=(0, None), ylim=(0, None))
     figure.tight_layout()
     figure.savefig(page, metadata={"Date": None})
     pyplot.close(figure)
@@ -123,25 +124,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--points", type=int, help="at most so many points of a series")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each point")
     args = choices(parser, [], argv)
-    found = []
+    name = f"growth-{args.preset}"
     if args.write:
-        update(BENCHMARKS, f"growth-{args.preset}", HEADINGS, [], keys=1)  # ends here if the page has no place for it
+        update(BENCHMARKS, name, HEADINGS, [], keys=1)  # ends here if the page has no place for it
     print(table(HEADINGS, []), end="", flush=True)
-    for name in args.series.split(","):
-        if name not in SERIES:
-            raise UserError(f"unknown series {name!r}{near_misses(name, SERIES)}; see --help")
-        series, lengths = SERIES[name], args.lengths[min(1, len(args.lengths) - 1)]
+    for chosen in args.series.split(","):
+        if chosen not in SERIES:
+            raise UserError(f"unknown series {chosen!r}{near_misses(chosen, SERIES)}; see --help")
+        series, lengths = SERIES[chosen], args.lengths[min(1, len(args.lengths) - 1)]
         values = series.values[: args.points]
         with models(args.preset, [series.workload], [lengths]) as folders:
             model = folders[series.workload, lengths]
             job = Job(series.workload, "native", args.preset, model, lengths, args.warm_up, args.steps)
-            found.append((series, values, measure(job, series, values, args.repeats)))
-        cells = row(*found[-1])
-        print(f"| {' | '.join(cells)} |", flush=True)
+            found = row(series, values, measure(job, series, values, args.repeats))
+        print(f"| {' | '.join(found)} |", flush=True)
         if args.write:
-            update(BENCHMARKS, f"growth-{args.preset}", HEADINGS, [cells], keys=1)
-    if args.write:
-        plot(BENCHMARKS.with_name(f"growth-{args.preset}.svg"), found)
+            update(BENCHMARKS, name, HEADINGS, [found], keys=1)
+            plot(BENCHMARKS.with_name(f"{name}.svg"), kept(BENCHMARKS, name, HEADINGS))
 
 
 if __name__ == "__main__":

@@ -26,11 +26,15 @@ def update(page: Path, name: str, headings: Sequence[str], rows: Sequence[Sequen
 
     A table with other headings is not kept.
     """
+    found = {row[:keys]: row for row in [*kept(page, name, headings), *map(tuple, rows)]}
+    write(page, name, table(headings, list(found.values())))
+
+
+def kept(page: Path, name: str, headings: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the rows of the table between a figure's markers; none if it has other headings."""
     _, figure, _ = _parts(page, name)
     lines = [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in figure.splitlines()]
-    kept = lines[2:] if lines and lines[0] == tuple(headings) else []
-    found = {row[:keys]: row for row in [*kept, *map(tuple, rows)]}
-    write(page, name, table(headings, list(found.values())))
+    return lines[2:] if lines and lines[0] == tuple(headings) else []
 
 
 def _parts(page: Path, name: str) -> tuple[str, str, str]:
