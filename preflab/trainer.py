@@ -346,12 +346,21 @@ def total_steps(train: TrainConfig, source: Source) -> int:
 def last_checkpoint(folder: Path, steps: int) -> str | None:
     """Return the last whole checkpoint before step `steps`, where there is one.
 
-    The state is written last: without it a checkpoint is half-done. From the very last step the library
-    would take one step too many.
+    The state is written last: without it, or with half of it, a checkpoint is half-done. From the very last step the
+    library would take one step too many.
     """
-    found = {int(p.parent.name.rpartition("-")[2]): p.parent for p in folder.glob("checkpoint-*/trainer_state.json")}
+    states = [state for state in folder.glob("checkpoint-*/trainer_state.json") if _is_json(state)]
+    found = {int(state.parent.name.rpartition("-")[2]): state.parent for state in states}
     earlier = [step for step in found if step < steps]
     return str(found[max(earlier)]) if earlier else None
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_text())
+    except ValueError:
+        return False
+    return True
 
 
 def remove_checkpoints(folder: Path) -> None:

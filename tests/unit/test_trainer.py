@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 
 import numpy as np
@@ -315,11 +316,13 @@ def test_resuming_at_the_very_end_takes_no_step_too_many(tmp_path):
     assert record.final["step"] == 4
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path):
+@pytest.mark.parametrize("written", [None, 0, 40], ids=["not yet", "empty", "half"])
+def test_a_half_written_checkpoint_is_passed_over(tmp_path, written):
     options = {"per_device_train_batch_size": 4, "max_steps": 4, "save_steps": 1}
     whole, _, _ = train_and_die_before_the_end(tmp_path, options)
     shutil.rmtree(tmp_path / "checkpoint-4")
-    (tmp_path / "checkpoint-3" / "trainer_state.json").unlink()
+    state = tmp_path / "checkpoint-3" / "trainer_state.json"
+    state.unlink() if written is None else os.truncate(state, written)
     again, _, lines = train(dpo(), tmp_path, **options)
     assert_same_weights(whole, again, "policy")
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
