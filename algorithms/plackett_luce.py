@@ -32,14 +32,15 @@ class PlackettLuceConfig:
 class PlackettLuce:
     """L = −Σ_k [s_k − log Σ_{j ≥ k} e^{s_j}] with s = β log π/π_ref of the responses, best first.
 
-    For two responses this is DPO. Converges to π* ∝ π_ref exp(r/β) where rankings follow Plackett-Luce in r.
+    For two responses this is DPO. Converges to π* ∝ π_ref exp(r/β) where rankings follow Plackett-Luce in r. Where the
+    data say that responses tie, j runs over all that are ranked no better than k.
     """
 
     Config = PlackettLuceConfig
     needs: ClassVar[Needs] = Needs(responses="ranking", scores=("policy", "reference"))
     training: ClassVar[Mapping[str, Any]] = {}
     metrics: ClassVar[Mapping[str, str]] = {
-        "accuracy": "share of neighbours in the ranking whose better one has the larger log-ratio to the reference",
+        "accuracy": "share of untied neighbours whose better one has the larger log-ratio to the reference",
         "margin": "log-ratio of the better neighbour minus that of the worse, nats",
         "best_logps": "log π(best), nats per response; falls with the next one: likelihood displacement",
         "worst_logps": "log π(worst), nats per response",
@@ -55,10 +56,13 @@ class PlackettLuce:
         mask = batch.response_mask
         logps, present = masked_sum(scores.logps, mask), mask.any(-1)
         ratios = logps - masked_sum(scores.reference_logps, mask)
+        rank = batch.feedback.get("rank")
         margins, neighbours = ratios[:, :-1] - ratios[:, 1:], present[:, 1:]
+        if rank is not None:
+            neighbours = neighbours & (rank[:, 1:] != rank[:, :-1])
         worst = logps.gather(1, present.sum(-1, keepdim=True).clamp(min=1) - 1)
         return Loss(
-            plackett_luce(self.config.beta * ratios, present),
+            plackett_luce(self.config.beta * ratios, present, rank),
             {
                 "accuracy": mean_of(margins > 0, neighbours),
                 "margin": mean_of(margins, neighbours),

@@ -53,6 +53,8 @@ class Reward:
         rewards, mask = scores.rewards, batch.response_mask.any(-1)
         differences = rewards.unsqueeze(2) - rewards.unsqueeze(1)
         pairs = (mask.unsqueeze(2) & mask.unsqueeze(1)).triu(1)  # each response with every worse one
+        if (rank := batch.feedback.get("rank")) is not None:
+            pairs &= rank.unsqueeze(2) != rank.unsqueeze(1)
         centring = (2 * masked_mean(rewards, mask)) ** 2
         return Loss(
             self.nll(rewards, mask, batch.feedback) + self.config.centre_coefficient * centring,

@@ -24,7 +24,7 @@ class RewardPL(Reward):
     """L = −Σ_k log [e^{r_k} / Σ_{j ≥ k} e^{r_j}] + c (2 mean_k r_k)², responses best first.
 
     The best response is drawn from all in proportion to e^r, the second from the rest, and so on. With two
-    responses this is Bradley-Terry.
+    responses this is Bradley-Terry. Of responses that tie, each is drawn from all that are ranked no better.
     """
 
     Config = RewardPLConfig
@@ -32,4 +32,4 @@ class RewardPL(Reward):
 
     def nll(self, rewards: Tensor, mask: Tensor, feedback: Mapping[str, Tensor]) -> Tensor:
         """Return −log P of the ranking, ``[B]``, given scores and their mask ``[B, K]``."""
-        return plackett_luce(rewards, mask)
+        return plackett_luce(rewards, mask, feedback.get("rank"))

@@ -81,7 +81,7 @@ class TRLKTO(TRLBacked, KTO):
             "prompt_ids": group.prompt_ids,
             "completion_ids": group.response_ids[0],
             "KL_completion_ids": group.response_ids[1],
-            "label": group.feedback["desirable"] > 0.5,
+            "label": bool(group.feedback["desirable"]),
         },
         fields=lambda config, task: {
             "max_length": None,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from preflab.errors import UserError
 
 Rows = Sequence[Mapping[str, Any]]  # of one training seed
+UNDECIDED = 0.5  # the share of labels (`preference`) by which neither response of a pair is the better one
 
 
 def check_aligned(seeds: Sequence[Rows], key: str) -> None:

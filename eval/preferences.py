@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.columns import Rows, check_aligned, column, prompt_groups
+from eval.columns import UNDECIDED, Rows, check_aligned, column, prompt_groups
 from eval.metrics import (
     base,
     preference_accuracy,
@@ -42,6 +42,8 @@ KEYS: dict[str, str] = {
     "margin": "mean of chosen minus rejected score",
     "auc": "area under the ROC curve, chosen against rejected scores of all prompts",
     "ties": "share of pairs with two equal scores",
+    "undecided": "number of pairs whose `preference` is 1/2: each counts half in every accuracy, both ways round in "
+    "the area, and 0 in the margin",
     "scale": "`value` that turns margins into logits (fitted: mean over seeds and halves; null where the pairs "
     "do not determine one) and its `source`, own or fitted",
     "log_loss": "nats per pair; null without a scale",
@@ -87,23 +89,48 @@ def summarise_preferences(seeds: Sequence[Rows], kind: Kind, scale: float | None
     chosen, rejected = _needed(seeds, "chosen_score"), _needed(seeds, "rejected_score")
     found = column(seeds, "preference")
     labels = np.ones_like(chosen) if found is None else found
-    margin = _by_seed(preference_margin.per_prompt, chosen, rejected)
-    right = _by_seed(preference_accuracy.per_prompt, chosen, rejected)
+    even = undecided(seeds)
+    margin, right = _by_seed(preference_margin.per_prompt, chosen, rejected), right_per_prompt(chosen, rejected, even)
     own = scale or (1.0 if kind == "reward" else None)
     groups = prompt_groups(seeds[0])
     fitted = None if own is None else calibration(margin, labels, groups=groups)
     return {
         "score": kind,
         "accuracy": _share(right, groups),
-        "margin": interval(margin, rate=False, groups=groups).as_dict(),
-        "auc": _share(_by_seed(preference_auc.per_prompt, chosen, rejected), groups),
+        "margin": interval(np.where(even, 0.0, margin), rate=False, groups=groups).as_dict(),
+        "auc": _share(area_per_prompt(chosen, rejected, even), groups),
         "ties": _share(_by_seed(preference_accuracy.ties, chosen, rejected), groups),
+        "undecided": int(even.sum()),
         **calibration(margin, labels, own, groups),
         "recalibrated": fitted and {name: fitted[name] for name in ("scale", "log_loss", "brier", "ece")},
         **by_subset(right, [row.get("subset") for row in seeds[0]], groups),
         **by_length(seeds, right, margin),
         **likelihoods(seeds),
     }
+
+
+def undecided(seeds: Sequence[Rows]) -> NDArray[np.bool_]:
+    """Return ``[N]`` for which pairs neither response is the better one: their ``preference`` is 1/2."""
+    return np.array([row.get("preference") == UNDECIDED for row in seeds[0]])
+
+
+def right_per_prompt(chosen: Array, rejected: Array, even: NDArray[np.bool_]) -> Array:
+    """Return ``[S, N]``: 1 where the chosen response has the higher score, 0.5 on ties and undecided pairs, else 0."""
+    return np.where(even, 0.5, _by_seed(preference_accuracy.per_prompt, chosen, rejected))
+
+
+def area_per_prompt(chosen: Array, rejected: Array, even: NDArray[np.bool_]) -> Array:
+    """Return ``[S, N]`` values whose mean is the area under the ROC curve, undecided pairs taken both ways round.
+
+    Each pair stands twice, an undecided one the second time with its responses exchanged: each of them is then as much
+    a chosen as a rejected one, and whichever the data happen to name first makes no difference.
+    """
+    if not even.any():
+        return _by_seed(preference_auc.per_prompt, chosen, rejected)
+    first = np.concatenate([chosen, np.where(even, rejected, chosen)], axis=1)
+    second = np.concatenate([rejected, np.where(even, chosen, rejected)], axis=1)
+    both = _by_seed(preference_auc.per_prompt, first, second)
+    return np.asarray(both.reshape(len(both), 2, -1).mean(1))
 
 
 def calibration(
@@ -228,13 +255,13 @@ def likelihoods(seeds: Sequence[Rows]) -> dict[str, Any]:
     chosen, rejected = column(seeds, "chosen_logp"), column(seeds, "rejected_logp")
     if chosen is None or rejected is None:
         return {"likelihood": None, "normalised_likelihood": None}
-    groups = prompt_groups(seeds[0])
-    plain = {"accuracy": _share(_by_seed(preference_accuracy.per_prompt, chosen, rejected), groups)}
+    groups, even = prompt_groups(seeds[0]), undecided(seeds)
+    plain = {"accuracy": _share(right_per_prompt(chosen, rejected, even), groups)}
     lengths = column(seeds, "chosen_length"), column(seeds, "rejected_length")
     if lengths[0] is None or lengths[1] is None:
         return {"likelihood": plain, "normalised_likelihood": None}
     per_token = (chosen / np.maximum(lengths[0], 1.0), rejected / np.maximum(lengths[1], 1.0))
-    normalised = {"accuracy": _share(_by_seed(preference_accuracy.per_prompt, *per_token), groups)}
+    normalised = {"accuracy": _share(right_per_prompt(*per_token, even), groups)}
     return {"likelihood": plain, "normalised_likelihood": normalised}
 
 

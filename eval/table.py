@@ -160,12 +160,14 @@ def scaled(value: float, base: int, units: tuple[str, ...]) -> str:
 
 def _note(comparison: Mapping[str, Any]) -> str:
     """Return the line under the table."""
-    estimate = (comparison.get("reward_model") or {}).get("heldout_accuracy")
+    model = comparison.get("reward_model") or {}
+    estimate, undecided = model.get("heldout_accuracy"), (model.get("preferences") or {}).get("undecided")
     note = "Mean [95 % interval]."
     if not estimate:
         return note
     text = " ".join(estimate_text(estimate, COLUMNS[3]))
-    return f"{note} Reward model: held-out accuracy {text} on {estimate.get('n', 'unknown')} pairs."
+    half = f", {undecided} of them of preference 1/2, which count half" if undecided else ""
+    return f"{note} Reward model: held-out accuracy {text} on {estimate.get('n', 'unknown')} pairs{half}."
 
 
 def plain(text: object) -> str:

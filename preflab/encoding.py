@@ -5,9 +5,10 @@ Torch and transformers are imported where they are used: checking a config needs
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from preflab.interface import Batch
 
+logger = logging.getLogger(__name__)
+
 Dropped = dict[str, int]  # why a row does not fit, and how many do not
 
 CERTAIN = {"preference": 1.0, "margin": 0.0}  # what a pair means that says neither how sure nor how strong it is
@@ -34,13 +37,13 @@ class EncodedGroup(NamedTuple):
         prompt_ids: tokens of the prompt.
         response_ids: tokens of each response, best first.
         row: index in the data set.
-        feedback: what the data say of the responses (see `preflab.interface.Batch`).
+        feedback: what the data say of the group, or in a list of each response (see `preflab.interface.Batch`).
     """
 
     prompt_ids: list[int]
     response_ids: list[list[int]]
     row: int
-    feedback: Mapping[str, float] = {}
+    feedback: Mapping[str, float | list[float]] = {}
 
 
 class _Texts(NamedTuple):
@@ -49,7 +52,7 @@ class _Texts(NamedTuple):
     prompt: str
     responses: list[str]
     row: int
-    feedback: Mapping[str, float] = {}
+    feedback: Mapping[str, float | list[float]] = {}
 
 
 def load_tokenizer(
@@ -131,34 +134,46 @@ class Encoder:
         Where a row has ``preference`` or ``margin``, every group's feedback has it (`CERTAIN` fills in).
         With `ranked`, rows that have ``responses`` give all of them, best first; those between best and
         worst that are too long are left out, since a shorter ranking is still a ranking. A ranking is its
-        order alone: what is said of a pair is left out too.
+        order alone: what is said of a pair is left out too. Where any row has a ``rank``, responses tying in it, every
+        group's feedback has one.
 
         Raises:
             UserError: if there were rows and none fits the limits.
         """
         rows, texts = list(dataset), []
+        ties = ranked and any(row.get("rank") is not None for row in rows)
         said = {} if ranked else {k: v for k, v in CERTAIN.items() if any(row.get(k) is not None for row in rows)}
         for i, row in enumerate(rows):
             ranking = row.get("responses") if ranked else None
-            feedback = {k: certain if row.get(k) is None else float(row[k]) for k, certain in said.items()}
-            texts.append(_Texts(row["prompt"], list(ranking or (row["chosen"], row["rejected"])), i, feedback))
+            feedback: dict[str, float | list[float]] = {
+                k: certain if row.get(k) is None else float(row[k]) for k, certain in said.items()
+            }
+            responses = list(ranking or (row["chosen"], row["rejected"]))
+            if ties:
+                feedback["rank"] = list(map(float, (ranking and row.get("rank")) or range(len(responses))))
+            texts.append(_Texts(row["prompt"], responses, i, feedback))
         return self._encode(texts)
 
     def encode_singles(self, dataset: Rows) -> tuple[list[EncodedGroup], Dropped]:
         """Encode single responses with feedback ``desirable``, 1 or 0; raises as `encode_pairs` does.
 
         A row ``prompt, response, desirable`` gives one group. A pair gives two, the likelier response
-        (rejected, where ``preference`` is below 1/2) being desirable.
+        (rejected, where ``preference`` is below 1/2) being desirable; none where neither is likelier.
         """
-        texts = []
+        texts, undecided = [], 0
         for i, row in enumerate(dataset):
             if row.get("chosen") is None:
                 labelled = [(row["response"], row["desirable"])]
             else:
-                sure = row.get("preference")
-                likelier = sure is None or sure >= 0.5
+                sure = 1.0 if row.get("preference") is None else row["preference"]
+                if sure == 0.5:
+                    undecided += 1
+                    continue
+                likelier = sure > 0.5
                 labelled = [(row["chosen"], likelier), (row["rejected"], not likelier)]
             texts += [_Texts(row["prompt"], [text], i, {"desirable": float(good)}) for text, good in labelled]
+        if undecided:
+            logger.warning("%d pairs of preference 1/2 give no desirable response and are left out", undecided)
         return self._encode(texts)
 
     def encode_demonstrations(self, dataset: Rows) -> tuple[list[EncodedGroup], Dropped]:
@@ -180,13 +195,15 @@ class Encoder:
             responses[i].append(response)
         groups, dropped = [], {"prompt too long": 0, "response too long": 0}
         for row, prompt, group in zip(rows, prompts, responses, strict=True):
-            fitting = [response for response in group if len(response) <= self.max_response_tokens]
+            short = [len(response) <= self.max_response_tokens for response in group]
+            fitting = list(compress(group, short))
             if len(prompt) > self.max_prompt_tokens:
                 dropped["prompt too long"] += 1
             elif group and max(len(group[0]), len(group[-1])) > self.max_response_tokens:
                 dropped["response too long"] += 1
             else:
-                groups.append(EncodedGroup(prompt, fitting, row.row, row.feedback))
+                each = {k: list(compress(v, short)) if isinstance(v, list) else v for k, v in row.feedback.items()}
+                groups.append(EncodedGroup(prompt, fitting, row.row, each))
         if rows and not groups:
             raise UserError(self._nothing_fits(prompts, encoded, dropped))
         return groups, dropped
@@ -250,8 +267,15 @@ def collate(groups: Sequence[EncodedGroup], pad_id: int) -> Batch:
     responses = [ids for group in groups for ids in [*group.response_ids, *nothing][:size]]
     prompt_ids, prompt_mask = padded([group.prompt_ids for group in groups], pad_id, left=True)
     response_ids, response_mask = (x.view(len(groups), size, x.shape[1]) for x in padded(responses, pad_id))
-    feedback = {name: torch.tensor([g.feedback[name] for g in groups]) for name in groups[0].feedback}
+    feedback = {
+        name: torch.tensor([_row(group.feedback[name], size) for group in groups]) for name in groups[0].feedback
+    }
     return Batch(prompt_ids, prompt_mask, response_ids, response_mask, feedback)
+
+
+def _row(said: float | list[float], size: int) -> float | list[float]:
+    """Return what is said of a group, or of each of its responses, the last one's repeated for those it lacks."""
+    return [*said, *[said[-1]] * (size - len(said))] if isinstance(said, list) else said
 
 
 def padded(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool = False) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,8 @@ class Batch(NamedTuple):
         response_mask: bool ``[B, K, T]``, true on real tokens, the end token included.
         feedback: r and what `prepare` derived from it; each tensor ``[B, ...]``. Data sets give, where
             they have it, ``preference [B]`` (probability that index 0 is preferred to index 1), ``margin
-            [B]`` (by how much, in units of reward) and ``desirable [B]`` (1 or 0). ``reference_logps
+            [B]`` (by how much, in units of reward), ``desirable [B]`` (1 or 0) and, of rankings in which responses
+            tie, ``rank [B, K]`` (not falling along a row, equal where they tie). ``reference_logps
             [B, K, T]``, if there, stands for the reference policy's pass.
     """
 

@@ -34,20 +34,36 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return masked_sum(x, mask) / mask.sum(-1).clamp(min=1)
 
 
-def plackett_luce(scores: Tensor, mask: Tensor) -> Tensor:
+def plackett_luce(scores: Tensor, mask: Tensor, rank: Tensor | None = None) -> Tensor:
     """Return −log P(1 ≻ 2 ≻ … ≻ K) under Plackett-Luce, ``[B]`` (arXiv 2305.18290, eq. 18).
 
         −Σ_k [s_k − log Σ_{j ≥ k} e^{s_j}]
 
-    For K = 2 this is Bradley-Terry's −log σ(s_1 − s_2).
+    For K = 2 this is Bradley-Terry's −log σ(s_1 − s_2). Of tied responses each is drawn from all that are not better,
+    the others of its tie included: j runs over rank_j ≥ rank_k (Breslow 1974, for tied times of survival). Two that
+    tie give −log σ(s_1 − s_2) − log σ(s_2 − s_1), least at equal scores.
 
     Args:
         scores: ``[B, K]``, best first.
         mask: bool ``[B, K]``, true on a prefix of each row.
+        rank: ``[B, K]``, not falling along a row, equal where responses tie; None: none do.
     """
     scores = scores.masked_fill(~mask, 0.0)
     rest = scores.masked_fill(~mask, float("-inf")).flip(-1).logcumsumexp(-1).flip(-1)
+    if rank is not None:
+        rest = rest.gather(-1, first_of_tie(rank))
     return masked_sum(rest.masked_fill(~mask, 0.0) - scores, mask)
+
+
+def first_of_tie(rank: Tensor) -> Tensor:
+    """Return for each response the index of the first one that it ties with, itself where it ties with none before.
+
+    Args:
+        rank: ``[B, K]``, not falling along a row.
+    """
+    begins = rank.diff(dim=-1, prepend=rank[:, :1] - 1) != 0
+    index = (begins | True).cumsum(-1) - 1
+    return index.masked_fill(~begins, 0).cummax(-1).values
 
 
 def kl_regularised_optimum(reference_logps: Tensor, rewards: Tensor, beta: float, mask: Tensor) -> Tensor:

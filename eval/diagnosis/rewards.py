@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from eval.columns import UNDECIDED
 from eval.diagnosis.base import (
     Array,
     Evidence,
@@ -145,11 +146,10 @@ def likelihood_displacement(evidence: Evidence) -> Observed:
 )
 def miscalibrated_reward_model(evidence: Evidence) -> Observed:
     """Confidence is not accuracy."""
-    lead = None if _is_policy(evidence) else _lead(evidence)
-    if lead is None or evidence.scale is None:
+    lead, right = (None, None) if _is_policy(evidence) else (_lead(evidence), _wins(evidence))
+    if lead is None or right is None or evidence.scale is None:
         return None
     confidence = 1 / (1 + np.exp(-np.abs(evidence.scale * lead)))
-    right = 0.5 * (1 + np.sign(lead))
     gap = interval(confidence - right, rate=False, groups=evidence.prompts())
     if gap.low <= 0 <= gap.high or abs(gap.mean) < CONFIDENCE_GAP:
         return None
@@ -257,9 +257,12 @@ def _lead(evidence: Evidence) -> Array | None:
 
 
 def _wins(evidence: Evidence) -> Array | None:
-    """Return ``[N]``: 1 where chosen scores higher, 0.5 on ties, 0 where it scores lower."""
-    lead = _lead(evidence)
-    return None if lead is None else np.asarray(0.5 * (1 + np.sign(lead)))
+    """Return ``[N]``: 1 where chosen scores higher, 0.5 on ties and undecided pairs, 0 where it scores lower."""
+    lead, preference = _lead(evidence), evidence.preferred("preference")
+    if lead is None:
+        return None
+    wins = np.asarray(0.5 * (1 + np.sign(lead)))
+    return wins if preference is None else np.where(preference == UNDECIDED, 0.5, wins)
 
 
 def _deviation(evidence: Evidence, name: str) -> float:

@@ -150,6 +150,22 @@ def test_ranked_rows_give_all_responses_that_fit() -> None:
     ]
 
 
+def test_ties_in_a_ranking_reach_the_batch() -> None:
+    encoder = Encoder(word_level(), max_prompt_tokens=8, max_response_tokens=2)
+    tied = pair("the", "cat", "mat", responses=["cat", "a a a", "sat", "a", "mat"], rank=[0, 0, 1, 1, 2])
+    plain = pair("the", "cat", "mat", responses=["cat", "sat", "mat"], rank=None)
+    groups, _ = encoder.encode_pairs(to_dataset([tied, plain, pair("a", "cat", "mat")]), ranked=True)
+    assert [group.feedback for group in groups] == [
+        {"rank": [0.0, 1.0, 1.0, 2.0]},  # of those that fit
+        {"rank": [0.0, 1.0, 2.0]},
+        {"rank": [0.0, 1.0]},
+    ]
+    batch = collate(groups, 0)
+    assert batch.feedback["rank"].tolist() == [[0, 1, 1, 2], [0, 1, 2, 2], [0, 1, 1, 1]]
+    assert encoder.encode_pairs([tied])[0][0].feedback == {}
+    assert encoder.encode_pairs([plain], ranked=True)[0][0].feedback == {}
+
+
 def test_pairs_bear_preference_and_margin_where_any_row_does() -> None:
     encoder = Encoder(word_level(), max_prompt_tokens=3, max_response_tokens=2)
 
@@ -174,7 +190,7 @@ def test_pairs_give_a_desirable_and_an_undesirable_single_response() -> None:
         pair("the cat", "sat", "mat"),
         pair("the", "cat", "a a a"),  # three words and </s>: only this response is left out
         pair("a", "mat", "sat", preference=0.25),
-        pair("a", "mat", "sat", preference=0.5),
+        pair("a", "mat", "sat", preference=0.5),  # neither is desirable
         pair("the cat sat", "sat", "mat"),
         {"prompt": "the", "response": "sat", "desirable": False},
         {"prompt": "the", "response": "mat", "desirable": True},
@@ -185,8 +201,6 @@ def test_pairs_give_a_desirable_and_an_undesirable_single_response() -> None:
         (1, [1, 3], [4, 2], 1.0),
         (2, [1, 6], [7, 2], 0.0),
         (2, [1, 6], [5, 2], 1.0),
-        (3, [1, 6], [7, 2], 1.0),
-        (3, [1, 6], [5, 2], 0.0),
         (5, [1, 3], [5, 2], 0.0),
         (6, [1, 3], [7, 2], 1.0),
     ]

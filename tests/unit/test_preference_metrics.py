@@ -241,6 +241,36 @@ def test_summary_has_the_keys_it_documents(generator: np.random.Generator) -> No
     assert bare["length_correlation"] is bare["likelihood"] is bare["normalised_likelihood"] is None
 
 
+def test_an_undecided_pair_counts_half_whichever_response_is_named_first(generator: np.random.Generator) -> None:
+    chosen, rejected = calibrated(generator, 40)
+    even = generator.random(40) < 0.3
+    labels = np.where(even, 0.5, 1.0)
+    table = rows(chosen, rejected, preference=labels, chosen_logp=chosen, rejected_logp=rejected)
+    turned = np.where(even, rejected, chosen), np.where(even, chosen, rejected)
+    summary = summarise_preferences([table], "reward")
+    again = summarise_preferences([rows(*turned, preference=labels)], "reward")
+    assert summary is not None
+    assert again is not None
+    assert summary["undecided"] == even.sum() > 0
+    right = np.where(even, 0.5, chosen > rejected)
+    assert summary["accuracy"]["mean"] == summary["likelihood"]["accuracy"]["mean"] == pytest.approx(right.mean())
+    assert summary["margin"]["mean"] == pytest.approx(np.where(even, 0, chosen - rejected).mean())
+    # Each response of an undecided pair is half a chosen and half a rejected one.
+    scores, weight = np.concatenate([chosen, rejected]), np.concatenate([labels, 1 - labels])
+    above = 0.5 * (1 + np.sign(scores[:, None] - scores))
+    area = weight @ above @ (1 - weight) / (weight.sum() * (1 - weight).sum())
+    assert summary["auc"]["mean"] == pytest.approx(area, abs=1e-12)
+    for name in ("accuracy", "margin", "auc", "log_loss", "brier"):
+        assert summary[name] == pytest.approx(again[name]), name
+
+
+def test_undecided_pairs_alone_say_nothing(generator: np.random.Generator) -> None:
+    summary = summarise_preferences([rows(*calibrated(generator, 20), preference=[0.5] * 20)], "reward")
+    assert summary is not None
+    assert (summary["accuracy"]["mean"], summary["undecided"]) == (0.5, 20)
+    assert summary["auc"]["mean"] == pytest.approx(0.5, abs=1e-12)
+
+
 def test_a_policys_scale_is_its_beta_or_fitted(generator: np.random.Generator) -> None:
     chosen, rejected = calibrated(generator, 2000, scale=0.25)
     table = [rows(chosen, rejected)]

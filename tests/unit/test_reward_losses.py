@@ -144,6 +144,14 @@ def test_ranking_worked_value():
     assert found.item() == pytest.approx(math.log(3), rel=1e-12)
 
 
+def test_tied_responses_are_no_pair():
+    # Scores log 3, log 2, log 1, the last two tied: 3/6, then 2/3 and 1/3 of what is no better than they are.
+    rewards, batch = tensor([[math.log(3), math.log(2), 0.0]]), make_batch([3], rank=[[0.0, 1.0, 1.0]])
+    loss = RewardPL(RewardPLConfig()).loss(batch, Scores(rewards=rewards))
+    assert loss.values.item() == pytest.approx(math.log(2 * 3 / 2 * 3), rel=1e-12)
+    assert (loss.metrics["accuracy"].total, loss.metrics["accuracy"].items) == (2, 2)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_rankings_by_loop(seed):
     present, c = [4, 2, 3, 1], 0.3
