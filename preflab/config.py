@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from preflab.errors import UserError, near_misses
+from preflab.errors import HelpShown, UserError, near_misses
 
 C = TypeVar("C")
 
@@ -186,7 +186,7 @@ class CommandLine:
 
     def __init__(self, description: str, classes: Mapping[str, type], *, sections: bool = False) -> None:
         self.classes, self.sections = dict(classes), sections
-        self.parser = _Parser(
+        self.parser = Parser(
             description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
         self.parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file; options override it")
@@ -265,11 +265,16 @@ def build_section(classes: Mapping[str, type], values: Mapping[str, Any], where:
     return merge(classes, typed, where)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse with our error road, so that every mistake reads the same and exits with status 2."""
 
     def error(self, message: str) -> typing.NoReturn:
+        """Raise the complaint as a `UserError`."""
         raise UserError(f"{message}; see --help")
+
+    def exit(self, status: int = 0, message: str | None = None) -> typing.NoReturn:
+        """Leave after ``--help``; argparse's only other way out is `error`."""
+        raise HelpShown(status)
 
 
 def _add_option(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.judges.journal import Journal
 from eval.judges.journal import read_rows as read_objects
-from eval.judges.safe_text import printable
 from eval.judges.verdicts import Key, pair_key, preference_data, read_verdicts, verdicts_of
 from preflab.config import CommandLine, merge, option
 from preflab.errors import UserError, run_recipe
+from preflab.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

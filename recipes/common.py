@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -172,7 +171,6 @@ class Session:
 
     def open(self) -> Experiment:
         """Open the run folder and the world; from here on, heavy work."""
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         # TRL reports usage statistics by default; nothing is sent from here.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         from preflab.runs import Run

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from preflab.budget import Budget, spent_by, under_budget
 from preflab.config import as_dict, option
 from preflab.errors import UserError, run_recipe
+from preflab.terminal import console, one_line, printable, say
 from recipes.common import Pipeline, Session
 from recipes.course import CourseConfig, follow, taken
 from recipes.judging import PLANTED, JudgeSettings, judging, open_judge
@@ -249,17 +250,15 @@ def contest(
 
 def show(comparison: dict[str, Any], path: Path) -> None:
     """Write comparison.json, print the table and what it says."""
-    from rich.console import Console
-
-    from eval.table import comparison_table, plain
+    from eval.table import comparison_table
     from preflab.runs import write_json
 
     write_json(path, comparison)
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    console.print(comparison_table(comparison))
+    page = console(None if sys.stdout.isatty() else WIDTH)
+    page.print(comparison_table(comparison))
     for sentence in (comparison["headline"], *comparison["verdict"], *judge_lines(comparison["judge"])):
-        console.print(plain(sentence), markup=False, highlight=False)
-    console.print(f"written to {path}", markup=False, highlight=False, soft_wrap=True)
+        page.print(one_line(sentence))
+    say(f"written to {path}")
 
 
 def judge_lines(judge: dict[str, Any] | None) -> list[str]:
@@ -285,7 +284,7 @@ def write_pages(comparison: dict[str, Any], samples: Mapping[str, Mapping[str, T
     from eval.report import write_report
 
     write_report(comparison, samples, folder)
-    print(f"report at {folder / 'report.html'}")
+    say(f"report at {folder / 'report.html'}")
 
 
 def list_algorithms() -> None:
@@ -294,7 +293,7 @@ def list_algorithms() -> None:
 
     for name in registry.registered():
         module = sys.modules[registry.load(name).__module__]
-        print(f"{name:18} {(module.__doc__ or '').strip().splitlines()[0]}")
+        print(printable(f"{name:18} {(module.__doc__ or '').strip().partition(chr(10))[0]}"))
 
 
 if __name__ == "__main__":
