@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from eval.config import EvalConfig
 from preflab import registry
-from preflab.config import CommandLine, as_dict, merge, option, read_yaml
+from preflab.config import CommandLine, as_dict, merge, option
 from preflab.errors import UserError, near_misses
 from preflab.interface import Responses
 from preflab.method import Method, label, make_method
+from preflab.plain_yaml import read_yaml
 from preflab.runs import Stage
 from preflab.settings import LoraSettings, Pool, TrainConfig
 from preflab.worlds import WorldConfig
