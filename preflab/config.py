@@ -46,14 +46,14 @@ def build(cls: type[C], values: Mapping[str, Any], where: str) -> C:
         if name not in fields:
             known = ", ".join(fields)
             raise UserError(f"{where}: unknown field {shown(name)}{near_misses(name, fields)}; known: {known}")
-        checked[name] = _checked(value, hints[name], fields[name], f"{where}: {name}")
+        checked[name] = _checked(value, hints[name], cls, fields[name], f"{where}: {name}")
     try:
         return cls(**checked)
-    except (ValueError, OSError) as error:  # OSError: a path that no file system has
+    except (ValueError, RuntimeError) as error:  # RuntimeError: the home of nobody, as in ~nobody/run
         raise UserError(f"{where}: {error}") from None
 
 
-def _checked(value: Any, hint: Any, field: dataclasses.Field[Any], where: str) -> Any:
+def _checked(value: Any, hint: Any, cls: type, field: dataclasses.Field[Any], where: str) -> Any:
     given = value if isinstance(value, (list, tuple)) else (value,)
     # An empty name would mean this folder, or nothing at all, and be taken for a choice.
     if field.default != "" and any(isinstance(item, str) and not item.strip() for item in given):
@@ -61,9 +61,15 @@ def _checked(value: Any, hint: Any, field: dataclasses.Field[Any], where: str) -
     value = convert(value, hint, where)
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, (int, float)) and not isinstance(item, bool):
-            low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
-            within_bounds(item, low, high, where)
+            within_bounds(item, _bound(cls, field.name, "minimum"), _bound(cls, field.name, "maximum"), where)
     return value
+
+
+def _bound(cls: type, name: str, side: str) -> float | None:
+    """Return a field's bound; a field that a subclass declares anew keeps what it does not say otherwise."""
+    declared = (getattr(base, "__dataclass_fields__", {}).get(name) for base in cls.__mro__)
+    found = (field.metadata.get(side) for field in declared if field is not None)
+    return next((bound for bound in found if bound is not None), None)
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
-from preflab.budget import MOST_STEPS, RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
+from preflab.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
 from preflab.callbacks import StopAtBudget, watch
 from preflab.encoding import EncodedGroup
 from preflab.errors import UserError
 from preflab.interface import Algorithm, Batch, Mean, Needs, Scores, unit_mask
 from preflab.memory import PeakMemory
 from preflab.roles import FIELDS, Roles
-from preflab.settings import TrainConfig
+from preflab.settings import MOST_STEPS, TrainConfig
 from preflab.snapshots import TakeSnapshots
 from preflab.sources import Source
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from preflab.budget import Budget, spent_by, under_budget
 from preflab.config import as_dict, option
 from preflab.errors import UserError, run_recipe
+from preflab.settings import MOST_STEPS
 from preflab.terminal import console, one_line, printable, say
 from recipes.common import Pipeline, Session
 from recipes.course import CourseConfig, follow, taken
@@ -49,7 +50,9 @@ class CompareConfig:
     algorithms: tuple[str, ...] = option(
         ("dpo", "ppo"), "methods, by name or as package.module:Class or file.py:Class; 'list' names them"
     )
-    max_steps: int | None = option(None, "optimiser steps of every stage, unless its own max_steps is lower", minimum=1)
+    max_steps: int | None = option(
+        None, "optimiser steps of every stage, unless its own max_steps is lower", minimum=1, maximum=MOST_STEPS
+    )
     sweep: str | None = option(
         None,
         "train every method at these values of a setting too, as field=value,value; beta stands for kl_coefficient "
@@ -58,7 +61,7 @@ class CompareConfig:
     match: Literal["none", "tokens", "flops", "time"] = option(
         "none", "stop every method at an equal budget: what the first one named spends, or budget"
     )
-    budget: float | None = option(None, "how many tokens, FLOPs or seconds (see match)", minimum=1e-9)
+    budget: float | None = option(None, "how many tokens, FLOPs or seconds (see match)", minimum=1e-9, maximum=1e30)
     report: bool = option(True, "write report/report.html with figures and tables")
 
     def __post_init__(self) -> None:

@@ -37,7 +37,7 @@ class ConformanceConfig:
     algorithms: tuple[str, ...] = option(
         (), "methods, by name or as package.module:Class or file.py:Class; default: every registered one"
     )
-    groups: int = option(153600, "rows of offline data that each method learns from", minimum=64)
+    groups: int = option(153600, "rows of offline data that each method learns from", minimum=64, maximum=10**8)
     checks: bool = option(True, "run the contract's checks besides")
     docs: str | None = option(None, "folder whose conformance.md and conformance.json are to hold the result")
 
@@ -65,7 +65,7 @@ def run(session: Session, config: ConformanceConfig, methods: list[Method]) -> i
     folder = Path(session.run.output)
     write_json(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
     lora = replace(session.lora, target_modules=LoraSettings().target_modules)
-    plain = Experiment(experiment.run, session.world, lora, Path(session.run.cache).expanduser())
+    plain = Experiment(experiment.run, session.world, lora, Path(session.run.cache))
     suite = Suite(experiment, plain, groups=config.groups)
     rows: list[dict[str, Any]] = []
     complaints: list[str] = []
