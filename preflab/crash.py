@@ -8,6 +8,7 @@ import re
 import sys
 import tempfile
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 
 from preflab.terminal import one_line, printable
@@ -41,19 +42,21 @@ def without_secrets(text: str) -> str:
     return SECRET_OPTIONS.sub(r"\1***", SECRET_SHAPES.sub("***", text))
 
 
-def at(error: BaseException, within: str | None = None) -> str:
-    """Return file and line where an exception was raised.
+def at(error: BaseException, files: Collection[str] = ()) -> str | None:
+    """Return file and line of the innermost frame that an exception came through.
 
     Args:
         error: the exception.
-        within: of all files that it came through, the one to name; else the innermost.
+        files: whose frames count; none: all but those of the import system.
+
+    Returns:
+        None where there is no such frame.
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"
-    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    inside = [frame for frame in frames if within is not None and Path(frame[0]) == Path(within)]
-    place = (inside or frames or [("?", 0)])[-1]
-    return f"{place[0]}, line {place[1]}"
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    ours = [place for place in frames if (place[0] in files if files else not place[0].startswith("<frozen"))]
+    return f"{ours[-1][0]}, line {ours[-1][1]}" if ours else None
 
 
 def described(error: BaseException) -> str:

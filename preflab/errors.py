@@ -101,8 +101,8 @@ def _answer(error: BaseException) -> int:
     path = crash.write_log(error)
     kept = f"the traceback is in {path}" if path else "and no crash.log could be written"
     _complain(
-        f"error: {crash.described(error)} ({crash.at(error)}): nobody foresaw this; {kept}. Finished stages are kept: "
-        "run the same command again, and report it if it comes back"
+        f"error: {crash.described(error)} ({crash.at(error) or 'nowhere'}): nobody foresaw this; {kept}. Finished "
+        "stages are kept: run the same command again, and report it if it comes back"
     )
     return 1
 

@@ -143,7 +143,7 @@ class Session:
             UserError: with near misses.
         """
         known = {*KINDS, *registry.registered(), *STAGES, *names, *map(label, names)}
-        algorithms = [registry.load(name) for name in {*registry.registered(), *names}]
+        algorithms = registry.load_all(dict.fromkeys(names))
         fields = {kind: {f for a in algorithms if _kind(a) == kind for f in _fields(a)} for kind in KINDS}
         for section, values in ((section, values) for layer in self.layers for section, values in layer.items()):
             if section not in known:

@@ -295,8 +295,11 @@ def list_algorithms() -> None:
     from preflab import registry
 
     for name in registry.registered():
-        module = sys.modules[registry.load(name).__module__]
-        print(printable(f"{name:18} {(module.__doc__ or '').strip().partition(chr(10))[0]}"))
+        try:
+            about = sys.modules[registry.load(name).__module__].__doc__ or ""
+        except UserError as error:
+            about = f"(cannot be used: {error})"
+        print(printable(f"{name:18} {about.strip().partition(chr(10))[0]}"))
 
 
 if __name__ == "__main__":
