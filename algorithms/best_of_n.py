@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class BestOfNConfig:
     """Fields of best-of-n."""
 
-    n: int = option(4, "samples drawn for each response shown", minimum=1)
+    n: int = option(4, "samples drawn for each response shown", minimum=1, maximum=2**16)
 
 
 class BestOfN:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from preflab.config import option
+from preflab.settings import MOST_AT_ONCE
+from preflab.values import LARGEST_SEED
 
 
 @dataclass(frozen=True)
@@ -13,10 +15,15 @@ class EvalConfig:
 
     eval_prompts: int = option(256, "held-out prompts that each policy answers once", minimum=2)
     eval_pairs: int = option(1000, "held-out preference pairs", minimum=2)
-    eval_temperature: float = option(1.0, "temperature of the sampled responses", minimum=1e-3)
-    eval_batch_size: int = option(32, "prompts or pairs scored at a time", minimum=1)
-    eval_seed: int = option(0, "seed of the sampled responses", minimum=0)
-    baseline_draws: int = option(4, "answers of the baseline to each prompt, which win rates are means over", minimum=1)
+    eval_temperature: float = option(1.0, "temperature of the sampled responses", minimum=1e-3, maximum=1e3)
+    eval_batch_size: int = option(32, "prompts or pairs scored at a time", minimum=1, maximum=MOST_AT_ONCE)
+    eval_seed: int = option(0, "seed of the sampled responses", minimum=0, maximum=LARGEST_SEED)
+    baseline_draws: int = option(
+        4, "answers of the baseline to each prompt, which win rates are means over", minimum=1, maximum=10_000
+    )
     oracle_samples: int = option(
-        32, "the reference's samples of each prompt, from which the oracle line is drawn; 0: no line", minimum=0
+        32,
+        "the reference's samples of each prompt, from which the oracle line is drawn; 0: no line",
+        minimum=0,
+        maximum=100_000,
     )

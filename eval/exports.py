@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from eval.records import PREFERENCES, SAMPLES
+from preflab.config import Parser
 from preflab.errors import UserError, run_recipe
 from preflab.reading import UNREADABLE, read_rows
 from preflab.runs import write_json, write_jsonl
+from preflab.terminal import say
 
 Row = Mapping[str, Any]
 
@@ -136,13 +138,13 @@ def _write(write: Callable[[Path, Any], None], path: Path, content: list[dict[st
         write(path, content)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}") from None
-    print(f"{len(content)} rows written to {path}")
+    say(f"{len(content)} rows written to {path}")
 
 
 def main() -> None:
     """Write what is asked for, atomically."""
     about, _, more = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m eval.exports", description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", help="an evaluation's folder, one of its tables, or (--rewardbench) a file of pairs")

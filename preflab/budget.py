@@ -23,8 +23,6 @@ Kind = Literal["tokens", "flops", "time"]
 MEASURES: dict[str, str] = {"tokens": "tokens", "flops": "flops", "time": "seconds"}
 """Which figure of a training record a budget of each kind limits."""
 
-MOST_STEPS = 10**9  # of a run that only its budget ends
-
 
 # ---- budgets -----------------------------------------------------------------------------------------
 

@@ -11,9 +11,9 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from preflab.budget import MOST_STEPS
 from preflab.errors import UserError
 from preflab.runs import write_jsonl
+from preflab.settings import MOST_STEPS
 
 
 def watch(trainer: Trainer, title: str, folder: Path) -> None:

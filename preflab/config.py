@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_origin
 
-from preflab.errors import UserError, near_misses
+from preflab.errors import HelpShown, UserError, near_misses
+from preflab.plain_yaml import read_yaml
+from preflab.terminal import shown
+from preflab.values import convert, parse_text, within_bounds
 
 C = TypeVar("C")
 
@@ -42,106 +44,32 @@ def build(cls: type[C], values: Mapping[str, Any], where: str) -> C:
     checked = {}
     for name, value in values.items():
         if name not in fields:
-            raise UserError(f"{where}: unknown field {name!r}{near_misses(name, fields)}; known: {', '.join(fields)}")
-        checked[name] = _checked(value, hints[name], fields[name], f"{where}: {name}")
+            known = ", ".join(fields)
+            raise UserError(f"{where}: unknown field {shown(name)}{near_misses(name, fields)}; known: {known}")
+        checked[name] = _checked(value, hints[name], cls, fields[name], f"{where}: {name}")
     try:
         return cls(**checked)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: the home of nobody, as in ~nobody/run
         raise UserError(f"{where}: {error}") from None
 
 
-def _checked(value: Any, hint: Any, field: dataclasses.Field[Any], where: str) -> Any:
-    value = _convert(value, hint, where)
-    low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return value
-    if value != value or (low is not None and value < low) or (high is not None and value > high):
-        bounds = (f"at {side} {bound}" for side, bound in (("least", low), ("most", high)) if bound is not None)
-        raise UserError(f"{where} is {value}; it must be {' and '.join(bounds) or 'a number'}")
+def _checked(value: Any, hint: Any, cls: type, field: dataclasses.Field[Any], where: str) -> Any:
+    given = value if isinstance(value, (list, tuple)) else (value,)
+    # An empty name would mean this folder, or nothing at all, and be taken for a choice.
+    if field.default != "" and any(isinstance(item, str) and not item.strip() for item in given):
+        raise UserError(f"{where} is empty; give a value or leave it out")
+    value = convert(value, hint, where)
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, (int, float)) and not isinstance(item, bool):
+            within_bounds(item, _bound(cls, field.name, "minimum"), _bound(cls, field.name, "maximum"), where)
     return value
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """Return `value` as the annotated type, or raise a `UserError` that names both."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _convert(value, next(a for a in args if a is not type(None)), where)
-    if hint is Any:
-        return value
-    if origin is Literal:
-        if value in args:
-            return value
-        raise UserError(f"{where} is {value!r}; choose one of {', '.join(map(str, args))}")
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_convert(v, args[0], where) for v in value)
-    if origin is dict and isinstance(value, Mapping):
-        return {k: _convert(v, args[1], where) for k, v in value.items()}
-    if hint is Path and isinstance(value, (str, Path)):
-        return Path(value)
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    # YAML 1.1 reads 1e-4 (no dot) as a string; people write it all the time.
-    if hint is float and isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    wanted = getattr(hint, "__name__", None) or str(hint)
-    raise UserError(f"{where} is {value!r} ({type(value).__name__}); it must be of type {wanted}")
-
-
-def parse_text(text: str, hint: Any, where: str) -> Any:
-    """Read a command-line string as the annotated type."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if text.lower() in ("none", "null"):
-            return None
-        return parse_text(text, next(a for a in args if a is not type(None)), where)
-    if origin is tuple:
-        return tuple(parse_text(part.strip(), args[0], where) for part in text.split(",") if part.strip())
-    if hint is bool:
-        lowered = text.lower()
-        if lowered in ("true", "yes", "on", "1"):
-            return True
-        if lowered in ("false", "no", "off", "0"):
-            return False
-        raise UserError(f"{where} is {text!r}; it must be true or false")
-    if hint in (int, float):
-        try:
-            return hint(text)
-        except ValueError:
-            raise UserError(f"{where} is {text!r}; it must be of type {hint.__name__}") from None
-    if origin is Literal and text not in args:
-        return next((a for a in args if str(a) == text), text)
-    return text
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        UserError: if the file is missing, is not YAML, or is not a mapping.
-    """
-    import yaml
-
-    if not path.is_file():
-        raise UserError(f"config file {path} does not exist")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        at = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise UserError(f"config file {path} is not readable YAML: {at}{error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"config file {path} is not readable YAML: {error}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
-        raise UserError(f"config file {path} must hold a mapping of names to values")
-    return content
+def _bound(cls: type, name: str, side: str) -> float | None:
+    """Return a field's bound; a field that a subclass declares anew keeps what it does not say otherwise."""
+    declared = (getattr(base, "__dataclass_fields__", {}).get(name) for base in cls.__mro__)
+    found = (field.metadata.get(side) for field in declared if field is not None)
+    return next((bound for bound in found if bound is not None), None)
 
 
 def as_dict(config: Any) -> dict[str, Any]:
@@ -169,7 +97,7 @@ def merge(classes: Mapping[str, type], values: Mapping[str, Any], where: str) ->
     known = {f.name for cls in classes.values() for f in dataclasses.fields(cls)}
     for name in values:
         if name not in known:
-            raise UserError(f"{where}: unknown field {name!r}{near_misses(name, known)}")
+            raise UserError(f"{where}: unknown field {shown(name)}{near_misses(name, known)}")
     return {
         key: build(cls, {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}, where)
         for key, cls in classes.items()
@@ -186,7 +114,7 @@ class CommandLine:
 
     def __init__(self, description: str, classes: Mapping[str, type], *, sections: bool = False) -> None:
         self.classes, self.sections = dict(classes), sections
-        self.parser = _Parser(
+        self.parser = Parser(
             description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
         self.parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file; options override it")
@@ -231,7 +159,7 @@ class CommandLine:
             elif field in hints:
                 values[field] = value
             else:
-                raise UserError(f"{where}: unknown field {name!r}{near_misses(field, hints)}")
+                raise UserError(f"{where}: unknown field {shown(name)}{near_misses(field, hints)}")
         return values, sections
 
     def _section_options(self, rest: list[str], names: set[str]) -> list[tuple[str, str, str]]:
@@ -242,11 +170,11 @@ class CommandLine:
             section, dot, name = flag.removeprefix("--").partition(".")
             if not (self.sections and flag.startswith("--") and dot):
                 options = ["--" + n.replace("_", "-") for n in names]
-                raise UserError(f"unknown option {argument!r}{near_misses(flag, options)}; see --help")
+                raise UserError(f"unknown option {shown(argument)}{near_misses(flag, options)}; see --help")
             if not equals:
                 value = next(arguments, "")
                 if not value:
-                    raise UserError(f"option {flag} needs a value")
+                    raise UserError(f"option {shown(flag)} needs a value")
             found.append((section, name.replace("-", "_"), value))
         return found
 
@@ -265,11 +193,16 @@ def build_section(classes: Mapping[str, type], values: Mapping[str, Any], where:
     return merge(classes, typed, where)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse with our error road, so that every mistake reads the same and exits with status 2."""
 
     def error(self, message: str) -> typing.NoReturn:
+        """Raise the complaint as a `UserError`."""
         raise UserError(f"{message}; see --help")
+
+    def exit(self, status: int = 0, message: str | None = None) -> typing.NoReturn:
+        """Leave after ``--help``; argparse's only other way out is `error`."""
+        raise HelpShown(status)
 
 
 def _add_option(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:

@@ -18,6 +18,7 @@ from preflab.encoding import EncodedGroup, Encoder, load_tokenizer
 from preflab.errors import UserError
 from preflab.interface import Role
 from preflab.method import Method
+from preflab.plugins import answering
 from preflab.reference import ReferenceLogps
 from preflab.rewards import PlantedRewards, RewardFunction, Rewards
 from preflab.roles import Roles
@@ -321,7 +322,8 @@ class Experiment:
                 self.max_response_tokens,
                 snapshots,
             )
-            record: TrainRecord = algorithm.fit(task)
+            with answering(algorithm, "fit"):
+                record: TrainRecord = algorithm.fit(task)
             return record
         source: Source
         if groups is None:

@@ -8,6 +8,7 @@ from preflab import registry
 from preflab.config import as_dict, build_section
 from preflab.errors import UserError
 from preflab.interface import Algorithm, Needs
+from preflab.plugins import blamed
 from preflab.settings import RolloutConfig, TrainConfig
 
 
@@ -31,7 +32,8 @@ class Method:
 
     def __init__(self, name: str, algorithm: Any, config: Any, train: TrainConfig) -> None:
         self.name, self.label = name, label(name)
-        self.algorithm: Algorithm = algorithm(config)
+        with blamed(f"{name}: the method cannot be made:"):
+            self.algorithm: Algorithm = algorithm(config)
         self.config, self.train = config, train
         if isinstance(config, RolloutConfig):
             try:

@@ -10,14 +10,19 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import sys
-import traceback
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from preflab.errors import UserError, near_misses
+from preflab.plugins import blamed, check_method, file_exists
+from preflab.terminal import shown
+
+logger = logging.getLogger(__name__)
 
 GROUP = "preflab.algorithms"
 
@@ -52,15 +57,34 @@ def load(name: str) -> Any:
             object that does not keep the contract of `preflab.interface.Algorithm`.
     """
     if ":" in name:
-        return _checked(name, import_object(name))
+        algorithm = import_object(name)
+        check_method(name, algorithm)
+        return algorithm
     points = registered()
     if name not in points:
         hint = near_misses(name, points) or "; is preflab installed (pip install -e .)?" * (not points)
         raise UserError(f"unknown method {name!r}{hint}; known: {', '.join(points)}")
-    try:
-        return _checked(name, points[name].load())
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"method {name!r} ({_owner(points[name])}) cannot be imported: {error}") from error
+    with blamed(f"method {name!r} ({_owner(points[name])}) cannot be imported:"):
+        algorithm = points[name].load()
+    check_method(name, algorithm)
+    return algorithm
+
+
+def load_all(names: Iterable[str]) -> list[Any]:
+    """Return the classes of all registered methods and of some named ones.
+
+    A registered one that nobody named, and that cannot be loaded, is left out with a warning.
+
+    Raises:
+        UserError: as `load` does, for a named one.
+    """
+    found = [load(name) for name in names]
+    for name in registered().keys() - set(names):
+        try:
+            found.append(load(name))
+        except UserError as error:
+            logger.warning("left out: %s", error)
+    return found
 
 
 def import_object(place: str) -> Any:
@@ -72,31 +96,30 @@ def import_object(place: str) -> Any:
     where, _, name = place.rpartition(":")
     if not where or not name:
         raise UserError(f"{place!r} must have the form package.module:name or file.py:name")
-    try:
-        module = _import_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a person's own file raises
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        raise UserError(
-            f"{place!r}: module cannot be imported: {type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
-        ) from error
-    try:
-        return getattr(module, name)
-    except AttributeError:
-        raise UserError(f"{place!r}: {where} has no {name!r}{near_misses(name, vars(module))}") from None
+    with blamed(f"{place!r}: module cannot be imported:"):
+        module = _import_file(Path(where).expanduser()) if where.endswith(".py") else importlib.import_module(where)
+        try:
+            return getattr(module, name)
+        except AttributeError:
+            raise UserError(f"{place!r}: {where} has no {name!r}{near_misses(name, vars(module))}") from None
 
 
 def _import_file(path: Path) -> Any:
-    if not path.is_file():
-        raise UserError(f"file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(f"preflab_method_{path.stem}", path)
+    if not file_exists(path):
+        raise UserError(f"file {shown(str(path))} does not exist")
+    # Two files may have one name, and must not be taken for each other.
+    number = hashlib.sha256(str(path.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"preflab_method_{path.stem}_{number}", path)
     assert spec is not None  # a .py file always has a spec and a loader
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and `get_type_hints` look the module up by name.
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return module
 
 
@@ -105,10 +128,3 @@ def source_hash(algorithm: type) -> str:
     paths = {inspect.getsourcefile(cls) for cls in algorithm.__mro__ if cls.__module__ not in ("builtins", "typing")}
     sources = sorted(Path(path).read_bytes() for path in paths if path)
     return hashlib.sha256(b"\0".join(sources)).hexdigest()[:12]
-
-
-def _checked(name: str, algorithm: Any) -> Any:
-    missing = [part for part in ("Config", "needs", "training", "metrics", "loss") if not hasattr(algorithm, part)]
-    if missing:
-        raise UserError(f"method {name!r} lacks {', '.join(missing)}; see docs/add_an_algorithm.md")
-    return algorithm

@@ -18,6 +18,7 @@ from preflab.budget import scored
 from preflab.encoding import EncodedGroup, collate
 from preflab.interface import Batch, Mean, Needs, Prepares, Role, Rollout, Scores, mean_of, unit_mask
 from preflab.maths import kl_k1, kl_k2, kl_k3, masked_sum
+from preflab.plugins import answering, check_prepared
 from preflab.reference import ReferenceLogps
 from preflab.roles import Roles
 from preflab.sampling import Sampler
@@ -176,8 +177,9 @@ class OfflineSource:
         assert self.roles is not None, "who asks for `prepare` gives the roles it needs"
         batch = batch.to(self.roles.device)
         scores = score_in_parts(self.roles, batch, self.algorithm.needs.rollout, self.train.per_device_train_batch_size)
-        prepared: Batch = self.algorithm.prepare(Rollout(batch, scores, batch.response_mask.any(-1)))
-        return prepared
+        with answering(self.algorithm, "prepare"):
+            prepared = self.algorithm.prepare(Rollout(batch, scores, batch.response_mask.any(-1)))
+        return check_prepared(self.algorithm, prepared)
 
     def take_metrics(self) -> dict[str, Mean]:
         """Offline data has nothing to report."""
@@ -287,7 +289,8 @@ class RolloutSource:
             assert samples.logps is not None, "another engine says what it drew by"
             rollout = rollout._replace(batch=batch._replace(feedback={"sampler_logps": samples.logps}))
         self.sampled_tokens += int(batch.response_mask.sum())
-        prepared = self.algorithm.prepare(rollout)
+        with answering(self.algorithm, "prepare"):
+            prepared = check_prepared(self.algorithm, self.algorithm.prepare(rollout))
         self._metrics = {**rollout_metrics(rollout), **weight_metrics(prepared, config)}
         return prepared
 

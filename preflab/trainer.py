@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
-from preflab.budget import MOST_STEPS, RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
+from preflab.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
 from preflab.callbacks import StopAtBudget, watch
 from preflab.encoding import EncodedGroup
 from preflab.errors import UserError
 from preflab.interface import Algorithm, Batch, Mean, Needs, Scores, unit_mask
 from preflab.memory import PeakMemory
+from preflab.plugins import answering, check_loss
 from preflab.roles import FIELDS, Roles
-from preflab.settings import TrainConfig
+from preflab.settings import MOST_STEPS, TrainConfig
 from preflab.snapshots import TakeSnapshots
 from preflab.sources import Source
 
@@ -177,13 +178,10 @@ class PreferenceTrainer(Trainer):
 
     def _reduced(self, batch: Batch, scores: Scores, units: Tensor) -> tuple[Tensor, dict[str, Mean]]:
         """Return the batch's share of the optimiser batch's mean loss, and the method's metrics."""
-        unit = self.algorithm.needs.unit
-        loss, mask = self.algorithm.loss(batch, scores), unit_mask(batch, unit)
-        if loss.values.shape != mask.shape:
-            raise ValueError(
-                f"{type(self.algorithm).__name__}.loss returned shape {tuple(loss.values.shape)}; "
-                f"needs.unit is {unit!r}, so it must be {tuple(mask.shape)}"
-            )
+        mask = unit_mask(batch, self.algorithm.needs.unit)
+        with answering(self.algorithm, "loss"):
+            loss = self.algorithm.loss(batch, scores)
+        check_loss(self.algorithm, loss, mask)
         # Ranks' gradients are averaged after this; the units were counted over all of them.
         return loss.values.masked_fill(~mask, 0.0).sum() * self.accelerator.num_processes / units, loss.metrics
 

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.judges.journal import Journal
 from eval.judges.journal import read_rows as read_objects
-from eval.judges.safe_text import printable
 from eval.judges.verdicts import Key, pair_key, preference_data, read_verdicts, verdicts_of
 from preflab.config import CommandLine, merge, option
 from preflab.errors import UserError, run_recipe
+from preflab.terminal import printable
+from preflab.values import LARGEST_SEED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +47,7 @@ class AnnotateConfig:
     output: str = option("verdicts.jsonl", "file of verdicts; those in it are not asked for again")
     export: str | None = option(None, "file to write the verdicts to as preference data: prompt, chosen, rejected")
     annotator: str = option("human", "name that the verdicts are given under")
-    seed: int = option(0, "seed of the order of pairs and of the responses' places")
+    seed: int = option(0, "seed of the order of pairs and of the responses' places", minimum=0, maximum=LARGEST_SEED)
     limit: int | None = option(None, "at most this many pairs, drawn by the seed", minimum=1)
 
     def __post_init__(self) -> None:

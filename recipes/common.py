@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from eval.config import EvalConfig
 from preflab import registry
-from preflab.config import CommandLine, as_dict, merge, option, read_yaml
+from preflab.config import CommandLine, as_dict, merge, option
 from preflab.errors import UserError, near_misses
 from preflab.interface import Responses
 from preflab.method import Method, label, make_method
+from preflab.plain_yaml import read_yaml
 from preflab.runs import Stage
 from preflab.settings import LoraSettings, Pool, TrainConfig
+from preflab.values import LARGEST_SEED
 from preflab.worlds import WorldConfig
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).parent / "configs"
 STAGES = ("sft", "reward")
 LINE_TOLERANCE = 0.05  # of the oracle line; what the default number of samples can keep up to a nat or so
+MOST_SEEDS = 1000
 KINDS: tuple[str, ...] = get_args(Responses)
 
 
@@ -40,16 +42,21 @@ class RunConfig:
 
     output: str = option("runs/default", "folder of the run; finished stages in it are reused")
     cache: str = option("~/.cache/preflab", "folder where embedded base models are kept between runs")
-    seeds: tuple[int, ...] = option((0,), "training seeds of each method, such as 0,1,2")
-    threads: int | None = option(None, "CPU threads; default: torch's own choice", minimum=1)
+    seeds: tuple[int, ...] = option(
+        (0,), "training seeds of each method, such as 0,1,2", minimum=0, maximum=LARGEST_SEED
+    )
+    threads: int | None = option(None, "CPU threads; default: torch's own choice", minimum=1, maximum=1024)
 
     def __post_init__(self) -> None:
         if not self.seeds:
             raise ValueError("seeds is empty; name at least one, such as 0")
+        if len(self.seeds) > MOST_SEEDS:
+            raise ValueError(f"seeds names {len(self.seeds)}; {MOST_SEEDS} are the most that a comparison takes")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {','.join(map(str, self.seeds))} names one twice, which adds no information")
         # A shell expands "~", YAML does not.
-        object.__setattr__(self, "output", str(Path(self.output).expanduser()))
+        for name in ("output", "cache"):
+            object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser()))
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,9 @@ class RewardSettings:
     """What the methods that maximise a reward are given."""
 
     reward_method: str = option("reward", "method that trains the reward model, such as reward or reward-pl")
-    reward_ensemble: int = option(1, "reward models, trained with seeds 0, 1, …, whose scores are pooled", minimum=1)
+    reward_ensemble: int = option(
+        1, "reward models, trained with seeds 0, 1, …, whose scores are pooled", minimum=1, maximum=1000
+    )
     reward_pool: Pool = option("mean", "an ensemble's score: mean of the members, or the worst case")
     policy_reward: Literal["model", "gold"] = option(
         "model", "what policies maximise: the reward model, or the world's planted reward itself"
@@ -134,7 +143,7 @@ class Session:
             UserError: with near misses.
         """
         known = {*KINDS, *registry.registered(), *STAGES, *names, *map(label, names)}
-        algorithms = [registry.load(name) for name in {*registry.registered(), *names}]
+        algorithms = registry.load_all(dict.fromkeys(names))
         fields = {kind: {f for a in algorithms if _kind(a) == kind for f in _fields(a)} for kind in KINDS}
         for section, values in ((section, values) for layer in self.layers for section, values in layer.items()):
             if section not in known:
@@ -156,7 +165,8 @@ class Session:
             values |= {k: v for k, v in layer.get(_kind(algorithm), {}).items() if k in fields}
             values |= {**layer.get(label(name), {}), **layer.get(name, {})}
         if self.max_steps is not None:
-            values["max_steps"] = min(self.max_steps, max(values.get("max_steps", 0), 0) or self.max_steps)
+            own = make_method(name, values).train.max_steps
+            values["max_steps"] = min(self.max_steps, own) if own > 0 else self.max_steps
         return make_method(name, {**values, **(changed or {})})
 
     def stage_methods(self) -> tuple[Method, Method]:
@@ -172,7 +182,6 @@ class Session:
 
     def open(self) -> Experiment:
         """Open the run folder and the world; from here on, heavy work."""
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         # TRL reports usage statistics by default; nothing is sent from here.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         from preflab.runs import Run
@@ -186,7 +195,7 @@ class Session:
         if self.run.threads:
             torch.set_num_threads(self.run.threads)
         _quiet_libraries()
-        return Experiment(run, self.world, self.lora, Path(self.run.cache).expanduser())
+        return Experiment(run, self.world, self.lora, Path(self.run.cache))
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings, for the manifest."""

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from preflab.budget import Budget, spent_by, under_budget
 from preflab.config import as_dict, option
 from preflab.errors import UserError, run_recipe
+from preflab.settings import MOST_STEPS
+from preflab.terminal import console, one_line, printable, say
 from recipes.common import Pipeline, Session
 from recipes.course import CourseConfig, follow, taken
 from recipes.judging import PLANTED, JudgeSettings, judging, open_judge
@@ -48,7 +50,9 @@ class CompareConfig:
     algorithms: tuple[str, ...] = option(
         ("dpo", "ppo"), "methods, by name or as package.module:Class or file.py:Class; 'list' names them"
     )
-    max_steps: int | None = option(None, "optimiser steps of every stage, unless its own max_steps is lower", minimum=1)
+    max_steps: int | None = option(
+        None, "optimiser steps of every stage, unless its own max_steps is lower", minimum=1, maximum=MOST_STEPS
+    )
     sweep: str | None = option(
         None,
         "train every method at these values of a setting too, as field=value,value; beta stands for kl_coefficient "
@@ -57,7 +61,7 @@ class CompareConfig:
     match: Literal["none", "tokens", "flops", "time"] = option(
         "none", "stop every method at an equal budget: what the first one named spends, or budget"
     )
-    budget: float | None = option(None, "how many tokens, FLOPs or seconds (see match)", minimum=1e-9)
+    budget: float | None = option(None, "how many tokens, FLOPs or seconds (see match)", minimum=1e-9, maximum=1e30)
     report: bool = option(True, "write report/report.html with figures and tables")
 
     def __post_init__(self) -> None:
@@ -249,17 +253,15 @@ def contest(
 
 def show(comparison: dict[str, Any], path: Path) -> None:
     """Write comparison.json, print the table and what it says."""
-    from rich.console import Console
-
-    from eval.table import comparison_table, plain
+    from eval.table import comparison_table
     from preflab.runs import write_json
 
     write_json(path, comparison)
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    console.print(comparison_table(comparison))
+    page = console(None if sys.stdout.isatty() else WIDTH)
+    page.print(comparison_table(comparison))
     for sentence in (comparison["headline"], *comparison["verdict"], *judge_lines(comparison["judge"])):
-        console.print(plain(sentence), markup=False, highlight=False)
-    console.print(f"written to {path}", markup=False, highlight=False, soft_wrap=True)
+        page.print(one_line(sentence))
+    say(f"written to {path}")
 
 
 def judge_lines(judge: dict[str, Any] | None) -> list[str]:
@@ -285,7 +287,7 @@ def write_pages(comparison: dict[str, Any], samples: Mapping[str, Mapping[str, T
     from eval.report import write_report
 
     write_report(comparison, samples, folder)
-    print(f"report at {folder / 'report.html'}")
+    say(f"report at {folder / 'report.html'}")
 
 
 def list_algorithms() -> None:
@@ -293,8 +295,11 @@ def list_algorithms() -> None:
     from preflab import registry
 
     for name in registry.registered():
-        module = sys.modules[registry.load(name).__module__]
-        print(f"{name:18} {(module.__doc__ or '').strip().splitlines()[0]}")
+        try:
+            about = sys.modules[registry.load(name).__module__].__doc__ or ""
+        except UserError as error:
+            about = f"(cannot be used: {error})"
+        print(printable(f"{name:18} {about.strip().partition(chr(10))[0]}"))
 
 
 if __name__ == "__main__":

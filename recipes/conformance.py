@@ -20,6 +20,7 @@ from preflab import registry
 from preflab.config import option
 from preflab.errors import UserError, run_recipe
 from preflab.settings import LoraSettings
+from preflab.terminal import console, say
 from recipes.common import Session
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ConformanceConfig:
     algorithms: tuple[str, ...] = option(
         (), "methods, by name or as package.module:Class or file.py:Class; default: every registered one"
     )
-    groups: int = option(153600, "rows of offline data that each method learns from", minimum=64)
+    groups: int = option(153600, "rows of offline data that each method learns from", minimum=64, maximum=10**8)
     checks: bool = option(True, "run the contract's checks besides")
     docs: str | None = option(None, "folder whose conformance.md and conformance.json are to hold the result")
 
@@ -64,7 +65,7 @@ def run(session: Session, config: ConformanceConfig, methods: list[Method]) -> i
     folder = Path(session.run.output)
     write_json(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
     lora = replace(session.lora, target_modules=LoraSettings().target_modules)
-    plain = Experiment(experiment.run, session.world, lora, Path(session.run.cache).expanduser())
+    plain = Experiment(experiment.run, session.world, lora, Path(session.run.cache))
     suite = Suite(experiment, plain, groups=config.groups)
     rows: list[dict[str, Any]] = []
     complaints: list[str] = []
@@ -112,8 +113,6 @@ def check(method: Method) -> tuple[str, list[str]]:
 
 def show(rows: list[dict[str, Any]], complaints: list[str], folder: Path, docs: str | None) -> None:
     """Print the table and what is wrong; write both files."""
-    from rich.console import Console
-
     from eval.conformance.table import markdown_table, terminal_table
     from preflab.runs import write_json, write_text
 
@@ -123,12 +122,11 @@ def show(rows: list[dict[str, Any]], complaints: list[str], folder: Path, docs: 
         before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         write_text(page, before + BEGIN + markdown_table(rows) + END + rest.partition(END)[2])
         write_json(Path(docs) / "conformance.json", rows)
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(terminal_table(rows))
+    console(None if sys.stdout.isatty() else 140).print(terminal_table(rows))
     for line in complaints:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"written to {folder / 'conformance.json'}", markup=False, highlight=False, soft_wrap=True)
+        say(line)
+    say(f"written to {folder / 'conformance.json'}")
 
 
 if __name__ == "__main__":
-    run_recipe(lambda: sys.exit(main()))
+    run_recipe(main)

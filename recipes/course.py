@@ -24,6 +24,7 @@ class CourseConfig:
         "keep every policy's adapter so many times on the way and evaluate these too, for the law of "
         "over-optimisation; 0: none",
         minimum=0,
+        maximum=10_000,
     )
     snapshot_prompts: int = option(128, "the first so many of eval_prompts, which snapshots answer", minimum=2)
 

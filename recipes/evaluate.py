@@ -32,6 +32,7 @@ from eval.subjects import (
 )
 from preflab.config import option
 from preflab.errors import UserError, run_recipe
+from preflab.terminal import console, one_line
 from recipes.common import Session
 from recipes.compare import WIDTH, show, write_pages
 from recipes.judging import JudgeSettings, Judging, judging, local, open_judge, open_reward
@@ -72,8 +73,6 @@ def main() -> None:
     judge = open_judge(session.configs["judge"], session.configs["endpoint"])
 
     experiment = session.open()
-    from rich.console import Console
-
     from preflab.runs import provenance
 
     ground = Ground(
@@ -90,9 +89,9 @@ def main() -> None:
     about = {"config": session.as_dict(), "data": experiment.data, **provenance()}
     evaluation |= {**facts, **about}
     show(evaluation, Path(session.run.output) / "evaluation.json")
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    page = console(None if sys.stdout.isatty() else WIDTH)
     for table in preference_tables(evaluation["methods"]):
-        console.print(table)
+        page.print(table)
     if config.report:
         samples = {name: {"0": found.samples} for name, found in records.items() if found.samples}
         write_pages(evaluation, samples, Path(session.run.output) / "evaluation")  # beside a comparison's own
@@ -229,10 +228,10 @@ def _table(title: str, first: str, columns: Sequence[str], rows: Mapping[str, Se
 
     table = Table(first, title=title, box=box.SIMPLE_HEAD)
     for column in columns:
-        table.add_column(Text(column), justify="right")
+        table.add_column(Text(one_line(column)), justify="right")
     for name, estimates in rows.items():
         texts = ("–" if e is None else f"{e['mean']:.1%} [{e['low']:.1%}, {e['high']:.1%}]" for e in estimates)
-        table.add_row(Text(name), *(Text(text.replace("%", " %")) for text in texts))
+        table.add_row(Text(one_line(name)), *(Text(text.replace("%", " %")) for text in texts))
     return table
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-import yaml
-
 from preflab.errors import UserError, near_misses
 from preflab.method import Method
+from preflab.plain_yaml import read_value
+from preflab.terminal import shown
 
 STRENGTH = ("beta", "kl_coefficient")
 """What a nat of KL to the reference costs: pairwise methods call it β, methods that sample its coefficient."""
@@ -35,13 +35,14 @@ class Sweep(NamedTuple):
         field, equals, values = text.partition("=")
         parts = [part.strip() for part in values.split(",")]
         if not (equals and field.strip() and all(parts)):
-            raise UserError(f"--sweep: {text!r} must have the form field=value,value, such as beta=0.05,0.1,0.5")
+            raise UserError(f"--sweep: {shown(text)} must have the form field=value,value, such as beta=0.05,0.1,0.5")
         if len(set(parts)) < len(parts):
-            raise UserError(f"--sweep: {text!r} names a value twice, which adds no point")
-        try:
-            return cls(field.strip().replace("-", "_"), tuple(yaml.safe_load(part) for part in parts))
-        except yaml.YAMLError:
-            raise UserError(f"--sweep: the values of {text!r} cannot be read") from None
+            raise UserError(f"--sweep: {shown(text)} names a value twice, which adds no point")
+        refusal = f"--sweep: the values of {shown(text)} cannot be read"
+        found = tuple(read_value(part, refusal) for part in parts)
+        if len(set(map(repr, found))) < len(found):
+            raise UserError(f"--sweep: {shown(text)} names a value twice, in two ways of writing")
+        return cls(field.strip().replace("-", "_"), found)
 
     def check(self, methods: list[Method]) -> None:
         """Refuse a setting that none of the methods has.
@@ -53,7 +54,7 @@ class Sweep(NamedTuple):
             known = {
                 field.name for m in methods for config in (m.config, m.train) for field in dataclasses.fields(config)
             }
-            raise UserError(f"--sweep: no method has a setting {self.field!r}{near_misses(self.field, known)}")
+            raise UserError(f"--sweep: no method has a setting {shown(self.field)}{near_misses(self.field, known)}")
 
     def settings(self, method: Method) -> list[dict[str, Any]]:
         """Return the method's settings, one a point; none where it has no such field."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from preflab.terminal import say
 from recipes.common import Pipeline, Session
 from recipes.compare import Entry, contest, show
 
@@ -56,4 +57,4 @@ def train_one(description: str, name: str) -> None:
         "data": experiment.data,
     }
     show({**comparison, **facts, **provenance()}, Path(session.run.output) / f"{method.label}.json")
-    print("weights:", ", ".join(str(stage.folder / needs.trains[0]) for stage in stages))
+    say("weights: " + ", ".join(str(stage.folder / needs.trains[0]) for stage in stages))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from preflab.terminal import one_line
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -55,7 +57,7 @@ def terminal_table(rows: Sequence[Row]) -> Table:
     for number, heading in enumerate(COLUMNS):
         table.add_column(Text(heading), justify="left" if number < WORDS else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell(row)) for cell in COLUMNS.values()))
+        table.add_row(*(Text(one_line(cell(row))) for cell in COLUMNS.values()))
     return table
 
 

@@ -16,6 +16,7 @@ from eval.judges.rubric import Messages
 from eval.judges.settings import EndpointConfig
 from eval.judges.wire import RefusedError, TransientError, Wire
 from preflab.errors import UserError
+from preflab.terminal import one_line
 
 if TYPE_CHECKING:
     import httpx2
@@ -94,7 +95,9 @@ class ChatClient:
         if missing:
             with self.wire.open() as client, self._pool() as pool:
                 futures = [pool.submit(self._work, client, key, wanted[key], len(missing)) for key in missing]
-                for future in tqdm(as_completed(futures), total=len(futures), desc=title, unit="answer", leave=False):
+                for future in tqdm(
+                    as_completed(futures), total=len(futures), desc=one_line(title, 60), unit="answer", leave=False
+                ):
                     future.result()
         return [self.used.get(key) for key in keys]
 

@@ -18,14 +18,24 @@ class EndpointConfig:
     judge_key_variable: str | None = option(
         "OPENAI_API_KEY", "environment variable that holds the API key; none: send no key"
     )
-    judge_temperature: float | None = option(0.0, "temperature of the judge; none: the endpoint's", minimum=0.0)
-    judge_max_tokens: int | None = option(1024, "longest reply, in tokens; none: the endpoint's limit", minimum=16)
-    judge_requests_per_minute: float | None = option(None, "rate limit, retries included", minimum=0.01)
+    judge_temperature: float | None = option(
+        0.0, "temperature of the judge; none: the endpoint's", minimum=0.0, maximum=100.0
+    )
+    judge_max_tokens: int | None = option(
+        1024, "longest reply, in tokens; none: the endpoint's limit", minimum=16, maximum=10**7
+    )
+    judge_requests_per_minute: float | None = option(None, "rate limit, retries included", minimum=0.01, maximum=1e6)
     judge_concurrency: int = option(4, "requests under way at a time", minimum=1, maximum=256)
-    judge_max_retries: int = option(6, "retries of one request after rate limits, timeouts and faults", minimum=0)
-    judge_timeout: float = option(120.0, "seconds that one request may take", minimum=0.01)
-    judge_prompt_price: float | None = option(None, "price of a million prompt tokens, in any currency", minimum=0.0)
-    judge_completion_price: float | None = option(None, "price of a million completion tokens", minimum=0.0)
+    judge_max_retries: int = option(
+        6, "retries of one request after rate limits, timeouts and faults", minimum=0, maximum=1000
+    )
+    judge_timeout: float = option(120.0, "seconds that one request may take", minimum=0.01, maximum=86_400.0)
+    judge_prompt_price: float | None = option(
+        None, "price of a million prompt tokens, in any currency", minimum=0.0, maximum=1e9
+    )
+    judge_completion_price: float | None = option(
+        None, "price of a million completion tokens", minimum=0.0, maximum=1e9
+    )
     judge_cache: str = option("~/.cache/preflab/judge", "folder where answers are kept between runs")
 
     def __post_init__(self) -> None:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from eval.judges.answers import Answer
-from eval.judges.safe_text import printable
 from eval.judges.settings import EndpointConfig
 from preflab.errors import UserError
+from preflab.terminal import printable
 
 if TYPE_CHECKING:
     import httpx2

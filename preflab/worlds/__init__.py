@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from preflab.config import option
 from preflab.errors import UserError
+from preflab.terminal import shown
+from preflab.values import LARGEST_SEED
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,15 +40,21 @@ class WorldConfig:
     gold_fraction: float = option(
         0.25, "share of training prompts kept for the judge's own reward model (real data)", minimum=0.0, maximum=0.8
     )
-    max_prompt_tokens: int = option(256, "longer prompts are dropped and counted (see long_prompts)", minimum=1)
+    max_prompt_tokens: int = option(
+        256, "longer prompts are dropped and counted (see long_prompts)", minimum=1, maximum=2**24
+    )
     long_prompts: Literal["drop", "last-turns"] = option(
         "drop", "what to do with longer dialogues of real data: drop them, or keep the last turns that fit (Human: …)"
     )
-    max_response_tokens: int = option(128, "longer responses are dropped; sampling stops here", minimum=1)
+    max_response_tokens: int = option(
+        128, "longer responses are dropped; sampling stops here", minimum=1, maximum=2**20
+    )
     max_pairs: int | None = option(None, "at most this many pairs (and unpaired responses), drawn by seed", minimum=4)
     bad_rows: Literal["drop", "refuse"] = option("drop", "what to do with unusable rows: drop and count, or stop")
     trust_remote_code: bool = option(False, "run Python code that comes with a hub model")
-    data_seed: int = option(0, "seed of splits, planted preferences and the embedded base model", minimum=0)
+    data_seed: int = option(
+        0, "seed of splits, planted preferences and the embedded base model", minimum=0, maximum=LARGEST_SEED
+    )
     quick: bool = option(False, "a smaller run of everything, for a first look")
 
     @property
@@ -65,10 +73,22 @@ class WorldConfig:
                 raise ValueError(f"the {self.kind} world needs --{name}")
         for name in ("model", "dataset", "heldout", "prompts", "chat_template"):
             value = getattr(self, name)
-            if value is not None and _looks_local(value, name) and not Path(value).expanduser().exists():
-                raise ValueError(f"{name} {value!r} does not exist")
+            if value is not None and _looks_local(value, name):
+                _check_path(name, value)
         if self.heldout_fraction + self.gold_fraction >= 1:
             raise ValueError("heldout_fraction and gold_fraction leave nothing to train on; make one smaller")
+
+
+def _check_path(name: str, value: str) -> None:
+    try:
+        path = Path(value).expanduser()
+        found = path.exists()
+    except (OSError, RuntimeError) as error:  # a name that no file system has, the home of nobody
+        raise ValueError(f"{name} {shown(value)} is no path: {error}") from None
+    if not found:
+        raise ValueError(f"{name} {shown(value)} does not exist")
+    if name in ("prompts", "chat_template") and not path.is_file():
+        raise ValueError(f"{name} {shown(value)} is no file")
 
 
 def _looks_local(value: str, name: str) -> bool:

@@ -13,10 +13,10 @@ from recipe_runner import Warm, figures, read, run, run_warm, stages
 
 @pytest.fixture(scope="module")
 def no_torch(tmp_path_factory):
-    """A folder to put on the path, in which importing torch fails: loading it takes seconds."""
+    """A path of modules on which importing torch fails: loading it takes seconds."""
     folder = tmp_path_factory.mktemp("no_torch")
     (folder / "torch.py").write_text("raise RuntimeError('torch was imported')")
-    return folder
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def check_refusal(answer, *parts):
@@ -71,7 +71,7 @@ FIELDS = [
 
 @pytest.mark.parametrize(("wrong", "parts"), FIELDS, ids=lambda x: " ".join(x) if x and x[0][:1] == "-" else None)
 def test_a_wrong_option_is_answered_before_torch_is_loaded(options, no_torch, tmp_path, wrong, parts):
-    check_refusal(run("compare.py", *options, *wrong, cwd=tmp_path, PYTHONPATH=str(no_torch)), *parts)
+    check_refusal(run("compare.py", *options, *wrong, cwd=tmp_path, PYTHONPATH=no_torch), *parts)
     assert not (tmp_path / "runs").exists()
 
 
@@ -92,7 +92,7 @@ CONFIGS = {
 def test_a_wrong_config_is_answered_before_torch_is_loaded(no_torch, tmp_path, name):
     text, parts = CONFIGS[name]
     (tmp_path / "mine.yaml").write_text(text)
-    check_refusal(run("compare.py", "--config", "mine.yaml", cwd=tmp_path, PYTHONPATH=str(no_torch)), *parts)
+    check_refusal(run("compare.py", "--config", "mine.yaml", cwd=tmp_path, PYTHONPATH=no_torch), *parts)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_wrong_config_is_answered_before_torch_is_loaded(no_torch, tmp_path, n
     ],
 )
 def test_the_other_recipes_answer_alike(options, no_torch, tmp_path, recipe, wrong, parts):
-    check_refusal(run(recipe, *options, *wrong, cwd=tmp_path, PYTHONPATH=str(no_torch)), *parts)
+    check_refusal(run(recipe, *options, *wrong, cwd=tmp_path, PYTHONPATH=no_torch), *parts)
 
 
 def test_a_broken_method_file_is_named(options, no_torch, tmp_path):
@@ -124,7 +124,7 @@ def test_a_broken_method_file_is_named(options, no_torch, tmp_path):
         ("partial.py", ["lacks", "needs"]),
     ]
     for file, parts in cases:
-        answer = run("compare.py", *options, "--algorithms", f"{file}:Loss", cwd=tmp_path, PYTHONPATH=str(no_torch))
+        answer = run("compare.py", *options, "--algorithms", f"{file}:Loss", cwd=tmp_path, PYTHONPATH=no_torch)
         check_refusal(answer, *parts)
 
 
@@ -136,13 +136,13 @@ def test_a_folder_in_use_is_refused_before_torch_is_loaded(options, no_torch, tm
     with (tmp_path / "run" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for recipe in ("compare.py", "dpo.py"):
-            answer = run(recipe, *options, "--output", "run", cwd=tmp_path, PYTHONPATH=str(no_torch))
+            answer = run(recipe, *options, "--output", "run", cwd=tmp_path, PYTHONPATH=no_torch)
             check_refusal(answer, "run", "in use")
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_torch_is_loaded(options, no_torch, tmp_path):
     (tmp_path / "file").touch()
-    answer = run("compare.py", *options, "--output", "file/run", cwd=tmp_path, PYTHONPATH=str(no_torch))
+    answer = run("compare.py", *options, "--output", "file/run", cwd=tmp_path, PYTHONPATH=no_torch)
     check_refusal(answer, "file/run", "cannot be written")
 
 
@@ -191,7 +191,8 @@ def test_a_field_that_only_the_library_knows_is_refused_before_training(options,
 
 
 def test_a_loss_that_is_no_number_stops_the_run_on_a_line_of_its_own(options, tmp_path):
-    answer = run_warm("compare.py", *options, "--sft.learning-rate", "1e30", "--sft.max-steps", "3", cwd=tmp_path)
+    wild = ["--sft.learning-rate", "1e3", "--sft.weight-decay", "1e3", "--sft.lr-scheduler-type", "constant"]
+    answer = run_warm("compare.py", *options, *wild, "--sft.max-steps", "12", cwd=tmp_path)
     assert answer.status == 2
     last = answer.err.rstrip().splitlines()[-1]  # below the progress bar
     assert last.startswith("error:")

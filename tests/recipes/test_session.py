@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import get_type_hints
+
 import pytest
 
+from eval.config import EvalConfig
+from eval.judges.settings import EndpointConfig
+from preflab import registry
+from preflab.config import build
 from preflab.errors import UserError
-from recipes.common import Session
+from preflab.settings import LoraSettings, TrainConfig
+from preflab.worlds import WorldConfig
+from recipes.annotate import AnnotateConfig
+from recipes.common import RewardSettings, RunConfig, Session
 from recipes.compare import CompareConfig
+from recipes.conformance import ConformanceConfig
+from recipes.course import CourseConfig
 
 POLICIES = ("dpo", "ipo", "kto", "plackett-luce", "ppo", "rloo", "grpo", "online-dpo", "expert-iteration")
 
@@ -67,3 +79,79 @@ def test_a_reward_method_must_train_a_reward_model():
     with pytest.raises(UserError, match="'dpo' trains no reward model"):
         session("--reward-method", "dpo").stage_methods()
     assert session("--reward-method", "reward-pl").stage_methods()[1].name == "reward-pl"
+
+
+def test_max_steps_caps_what_a_section_of_the_command_line_says():
+    assert session("--dpo.max-steps", "12", "--max-steps", "2").method("dpo").train.max_steps == 2
+    assert session("--pair.max-steps", "2", "--max-steps", "12").method("ipo").train.max_steps == 2
+    assert session("--sampled.max-steps", "-1", "--max-steps", "12").method("ppo").train.max_steps == 12
+    assert session("--dpo.max-steps=2", "--max-steps", "12").method("dpo", {"max_steps": 20}).train.max_steps == 20, (
+        "a sweep means what it says"
+    )
+
+
+@pytest.mark.parametrize("value", ["many", "0", "1e3", "9" * 30])
+def test_a_sections_own_max_steps_is_checked_before_it_is_capped(value, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"dpo: {{max_steps: {value}}}\n")
+    for argv in (["--dpo.max-steps", value], ["--config", str(tmp_path / "mine.yaml")]):
+        with pytest.raises(UserError, match=r"dpo: max_steps|dpo: .*no step to train"):
+            session(*argv, "--max-steps", "5").method("dpo")
+
+
+def test_a_budget_of_a_section_is_a_number_too():
+    found = session("--dpo.budget", "1e5", "--dpo.budget-kind", "flops", "--max-steps", "3").method("dpo").train
+    assert (found.budget, found.budget_kind, found.max_steps) == (1e5, "flops", 3)
+
+
+ABSURD = [
+    ("--seeds", "-1"),
+    ("--seeds", "0,1" + "0" * 30),
+    ("--seeds", ",".join(map(str, range(1001)))),
+    ("--threads", "1000000000"),
+    ("--lora-rank", "1000000000"),
+    ("--max-prompt-tokens", "1" + "0" * 15),
+    ("--eval-prompts", "1" + "0" * 18),
+    ("--oracle-samples", "1" + "0" * 9),
+    ("--baseline-draws", "1" + "0" * 7),
+    ("--data-seed", "1" + "0" * 30),
+    ("--dpo.per-device-train-batch-size", "1" + "0" * 12),
+    ("--dpo.learning-rate", "inf"),
+    ("--dpo.adam-beta1", "1"),
+    ("--dpo.adam-epsilon", "0"),
+    ("--ppo.rollout-prompts", "1" + "0" * 8),
+    ("--grpo.samples-per-prompt", "1" + "0" * 8),
+    ("--output", ""),
+    ("--dataset", " "),
+    ("--model", "./" + "x" * 300),
+    ("--chat-template", "."),
+    ("--output", "~nobody-has-this-name/run"),
+    ("--model", "~nobody-has-this-name/model"),
+]
+
+
+@pytest.mark.parametrize(("flag", "value"), ABSURD, ids=lambda text: text[:30])
+def test_what_no_run_can_use_is_refused(flag, value):
+    field = flag.strip("-").rpartition(".")[2].replace("-", "_")
+    with pytest.raises(UserError, match=rf"{field}|home directory") as refused:
+        session(flag, value).method(flag[2:].partition(".")[0])
+    assert len(str(refused.value)) < 500
+
+
+def numbers(cls):
+    hints = get_type_hints(cls)
+    whole = {int, float, int | None, float | None, tuple[int, ...]}
+    return [field.name for field in fields(cls) if hints[field.name] in whole]
+
+
+def test_every_number_of_every_config_has_bounds():
+    """Whatever a field's own bounds are, none lets an infinity or 10^40 through."""
+    configs = [registry.load(name).Config for name in registry.registered()]
+    configs += [TrainConfig, LoraSettings, EvalConfig, WorldConfig, EndpointConfig, CourseConfig, CompareConfig]
+    configs += [RunConfig, RewardSettings, AnnotateConfig, ConformanceConfig]
+    tried = [(cls, name) for cls in configs for name in numbers(cls)]
+    assert len(tried) > 100
+    for cls, name in tried:
+        for value in (float("inf"), 10**40, -(10**40)):
+            for given in (value, [value]):
+                with pytest.raises(UserError, match=name):
+                    build(cls, {name: given}, "here")

@@ -24,10 +24,10 @@ from eval.judges import (
     weights_hash,
 )
 from eval.judges.rubric import PAIR, SCORE
-from eval.judges.safe_text import printable
 from eval.judges.verdicts import Verdict, agreement, preference_data, read_verdicts
 from preflab.encoding import collate
 from preflab.errors import UserError
+from preflab.terminal import printable
 
 
 class Scripted:

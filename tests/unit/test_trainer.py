@@ -143,7 +143,7 @@ def test_a_loss_of_the_wrong_shape_is_refused(tmp_path):
         def loss(self, batch, scores):
             return super().loss(batch, scores)._replace(values=scores.logps)
 
-    with pytest.raises(ValueError, match=r"PerToken.loss returned shape .* needs.unit is 'prompt'"):
+    with pytest.raises(UserError, match=r"PerToken.loss returned shape .* needs.unit is 'prompt'"):
         train(PerToken(DPOConfig()), tmp_path)
 
 

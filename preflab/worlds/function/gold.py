@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from preflab.errors import UserError
+from preflab.plugins import arguments_of, blamed, place_of
 from preflab.registry import import_object
+from preflab.terminal import shown
 from preflab.worlds import GoldReward
 
 RewardFunction = Callable[[str, str], float]
+
+LARGEST = 1e30
+"""What a reward is at most: well within float32, in which methods see it."""
 
 
 def gold_reward(place: str) -> GoldReward:
@@ -42,47 +47,42 @@ def gold_reward(place: str) -> GoldReward:
 
 
 def _import_reward(place: str) -> RewardFunction:
-    try:
+    with blamed(f"reward {place!r} cannot be imported:"):
         function = import_object(place)
-    except UserError:
-        raise
-    except Exception as error:  # the user's own module may raise anything
-        raise UserError(f"reward {place!r} cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(function) or inspect.isclass(function):
-        raise UserError(f"reward {place!r} is no function; it must be one: reward(prompt, response) -> float")
-    try:
-        inspect.signature(function).bind("prompt", "response")
-    except TypeError:
+    if inspect.isclass(function):
         raise UserError(
-            f"reward {place!r} has the arguments {inspect.signature(function)}; it must take two texts, "
-            "(prompt, response)"
-        ) from None
-    except ValueError:  # some built-in functions do not tell their arguments; calling them will
-        pass
+            f"reward {place!r} is no function but a class; it must be one: reward(prompt, response) -> float"
+        )
+    problem = arguments_of(function, "prompt", "response")
+    if problem:
+        raise UserError(f"reward {place!r}{place_of(function)} {problem}; it must take two texts, (prompt, response)")
     return function  # type: ignore[no-any-return]
 
 
 def _judge(function: RewardFunction, place: str, prompt: str, response: str) -> float:
-    def refuse(what: str) -> UserError:
-        return UserError(f"reward {place!r} {what}, for prompt {_short(prompt)} and response {_short(response)}")
+    def texts() -> str:
+        return f", for prompt {shown(prompt)} and response {shown(response)}"
 
-    try:
+    with blamed(f"reward {place!r} raised", end=texts):
         value = function(prompt, response)
-    except Exception as error:
-        raise refuse(f"raised {type(error).__name__}: {error}") from error
-    if isinstance(value, (str, bytes)):
-        raise refuse(f"returned {_short(repr(value))}, not a number")
+    number = _number(value)
+    if number is not None and abs(number) <= LARGEST:
+        return number
+    what = f"{shown(value)} ({type(value).__name__}), not a number"
+    if number is not None:
+        what = f"{number}; it must be finite, {LARGEST:g} at most"
+    raise UserError(f"reward {place!r}{place_of(function)} returned {what}{texts()}")
+
+
+def _number(value: Any) -> float | None:
+    """Return one number as a float: Python's, NumPy's, or a tensor of one element; None for anything else."""
+    # float() would read these as the text of a number.
+    if isinstance(value, (str, bytes, bytearray, memoryview)):
+        return None
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise refuse(f"returned {_short(repr(value))}, not a number") from None
-    if not math.isfinite(number):
-        raise refuse(f"returned {number}; it must be finite")
-    return number
-
-
-def _short(text: str, limit: int = 60) -> str:
-    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+        return float(value)
+    except Exception:  # of a stranger's own `__float__`, or torch's for several elements
+        return None
 
 
 def source_of(place: str) -> str:

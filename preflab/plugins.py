@@ -1,0 +1,218 @@
+"""Code that a person brings along: held to its contract, and answered for by file and line when it fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import sys
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from preflab import crash
+from preflab.config import build
+from preflab.errors import INTERRUPTS, PluginError, UserError, is_out_of_memory
+from preflab.interface import Batch, Loss, Mean, Needs, Responses, Role, Unit
+from preflab.settings import RolloutConfig, TrainConfig
+from preflab.terminal import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PARTS = ("Config", "needs", "training", "metrics", "loss")
+
+
+@contextmanager
+def blamed(what: str, files: Collection[str] = (), *, end: Callable[[], str] = str) -> Iterator[None]:
+    """Turn whatever a person's own code raises, an exit included, into an error that names file and line.
+
+    Ctrl-C, an end of memory and mistakes that are answered already go their way.
+
+    Args:
+        what: how the message begins.
+        files: where that code is written, if known: the place named is in one of them where it can be.
+        end: gives what the message ends with.
+
+    Raises:
+        PluginError: for anything else.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        if type(error) in INTERRUPTS or is_out_of_memory(error):
+            raise
+        at = crash.at(error, files) or crash.at(error)
+        raise PluginError(f"{what} {crash.described(error)}{f' ({at})' if at else ''}{end()}") from error
+
+
+@contextmanager
+def answering(algorithm: Any, part: str) -> Iterator[None]:
+    """Let a method that a person brought along answer for what it raises in one of its parts.
+
+    In a method of our own the same is a fault of ours, and goes its way.
+    """
+    cls: Any = type(algorithm)
+    brought = brought_files(cls)
+    with blamed(f"{cls.__name__}.{part} raised", brought) if brought else nullcontext():
+        yield
+
+
+@cache
+def brought_files(cls: type) -> frozenset[str]:
+    """Return the files outside this project that a class and its bases are written in."""
+    root = Path(__file__).resolve().parents[1]
+    ours = tuple(f"{root / package}{os.sep}" for package in ("preflab", "algorithms", "eval"))
+    modules = [sys.modules.get(base.__module__) for base in cls.__mro__]
+    files = {getattr(module, "__file__", None) for module in modules}
+    return frozenset(file for file in files if file and not file.startswith((*ours, sys.base_prefix)))
+
+
+def place_of(thing: Any) -> str:
+    """Return ``" (file, line n)"`` of a class or function, or ``""`` where Python cannot tell."""
+    try:
+        return f" ({inspect.getsourcefile(thing)}, line {inspect.getsourcelines(thing)[1]})"
+    except (OSError, TypeError):
+        return ""
+
+
+def check_loss(algorithm: Any, loss: Any, mask: Tensor) -> None:
+    """Hold what a method's loss returned to the contract.
+
+    Args:
+        algorithm: the method.
+        loss: what its loss returned.
+        mask: of the items that the loss is averaged over; its shape is the loss's.
+
+    Raises:
+        UserError: for the first thing that is wrong, with file and line of the loss.
+    """
+    import torch
+
+    values, metrics = getattr(loss, "values", None), getattr(loss, "metrics", None)
+    unit, metric = algorithm.needs.unit, None
+    if isinstance(metrics, Mapping):
+        metric = next((name for name, mean in metrics.items() if not isinstance(mean, Mean)), None)
+    problem = None
+    if not isinstance(loss, Loss) or not isinstance(values, torch.Tensor) or not isinstance(metrics, Mapping):
+        problem = (
+            f"returned {shown(type(loss).__name__)}; it must be a preflab.Loss of a tensor and a mapping of metrics"
+        )
+    elif values.shape != mask.shape:
+        problem = f"returned shape {tuple(values.shape)}; needs.unit is {unit!r}, so it must be {tuple(mask.shape)}"
+    elif not values.is_floating_point():
+        problem = f"returned {values.dtype}; it must be a floating-point type"
+    elif not values.requires_grad:
+        problem = f"returned values that do not depend on the scores of {', '.join(algorithm.needs.trains)}"
+    elif metric is not None:
+        problem = f"returned the metric {metric!r} as {type(metrics[metric]).__name__}; it must be a preflab.Mean"
+    if problem:
+        raise UserError(f"{type(algorithm).__name__}.loss {problem}{place_of(type(algorithm).loss)}")
+
+
+def arguments_of(function: Any, *given: Any) -> str | None:
+    """Return what is wrong with a function that is to be called with `given`; None if nothing is."""
+    if not callable(function):
+        return f"is no function but {shown(function)}"
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        return "is async, or yields; it must return its value"
+    try:
+        inspect.signature(function).bind(*given)
+    except TypeError:
+        return f"has the arguments {inspect.signature(function)}"
+    except ValueError:  # some built-in functions do not tell their arguments; calling them will
+        pass
+    return None
+
+
+def check_method(name: str, algorithm: Any) -> None:
+    """Hold a class to `preflab.interface.Algorithm`, as far as can be seen without calling it.
+
+    Raises:
+        UserError: for the first thing that is wrong, with file and line of the class.
+    """
+    if not inspect.isclass(algorithm):
+        raise UserError(f"method {name!r} is no class but {shown(algorithm)}; see docs/add_an_algorithm.md")
+    where, cls = f"method {name!r}{place_of(algorithm)}", cast(Any, algorithm)
+    missing = [part for part in PARTS if not hasattr(cls, part)]
+    if missing:
+        raise UserError(f"{where} lacks {', '.join(missing)}; see docs/add_an_algorithm.md")
+    with blamed(f"{where}: its Config cannot be made:"):
+        problem = _config_problem(cls.Config)
+    problem = problem or _needs_problem(cls) or _loss_problem(cls)
+    if problem:
+        raise UserError(f"{where}: {problem}; see docs/add_an_algorithm.md")
+    if not isinstance(cls.training, Mapping):
+        raise UserError(f"{where}: training is no mapping of settings")
+    build(TrainConfig, cls.training, f"{where}: training")
+
+
+def _config_problem(config: Any) -> str | None:
+    if not (inspect.isclass(config) and dataclasses.is_dataclass(config)):
+        return f"Config is {shown(config)}; it must be a dataclass"
+    bare = [f.name for f in dataclasses.fields(config) if f.default is f.default_factory is dataclasses.MISSING]
+    if bare:
+        return f"Config.{bare[0]} has no default; every field needs one"
+    typing.get_type_hints(config)
+    config()
+    return None
+
+
+def _needs_problem(algorithm: Any) -> str | None:
+    needs = algorithm.needs
+    if not isinstance(needs, Needs):
+        return f"needs is {shown(needs)}; it must be a preflab.Needs"
+    for field, value, known in (("responses", needs.responses, Responses), ("unit", needs.unit, Unit)):
+        if value not in get_args(known):
+            return f"needs.{field} is {shown(value)}; choose one of {', '.join(get_args(known))}"
+    for field in ("scores", "trains", "rollout"):
+        roles = getattr(needs, field)
+        if not isinstance(roles, tuple) or not set(map(str, roles)) <= set(get_args(Role)):
+            return f"needs.{field} is {shown(roles)}; it must be a tuple of {', '.join(get_args(Role))}"
+    if hasattr(algorithm, "fit"):
+        return None
+    if not set(needs.trains) & set(needs.scores):
+        return f"needs.trains is {shown(needs.trains)}, of which needs.scores has none: the loss could not learn"
+    if needs.responses == "sampled" and not issubclass(algorithm.Config, RolloutConfig):
+        return "it samples responses, so that its Config must be a preflab.RolloutConfig"
+    return None
+
+
+def _loss_problem(algorithm: Any) -> str | None:
+    asked = {"loss": ("(batch, scores)", 2)}
+    if (algorithm.needs.rollout or algorithm.needs.responses == "sampled") and not hasattr(algorithm, "fit"):
+        asked["prepare"] = ("(rollout)", 1)
+    for name, (form, count) in asked.items():
+        function = getattr(algorithm, name, None)
+        bound = isinstance(inspect.getattr_static(algorithm, name, None), (staticmethod, classmethod))
+        problem = arguments_of(function, *[None] * (count + (not bound)))
+        if problem:
+            return f"{name} {problem}; it must be a method {name}{form}"
+    return None
+
+
+def check_prepared(algorithm: Any, prepared: Any) -> Batch:
+    """Return what a method's `prepare` returned, if it is a batch.
+
+    Raises:
+        UserError: if it is something else.
+    """
+    if not isinstance(prepared, Batch):
+        raise UserError(
+            f"{type(algorithm).__name__}.prepare returned {type(prepared).__name__}; it must be a preflab.Batch"
+            f"{place_of(type(algorithm).prepare)}"
+        )
+    return prepared
+
+
+def file_exists(path: Path) -> bool:
+    """Whether a path names a file; False for what no file system takes as a name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
