@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from preflab.errors import UserError
+from preflab.files import disk_space, sync
+from preflab.seals import damage, seal
+
+logger = logging.getLogger(__name__)
 
 THREADS = 1
 """Base models are trained with this many threads everywhere: sums taken in another order give other weights.
@@ -16,21 +24,48 @@ machine with other work to do.
 
 
 def cached_folder(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return `folder`, letting `make` fill it first unless it is there.
+    """Return `folder`, letting `make` fill it first unless it is there and as it was written.
 
-    It appears by one rename once it is complete, so a killed build leaves nothing that could be taken for
-    the whole; what it does leave is removed by the next one.
+    It appears by one rename once it is complete and on the disk, so a killed build leaves nothing that could be
+    taken for the whole; what it does leave is removed by the next one. A damaged one is said, and made again.
+
+    Raises:
+        UserError: if the disk is full, or the folder cannot be written to.
     """
     from filelock import FileLock
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(folder.parent / f".{folder.name}.lock")):
-        if not folder.is_dir():
-            unfinished = folder.parent / f".{folder.name}.unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)  # only a killed build leaves one: we hold the lock
-            make(unfinished)
-            unfinished.replace(folder)
+    _reach(folder.parent)
+    with FileLock(str(folder.parent / f".{folder.name}.lock")), disk_space(folder):
+        if os.path.lexists(folder):
+            trouble = damage(folder)
+            if trouble is None:
+                return folder
+            logger.warning("%s is damaged: %s; it is removed and made again", folder, trouble)
+            _remove(folder)
+        unfinished = folder.parent / f".{folder.name}.unfinished"
+        _remove(unfinished)  # only a killed build leaves one: we hold the lock
+        make(unfinished)
+        seal(unfinished)
+        unfinished.replace(folder)
+        sync(folder.parent)
     return folder
+
+
+def _reach(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cache {folder} cannot be written: {error.strerror or error}; choose another --cache") from None
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be removed: {error.strerror or error}; choose another --cache") from None
 
 
 @contextmanager
