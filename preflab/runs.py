@@ -121,7 +121,9 @@ class Run:
             self._workplace(working)
             record, changed = json_ready(dict(build(working)))
             if changed:
-                logger.warning("%s: JSON cannot hold all of its record: %s; written as null or text", name, "; ".join(changed))
+                logger.warning(
+                    "%s: JSON cannot hold all of its record: %s; written as null or text", name, "; ".join(changed)
+                )
             write_json(working / RECORD, {"inputs": inputs, "record": record})
             seal(working)
             working.replace(final)

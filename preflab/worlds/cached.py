@@ -32,10 +32,7 @@ def cached_folder(folder: Path, make: Callable[[Path], None]) -> Path:
     Raises:
         UserError: if the disk is full, or the folder cannot be written to.
     """
-    from filelock import FileLock
-
-    _reach(folder.parent)
-    with FileLock(str(folder.parent / f".{folder.name}.lock")), disk_space(folder):
+    with _alone(folder), disk_space(folder):
         if os.path.lexists(folder):
             trouble = damage(folder)
             if trouble is None:
@@ -51,11 +48,22 @@ def cached_folder(folder: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _reach(folder: Path) -> None:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from making the same folder meanwhile."""
+    from filelock import FileLock
+
+    lock = FileLock(str(folder.parent / f".{folder.name}.lock"))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except OSError as error:
-        raise UserError(f"cache {folder} cannot be written: {error.strerror or error}; choose another --cache") from None
+        reason = error.strerror or error
+        raise UserError(f"cache {folder.parent} cannot be written: {reason}; choose another --cache") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _remove(path: Path) -> None:
