@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from preflab.errors import UserError
-from preflab.files import read_object, sync, write_json
+from preflab.files import read_object, remove, sync, write_json
 from preflab.seals import damage, seal
 from preflab.snapshots import snapshots
 
@@ -53,14 +52,14 @@ def last_checkpoint(folder: Path, steps: int) -> str | None:
         if trouble is None:
             return str(found[step])
         logger.warning("%s of %s is passed over: %s", found[step].name, folder.name, trouble)
-        _remove(found[step])
+        remove(found[step])
     return None
 
 
 def remove_checkpoints(folder: Path) -> None:
     """Delete what a finished run needs no more; optimiser states are the one thing here that is pickled."""
     for checkpoint in folder.glob("checkpoint-*"):
-        _remove(checkpoint)
+        remove(checkpoint)
 
 
 def _taken(folder: Path, step: int) -> list[str]:
@@ -79,13 +78,3 @@ def _of_snapshots(folder: Path, checkpoint: Path, step: int) -> str | None:
         if trouble is not None:
             return f"snapshot {snapshot.folder.name}: {trouble}"
     return None
-
-
-def _remove(path: Path) -> None:
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    except OSError as error:
-        raise UserError(f"{path} cannot be removed: {error.strerror or error}; remove it by hand") from None

@@ -7,6 +7,7 @@ import json
 import math
 import numbers
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +97,21 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove whatever is at a path, a folder with all in it; a link, not what it leads to.
+
+    Raises:
+        UserError: if the system refuses.
+    """
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be removed: {error.strerror or error}; remove it by hand") from None
 
 
 def json_ready(content: Any, where: str = "", above: tuple[int, ...] = ()) -> tuple[Any, list[str]]:

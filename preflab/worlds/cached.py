@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from preflab.errors import UserError
-from preflab.files import disk_space, sync
+from preflab.files import disk_space, remove, sync
 from preflab.seals import damage, seal
 
 logger = logging.getLogger(__name__)
@@ -38,9 +37,9 @@ def cached_folder(folder: Path, make: Callable[[Path], None]) -> Path:
             if trouble is None:
                 return folder
             logger.warning("%s is damaged: %s; it is removed and made again", folder, trouble)
-            _remove(folder)
+            remove(folder)
         unfinished = folder.parent / f".{folder.name}.unfinished"
-        _remove(unfinished)  # only a killed build leaves one: we hold the lock
+        remove(unfinished)  # only a killed build leaves one: we hold the lock
         make(unfinished)
         seal(unfinished)
         unfinished.replace(folder)
@@ -64,16 +63,6 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _remove(path: Path) -> None:
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be removed: {error.strerror or error}; choose another --cache") from None
 
 
 @contextmanager
