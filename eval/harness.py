@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,11 +22,13 @@ from eval.tokens import Tokens, world_batch
 from preflab.data import group_key
 from preflab.encoding import EncodedGroup, collate
 from preflab.experiment import Experiment
+from preflab.files import remove
 from preflab.interface import Batch
 from preflab.maths import masked_sum
 from preflab.roles import Roles
 from preflab.runs import read_jsonl, write_jsonl
 from preflab.sampling import Decoder, Sampler, TransformersSampler
+from preflab.seals import file_damage, seal_file
 from preflab.seeds import derive
 
 logger = logging.getLogger(__name__)
@@ -346,10 +349,17 @@ def _pad(tokens: Tokens) -> int:
 
 
 def _part(folder: Path | None, name: str, make: Callable[[], Table]) -> Table:
-    """Return the rows that a killed evaluation left in `folder`; else make them, and leave them there."""
-    if folder is not None and (folder / name).is_file():
-        return read_jsonl(folder / name)
+    """Return the rows that a killed evaluation left in `folder`; else, or where they are damaged, make them."""
+    if folder is None:
+        return make()
+    path = folder / name
+    if os.path.lexists(path):
+        trouble = file_damage(path)
+        if trouble is None:
+            return read_jsonl(path)
+        logger.warning("%s: %s; that part is evaluated again", folder.name, trouble)
+        remove(path)
     rows = make()
-    if folder is not None:
-        write_jsonl(folder / name, rows)
+    write_jsonl(path, rows)
+    seal_file(path)
     return rows

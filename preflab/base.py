@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from preflab.errors import UserError
+from preflab.opening import open_model
 from preflab.settings import LoraSettings
 
 
@@ -35,19 +35,11 @@ def load_base(name: str, settings: LoraSettings, device: str | None = None, trus
     """Load a causal language model, frozen and without dropout; safetensors only.
 
     Raises:
-        UserError: if it cannot be loaded, with the library's own reason.
+        UserError: if it cannot be loaded, or a weight is missing, left over, of another shape or not finite.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=getattr(torch, chosen), use_safetensors=True, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"model {name!r} cannot be loaded: {error}") from error
+    model = open_model("CausalLM", name, getattr(torch, chosen), trust_remote_code=trust_remote_code)
     model.requires_grad_(False)
     without_dropout(model)
     return model.to(device)

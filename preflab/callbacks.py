@@ -11,16 +11,17 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from preflab.checkpoints import SealCheckpoints
 from preflab.errors import UserError
 from preflab.runs import write_jsonl
 from preflab.settings import MOST_STEPS
 
 
 def watch(trainer: Trainer, title: str, folder: Path) -> None:
-    """Give a trainer our bar, ``metrics.jsonl`` and stop at NaN, in place of what the library prints."""
+    """Give a trainer our bar, ``metrics.jsonl``, stop at NaN and sealed checkpoints; take away what it prints."""
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    for added in (ProgressBar(title), MetricsFile(folder / "metrics.jsonl"), StopAtNaN()):
+    for added in (ProgressBar(title), MetricsFile(folder / "metrics.jsonl"), StopAtNaN(), SealCheckpoints(folder)):
         trainer.add_callback(added)
 
 

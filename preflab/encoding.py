@@ -75,8 +75,11 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(
             str(path) if path.exists() else name, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"tokenizer of model {name!r} cannot be loaded: {error}") from None
+    except Exception as error:  # whatever a damaged file leads the library to
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, (KeyError, TypeError)) else str(error)
+        raise UserError(f"tokenizer of model {name!r} cannot be loaded: {reason}") from None
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # what some classes are without their files
+        raise UserError(f"tokenizer of model {name!r} has no vocabulary; are its files (tokenizer.json) there?")
     if tokenizer.eos_token_id is None:
         raise UserError(f"tokenizer of model {name!r} has no end token: set its eos_token")
     if tokenizer.pad_token_id is None:

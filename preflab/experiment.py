@@ -18,6 +18,7 @@ from preflab.encoding import EncodedGroup, Encoder, load_tokenizer
 from preflab.errors import UserError
 from preflab.interface import Role
 from preflab.method import Method
+from preflab.model_files import read_model_files
 from preflab.plugins import answering
 from preflab.reference import ReferenceLogps
 from preflab.rewards import PlantedRewards, RewardFunction, Rewards
@@ -79,6 +80,8 @@ class Experiment:
 
     def __init__(self, run: Run, world_config: WorldConfig, lora: LoraSettings, cache: Path) -> None:
         self.run, self.world_config, self.lora = run, world_config, lora
+        if world_config.model is not None:
+            read_model_files(world_config.model)  # before a library makes something else of a damaged one
         self.world: World = open_world(world_config, cache)
         self.tokenizer = load_tokenizer(
             self.world.model, world_config.trust_remote_code, chat_template=world_config.chat_template

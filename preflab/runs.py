@@ -1,10 +1,11 @@
-"""A run on disk: stages named by what they were made of, finished or absent, never half-done."""
+"""A run on disk: stages named by what they were made of, finished or absent, never half-done, verified when reused."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -16,6 +17,33 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from preflab.errors import UserError
+from preflab.files import (
+    disk_space,
+    json_ready,
+    read_jsonl,
+    read_object,
+    sync,
+    write_bytes,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+from preflab.seals import SUMS, damage, files, seal
+
+__all__ = [
+    "Run",
+    "Stage",
+    "content_hash",
+    "provenance",
+    "read_jsonl",
+    "versions",
+    "write_bytes",
+    "write_json",
+    "write_jsonl",
+    "write_text",
+]
+
+logger = logging.getLogger(__name__)
 
 RECORD = "stage.json"
 LIBRARIES = ("preflab", "torch", "transformers", "trl", "peft", "datasets", "evaluate", "accelerate")
@@ -56,6 +84,7 @@ class Run:
             self._lock: IO[str] = (folder / ".lock").open("w")
         except OSError as error:
             raise UserError(f"run folder {folder} cannot be written: {error}") from None
+        self._verified: dict[Path, Any] = {}
         try:
             # The kernel frees the lock however the process ends, SIGKILL included.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,62 +94,117 @@ class Run:
     def stage(self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]]) -> Stage:
         """Return a stage, building it unless it is finished.
 
-        `build` fills a working folder and returns a JSON-ready record. The folder takes its final name
-        in one rename at the end, so that a kill at any moment leaves a stage finished or absent. What
-        an interrupted `build` left (checkpoints, say) is there when it is called again.
+        `build` fills a working folder and returns a record. The folder takes its final name in one rename at
+        the end, once all in it is on the disk, so that a kill at any moment leaves a stage finished or absent.
+        What an interrupted `build` left (checkpoints, say) is there when it is called again.
+
+        A finished stage is verified against the digests of its files, once in the life of a run unless one of
+        them is touched. A damaged one is said, moved to the run's ``damaged`` folder and built again. Stages
+        that stand on it are kept: they were made from what it held before the damage, and building again
+        gives the same.
 
         Args:
             name: for people to read; letters, digits, ``.``, ``_`` and ``-``.
             inputs: everything that decides the result, JSON-ready.
-            build: does the work.
+            build: does the work. Of its record, what JSON cannot hold is said and left out, never the work.
+
+        Raises:
+            UserError: if the disk is full, or something lies in the way that cannot be moved.
         """
         inputs = {**inputs, "stage": name, "versions": versions()}
         key = content_hash(inputs)
         final, working = self.stages / f"{name}-{key}", self.stages / f".{name}-{key}.partial"
-        if (final / RECORD).is_file():
-            return Stage(name, key, final, json.loads((final / RECORD).read_text())["record"], True)
-        shutil.rmtree(final, ignore_errors=True)
-        working.mkdir(exist_ok=True)
-        record = dict(build(working))
-        write_json(working / RECORD, {"inputs": inputs, "record": record})
-        working.replace(final)
+        kept = self._finished(final, inputs)
+        if kept is not None:
+            return Stage(name, key, final, kept, True)
+        with disk_space(self.folder):
+            self._workplace(working)
+            record, changed = json_ready(dict(build(working)))
+            if changed:
+                logger.warning(
+                    "%s: JSON cannot hold all of its record: %s; written as null or text", name, "; ".join(changed)
+                )
+            write_json(working / RECORD, {"inputs": inputs, "record": record})
+            seal(working)
+            working.replace(final)
+            sync(self.stages)
+        self._verified[final] = _signature(final)
         return Stage(name, key, final, record, False)
+
+    def _finished(self, final: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the record of a stage that is whole; say so and move it away where it is not."""
+        if not os.path.lexists(final):
+            return None
+        untouched = final in self._verified and self._verified[final] == _signature(final)
+        trouble, record = None if untouched else damage(final), None
+        if trouble is None:
+            try:
+                record = _record(final / RECORD, inputs)
+            except UserError as error:
+                trouble = str(error)
+        if trouble is None:
+            self._verified[final] = _signature(final)
+            return record
+        logger.warning("stage %s is damaged: %s; it is moved to damaged/ and built again", final.name, trouble)
+        _move(final, self.folder / "damaged" / final.name)
+        return None
+
+    @staticmethod
+    def _workplace(working: Path) -> None:
+        """See that the folder a stage is built in is there."""
+        try:
+            if working.is_symlink() or (os.path.lexists(working) and not working.is_dir()):
+                working.unlink()
+            working.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{working} cannot be written: {error.strerror or error}; choose another --output"
+            ) from None
+
+
+def _signature(folder: Path) -> Any:
+    """Return what changes when a file of a folder is touched; where it cannot be read, what equals nothing."""
+    try:
+        states = [(name, path.lstat()) for name, path in (*files(folder).items(), (SUMS, folder / SUMS))]
+    except OSError:
+        return object()
+    return sorted((name, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in states)
+
+
+def _record(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a stage reported.
+
+    Raises:
+        UserError: if the file is that of another stage, or of nothing that we wrote.
+    """
+    content = read_object(path)
+    # As they read back: tuples as lists, keys as text.
+    if content.get("inputs") != json.loads(json.dumps(inputs, default=str)):
+        raise UserError(f"{path.name} is of another stage")
+    record = content.get("record")
+    if not isinstance(record, dict):
+        raise UserError(f"{path.name} has no record")
+    return record
+
+
+def _move(path: Path, place: Path) -> None:
+    """Move what is damaged out of the way, over what an earlier damage left."""
+    try:
+        place.parent.mkdir(exist_ok=True)
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+        path.rename(place)
+    except OSError as error:
+        raise UserError(
+            f"{path} is damaged and cannot be moved: {error.strerror or error}; remove it, or choose another --output"
+        ) from None
 
 
 def content_hash(content: Any) -> str:
     """Return 12 hex digits that depend on JSON-ready content alone."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a binary file in the same way."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; NaN and infinity are refused, since JSON has none."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=False, allow_nan=False, default=str) + "\n")
-
-
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write JSON lines atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines."""
-    # Not `splitlines`: JSON strings may hold U+2028 and its like.
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ Nothing reads them while training: what they are worth is measured after the run
 
 from __future__ import annotations
 
+import re
 import shutil
 from bisect import bisect_right
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from transformers import TrainerCallback
+
+from preflab.seals import seal
 
 FOLDER = "snapshots"
 
@@ -40,15 +43,12 @@ def shares(count: int) -> list[float]:
 
 def snapshots(folder: Path) -> list[Snapshot]:
     """Return the snapshots that a training run left in its folder, in order."""
-    found = []
-    for path in (folder / FOLDER).glob("[0-9]*-step[0-9]*"):
-        number, step = path.name.split("-step")
-        found.append(Snapshot(int(number), int(step), path))
-    return sorted(found)
+    named = [(re.fullmatch(r"(\d{1,9})-step(\d{1,18})", path.name), path) for path in (folder / FOLDER).glob("*")]
+    return sorted(Snapshot(int(match[1]), int(match[2]), path) for match, path in named if match)
 
 
 class TakeSnapshots(TrainerCallback):
-    """Keeps weights at the `shares` of a run; an interrupted run that goes on keeps what it would have kept anyway.
+    """Keeps weights, sealed, at the `shares` of a run; one that goes on keeps what it would have kept anyway.
 
     Args:
         count: how many; fewer where a run has fewer steps.
@@ -80,6 +80,7 @@ class TakeSnapshots(TrainerCallback):
             partial = final.with_name(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             self.save(partial)
+            seal(partial)
             partial.replace(final)
 
     def _share(self, state: Any) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +15,10 @@ from transformers import Trainer, TrainingArguments
 
 from preflab.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
 from preflab.callbacks import StopAtBudget, watch
+from preflab.checkpoints import last_checkpoint, remove_checkpoints
 from preflab.encoding import EncodedGroup
 from preflab.errors import UserError
+from preflab.files import read_object
 from preflab.interface import Algorithm, Batch, Mean, Needs, Scores, unit_mask
 from preflab.memory import PeakMemory
 from preflab.plugins import answering, check_loss
@@ -241,7 +242,7 @@ class PreferenceTrainer(Trainer):
         folder = Path(resume_from_checkpoint)
         for role in (*self.algorithm.needs.trains, *self.source.moves):
             self.roles.start(role, folder / role)
-        carried = json.loads((folder / CARRIED).read_text())
+        carried = read_object(folder / CARRIED)
         costs, state = carried["costs"], carried["state"]
         if state:
             self.algorithm.state = state  # type: ignore[attr-defined]
@@ -339,32 +340,6 @@ def total_steps(train: TrainConfig, source: Source) -> int:
     if train.budget is not None:
         return MOST_STEPS
     return train.max_steps if train.max_steps > 0 else max(1, round(train.num_train_epochs * source.steps_per_epoch))
-
-
-def last_checkpoint(folder: Path, steps: int) -> str | None:
-    """Return the last whole checkpoint before step `steps`, where there is one.
-
-    The state is written last: without it, or with half of it, a checkpoint is half-done. From the very last step the
-    library would take one step too many.
-    """
-    states = [state for state in folder.glob("checkpoint-*/trainer_state.json") if _is_json(state)]
-    found = {int(state.parent.name.rpartition("-")[2]): state.parent for state in states}
-    earlier = [step for step in found if step < steps]
-    return str(found[max(earlier)]) if earlier else None
-
-
-def _is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_text())
-    except ValueError:
-        return False
-    return True
-
-
-def remove_checkpoints(folder: Path) -> None:
-    """Delete what a finished run needs no more; optimiser states are the one thing here that is pickled."""
-    for checkpoint in folder.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
 
 
 def last_metrics(trainer: Trainer) -> dict[str, float]:

@@ -73,8 +73,9 @@ class TRLBacked:
             UserError: for settings or adapters that TRL cannot train with.
         """
         from preflab.adapters import get_adapter
+        from preflab.checkpoints import last_checkpoint, remove_checkpoints
         from preflab.memory import PeakMemory
-        from preflab.trainer import TrainRecord, last_checkpoint, last_metrics, remove_checkpoints
+        from preflab.trainer import TrainRecord, last_metrics
 
         trainer, groups = self.build(task)
         started, memory = time.perf_counter(), PeakMemory(task.roles.device)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
+import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from preflab.errors import UserError
+from preflab.files import disk_space, remove, sync
+from preflab.seals import damage, seal
+
+logger = logging.getLogger(__name__)
 
 THREADS = 1
 """Base models are trained with this many threads everywhere: sums taken in another order give other weights.
@@ -16,21 +23,46 @@ machine with other work to do.
 
 
 def cached_folder(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return `folder`, letting `make` fill it first unless it is there.
+    """Return `folder`, letting `make` fill it first unless it is there and as it was written.
 
-    It appears by one rename once it is complete, so a killed build leaves nothing that could be taken for
-    the whole; what it does leave is removed by the next one.
+    It appears by one rename once it is complete and on the disk, so a killed build leaves nothing that could be
+    taken for the whole; what it does leave is removed by the next one. A damaged one is said, and made again.
+
+    Raises:
+        UserError: if the disk is full, or the folder cannot be written to.
     """
+    with _alone(folder), disk_space(folder):
+        if os.path.lexists(folder):
+            trouble = damage(folder)
+            if trouble is None:
+                return folder
+            logger.warning("%s is damaged: %s; it is removed and made again", folder, trouble)
+            remove(folder)
+        unfinished = folder.parent / f".{folder.name}.unfinished"
+        remove(unfinished)  # only a killed build leaves one: we hold the lock
+        make(unfinished)
+        seal(unfinished)
+        unfinished.replace(folder)
+        sync(folder.parent)
+    return folder
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from making the same folder meanwhile."""
     from filelock import FileLock
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(folder.parent / f".{folder.name}.lock")):
-        if not folder.is_dir():
-            unfinished = folder.parent / f".{folder.name}.unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)  # only a killed build leaves one: we hold the lock
-            make(unfinished)
-            unfinished.replace(folder)
-    return folder
+    lock = FileLock(str(folder.parent / f".{folder.name}.lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cache {folder.parent} cannot be written: {reason}; choose another --cache") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -260,7 +260,7 @@ def test_interrupted_training_ends_with_the_same_weights(setting, method, monkey
     train = train_config(max_steps=6, save_steps=2)
     whole, resumed = setting.roles(method, "sft"), setting.roles(method, "sft")
     with monkeypatch.context() as patch:
-        patch.setattr("preflab.trainer.remove_checkpoints", lambda folder: None)
+        patch.setattr("preflab.checkpoints.remove_checkpoints", lambda folder: None)
         _, expected = _trl_run(setting, whole, method, train)
     (setting.folder / "again").mkdir()
     shutil.copytree(setting.folder / "trl" / "checkpoint-4", setting.folder / "again" / "checkpoint-4")

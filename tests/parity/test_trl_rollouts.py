@@ -246,7 +246,7 @@ def test_interrupted_training_ends_with_the_same_weights(setting, method, monkey
     train = _train(max_steps=6, save_steps=2)
     whole, resumed = setting.roles(), setting.roles()
     with monkeypatch.context() as patch:
-        patch.setattr("preflab.trainer.remove_checkpoints", lambda folder: None)
+        patch.setattr("preflab.checkpoints.remove_checkpoints", lambda folder: None)
         expected = algorithm_of(METHODS[method], **SIZES).fit(setting.task(whole, train))
     (setting.folder / "again").mkdir()
     shutil.copytree(setting.folder / "trl" / "checkpoint-4", setting.folder / "again" / "checkpoint-4")

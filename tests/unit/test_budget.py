@@ -442,7 +442,7 @@ def costs(record):
 
 
 def test_no_checkpoint_is_left_at_the_step_that_spends_the_budget(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module.shutil, "rmtree", lambda path: None)  # a kill just before the end
+    monkeypatch.setattr(trainer_module, "remove_checkpoints", lambda folder: None)  # a kill just before the end
     options = {**OPTIONS, "budget": 120.0, "save_steps": 1}
     _, record, _ = train(DPO(DPOConfig()), tmp_path, **options)
     kept = sorted(int(path.name.rpartition("-")[2]) for path in tmp_path.glob("checkpoint-*"))

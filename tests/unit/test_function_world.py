@@ -13,6 +13,7 @@ from preflab.config import as_dict
 from preflab.data import normalised
 from preflab.encoding import Encoder, load_tokenizer
 from preflab.errors import UserError
+from preflab.seals import SUMS
 from preflab.worlds import World, WorldConfig, open_world
 from preflab.worlds.function import finished, gold_reward
 from preflab.worlds.function.samples import Sample
@@ -200,7 +201,7 @@ def test_leftovers_of_a_killed_build_are_not_used(
 
 
 def test_only_texts_are_kept(world: World, cache: Path) -> None:
-    assert {f.name for folder in cache.glob("function-*") for f in folder.iterdir()} == {"samples.jsonl"}
+    assert {f.name for folder in cache.glob("function-*") for f in folder.iterdir()} == {"samples.jsonl", SUMS}
 
 
 # ---- labels ------------------------------------------------------------------------------------------

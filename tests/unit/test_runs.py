@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from preflab import runs
 from preflab.errors import UserError
 from preflab.runs import Run, content_hash, provenance, read_jsonl, versions, write_json, write_jsonl, write_text
+from preflab.seals import SUMS, files, seal
 
 
 def writer(calls, text="done"):
@@ -73,11 +78,200 @@ def test_a_stage_without_record_is_rebuilt(tmp_path):
     assert len(calls) == 2
 
 
-def test_a_record_that_is_no_json_leaves_no_stage(tmp_path):
+def test_a_record_that_json_cannot_hold_costs_no_work(tmp_path, caplog):
+    class Odd:
+        def __repr__(self):
+            return "an odd one"
+
+    loop = []
+    loop += [loop, loop]
+    record = {
+        "loss": float("nan"),
+        "steps": (1, np.int64(2)),
+        "rate": np.float32(0.5),
+        3: {"deep": [float("-inf"), b"bytes", Odd()]},
+        "huge": 10**5000,
+        "loop": loop,
+    }
+    calls = []
+    first = Run(tmp_path).stage("sft", {}, lambda folder: {**writer(calls)(folder), **record})
+    assert first.record["loss"] is None
+    assert first.record["steps"] == [1, 2]
+    assert first.record["rate"] == 0.5
+    assert first.record["3"]["deep"] == [None, "b'bytes'", "an odd one"]
+    said = [r.getMessage() for r in caplog.records]
+    assert len(said) == 1
+    assert "loss is nan" in said[0]
+    assert "3.deep.0 is -inf" in said[0]
+    assert "huge" in said[0]
+
+
+def test_a_full_disk_is_one_line_and_the_next_attempt_goes_on(tmp_path, monkeypatch):
+    run, calls = Run(tmp_path), []
+    first = run.stage("sft", {}, writer(calls))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def wrapped(folder):
+        (folder / "half").write_text("of it")
+        raise RuntimeError("[enforce fail] PytorchStreamWriter failed writing file data/0: file write failed")
+
+    for build in (full, wrapped):
+        with pytest.raises(UserError, match=r"no space left .* nothing finished is lost"):
+            run.stage("reward", {}, build)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match="no space left"):
+            run.stage("reward", {}, writer(calls))
+    assert not run.stage("reward", {}, writer(calls)).reused
+    assert run.stage("sft", {}, writer(calls)).reused
+    assert (first.folder / "weights").read_text() == "done"
+
+
+# ---- damage --------------------------------------------------------------------------------------
+
+
+def filled(text="weights"):
+    def build(folder):
+        (folder / "policy").mkdir(exist_ok=True)
+        (folder / "policy" / "model.safetensors").write_bytes(text.encode() * 1000)
+        (folder / "rows.jsonl").write_text('{"a": 1}\n')
+        return {"score": 1.5}
+
+    return build
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def replaced(path, make):
+    path.unlink()
+    make(path)
+
+
+def as_folder(folder):
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+
+
+WEIGHTS = "policy/model.safetensors"
+DAMAGES = {
+    "a flipped bit": lambda f: flipped(f / WEIGHTS),
+    "cut in half": lambda f: os.truncate(f / WEIGHTS, 3500),
+    "emptied": lambda f: os.truncate(f / WEIGHTS, 0),
+    "one byte more": lambda f: (f / "rows.jsonl").write_text('{"a": 1}\n\n'),
+    "deleted": lambda f: (f / "rows.jsonl").unlink(),
+    "a file too many": lambda f: (f / "policy" / "adapter_config.json").write_text("{}"),
+    "a folder for a file": lambda f: replaced(f / WEIGHTS, Path.mkdir),
+    "a file for a folder": lambda f: as_folder(f / "policy"),
+    "a link to the like": lambda f: replaced(f / WEIGHTS, lambda p: p.symlink_to(f.parent.parent / "like")),
+    "a link to itself": lambda f: replaced(f / WEIGHTS, lambda p: p.symlink_to(p)),
+    "a pipe": lambda f: replaced(f / WEIGHTS, os.mkfifo),
+    "the folder linked away": lambda f: (f / "policy").rename(f.parent.parent / "p") and (f / "policy").symlink_to("x"),
+    "the record flipped": lambda f: flipped(f / "stage.json"),
+    "the record a list": lambda f: ((f / "stage.json").write_text("[1]"), seal(f)),
+    "a record of other types": lambda f: ((f / "stage.json").write_text('{"inputs": 1, "record": 2}'), seal(f)),
+    "a record nested too deep": lambda f: ((f / "stage.json").write_text("[" * 10**5), seal(f)),
+    "the record gone": lambda f: (f / "stage.json").unlink(),
+    "digests flipped": lambda f: flipped(f / SUMS),
+    "digests cut": lambda f: os.truncate(f / SUMS, 80),
+    "digests emptied": lambda f: os.truncate(f / SUMS, 0),
+    "digests gone": lambda f: (f / SUMS).unlink(),
+    "digests a folder": lambda f: replaced(f / SUMS, Path.mkdir),
+    "the stage a file": lambda f: as_folder(f),
+    "the stage a link to itself": lambda f: (shutil.rmtree(f), f.symlink_to(f)),
+    "the stage emptied": lambda f: (shutil.rmtree(f), f.mkdir()),
+}
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["another process", "the same process"])
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_stage_is_said_and_built_again(tmp_path, caplog, name, fresh):
     run = Run(tmp_path)
-    with pytest.raises(ValueError, match="JSON"):
-        run.stage("sft", {}, lambda folder: {"loss": float("nan")})
-    assert [p.name for p in run.stages.iterdir()] == partials(run)
+    folder = run.stage("sft", {"seed": (1, 2)}, filled()).folder
+    whole = {name: path.read_bytes() for name, path in files(folder).items()}
+    shutil.copy(folder / WEIGHTS, tmp_path / "like")
+    DAMAGES[name](folder)
+    if fresh:
+        run._lock.close()
+        run = Run(tmp_path)
+    again = run.stage("sft", {"seed": (1, 2)}, filled())
+    assert not again.reused
+    assert {name: path.read_bytes() for name, path in files(folder).items()} == whole
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert folder.name in said[0]
+    assert "built again" in said[0]
+    assert "\n" not in said[0]
+    assert run.stage("sft", {"seed": (1, 2)}, filled()).reused
+    assert os.path.lexists(tmp_path / "damaged" / folder.name)
+    assert [path.name for path in run.stages.iterdir()] == [folder.name]
+
+
+def test_another_stages_folder_in_its_place_is_noticed(tmp_path, caplog):
+    run = Run(tmp_path)
+    mine, other = (run.stage("sft", {"seed": seed}, filled(str(seed))).folder for seed in (0, 1))
+    shutil.rmtree(mine)
+    shutil.copytree(other, mine)
+    assert not run.stage("sft", {"seed": 0}, filled("0")).reused
+    assert "of another stage" in caplog.text
+
+
+def test_damaged_twice_it_is_built_twice(tmp_path):
+    run = Run(tmp_path)
+    for _ in range(2):
+        folder = run.stage("sft", {}, filled()).folder
+        flipped(folder / WEIGHTS)
+    assert not run.stage("sft", {}, filled()).reused
+
+
+def test_a_stage_is_hashed_once_in_a_process(tmp_path, monkeypatch):
+    Run(tmp_path).stage("sft", {}, filled())
+    run, hashed = Run(tmp_path), []
+    monkeypatch.setattr(runs, "damage", lambda folder: hashed.append(folder))
+    assert all(run.stage("sft", {}, filled()).reused for _ in range(3))
+    assert len(hashed) == 1
+
+
+def test_what_cannot_be_moved_away_is_a_users_error(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    flipped(run.stage("sft", {}, filled()).folder / WEIGHTS)
+    (tmp_path / "damaged").write_text("in the way")
+    with pytest.raises(UserError, match="cannot be moved"):
+        run.stage("sft", {}, filled())
+
+
+def test_all_of_a_stage_is_on_the_disk_before_its_name(tmp_path, monkeypatch):
+    """In this order: every file, every folder, the rename, the folder of stages."""
+    done, fsync, replace = [], os.fsync, Path.replace
+
+    def syncing(descriptor):
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def replacing(path, target):
+        done.append(f"-> {Path(target).name}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(Path, "replace", replacing)
+    stage = Run(tmp_path).stage("sft", {}, filled())
+    at = done.index(f"-> {stage.folder.name}")
+    working = f".{stage.folder.name}.partial"
+    assert {"model.safetensors", "rows.jsonl", "stage.json", "policy", f".{SUMS}.tmp", working} <= set(done[:at])
+    assert done[at + 1 :] == ["stages"]
+
+
+def test_a_file_in_the_place_of_a_working_folder_is_no_obstacle(tmp_path):
+    run = Run(tmp_path)
+    folder = run.stage("sft", {}, filled()).folder
+    shutil.rmtree(folder)
+    (run.stages / f".{folder.name}.partial").write_text("a file")
+    assert not run.stage("sft", {}, filled()).reused
 
 
 HOLD = "import sys; from pathlib import Path; from preflab.runs import Run; run = Run(Path(sys.argv[1])); {then}"
@@ -133,12 +327,13 @@ def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert json.loads(path.read_text()) == {"a": 1}
 
     def full(descriptor):
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="no space left"):
         write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}, "the old content stays"
+    assert [p.name for p in tmp_path.iterdir()] == ["record.json"], "what was begun takes no space"
 
 
 def test_writing_again_replaces(tmp_path):
@@ -150,7 +345,7 @@ def test_writing_again_replaces(tmp_path):
 
 
 def test_json_lines_round_trip(tmp_path):
-    rows = [{"text": "a\nb é \u2028"}, {}, {"n": 1.5}]
+    rows = [{"text": "a\nb é \u2028"}, {"half a character": "\ud83d"}, {}, {"n": 1.5}]
     write_jsonl(tmp_path / "rows.jsonl", rows)
     assert read_jsonl(tmp_path / "rows.jsonl") == rows
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -64,6 +67,36 @@ def test_an_interrupted_run_keeps_the_same_snapshots(name, killed_at, tmp_path):
     assert list(whole) == list(broken)
     assert len(whole) == 4
     assert all(same(whole[at], broken[at]) for at in whole)
+
+
+SPOILT = {
+    "flipped": lambda f: flip(f / "policy" / WEIGHTS),
+    "cut": lambda f: os.truncate(f / "policy" / WEIGHTS, 99),
+    "gone": shutil.rmtree,
+    "renamed": lambda f: f.rename(f.with_name("3-step1")),
+}
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_damaged_snapshot_is_taken_again(tmp_path, caplog, name):
+    """Step 2's snapshot is spoilt while the run lies still: it goes on from before that, not from step 6."""
+    train(MAKE["dpo"](), tmp_path / "whole", snapshots=4, **OPTIONS)
+    with pytest.raises(KilledError):
+        train(MAKE["dpo"](), tmp_path / "broken", wrap=dying_after(7), snapshots=4, **OPTIONS)
+    spoilt = next(s for s in snapshots(tmp_path / "broken") if s.step > 1)
+    SPOILT[name](spoilt.folder)
+    train(MAKE["dpo"](), tmp_path / "broken", snapshots=4, **OPTIONS)
+    whole, broken = kept(tmp_path / "whole"), kept(tmp_path / "broken")
+    assert list(whole) == list(broken)
+    assert all(same(whole[at], broken[at]) for at in whole)
+    assert all("passed over" in record.getMessage() for record in caplog.records)
+    assert caplog.records
 
 
 def test_what_was_kept_after_the_checkpoint_is_dropped(tmp_path):

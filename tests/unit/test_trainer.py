@@ -303,7 +303,7 @@ def test_interrupted_training_ends_with_the_same_weights_and_metrics(name, kille
 def train_and_die_before_the_end(folder, options):
     """Train to the last step and leave every checkpoint, as a kill just then would."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer_module.shutil, "rmtree", lambda path: None)
+        patch.setattr(trainer_module, "remove_checkpoints", lambda folder: None)
         return train(dpo(), folder, **options)
 
 
@@ -316,16 +316,52 @@ def test_resuming_at_the_very_end_takes_no_step_too_many(tmp_path):
     assert record.final["step"] == 4
 
 
-@pytest.mark.parametrize("written", [None, 0, 40], ids=["not yet", "empty", "half"])
-def test_a_half_written_checkpoint_is_passed_over(tmp_path, written):
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "the state not yet written": lambda c: (c / "trainer_state.json").unlink(),
+    "the state empty": lambda c: os.truncate(c / "trainer_state.json", 0),
+    "the state half": lambda c: os.truncate(c / "trainer_state.json", 40),
+    "weights flipped": lambda c: flip(c / "policy" / "adapter_model.safetensors"),
+    "optimiser flipped": lambda c: flip(c / "optimizer.pt"),
+    "schedule cut": lambda c: os.truncate(c / "scheduler.pt", 9),
+    "generators gone": lambda c: (c / "rng_state.pth").unlink(),
+    "costs flipped": lambda c: flip(c / "carried.json"),
+    "another's optimiser": lambda c: shutil.copy(c.parent / "checkpoint-1" / "optimizer.pt", c),
+    "a file too many": lambda c: (c / "scaler.pt").write_bytes(b"pickled"),
+    "not sealed yet": lambda c: (c / "SHA256SUMS").unlink(),
+    "a file": lambda c: (shutil.rmtree(c), c.write_text("")),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path, caplog, name):
     options = {"per_device_train_batch_size": 4, "max_steps": 4, "save_steps": 1}
     whole, _, _ = train_and_die_before_the_end(tmp_path, options)
     shutil.rmtree(tmp_path / "checkpoint-4")
-    state = tmp_path / "checkpoint-3" / "trainer_state.json"
-    state.unlink() if written is None else os.truncate(state, written)
+    DAMAGES[name](tmp_path / "checkpoint-3")
+    caplog.clear()
     again, _, lines = train(dpo(), tmp_path, **options)
     assert_same_weights(whole, again, "policy")
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "checkpoint-3" in said
+    assert "passed over" in said
+
+
+def test_without_any_whole_checkpoint_training_starts_again(tmp_path, caplog):
+    options = {"per_device_train_batch_size": 4, "max_steps": 3, "save_steps": 1}
+    whole, _, _ = train_and_die_before_the_end(tmp_path, options)
+    for checkpoint in tmp_path.glob("checkpoint-*"):
+        flip(checkpoint / "optimizer.pt")
+    again, record, _ = train(dpo(), tmp_path, **options)
+    assert_same_weights(whole, again, "policy")
+    assert record.steps == 3
+    assert len(caplog.records) == 2, "the one of the last step is of no use anyway"
 
 
 def test_save_steps_inside_a_rollout_are_refused():

@@ -8,7 +8,6 @@ import logging
 import math
 import random
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,21 +103,16 @@ def cached_samples(config: WorldConfig, cache: Path, encoder: Encoder, prompts: 
     The reward is no part of the key: no sample depends on it, and labels are never kept, so that none can be
     older than the function that gave them.
     """
-    from filelock import FileLock
-
     from preflab.runs import read_jsonl, write_jsonl
+    from preflab.worlds.cached import cached_folder
 
-    folder = cache / f"function-{_key(config, prompts)}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(cache / f".{folder.name}.lock")):
-        if not folder.is_dir():
-            unfinished = cache / f".{folder.name}.unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)  # only a killed build leaves one: we hold the lock
-            drawn = _draw(config, encoder, prompts)
-            unfinished.mkdir()
-            write_jsonl(unfinished / SAMPLES_FILE, [{"prompt": p, "responses": s} for p, s in drawn])
-            unfinished.replace(folder)
-        rows = read_jsonl(folder / SAMPLES_FILE)
+    def make(folder: Path) -> None:
+        drawn = _draw(config, encoder, prompts)
+        folder.mkdir()
+        write_jsonl(folder / SAMPLES_FILE, [{"prompt": p, "responses": s} for p, s in drawn])
+
+    folder = cached_folder(cache / f"function-{_key(config, prompts)}", make)
+    rows = read_jsonl(folder / SAMPLES_FILE)
     return [(row["prompt"], [Sample(*sample) for sample in row["responses"]]) for row in rows]
 
 
