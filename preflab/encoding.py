@@ -5,6 +5,7 @@ Torch and transformers are imported where they are used: checking a config needs
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from preflab.data import Rows
+from preflab.endings import Ends
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,8 +24,12 @@ if TYPE_CHECKING:
 
     from preflab.interface import Batch
 
+logger = logging.getLogger(__name__)
+
 Dropped = dict[str, int]  # why a row does not fit, and how many do not
 
+EQUAL = "chosen and rejected equal as tokens"
+CUT = "responses hold an end token before their end; they are read up to it, as sampling would stop there"
 CERTAIN = {"preference": 1.0, "margin": 0.0}  # what a pair means that says neither how sure nor how strong it is
 
 
@@ -95,8 +101,14 @@ class Encoder:
     A prompt is tokenised alone, with the tokenizer's special tokens (with none if a chat template wrote
     them: `chat`). A response is what tokenising prompt and response together adds to the prompt's ids.
     Where the two merge over the seam, the response is tokenised alone: the policy always samples after
-    ids(prompt), so every method must see exactly that context. Responses end in the end token, once; with
-    `cut`, those that fill the limit without it were cut there and stay as they are.
+    ids(prompt), so every method must see exactly that context. A response ends at its first end token, as it does
+    when the policy samples; one that has none gets the one that the chat template writes (`chat`), else the
+    tokenizer's. With `cut`, those that fill the limit without it were cut there and stay as they are.
+
+    Attributes:
+        ends: the end tokens (see `preflab.endings`).
+        eos: the one that responses without any get.
+        noted: what was read otherwise than it is written, and in which texts; `report` says so.
     """
 
     def __init__(
@@ -109,13 +121,14 @@ class Encoder:
     ) -> None:
         self.tokenizer, self.chat, self.cut = tokenizer, chat, cut
         self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
-        assert isinstance(tokenizer.eos_token_id, int), "load_tokenizer sees to the end token"
-        self.eos = tokenizer.eos_token_id
+        self.ends, own = Ends.of(tokenizer), tokenizer.eos_token_id
+        self.eos = self.ends.closing if chat else own
         start = tokenizer.bos_token_id
-        self._start = start if isinstance(start, int) else self.eos
+        self._start = start if isinstance(start, int) else own
+        self.noted: dict[str, set[str]] = {}
         # Some tokenizers close every text with the end token; after a prompt it would say "all done".
         with_special, without = self._tokenize(["a"], True)[0], self._tokenize(["a"], False)[0]
-        self._closes = with_special[-1:] == [self.eos] and without[-1:] != [self.eos] and not chat
+        self._closes = with_special[-1:] == [own] and without[-1:] != [own] and not chat
 
     def prompt(self, text: str) -> list[int]:
         """Return the ids of a prompt; never empty, since the first response token needs a context."""
@@ -125,13 +138,16 @@ class Encoder:
         """Return the ids of a response to a prompt, end token included."""
         return self._responses([prompt_text], [self.prompt(prompt_text)], [response_text])[0]
 
-    def encode_pairs(self, dataset: Rows, ranked: bool = False) -> tuple[list[EncodedGroup], Dropped]:
+    def encode_pairs(
+        self, dataset: Rows, ranked: bool = False, equals: bool = False
+    ) -> tuple[list[EncodedGroup], Dropped]:
         """Encode ``prompt, chosen, rejected``, chosen first.
 
         Where a row has ``preference`` or ``margin``, every group's feedback has it (`CERTAIN` fills in).
         With `ranked`, rows that have ``responses`` give all of them, best first; those between best and
         worst that are too long are left out, since a shorter ranking is still a ranking. A ranking is its
         order alone: what is said of a pair is left out too.
+        Pairs whose responses come out as the same tokens say nothing, and are dropped unless `equals` keeps them.
 
         Raises:
             UserError: if there were rows and none fits the limits.
@@ -142,7 +158,7 @@ class Encoder:
             ranking = row.get("responses") if ranked else None
             feedback = {k: certain if row.get(k) is None else float(row[k]) for k, certain in said.items()}
             texts.append(_Texts(row["prompt"], list(ranking or (row["chosen"], row["rejected"])), i, feedback))
-        return self._encode(texts)
+        return self._encode(texts, equals)
 
     def encode_singles(self, dataset: Rows) -> tuple[list[EncodedGroup], Dropped]:
         """Encode single responses with feedback ``desirable``, 1 or 0; raises as `encode_pairs` does.
@@ -169,7 +185,7 @@ class Encoder:
         """Encode ``prompt``: groups without responses; raises as `encode_pairs` does."""
         return self._encode([_Texts(row["prompt"], [], i) for i, row in enumerate(dataset)])
 
-    def _encode(self, rows: list[_Texts]) -> tuple[list[EncodedGroup], Dropped]:
+    def _encode(self, rows: list[_Texts], equals: bool = False) -> tuple[list[EncodedGroup], Dropped]:
         prompts = self._prompts([row.prompt for row in rows])
         # One flat list: fast tokenizers are several times faster on many texts at once.
         flat = [(i, text) for i, row in enumerate(rows) for text in row.responses]
@@ -185,13 +201,26 @@ class Encoder:
                 dropped["prompt too long"] += 1
             elif group and max(len(group[0]), len(group[-1])) > self.max_response_tokens:
                 dropped["response too long"] += 1
+            elif len(group) > 1 and group[0] == group[-1] and not equals:
+                dropped[EQUAL] = dropped.get(EQUAL, 0) + 1
             else:
                 groups.append(EncodedGroup(prompt, fitting, row.row, row.feedback))
         if rows and not groups:
             raise UserError(self._nothing_fits(prompts, encoded, dropped))
         return groups, dropped
 
+    def report(self, where: str) -> None:
+        """Say once what was read otherwise than it is written, and in how many texts."""
+        for what, texts in self.noted.items():
+            logger.warning("%s: %d %s", where, len(texts), what)
+        self.noted = {}
+
     def _nothing_fits(self, prompts: list[list[int]], responses: list[list[int]], dropped: Dropped) -> str:
+        if dropped.get(EQUAL) == len(prompts):
+            return (
+                f"chosen and rejected are the same tokens in all {len(prompts)} rows: the model's tokenizer does not "
+                "tell them apart; give data in its language, or another model"
+            )
         parts = [f"{reason}: {n}" for reason, n in dropped.items() if n]
         parts.append(f"max_prompt_tokens is {self.max_prompt_tokens}, the median prompt has {_median(prompts)}")
         if responses:
@@ -209,14 +238,20 @@ class Encoder:
         merged = [i for i, tail in enumerate(tails) if not tail]
         for i, ids in zip(merged, self._tokenize([responses[i] for i in merged], False), strict=True):
             tails[i] = ids
-        # Nothing follows the first end token, as nothing does when the policy samples.
-        return [self._ended(ids[: ids.index(self.eos)] if self.eos in ids else ids) for ids in tails]
+        ended = [self._ended(ids) for ids in tails]
+        for text, whole, kept in zip(responses, tails, ended, strict=True):
+            if len(whole) > len(kept) and self.tokenizer.decode(whole[len(kept) :], skip_special_tokens=True).strip():
+                self.noted.setdefault(CUT, set()).add(text)
+        return ended
 
     def _ended(self, ids: list[int]) -> list[int]:
-        return ids if self.cut and len(ids) == self.max_response_tokens else [*ids, self.eos]
+        """Return what a policy would have sampled: nothing follows the first end token."""
+        place = min((ids.index(end) for end in self.ends.ids if end in ids), default=None)
+        said, end = (ids, self.eos) if place is None else (ids[:place], ids[place])
+        return said if self.cut and len(said) == self.max_response_tokens else [*said, end]
 
     def _opened(self, ids: list[int]) -> list[int]:
-        return ids[:-1] if self._closes and ids[-1:] == [self.eos] else ids
+        return ids[:-1] if self._closes and ids[-1:] == [self.tokenizer.eos_token_id] else ids
 
     def _tokenize(self, texts: list[str], special: bool) -> list[list[int]]:
         if not texts:

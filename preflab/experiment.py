@@ -92,6 +92,7 @@ class Experiment:
             chat=self.world.chat,
             cut=self.world.cut,
         )
+        self.ends = self.encoder.ends.ids
         self._engines: dict[float, VllmSampler] = {}
 
     @cached_property
@@ -113,9 +114,11 @@ class Experiment:
     def identity(self) -> dict[str, Any]:
         """Return what decides every stage's result: data, adapters, limits."""
         limits = {"prompt": self.world_config.max_prompt_tokens, "response": self.max_response_tokens}
+        # Those that other files than the model's may name: a template, say.
+        ends = {"ends": self.ends} if len(self.ends) > 1 else {}
         # Where the model lies decides nothing; what is in it does.
         data = {k: v for k, v in self.data.items() if k not in ("facts", "model")}
-        return {"data": data, "lora": as_dict(self.lora), "limits": limits}
+        return {"data": data, "lora": as_dict(self.lora), "limits": limits, **ends}
 
     # ---- encoded splits --------------------------------------------------------------------------
 
@@ -173,13 +176,13 @@ class Experiment:
 
     def sampler(self, rollouts: RolloutConfig | None = None) -> Sampler:
         """Return what draws the rollouts of a method; without one, what evaluation draws with."""
-        end_id, pad_id = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        pad_id = self.tokenizer.pad_token_id
         if rollouts is None or rollouts.sampler == "transformers":
-            return TransformersSampler(end_id, pad_id, self.max_response_tokens)
+            return TransformersSampler(self.ends, pad_id, self.max_response_tokens)
         if rollouts.vllm_memory not in self._engines:
             self._engines[rollouts.vllm_memory] = VllmSampler(
                 self.world.model,
-                end_id,
+                self.ends,
                 pad_id,
                 self.world_config.max_prompt_tokens,
                 self.max_response_tokens,
@@ -320,6 +323,7 @@ class Experiment:
                 prompts,
                 self.max_response_tokens,
                 snapshots,
+                self.ends,
             )
             record: TrainRecord = algorithm.fit(task)
             return record

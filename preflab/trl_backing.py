@@ -220,7 +220,7 @@ def _reward_function(task: Task, k: int) -> Callable[..., list[float]]:
             batch = collate(groups[at : at + micro], task.tokenizer.pad_token_id).to(task.roles.device)
             parts.append(task.roles(batch, ("reward",)).rewards)
         rewards = torch.cat(parts)
-        ended = [ids[-1] == task.tokenizer.eos_token_id for ids in completion_ids]
+        ended = [ids[-1] in task.ends for ids in completion_ids]
         log_metric("ended", sum(ended) / len(ended))
         log_metric("zero_variance_groups", (rewards.std(1) == 0).float().mean().item())
         return list(rewards.flatten().tolist())

@@ -132,7 +132,8 @@ def _source(
     made, singles = paired(unpaired[g.row] for g in fitting)
     pairs = [row for row in rows if "chosen" in row] + made
     groups, too_long = encoder.encode_pairs(pairs)
-    dropped = {reason: count + too_long[reason] for reason, count in dropped.items()}
+    dropped = {reason: dropped.get(reason, 0) + too_long.get(reason, 0) for reason in dropped | too_long}
+    encoder.report(name)
     if sum(dropped.values()) > len(rows) / 2:
         logger.warning(
             "%s: %d of %d rows are over the token limits: %s", name, sum(dropped.values()), len(rows), dropped
