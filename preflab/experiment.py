@@ -18,6 +18,7 @@ from preflab.encoding import EncodedGroup, Encoder, load_tokenizer
 from preflab.errors import UserError
 from preflab.interface import Role
 from preflab.method import Method
+from preflab.padding import classifier_tokenizer, padding_of
 from preflab.reference import ReferenceLogps
 from preflab.rewards import PlantedRewards, RewardFunction, Rewards
 from preflab.roles import Roles
@@ -294,9 +295,17 @@ class Experiment:
                 self._normalise(roles, seed)
             for role in needs.trains:
                 roles.save(role, folder / role)
+            if "reward" in needs.trains:
+                self._save_classifier_tokenizer(roles, folder / "reward")
             return record._asdict()
 
         return self.run.stage(name, inputs, work)
+
+    def _save_classifier_tokenizer(self, roles: Roles, folder: Path) -> None:
+        """Write the tokenizer beside a reward model with the padding by which others find the token it is read at."""
+        found = classifier_tokenizer(self.tokenizer, padding_of(roles.model), self.ends)
+        if found is not None:
+            found.save_pretrained(str(folder))
 
     def _fit(
         self,
