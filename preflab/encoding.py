@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from preflab.data import Rows
-from preflab.endings import Ends
+from preflab.endings import Ends, embedding_rows
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,6 +82,14 @@ def load_tokenizer(
         raise UserError(f"tokenizer of model {name!r} cannot be loaded: {error}") from None
     if tokenizer.eos_token_id is None:
         raise UserError(f"tokenizer of model {name!r} has no end token: set its eos_token")
+    rows = embedding_rows(tokenizer.name_or_path)
+    if rows is not None and tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= rows:
+        logger.warning(
+            "the padding of model %r, %r, is a token that it has no embedding for; another is used",
+            name,
+            tokenizer.pad_token,
+        )
+        tokenizer.pad_token = None
     if tokenizer.pad_token_id is None:
         # No new token, which would need a new embedding. Masks are explicit everywhere, so even the
         # end token is safe as padding.
@@ -99,15 +107,17 @@ class Encoder:
     """The one way text becomes ids.
 
     A prompt is tokenised alone, with the tokenizer's special tokens (with none if a chat template wrote
-    them: `chat`). A response is what tokenising prompt and response together adds to the prompt's ids.
-    Where the two merge over the seam, the response is tokenised alone: the policy always samples after
-    ids(prompt), so every method must see exactly that context. A response ends at its first end token, as it does
-    when the policy samples; one that has none gets the one that the chat template writes (`chat`), else the
-    tokenizer's. With `cut`, those that fill the limit without it were cut there and stay as they are.
+    them: `chat`; with one start token where the text has its own). A response is what tokenising prompt and
+    response together adds to the prompt's ids. Where the two merge over the seam, the response is tokenised
+    alone: the policy always samples after ids(prompt), so every method must see exactly that context. A
+    response ends at its first end token, as it does when the policy samples; one that has none gets the one
+    that the chat template writes (`chat`), else the tokenizer's. With `cut`, those that fill the limit
+    without it were cut there and stay as they are.
 
     Attributes:
         ends: the end tokens (see `preflab.endings`).
         eos: the one that responses without any get.
+        rows: how many ids the model beside the tokenizer has an embedding for; None where there is none.
         noted: what was read otherwise than it is written, and in which texts; `report` says so.
     """
 
@@ -126,8 +136,13 @@ class Encoder:
         start = tokenizer.bos_token_id
         self._start = start if isinstance(start, int) else own
         self.noted: dict[str, set[str]] = {}
+        self.rows = embedding_rows(tokenizer.name_or_path)
+        self._used: set[int] = set()
+        self._doubled: list[Any] | None = None
         # Some tokenizers close every text with the end token; after a prompt it would say "all done".
         with_special, without = self._tokenize(["a"], True)[0], self._tokenize(["a"], False)[0]
+        # Most put their start token before every text, one that begins with it included.
+        self._doubled = [start, start] if with_special[:1] == [start] != without[:1] else None
         self._closes = with_special[-1:] == [own] and without[-1:] != [own] and not chat
 
     def prompt(self, text: str) -> list[int]:
@@ -257,7 +272,34 @@ class Encoder:
         if not texts:
             return []
         encoded = self.tokenizer(texts, add_special_tokens=special, verbose=False)
-        return [list(ids) for ids in encoded["input_ids"]]
+        found = [list(ids) for ids in encoded["input_ids"]]
+        if special and self._doubled is not None:
+            found = [ids[1:] if ids[:2] == self._doubled else ids for ids in found]
+        if self.rows is None:
+            self._used |= {token for ids in found for token in ids}
+        elif self.rows < len(self.tokenizer):
+            self.check_rows(self.rows, {token for ids in [*found, [self.eos]] for token in ids})
+        return found
+
+    def check_rows(self, rows: int, used: Collection[int] | None = None) -> None:
+        """Refuse token ids beyond so many embeddings, before a model meets them.
+
+        Args:
+            rows: how many embeddings there are.
+            used: ids; by default all that were encoded while `rows` was not known.
+
+        Raises:
+            UserError: if there are any, naming them.
+        """
+        self.rows = rows
+        beyond = sorted(token for token in (self._used if used is None else used) if token >= rows)
+        if beyond:
+            named = [f"{token} {self.tokenizer.convert_ids_to_tokens(token)!r}" for token in beyond[:5]]
+            raise UserError(
+                f"the texts use token ids that model {self.tokenizer.name_or_path!r} has no embedding for (it has "
+                f"{rows}): {', '.join(named)}{', …' if len(beyond) > 5 else ''}; use the tokenizer and chat template "
+                "that belong to the model, or a model whose embeddings were resized to its tokenizer, and trained"
+            )
 
 
 def _median(sequences: list[list[int]]) -> int:

@@ -42,9 +42,10 @@ class Ends(NamedTuple):
             UserError: if that model's generation config names what is no token.
         """
         assert isinstance(tokenizer.eos_token_id, int), "load_tokenizer sees to the end token"
-        closing = _closing(tokenizer)
-        own = tokenizer.eos_token_id if closing is None else closing
-        found = [tokenizer.eos_token_id, own, *model_ends(tokenizer.name_or_path or "", len(tokenizer))]
+        closing, rows = _closing(tokenizer), embedding_rows(tokenizer.name_or_path) or len(tokenizer)
+        # What has no embedding is never drawn; texts that hold it are refused when they are encoded.
+        own = tokenizer.eos_token_id if closing is None or closing >= rows else closing
+        found = [tokenizer.eos_token_id, own, *model_ends(tokenizer.name_or_path, rows)]
         return cls(tuple(dict.fromkeys(found)), own)
 
 
@@ -68,20 +69,19 @@ def _closing(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return next((number for token, number in longest_first if token and tail.startswith(token)), None)
 
 
-def model_ends(name: str, tokens: int) -> list[int]:
+def model_ends(name: str, size: int) -> list[int]:
     """Return the end tokens that a model's own files name.
 
     Args:
         name: hub name or folder; nothing is found where no model is.
-        tokens: how many tokens there are, if the model's config does not say.
+        size: how many tokens there are.
 
     Raises:
         UserError: if the generation config names something else than tokens of the model.
     """
-    config = _read(name, CONFIG)
-    size = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or tokens
     found = []
-    for file, content in ((GENERATION, _read(name, GENERATION)), (CONFIG, config)):
+    for file in (GENERATION, CONFIG):
+        content = _read(name, file)
         given = content.get("eos_token_id")
         for end in given if isinstance(given, list) else [] if given is None else [given]:
             if type(end) is int and 0 <= end < size:
@@ -95,6 +95,13 @@ def model_ends(name: str, tokens: int) -> list[int]:
                     "eos_token_id"
                 )
     return found
+
+
+def embedding_rows(name: str) -> int | None:
+    """Return how many token ids a model has an embedding for, as its config says; None where it does not."""
+    config = _read(name, CONFIG)
+    rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    return rows if isinstance(rows, int) else None
 
 
 def _read(name: str, file: str) -> dict[str, Any]:

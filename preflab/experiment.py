@@ -194,7 +194,10 @@ class Experiment:
 
     def load_base(self) -> Any:
         """Load the frozen base model afresh."""
-        return load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
+        model = load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
+        # What the config says was checked with every text; this is for configs that say nothing, and for the weights.
+        self.encoder.check_rows(model.get_input_embeddings().num_embeddings)
+        return model
 
     def open_roles(
         self,
