@@ -65,7 +65,12 @@ def tokens_of(experiment: Experiment, config: EvalConfig, model: Any, tokenizer:
 def _rewritten(experiment: Experiment, ours: Tokens, tokenizer: Any) -> Tokens:
     world = experiment.world
     encoder = Encoder(
-        tokenizer, UNLIMITED, experiment.max_response_tokens if world.cut else UNLIMITED, world.chat, world.cut
+        tokenizer,
+        UNLIMITED,
+        experiment.max_response_tokens if world.cut else UNLIMITED,
+        world.chat,
+        world.cut,
+        experiment.encoder.literals,
     )
 
     def numbered(encoded: list[EncodedGroup], originals: list[EncodedGroup]) -> list[EncodedGroup]:
@@ -84,6 +89,8 @@ def world_batch(experiment: Experiment, prompts: Sequence[str], responses: Seque
     What is longer than a response may be is cut, saying so: the models may have no room for more.
     """
     limit, encoder = experiment.max_response_tokens, experiment.encoder
+    if experiment.world.chat:  # an answer is the content of a message
+        responses = [encoder.literals.guard(response) for response in responses]
     ids = [encoder.response(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
     lengths = [len(response) for response in ids]
     encoder.report("answers to judge")

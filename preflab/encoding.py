@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from preflab.data import Rows
-from preflab.endings import Ends, embedding_rows
+from preflab.endings import Ends, embedding_rows, written_tokens
 from preflab.errors import UserError
+from preflab.literals import JOINER, Literals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,8 @@ Dropped = dict[str, int]  # why a row does not fit, and how many do not
 
 EQUAL = "chosen and rejected equal as tokens"
 CUT = "responses hold an end token before their end; they are read up to it, as sampling would stop there"
+TEXT = "texts hold special-token strings inside messages; they are read as text"
+ANCHORS = ("\n", "a", "\u3002")  # what a piece may follow without growing together with it
 CERTAIN = {"preference": 1.0, "margin": 0.0}  # what a pair means that says neither how sure nor how strong it is
 
 
@@ -116,6 +119,8 @@ class Encoder:
 
     Attributes:
         ends: the end tokens (see `preflab.endings`).
+        literals: which special-token strings were guarded in the texts, and are text (see `preflab.literals`); those
+            of another tokenizer, where that one wrote the texts.
         eos: the one that responses without any get.
         rows: how many ids the model beside the tokenizer has an embedding for; None where there is none.
         noted: what was read otherwise than it is written, and in which texts; `report` says so.
@@ -128,6 +133,7 @@ class Encoder:
         max_response_tokens: int = 128,
         chat: bool = False,
         cut: bool = False,
+        literals: Literals | None = None,
     ) -> None:
         self.tokenizer, self.chat, self.cut = tokenizer, chat, cut
         self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
@@ -136,6 +142,7 @@ class Encoder:
         start = tokenizer.bos_token_id
         self._start = start if isinstance(start, int) else own
         self.noted: dict[str, set[str]] = {}
+        self.literals = literals or Literals.of(tokenizer)
         self.rows = embedding_rows(tokenizer.name_or_path)
         self._used: set[int] = set()
         self._doubled: list[Any] | None = None
@@ -244,9 +251,11 @@ class Encoder:
         return f"none of {len(prompts)} rows fits the token limits; {'; '.join(parts)}: raise the short limit"
 
     def _prompts(self, texts: list[str]) -> list[list[int]]:
+        self._note_literals(texts)
         return [ids or [self._start] for ids in map(self._opened, self._tokenize(texts, not self.chat))]
 
     def _responses(self, prompts: list[str], starts: list[list[int]], responses: list[str]) -> list[list[int]]:
+        self._note_literals(responses)
         joint = self._tokenize([p + r for p, r in zip(prompts, responses, strict=True)], not self.chat)
         pairs = zip(starts, map(self._opened, joint), strict=True)
         tails = [ids[len(start) :] if ids[: len(start)] == start else [] for start, ids in pairs]
@@ -258,6 +267,10 @@ class Encoder:
             if len(whole) > len(kept) and self.tokenizer.decode(whole[len(kept) :], skip_special_tokens=True).strip():
                 self.noted.setdefault(CUT, set()).add(text)
         return ended
+
+    def _note_literals(self, texts: Iterable[str]) -> None:
+        if guarded := {text for text in texts if len(self.literals.pieces(text)) > 1}:
+            self.noted.setdefault(TEXT, set()).update(guarded)
 
     def _ended(self, ids: list[int]) -> list[int]:
         """Return what a policy would have sampled: nothing follows the first end token."""
@@ -271,8 +284,12 @@ class Encoder:
     def _tokenize(self, texts: list[str], special: bool) -> list[list[int]]:
         if not texts:
             return []
-        encoded = self.tokenizer(texts, add_special_tokens=special, verbose=False)
+        guarded = {i: self._pieces(text) for i, text in enumerate(texts) if JOINER in text}
+        plain = [guarded[i][0] if i in guarded else text for i, text in enumerate(texts)]
+        encoded = self.tokenizer(plain, add_special_tokens=special, verbose=False)
         found = [list(ids) for ids in encoded["input_ids"]]
+        for i, pieces in guarded.items():
+            found[i] = self._joined(found[i], pieces[1:], special)
         if special and self._doubled is not None:
             found = [ids[1:] if ids[:2] == self._doubled else ids for ids in found]
         if self.rows is None:
@@ -280,6 +297,35 @@ class Encoder:
         elif self.rows < len(self.tokenizer):
             self.check_rows(self.rows, {token for ids in [*found, [self.eos]] for token in ids})
         return found
+
+    def _pieces(self, text: str) -> list[str]:
+        """Return a guarded text as it was written, cut inside what this tokenizer would take for a token."""
+        pieces, own = self.literals.pieces(text), tuple(written_tokens(self.tokenizer))
+        whole, found, at = "".join(pieces), [pieces[0]], len(pieces[0])
+        for piece in pieces[1:]:
+            if whole.startswith(own, at - 1):
+                found.append(piece)
+            else:
+                found[-1] += piece
+            at += len(piece)
+        return found
+
+    def _joined(self, first: list[int], rest: list[str], special: bool) -> list[int]:
+        """Return the ids of a text that is encoded piece by piece, so that no special token is found over the seams."""
+        closing = [self.tokenizer.eos_token_id] if self._closes and special else []
+        ids = first[: len(first) - len(closing)]
+        for piece in rest:
+            ids += self._going_on(piece)
+        return ids + closing
+
+    def _going_on(self, piece: str) -> list[int]:
+        """Return the ids of a text that goes on after another: many tokenizers begin a text with a blank."""
+        anchors = self.tokenizer(list(ANCHORS), add_special_tokens=False)["input_ids"]
+        joint = self.tokenizer([anchor + piece for anchor in ANCHORS], add_special_tokens=False)["input_ids"]
+        for before, ids in zip(anchors, joint, strict=True):
+            if list(ids[: len(before)]) == list(before):
+                return list(ids[len(before) :])
+        return list(self.tokenizer(piece, add_special_tokens=False)["input_ids"])
 
     def check_rows(self, rows: int, used: Collection[int] | None = None) -> None:
         """Refuse token ids beyond so many embeddings, before a model meets them.

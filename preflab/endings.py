@@ -55,16 +55,20 @@ def written_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
 
 
+def rendered_probe(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a user's and an assistant's turn, both saying `PROBE`, as the chat template writes them; else nothing."""
+    if not tokenizer.chat_template:
+        return ""
+    turns = [{"role": role, "content": PROBE} for role in ("user", "assistant")]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except Exception:  # whoever writes messages by the template says what is wrong with it
+        return ""
+
+
 def _closing(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the token that stands behind an assistant's words, if it is one."""
-    if not tokenizer.chat_template:
-        return None
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}]
-    try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except Exception:  # whoever writes messages by the template says what is wrong with it
-        return None
-    tail = text.rpartition(PROBE)[2].lstrip()
+    tail = rendered_probe(tokenizer).rpartition(PROBE)[2].lstrip()
     longest_first = sorted(written_tokens(tokenizer).items(), key=lambda item: -len(item[0]))
     return next((number for token, number in longest_first if token and tail.startswith(token)), None)
 
