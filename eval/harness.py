@@ -81,9 +81,8 @@ def evaluate_policy(
     """
     policy = policy or Policy(roles, Tokens.of(experiment, config), True, True)
     sampler: Sampler = experiment.sampler()
-    if policy.tokens.tokenizer is not experiment.tokenizer:
-        own = policy.tokens.tokenizer
-        sampler = TransformersSampler(own.eos_token_id, own.pad_token_id, experiment.max_response_tokens)
+    if (policy.tokens.tokenizer, policy.tokens.ends) != (experiment.tokenizer, experiment.ends):
+        sampler = TransformersSampler(policy.tokens.ends, _pad(policy.tokens), experiment.max_response_tokens)
     decoder = decode(sampler) if decode is not None else None
 
     def columns(batch: Batch) -> dict[str, Tensor]:

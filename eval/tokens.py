@@ -24,17 +24,19 @@ class Tokens(NamedTuple):
         tokenizer: which.
         pairs: chosen first.
         prompts: no responses.
+        ends: the tokens that end a response of the model they are written for.
     """
 
     tokenizer: Any
     pairs: list[EncodedGroup]
     prompts: list[EncodedGroup]
+    ends: tuple[int, ...]
 
     @classmethod
     def of(cls, experiment: Experiment, config: EvalConfig) -> Tokens:
         """Return the rows of an experiment in its own tokens, as many as the settings ask for."""
         pairs, prompts = experiment.heldout[: config.eval_pairs], experiment.eval_prompts[: config.eval_prompts]
-        return cls(experiment.tokenizer, pairs, prompts)
+        return cls(experiment.tokenizer, pairs, prompts, experiment.ends)
 
 
 def tokens_of(experiment: Experiment, config: EvalConfig, model: Any, tokenizer: Any) -> Tokens:
@@ -56,21 +58,29 @@ def tokens_of(experiment: Experiment, config: EvalConfig, model: Any, tokenizer:
             f"takes {longest} in its tokenizer; lower --max-prompt-tokens or --max-response-tokens"
         )
     same = tokenizer.get_vocab() == ours.tokenizer.get_vocab() and tokenizer.eos_token_id == ours.tokenizer.eos_token_id
-    return ours if same and theirs[1:] == ours[1:] else theirs
+    # The same tokens may end a response in more ways than one: a model stops where it says so itself.
+    return ours._replace(ends=theirs.ends) if same and theirs[1:3] == ours[1:3] else theirs
 
 
 def _rewritten(experiment: Experiment, ours: Tokens, tokenizer: Any) -> Tokens:
     world = experiment.world
     encoder = Encoder(
-        tokenizer, UNLIMITED, experiment.max_response_tokens if world.cut else UNLIMITED, world.chat, world.cut
+        tokenizer,
+        UNLIMITED,
+        experiment.max_response_tokens if world.cut else UNLIMITED,
+        world.chat,
+        world.cut,
+        experiment.encoder.literals,
     )
 
     def numbered(encoded: list[EncodedGroup], originals: list[EncodedGroup]) -> list[EncodedGroup]:
         return [new._replace(row=old.row, feedback=old.feedback) for new, old in zip(encoded, originals, strict=True)]
 
-    pairs, _ = encoder.encode_pairs([world.heldout[group.row] for group in ours.pairs])
+    # What is a pair to us is judged as one, equal to the other model or not.
+    pairs, _ = encoder.encode_pairs([world.heldout[group.row] for group in ours.pairs], equals=True)
     prompts, _ = encoder.encode_prompts([world.eval_prompts[group.row] for group in ours.prompts])
-    return Tokens(tokenizer, numbered(pairs, ours.pairs), numbered(prompts, ours.prompts))
+    encoder.report("rows to evaluate")
+    return Tokens(tokenizer, numbered(pairs, ours.pairs), numbered(prompts, ours.prompts), encoder.ends.ids)
 
 
 def world_batch(experiment: Experiment, prompts: Sequence[str], responses: Sequence[str]) -> tuple[Batch, list[int]]:
@@ -79,8 +89,11 @@ def world_batch(experiment: Experiment, prompts: Sequence[str], responses: Seque
     What is longer than a response may be is cut, saying so: the models may have no room for more.
     """
     limit, encoder = experiment.max_response_tokens, experiment.encoder
+    if experiment.world.chat:  # an answer is the content of a message
+        responses = [encoder.literals.guard(response) for response in responses]
     ids = [encoder.response(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
     lengths = [len(response) for response in ids]
+    encoder.report("answers to judge")
     if long := sum(length > limit for length in lengths):
         logger.warning("%d of %d responses are cut to %d tokens for the models that judge them", long, len(ids), limit)
     groups = [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from preflab.data import group_key, normalised
 from preflab.errors import UserError
+from preflab.literals import guard
 from preflab.reading import UNREADABLE, Row
 
 if TYPE_CHECKING:
@@ -283,6 +284,8 @@ def _render(
     prompt: list[dict[str, str]], responses: list[str], tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[str, list[str]]:
     """Write messages as text: a prompt that asks for an answer, and each answer as it goes on from there."""
+    prompt = [{**message, "content": guard(message["content"], tokenizer)} for message in prompt]
+    responses = [guard(response, tokenizer) for response in responses]
     if tokenizer is None or not tokenizer.chat_template:
         names = {"user": "Human: ", "assistant": "Assistant: ", "system": ""}
         turns = [names.get(m["role"], m["role"].capitalize() + ": ") + m["content"].strip() for m in prompt]

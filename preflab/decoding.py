@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from typing import Any
@@ -15,6 +16,9 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from preflab.fused import Steps
 from preflab.interface import Batch
 from preflab.scoring import single_logps
+
+Ends = int | tuple[int, ...]
+"""What ends a response: a token, or any of several."""
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +93,7 @@ def decode(
     mask: Tensor,
     noise: Tensor,
     *,
-    end_id: int,
+    end_ids: Ends,
     temperature: float,
     feeder: type[Feed] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -100,7 +104,7 @@ def decode(
         ids: ``[B, P]``, left-padded prompts.
         mask: bool ``[B, P]``, true on real tokens.
         noise: ``[T, B, K]`` uniform on [0, 1), float64: one number for each token of K samples.
-        end_id: the token that ends a response.
+        end_ids: the tokens that end a response.
         temperature: divides the logits.
         feeder: calls the model; by default as any is called.
 
@@ -120,12 +124,12 @@ def decode(
     logits, mask = logits.repeat_interleave(size, 0), mask.repeat_interleave(size, 0)
     lengths, real = mask.sum(1), torch.cat([mask, mask.new_ones(len(mask), steps - 1)], 1)
     rows, ended = torch.arange(len(mask), device=ids.device), mask.new_zeros(len(mask))
-    drawn = ids.new_full((prompts * size, steps), end_id)
+    drawn = ids.new_full((prompts * size, steps), several(end_ids)[0])
     logps = torch.zeros(drawn.shape, dtype=torch.float64 if logits.dtype == torch.float64 else None, device=ids.device)
     for step in range(steps):
         tokens, found = draw(logits, noise[step, rows], temperature)
         drawn[rows, step], logps[rows, step] = tokens, found
-        ended |= tokens == end_id
+        ended |= is_end(tokens, end_ids)
         if step % LOOK_EVERY == 0:
             going = (~ended).nonzero().squeeze(1)
             if len(going) <= (1 - WORTH_DROPPING) * len(rows):
@@ -192,7 +196,7 @@ FEEDERS = (FusedFeed, Feed)
 _FEEDERS: WeakKeyDictionary[nn.Module, type[Feed] | None] = WeakKeyDictionary()
 
 
-def feeder_of(model: nn.Module, ids: Tensor, mask: Tensor, steps: int, end_id: int) -> type[Feed] | None:
+def feeder_of(model: nn.Module, ids: Tensor, mask: Tensor, steps: int, end_ids: Ends) -> type[Feed] | None:
     """Return the fastest way of feeding a model by which `decode` draws from its own distribution, if there is one.
 
     They are tried once for each model: four responses to two of the prompts ``[B, P]``, at most `steps` tokens long,
@@ -200,7 +204,7 @@ def feeder_of(model: nn.Module, ids: Tensor, mask: Tensor, steps: int, end_id: i
     """
     if model not in _FEEDERS:
         reasons: list[str] = []
-        _FEEDERS[model] = next((f for f in FEEDERS if _exact(model, f, ids, mask, steps, end_id, reasons)), None)
+        _FEEDERS[model] = next((f for f in FEEDERS if _exact(model, f, ids, mask, steps, end_ids, reasons)), None)
         if _FEEDERS[model] is None:
             logger.warning("the decode loop %s; sampling with `generate`, which is slower", reasons[-1])
     return _FEEDERS[model]
@@ -208,7 +212,7 @@ def feeder_of(model: nn.Module, ids: Tensor, mask: Tensor, steps: int, end_id: i
 
 @torch.no_grad()
 def _exact(
-    model: nn.Module, feeder: type[Feed], ids: Tensor, mask: Tensor, steps: int, end_id: int, reasons: list[str]
+    model: nn.Module, feeder: type[Feed], ids: Tensor, mask: Tensor, steps: int, end_ids: Ends, reasons: list[str]
 ) -> bool:
     lengths = mask.sum(1)
     chosen = torch.stack([lengths.argmin(), lengths.argmax()])
@@ -218,11 +222,11 @@ def _exact(
     noise = torch.rand(steps, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(ids.device)
     tolerance = 1e-3 if next(model.parameters()).dtype in (torch.float32, torch.float64) else 0.1
     try:
-        tokens, found = decode(model, ids, mask, noise, end_id=end_id, temperature=1.0, feeder=feeder)
+        tokens, found = decode(model, ids, mask, noise, end_ids=end_ids, temperature=1.0, feeder=feeder)
     except (TypeError, AttributeError, IndexError, NotImplementedError, ValueError, RuntimeError) as error:
         reasons.append(f"does not run on {type(model).__name__} ({error})")
         return False
-    real = until_end(tokens, end_id)
+    real = until_end(tokens, end_ids)
     expected = single_logps(model, Batch(ids, mask, tokens, real), 1.0)
     if torch.allclose(found[real], expected[real].to(found.dtype), atol=tolerance, rtol=tolerance):
         return True
@@ -230,7 +234,17 @@ def _exact(
     return False
 
 
-def until_end(ids: Tensor, end_id: int) -> Tensor:
+def is_end(ids: Tensor, end_ids: Ends) -> Tensor:
+    """Return which tokens are end tokens."""
+    return functools.reduce(torch.logical_or, [ids == end for end in several(end_ids)])
+
+
+def several(end_ids: Ends) -> tuple[int, ...]:
+    """Return end tokens as a tuple, one alone too."""
+    return (end_ids,) if isinstance(end_ids, int) else end_ids
+
+
+def until_end(ids: Tensor, end_ids: Ends) -> Tensor:
     """Return which tokens ``[..., T]`` have no end token before them."""
-    is_end = ids == end_id
-    return (is_end.cumsum(-1) - is_end.long()) == 0
+    ends = is_end(ids, end_ids)
+    return (ends.cumsum(-1) - ends.long()) == 0

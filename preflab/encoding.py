@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain, compress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from preflab.data import Rows
+from preflab.endings import Ends, embedding_rows, written_tokens
 from preflab.errors import UserError
+from preflab.literals import JOINER, Literals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 Dropped = dict[str, int]  # why a row does not fit, and how many do not
 
+EQUAL = "chosen and rejected equal as tokens"
+CUT = "responses hold an end token before their end; they are read up to it, as sampling would stop there"
+TEXT = "texts hold special-token strings inside messages; they are read as text"
+ANCHORS = ("\n", "a", "\u3002")  # what a piece may follow without growing together with it
 CERTAIN = {"preference": 1.0, "margin": 0.0}  # what a pair means that says neither how sure nor how strong it is
 
 
@@ -82,6 +88,14 @@ def load_tokenizer(
         raise UserError(f"tokenizer of model {name!r} has no vocabulary; are its files (tokenizer.json) there?")
     if tokenizer.eos_token_id is None:
         raise UserError(f"tokenizer of model {name!r} has no end token: set its eos_token")
+    rows = embedding_rows(tokenizer.name_or_path)
+    if rows is not None and tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= rows:
+        logger.warning(
+            "the padding of model %r, %r, is a token that it has no embedding for; another is used",
+            name,
+            tokenizer.pad_token,
+        )
+        tokenizer.pad_token = None
     if tokenizer.pad_token_id is None:
         # No new token, which would need a new embedding. Masks are explicit everywhere, so even the
         # end token is safe as padding.
@@ -99,10 +113,20 @@ class Encoder:
     """The one way text becomes ids.
 
     A prompt is tokenised alone, with the tokenizer's special tokens (with none if a chat template wrote
-    them: `chat`). A response is what tokenising prompt and response together adds to the prompt's ids.
-    Where the two merge over the seam, the response is tokenised alone: the policy always samples after
-    ids(prompt), so every method must see exactly that context. Responses end in the end token, once; with
-    `cut`, those that fill the limit without it were cut there and stay as they are.
+    them: `chat`; with one start token where the text has its own). A response is what tokenising prompt and
+    response together adds to the prompt's ids. Where the two merge over the seam, the response is tokenised
+    alone: the policy always samples after ids(prompt), so every method must see exactly that context. A
+    response ends at its first end token, as it does when the policy samples; one that has none gets the one
+    that the chat template writes (`chat`), else the tokenizer's. With `cut`, those that fill the limit
+    without it were cut there and stay as they are.
+
+    Attributes:
+        ends: the end tokens (see `preflab.endings`).
+        literals: which special-token strings were guarded in the texts, and are text (see `preflab.literals`); those
+            of another tokenizer, where that one wrote the texts.
+        eos: the one that responses without any get.
+        rows: how many ids the model beside the tokenizer has an embedding for; None where there is none.
+        noted: what was read otherwise than it is written, and in which texts; `report` says so.
     """
 
     def __init__(
@@ -112,16 +136,24 @@ class Encoder:
         max_response_tokens: int = 128,
         chat: bool = False,
         cut: bool = False,
+        literals: Literals | None = None,
     ) -> None:
         self.tokenizer, self.chat, self.cut = tokenizer, chat, cut
         self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
-        assert isinstance(tokenizer.eos_token_id, int), "load_tokenizer sees to the end token"
-        self.eos = tokenizer.eos_token_id
+        self.ends, own = Ends.of(tokenizer), tokenizer.eos_token_id
+        self.eos = self.ends.closing if chat else own
         start = tokenizer.bos_token_id
-        self._start = start if isinstance(start, int) else self.eos
+        self._start = start if isinstance(start, int) else own
+        self.noted: dict[str, set[str]] = {}
+        self.literals = literals or Literals.of(tokenizer)
+        self.rows = embedding_rows(tokenizer.name_or_path)
+        self._used: set[int] = set()
+        self._doubled: list[Any] | None = None
         # Some tokenizers close every text with the end token; after a prompt it would say "all done".
         with_special, without = self._tokenize(["a"], True)[0], self._tokenize(["a"], False)[0]
-        self._closes = with_special[-1:] == [self.eos] and without[-1:] != [self.eos] and not chat
+        # Most put their start token before every text, one that begins with it included.
+        self._doubled = [start, start] if with_special[:1] == [start] != without[:1] else None
+        self._closes = with_special[-1:] == [own] and without[-1:] != [own] and not chat
 
     def prompt(self, text: str) -> list[int]:
         """Return the ids of a prompt; never empty, since the first response token needs a context."""
@@ -131,14 +163,17 @@ class Encoder:
         """Return the ids of a response to a prompt, end token included."""
         return self._responses([prompt_text], [self.prompt(prompt_text)], [response_text])[0]
 
-    def encode_pairs(self, dataset: Rows, ranked: bool = False) -> tuple[list[EncodedGroup], Dropped]:
+    def encode_pairs(
+        self, dataset: Rows, ranked: bool = False, equals: bool = False
+    ) -> tuple[list[EncodedGroup], Dropped]:
         """Encode ``prompt, chosen, rejected``, chosen first.
 
         Where a row has ``preference`` or ``margin``, every group's feedback has it (`CERTAIN` fills in).
         With `ranked`, rows that have ``responses`` give all of them, best first; those between best and
         worst that are too long are left out, since a shorter ranking is still a ranking. A ranking is its
         order alone: what is said of a pair is left out too. Where any row has a ``rank``, responses tying in it, every
-        group's feedback has one.
+        group's feedback has one. Pairs whose responses come out as the same tokens say nothing, and are dropped unless
+        `equals` keeps them.
 
         Raises:
             UserError: if there were rows and none fits the limits.
@@ -155,7 +190,7 @@ class Encoder:
             if ties:
                 feedback["rank"] = list(map(float, (ranking and row.get("rank")) or range(len(responses))))
             texts.append(_Texts(row["prompt"], responses, i, feedback))
-        return self._encode(texts)
+        return self._encode(texts, equals)
 
     def encode_singles(self, dataset: Rows) -> tuple[list[EncodedGroup], Dropped]:
         """Encode single responses with feedback ``desirable``, 1 or 0; raises as `encode_pairs` does.
@@ -187,7 +222,7 @@ class Encoder:
         """Encode ``prompt``: groups without responses; raises as `encode_pairs` does."""
         return self._encode([_Texts(row["prompt"], [], i) for i, row in enumerate(dataset)])
 
-    def _encode(self, rows: list[_Texts]) -> tuple[list[EncodedGroup], Dropped]:
+    def _encode(self, rows: list[_Texts], equals: bool = False) -> tuple[list[EncodedGroup], Dropped]:
         prompts = self._prompts([row.prompt for row in rows])
         # One flat list: fast tokenizers are several times faster on many texts at once.
         flat = [(i, text) for i, row in enumerate(rows) for text in row.responses]
@@ -204,6 +239,8 @@ class Encoder:
                 dropped["prompt too long"] += 1
             elif group and max(len(group[0]), len(group[-1])) > self.max_response_tokens:
                 dropped["response too long"] += 1
+            elif len(group) > 1 and group[0] == group[-1] and not equals:
+                dropped[EQUAL] = dropped.get(EQUAL, 0) + 1
             else:
                 each = {k: list(compress(v, short)) if isinstance(v, list) else v for k, v in row.feedback.items()}
                 groups.append(EncodedGroup(prompt, fitting, row.row, each))
@@ -211,7 +248,18 @@ class Encoder:
             raise UserError(self._nothing_fits(prompts, encoded, dropped))
         return groups, dropped
 
+    def report(self, where: str) -> None:
+        """Say once what was read otherwise than it is written, and in how many texts."""
+        for what, texts in self.noted.items():
+            logger.warning("%s: %d %s", where, len(texts), what)
+        self.noted = {}
+
     def _nothing_fits(self, prompts: list[list[int]], responses: list[list[int]], dropped: Dropped) -> str:
+        if dropped.get(EQUAL) == len(prompts):
+            return (
+                f"chosen and rejected are the same tokens in all {len(prompts)} rows: the model's tokenizer does not "
+                "tell them apart; give data in its language, or another model"
+            )
         parts = [f"{reason}: {n}" for reason, n in dropped.items() if n]
         parts.append(f"max_prompt_tokens is {self.max_prompt_tokens}, the median prompt has {_median(prompts)}")
         if responses:
@@ -220,29 +268,101 @@ class Encoder:
         return f"none of {len(prompts)} rows fits the token limits; {'; '.join(parts)}: raise the short limit"
 
     def _prompts(self, texts: list[str]) -> list[list[int]]:
+        self._note_literals(texts)
         return [ids or [self._start] for ids in map(self._opened, self._tokenize(texts, not self.chat))]
 
     def _responses(self, prompts: list[str], starts: list[list[int]], responses: list[str]) -> list[list[int]]:
+        self._note_literals(responses)
         joint = self._tokenize([p + r for p, r in zip(prompts, responses, strict=True)], not self.chat)
         pairs = zip(starts, map(self._opened, joint), strict=True)
         tails = [ids[len(start) :] if ids[: len(start)] == start else [] for start, ids in pairs]
         merged = [i for i, tail in enumerate(tails) if not tail]
         for i, ids in zip(merged, self._tokenize([responses[i] for i in merged], False), strict=True):
             tails[i] = ids
-        # Nothing follows the first end token, as nothing does when the policy samples.
-        return [self._ended(ids[: ids.index(self.eos)] if self.eos in ids else ids) for ids in tails]
+        ended = [self._ended(ids) for ids in tails]
+        for text, whole, kept in zip(responses, tails, ended, strict=True):
+            if len(whole) > len(kept) and self.tokenizer.decode(whole[len(kept) :], skip_special_tokens=True).strip():
+                self.noted.setdefault(CUT, set()).add(text)
+        return ended
+
+    def _note_literals(self, texts: Iterable[str]) -> None:
+        if guarded := {text for text in texts if len(self.literals.pieces(text)) > 1}:
+            self.noted.setdefault(TEXT, set()).update(guarded)
 
     def _ended(self, ids: list[int]) -> list[int]:
-        return ids if self.cut and len(ids) == self.max_response_tokens else [*ids, self.eos]
+        """Return what a policy would have sampled: nothing follows the first end token."""
+        place = min((ids.index(end) for end in self.ends.ids if end in ids), default=None)
+        said, end = (ids, self.eos) if place is None else (ids[:place], ids[place])
+        return said if self.cut and len(said) == self.max_response_tokens else [*said, end]
 
     def _opened(self, ids: list[int]) -> list[int]:
-        return ids[:-1] if self._closes and ids[-1:] == [self.eos] else ids
+        return ids[:-1] if self._closes and ids[-1:] == [self.tokenizer.eos_token_id] else ids
 
     def _tokenize(self, texts: list[str], special: bool) -> list[list[int]]:
         if not texts:
             return []
-        encoded = self.tokenizer(texts, add_special_tokens=special, verbose=False)
-        return [list(ids) for ids in encoded["input_ids"]]
+        guarded = {i: self._pieces(text) for i, text in enumerate(texts) if JOINER in text}
+        plain = [guarded[i][0] if i in guarded else text for i, text in enumerate(texts)]
+        encoded = self.tokenizer(plain, add_special_tokens=special, verbose=False)
+        found = [list(ids) for ids in encoded["input_ids"]]
+        for i, pieces in guarded.items():
+            found[i] = self._joined(found[i], pieces[1:], special)
+        if special and self._doubled is not None:
+            found = [ids[1:] if ids[:2] == self._doubled else ids for ids in found]
+        if self.rows is None:
+            self._used |= {token for ids in found for token in ids}
+        elif self.rows < len(self.tokenizer):
+            self.check_rows(self.rows, {token for ids in [*found, [self.eos]] for token in ids})
+        return found
+
+    def _pieces(self, text: str) -> list[str]:
+        """Return a guarded text as it was written, cut inside what this tokenizer would take for a token."""
+        pieces, own = self.literals.pieces(text), tuple(written_tokens(self.tokenizer))
+        whole, found, at = "".join(pieces), [pieces[0]], len(pieces[0])
+        for piece in pieces[1:]:
+            if whole.startswith(own, at - 1):
+                found.append(piece)
+            else:
+                found[-1] += piece
+            at += len(piece)
+        return found
+
+    def _joined(self, first: list[int], rest: list[str], special: bool) -> list[int]:
+        """Return the ids of a text that is encoded piece by piece, so that no special token is found over the seams."""
+        closing = [self.tokenizer.eos_token_id] if self._closes and special else []
+        ids = first[: len(first) - len(closing)]
+        for piece in rest:
+            ids += self._going_on(piece)
+        return ids + closing
+
+    def _going_on(self, piece: str) -> list[int]:
+        """Return the ids of a text that goes on after another: many tokenizers begin a text with a blank."""
+        anchors = self.tokenizer(list(ANCHORS), add_special_tokens=False)["input_ids"]
+        joint = self.tokenizer([anchor + piece for anchor in ANCHORS], add_special_tokens=False)["input_ids"]
+        for before, ids in zip(anchors, joint, strict=True):
+            if list(ids[: len(before)]) == list(before):
+                return list(ids[len(before) :])
+        return list(self.tokenizer(piece, add_special_tokens=False)["input_ids"])
+
+    def check_rows(self, rows: int, used: Collection[int] | None = None) -> None:
+        """Refuse token ids beyond so many embeddings, before a model meets them.
+
+        Args:
+            rows: how many embeddings there are.
+            used: ids; by default all that were encoded while `rows` was not known.
+
+        Raises:
+            UserError: if there are any, naming them.
+        """
+        self.rows = rows
+        beyond = sorted(token for token in (self._used if used is None else used) if token >= rows)
+        if beyond:
+            named = [f"{token} {self.tokenizer.convert_ids_to_tokens(token)!r}" for token in beyond[:5]]
+            raise UserError(
+                f"the texts use token ids that model {self.tokenizer.name_or_path!r} has no embedding for (it has "
+                f"{rows}): {', '.join(named)}{', …' if len(beyond) > 5 else ''}; use the tokenizer and chat template "
+                "that belong to the model, or a model whose embeddings were resized to its tokenizer, and trained"
+            )
 
 
 def _median(sequences: list[list[int]]) -> int:

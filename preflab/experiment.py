@@ -19,6 +19,7 @@ from preflab.errors import UserError
 from preflab.interface import Role
 from preflab.method import Method
 from preflab.model_files import read_model_files
+from preflab.padding import classifier_tokenizer, padding_of
 from preflab.plugins import answering
 from preflab.reference import ReferenceLogps
 from preflab.rewards import PlantedRewards, RewardFunction, Rewards
@@ -96,6 +97,7 @@ class Experiment:
             chat=self.world.chat,
             cut=self.world.cut,
         )
+        self.ends = self.encoder.ends.ids
         self._engines: dict[float, VllmSampler] = {}
 
     @cached_property
@@ -117,9 +119,11 @@ class Experiment:
     def identity(self) -> dict[str, Any]:
         """Return what decides every stage's result: data, adapters, limits."""
         limits = {"prompt": self.world_config.max_prompt_tokens, "response": self.max_response_tokens}
+        # Those that other files than the model's may name: a template, say.
+        ends = {"ends": self.ends} if len(self.ends) > 1 else {}
         # Where the model lies decides nothing; what is in it does.
         data = {k: v for k, v in self.data.items() if k not in ("facts", "model")}
-        return {"data": data, "lora": as_dict(self.lora), "limits": limits}
+        return {"data": data, "lora": as_dict(self.lora), "limits": limits, **ends}
 
     # ---- encoded splits --------------------------------------------------------------------------
 
@@ -177,13 +181,13 @@ class Experiment:
 
     def sampler(self, rollouts: RolloutConfig | None = None) -> Sampler:
         """Return what draws the rollouts of a method; without one, what evaluation draws with."""
-        end_id, pad_id = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        pad_id = self.tokenizer.pad_token_id
         if rollouts is None or rollouts.sampler == "transformers":
-            return TransformersSampler(end_id, pad_id, self.max_response_tokens)
+            return TransformersSampler(self.ends, pad_id, self.max_response_tokens)
         if rollouts.vllm_memory not in self._engines:
             self._engines[rollouts.vllm_memory] = VllmSampler(
                 self.world.model,
-                end_id,
+                self.ends,
                 pad_id,
                 self.world_config.max_prompt_tokens,
                 self.max_response_tokens,
@@ -194,7 +198,10 @@ class Experiment:
 
     def load_base(self) -> Any:
         """Load the frozen base model afresh."""
-        return load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
+        model = load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
+        # What the config says was checked with every text; this is for configs that say nothing, and for the weights.
+        self.encoder.check_rows(model.get_input_embeddings().num_embeddings)
+        return model
 
     def open_roles(
         self,
@@ -295,9 +302,17 @@ class Experiment:
                 self._normalise(roles, seed)
             for role in needs.trains:
                 roles.save(role, folder / role)
+            if "reward" in needs.trains:
+                self._save_classifier_tokenizer(roles, folder / "reward")
             return record._asdict()
 
         return self.run.stage(name, inputs, work)
+
+    def _save_classifier_tokenizer(self, roles: Roles, folder: Path) -> None:
+        """Write the tokenizer beside a reward model with the padding by which others find the token it is read at."""
+        found = classifier_tokenizer(self.tokenizer, padding_of(roles.model), self.ends)
+        if found is not None:
+            found.save_pretrained(str(folder))
 
     def _fit(
         self,
@@ -324,6 +339,7 @@ class Experiment:
                 prompts,
                 self.max_response_tokens,
                 snapshots,
+                self.ends,
             )
             with answering(algorithm, "fit"):
                 record: TrainRecord = algorithm.fit(task)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from preflab.budget import sampled
-from preflab.decoding import Feed, decode, feeder_of, until_end
+from preflab.decoding import Ends, Feed, decode, feeder_of, is_end, several, until_end
 from preflab.errors import UserError
 from preflab.interface import Batch, Role
 from preflab.roles import Roles
@@ -70,7 +70,7 @@ class TransformersSampler:
     log-probabilities are scored, and its KL to the reference would come out negative.
 
     Args:
-        end_id: the token that ends a response; it belongs to the response.
+        end_ids: the tokens that end a response; the one that does belongs to the response.
         pad_id: what padding is filled with; lengths never come from it.
         max_response_tokens: length limit T.
         sequences_at_once: responses generated together, to bound memory.
@@ -78,8 +78,8 @@ class TransformersSampler:
 
     other_engine = False
 
-    def __init__(self, end_id: int, pad_id: int, max_response_tokens: int, sequences_at_once: int = 512) -> None:
-        self.end_id, self.pad_id = end_id, pad_id
+    def __init__(self, end_ids: Ends, pad_id: int, max_response_tokens: int, sequences_at_once: int = 512) -> None:
+        self.end_ids, self.pad_id = end_ids, pad_id
         self.max_response_tokens, self.sequences_at_once = max_response_tokens, sequences_at_once
 
     @torch.no_grad()
@@ -93,10 +93,10 @@ class TransformersSampler:
         """
         ids, mask = left_padded(prompts, self.pad_id, roles.device)
         with roles.merged(role), _evaluating(roles.model):
-            feeder = feeder_of(roles.model, ids, mask, self.max_response_tokens, self.end_id)
+            feeder = feeder_of(roles.model, ids, mask, self.max_response_tokens, self.end_ids)
             draw = self._generate if feeder is None else functools.partial(self._decode, feeder)
             responses, logps = draw(roles.model, prompts, k, temperature, seed)
-        real = until_end(responses, self.end_id)
+        real = until_end(responses, self.end_ids)
         width = int(real.sum(-1).max())
         batch = Batch(ids, mask, responses[..., :width], real[..., :width])
         if logps is not None:
@@ -104,7 +104,7 @@ class TransformersSampler:
             if not logps.isfinite().all():
                 raise UserError(f"the {role} gives no finite probabilities: it has diverged; lower the learning rate")
         roles.work.add(sampled(batch, prompt_once=feeder is not None))
-        return Samples(batch, (responses == self.end_id).any(-1), logps=logps)
+        return Samples(batch, is_end(responses, self.end_ids).any(-1), logps=logps)
 
     def _chunks(self, count: int, k: int) -> Iterator[slice]:
         size = max(1, self.sequences_at_once // k)
@@ -126,7 +126,7 @@ class TransformersSampler:
         parts = []
         for rows in self._chunks(len(prompts), k):
             given = left_padded(prompts[rows], self.pad_id, model.device)
-            drawn = decode(model, *given, noise[:, rows], end_id=self.end_id, temperature=temperature, feeder=feeder)
+            drawn = decode(model, *given, noise[:, rows], end_ids=self.end_ids, temperature=temperature, feeder=feeder)
             parts.append(drawn)
         tokens, logps = zip(*parts, strict=True)
         return torch.cat(tokens), torch.cat(logps)
@@ -144,7 +144,7 @@ class TransformersSampler:
             top_p=1.0,
             num_return_sequences=k,
             max_new_tokens=self.max_response_tokens,
-            eos_token_id=self.end_id,
+            eos_token_id=list(several(self.end_ids)),
             pad_token_id=self.pad_id,
         )
         parts, own = [], model.generation_config
@@ -158,7 +158,7 @@ class TransformersSampler:
                 responses = output[:, ids.shape[1] :].reshape(len(ids), k, -1)
                 missing = self.max_response_tokens - responses.shape[-1]
                 # An end token as filler keeps every chunk T wide and is masked out like any other padding.
-                parts.append(functional.pad(responses, (0, missing), value=self.end_id))
+                parts.append(functional.pad(responses, (0, missing), value=several(self.end_ids)[0]))
         finally:
             model.generation_config = own
         return torch.cat(parts), None

@@ -21,6 +21,7 @@ from preflab.fused import fused_states
 from preflab.head import ChosenLogps
 from preflab.interface import Batch
 from preflab.packing import prompt_once_states
+from preflab.padding import as_classifiers_read, padding_of
 
 logger = logging.getLogger(__name__)
 
@@ -161,8 +162,9 @@ class Scorer:
         return PATHS[self.path(batch)](self.model.base_model, batch)
 
     def end_states(self, batch: Batch) -> Tensor:
-        """Return the states ``[B, K, H]`` after the responses."""
-        return PATHS[self.path(batch)](self.model.base_model, batch, end=True)
+        """Return the states ``[B, K, H]`` after the responses, at the token that a classifier reads."""
+        read = as_classifiers_read(batch, padding_of(self.model))
+        return PATHS[self.path(batch)](self.model.base_model, read, end=True)
 
     def path(self, batch: Batch) -> Path:
         """Return the fastest exact path for a batch; the first one ever is what the paths are tried on."""

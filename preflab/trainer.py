@@ -81,6 +81,7 @@ class Task(NamedTuple):
         prompts: token ids of the prompts, for methods that sample.
         max_response_tokens: length limit of what they sample.
         snapshots: how many times to keep the trained role's weights on the way (see `preflab.snapshots`).
+        end_ids: the tokens that end a response; the tokenizer's alone where none are given.
     """
 
     roles: Roles
@@ -93,6 +94,12 @@ class Task(NamedTuple):
     prompts: Sequence[list[int]] = ()
     max_response_tokens: int = 128
     snapshots: int = 0
+    end_ids: tuple[int, ...] = ()
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end a response."""
+        return self.end_ids or (self.tokenizer.eos_token_id,)
 
 
 class PreferenceTrainer(Trainer):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from preflab.errors import UserError
+from preflab.padding import classifier_tokenizer, padding_of
 
 if TYPE_CHECKING:
     from preflab.budget import Budget
@@ -221,7 +222,7 @@ def _reward_function(task: Task, k: int) -> Callable[..., list[float]]:
             batch = collate(groups[at : at + micro], task.tokenizer.pad_token_id).to(task.roles.device)
             parts.append(task.roles(batch, ("reward",)).rewards)
         rewards = torch.cat(parts)
-        ended = [ids[-1] == task.tokenizer.eos_token_id for ids in completion_ids]
+        ended = [ids[-1] in task.ends for ids in completion_ids]
         log_metric("ended", sum(ended) / len(ended))
         log_metric("zero_variance_groups", (rewards.std(1) == 0).float().mean().item())
         return list(rewards.flatten().tolist())
@@ -230,21 +231,17 @@ def _reward_function(task: Task, k: int) -> Callable[..., list[float]]:
 
 
 def _tokenizer(task: Task, scalar: bool) -> Any:
-    """Return a copy of the tokenizer for TRL to change; a classifier's padding ends no response.
-
-    It finds a response's last token by its being no padding: where padding is the end token it would read
-    the score one token early.
+    """Return a copy of the tokenizer for TRL to change; a classifier's pads as the native reward model reads.
 
     Raises:
-        UserError: if every token ends some response.
+        UserError: if every token ends some response, and the base's config names no padding.
     """
-    tokenizer = copy.deepcopy(task.tokenizer)
+    if not scalar:
+        return copy.deepcopy(task.tokenizer)
     endings = {ids[-1] for group in task.groups for ids in group.response_ids}
-    if scalar and tokenizer.pad_token_id in endings:
-        free = [i for i in range(len(tokenizer)) if i not in endings]
-        if not free:
-            raise UserError("every token ends some response; TRL's classifier has none left to pad with")
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(free[0])
+    tokenizer = classifier_tokenizer(task.tokenizer, padding_of(task.roles.model), endings)
+    if tokenizer is None:
+        raise UserError("every token ends some response; TRL's classifier has none left to pad with")
     return tokenizer
 
 

@@ -25,7 +25,7 @@ def copy_for_trl(task: Task, role: Role, scalar: bool) -> Any:
     model = copy.deepcopy(roles.peft, shared).unload()
     # The model's own would fill in what TRL leaves unset: end tokens, a minimum length, a penalty.
     model.generation_config = GenerationConfig(
-        bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id
+        bos_token_id=tokens.bos_token_id, eos_token_id=list(task.ends), pad_token_id=tokens.pad_token_id
     )
     config = copy.deepcopy(roles.peft.peft_config[role])
     if scalar:

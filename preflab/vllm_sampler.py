@@ -15,6 +15,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from preflab.budget import sampled
+from preflab.decoding import Ends, several
 from preflab.errors import UserError
 from preflab.interface import Batch, Role
 from preflab.roles import Roles
@@ -33,12 +34,12 @@ class VllmSampler:
     adapters know no other; each call hands it the role's adapter as it is now, as a PEFT folder under a number and a
     name never used before: by these vLLM keeps adapters and the keys and values of prompts.
 
-    Nothing is filtered and nothing is taken from the model's ``generation_config``: neither its defaults nor its end
-    tokens. Nothing is sent anywhere: vLLM's usage statistics are off.
+    Nothing is filtered and vLLM takes nothing from the model's ``generation_config``: its defaults are off, and the end
+    tokens are those given here. Nothing is sent anywhere: vLLM's usage statistics are off.
 
     Args:
         model: folder or hub name of the base.
-        end_id: the only token that ends a response; it belongs to the response.
+        end_ids: the only tokens that end a response; the one that does belongs to the response.
         pad_id: what padding is filled with; lengths never come from it.
         max_prompt_tokens: the longest prompt.
         max_response_tokens: length limit T.
@@ -51,14 +52,14 @@ class VllmSampler:
     def __init__(
         self,
         model: str,
-        end_id: int,
+        end_ids: Ends,
         pad_id: int,
         max_prompt_tokens: int,
         max_response_tokens: int,
         memory: float = 0.3,
         trust_remote_code: bool = False,
     ) -> None:
-        self.model, self.end_id, self.pad_id = model, end_id, pad_id
+        self.model, self.end_ids, self.pad_id = model, several(end_ids), pad_id
         self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
         self.memory, self.trust_remote_code = memory, trust_remote_code
         self._engine: Any = None
@@ -104,8 +105,8 @@ class VllmSampler:
             repetition_penalty=1.0,
             min_tokens=0,
             max_tokens=self.max_response_tokens,
-            stop_token_ids=[self.end_id],
-            ignore_eos=True,  # the model's own end tokens; ours is the one above
+            stop_token_ids=list(self.end_ids),
+            ignore_eos=True,  # what vLLM takes for the model's end; ours are the ones above
             seed=seed >> 1,  # room for the k seeds within 63 bits
             logprobs=0,  # of the drawn token alone
             detokenize=False,
@@ -161,7 +162,7 @@ class VllmSampler:
         ended = torch.zeros(len(rows), dtype=torch.bool)
         for place, row in enumerate(rows):
             tokens = list(row.token_ids)
-            ended[place] = tokens[-1] == self.end_id
+            ended[place] = tokens[-1] in self.end_ids
             if (row.finish_reason == "stop") != bool(ended[place]):
                 raise RuntimeError(
                     f"vLLM finished a response for {row.finish_reason!r} whose last token is {tokens[-1]}"

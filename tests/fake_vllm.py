@@ -137,7 +137,7 @@ class LLM:
         ends = set(params.stop_token_ids or ()) | (set() if params.ignore_eos else {self.base.config.eos_token_id})
         # No end token for the loop: what is behind the first one is cut off below.
         tokens, logps = decode(
-            model, ids, mask, torch.stack(noise, 1)[:, None], end_id=-1, temperature=params.temperature
+            model, ids, mask, torch.stack(noise, 1)[:, None], end_ids=-1, temperature=params.temperature
         )
         if self.options.get("logprobs_mode", "raw_logprobs") == "raw_logprobs":
             logps = single_logps(model, Batch(ids, mask, tokens, torch.ones_like(tokens, dtype=torch.bool)), 1.0)

@@ -20,6 +20,7 @@ from preflab.encoding import EncodedGroup, Encoder, collate, load_tokenizer
 from preflab.errors import UserError
 from preflab.experiment import Experiment
 from preflab.interface import Batch
+from preflab.padding import padding_of
 from preflab.rewards import PlantedRewards
 from preflab.roles import Roles
 from preflab.scoring import concatenated
@@ -164,11 +165,11 @@ def classifier_logits(model: Any, batch: Batch) -> Tensor:
     """Return the one label's logit of each prompt with its response, ``[B, K]``, float32 or wider.
 
     The texts are padded on the right with the model's own padding token, by which it finds their ends; a model
-    that has none is asked about one text at a time.
+    that has none (or one that is no token) is asked about one text at a time.
     """
     ids, mask, _ = concatenated(batch.to(model.device))
-    pad = model.config.pad_token_id
-    if pad is None:
+    pad = padding_of(model)
+    if pad is None or not 0 <= pad < model.get_input_embeddings().num_embeddings:
         logits = torch.cat([model(input_ids=row[real][None]).logits for row, real in zip(ids, mask, strict=True)])
     else:
         logits = model(input_ids=ids.masked_fill(~mask, pad), attention_mask=mask.long()).logits

@@ -50,6 +50,11 @@ class WorldConfig:
         128, "longer responses are dropped; sampling stops here", minimum=1, maximum=2**20
     )
     max_pairs: int | None = option(None, "at most this many pairs (and unpaired responses), drawn by seed", minimum=4)
+    special_tokens: Literal["auto", "text", "tokens"] = option(
+        "auto",
+        "what special-token strings such as <|im_end|> are in rows of plain text (in messages they are text); auto: "
+        "tokens in dialogues that a chat template wrote, and at the end of a response",
+    )
     bad_rows: Literal["drop", "refuse"] = option("drop", "what to do with unusable rows: drop and count, or stop")
     trust_remote_code: bool = option(False, "run Python code that comes with a hub model")
     data_seed: int = option(

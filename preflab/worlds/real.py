@@ -13,6 +13,7 @@ from preflab.cleaning import BadRows, is_conversational, preference_rows
 from preflab.data import check_leak, fingerprint, paired, split_of, to_dataset
 from preflab.encoding import Dropped, Encoder, load_tokenizer
 from preflab.errors import UserError
+from preflab.literals import raw_rows
 from preflab.reading import Row, read_rows
 from preflab.worlds import World, WorldConfig
 
@@ -122,6 +123,8 @@ def _source(
     rows, bad = preference_rows(raw, tokenizer, bad_rows=config.bad_rows, use_group=use_group, source=name)
     if bad.total:
         logger.warning("%s: %d bad rows dropped: %s", name, bad.total, bad.summary())
+    if not any(is_conversational(row) for _, row in raw):
+        rows = raw_rows(rows, tokenizer, config.special_tokens, name)
     encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat)
     shortened = 0
     if config.long_prompts == "last-turns" and not chat:
@@ -132,7 +135,8 @@ def _source(
     made, singles = paired(unpaired[g.row] for g in fitting)
     pairs = [row for row in rows if "chosen" in row] + made
     groups, too_long = encoder.encode_pairs(pairs)
-    dropped = {reason: count + too_long[reason] for reason, count in dropped.items()}
+    dropped = {reason: dropped.get(reason, 0) + too_long.get(reason, 0) for reason in dropped | too_long}
+    encoder.report(name)
     if sum(dropped.values()) > len(rows) / 2:
         logger.warning(
             "%s: %d of %d rows are over the token limits: %s", name, sum(dropped.values()), len(rows), dropped

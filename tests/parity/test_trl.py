@@ -305,6 +305,17 @@ def test_padding_with_the_end_token_moves_no_reward(setting, tiny_tokenizer):
     assert tokenizer.pad_token == tokenizer.eos_token
 
 
+@pytest.mark.parametrize("pad", [2, None, 0])
+def test_reward_is_read_where_trl_reads_it_whatever_the_padding(setting, pad):
+    """2 is the end token: TRL's classifier, and ours, then read the token before it."""
+    train, found = train_config(max_steps=3), []
+    for run in (_native_run, _trl_run):
+        roles = setting.roles("reward", "sft")
+        roles.model.config.pad_token_id = pad
+        found.append(run(setting, roles, "reward", train)[1])
+    assert apart(*found) < TOLERANCE
+
+
 def test_half_precision_base_keeps_a_float32_head(setting):
     """Sums of bfloat16 differ by more, 5e-4 here: a head in bfloat16 would not even follow so far."""
     lora = dataclasses.replace(LORA, dtype="bfloat16")

@@ -65,7 +65,7 @@ def noise(size, prompts=3):
 def run(model, given, temperature=1.0, prompts=PROMPTS, feeder=Feed):
     """Return tokens, which are real, and log-probabilities (0 on padding)."""
     ids, mask = left_padded(prompts, PAD, "cpu")
-    tokens, logps = decode(model, ids, mask, given, end_id=END, temperature=temperature, feeder=feeder)
+    tokens, logps = decode(model, ids, mask, given, end_ids=END, temperature=temperature, feeder=feeder)
     real = until_end(tokens, END)
     return tokens.masked_fill(~real, PAD), real, logps.masked_fill(~real, 0.0)
 

@@ -99,6 +99,21 @@ def test_end_token_that_the_tokenizer_appends_is_taken_off_the_prompt() -> None:
     assert Encoder(closing, chat=True).prompt("<s>the cat</s>")[-1] == 1  # a template's own end tokens stay
 
 
+def test_a_text_that_begins_with_the_start_token_gets_no_second_one() -> None:
+    words, closing = word_level(), byte_bpe(closing=True)
+    assert words("<s> the cat")["input_ids"][:2] == [1, 1]  # what the tokenizer itself would do
+    for tokenizer, first in ((words, 1), (closing, 0)):
+        encoder = Encoder(tokenizer)
+        assert encoder.prompt("<s> the cat").count(first) == 1
+        assert encoder.prompt("<s> the cat")[0] == first
+        assert encoder.response("<s> the cat", " sat") == encoder.response("the cat", " sat")
+    assert Encoder(words).prompt("<s> the cat") == Encoder(words).prompt("the cat")
+    assert Encoder(words).prompt("the <s> cat") == [1, 3, 1, 4]  # another text's start, within
+    assert Encoder(words, chat=True).prompt("<s> the cat") == [1, 3, 4]
+    # One that writes none by itself keeps what it is given.
+    assert Encoder(byte_bpe()).prompt("<s><s>")[:2] == [0, 0]
+
+
 def test_prompt_is_never_without_context() -> None:
     tokenizer = byte_bpe()
     assert Encoder(tokenizer).prompt("") == [tokenizer.bos_token_id]

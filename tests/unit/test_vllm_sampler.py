@@ -176,7 +176,7 @@ def test_widths_of_adapters():
 @pytest.fixture
 def experiment(tiny_model_path, tmp_path):
     path = tmp_path / "pairs.jsonl"
-    rows = [{"prompt": f"w{i} w{i + 1}", "chosen": f" w{i} w2", "rejected": f" w{i} w3"} for i in range(5, 25)]
+    rows = [{"prompt": f"word{i}", "chosen": f" word{i} word5", "rejected": f" word{i} word6"} for i in range(20)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     world = WorldConfig(model=str(tiny_model_path), dataset=str(path), max_prompt_tokens=16, max_response_tokens=8)
     return Experiment(Run(tmp_path / "run"), world, LoraSettings(lora_rank=4, lora_alpha=8), tmp_path)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from preflab.interface import Batch
 
-BASE_VERSION = 1
+BASE_VERSION = 2
 """Part of the cache key: raise it with any change to the model or its training."""
 
 LEANING = 1.0
@@ -158,7 +158,8 @@ def _new_model(size: BaseSize) -> Any:
             # Untied, so that adapters can reach the output head.
             tie_word_embeddings=False,
             initializer_range=size.hidden**-0.5,
-            pad_token_id=END,
+            # None: a classifier on it would else not look at the end of a response, which a reward here is read at.
+            pad_token_id=None,
             bos_token_id=END,
             eos_token_id=END,
         )

@@ -111,12 +111,12 @@ def cached_samples(config: WorldConfig, cache: Path, encoder: Encoder, prompts: 
         folder.mkdir()
         write_jsonl(folder / SAMPLES_FILE, [{"prompt": p, "responses": s} for p, s in drawn])
 
-    folder = cached_folder(cache / f"function-{_key(config, prompts)}", make)
+    folder = cached_folder(cache / f"function-{_key(config, encoder, prompts)}", make)
     rows = read_jsonl(folder / SAMPLES_FILE)
     return [(row["prompt"], [Sample(*sample) for sample in row["responses"]]) for row in rows]
 
 
-def _key(config: WorldConfig, prompts: list[str] | None) -> str:
+def _key(config: WorldConfig, encoder: Encoder, prompts: list[str] | None) -> str:
     import torch
     import transformers
 
@@ -125,6 +125,7 @@ def _key(config: WorldConfig, prompts: list[str] | None) -> str:
         "model": _model_identity(str(config.model), config.trust_remote_code),
         "prompts": prompts,
         "wanted": wanted_pairs(config),
+        "ends": encoder.ends.ids,
         "limits": [config.max_prompt_tokens, config.max_response_tokens, *OPENING_TOKENS, SEQUENCES_AT_ONCE],
         "seed": config.data_seed,
     }
@@ -218,7 +219,7 @@ def _sample(roles: Roles, encoder: Encoder, prompts: list[list[int]], k: int, le
     from preflab.sampling import TransformersSampler
     from preflab.seeds import derive
 
-    sampler = TransformersSampler(encoder.eos, int(encoder.tokenizer.pad_token_id), length, SEQUENCES_AT_ONCE)
+    sampler = TransformersSampler(encoder.ends.ids, int(encoder.tokenizer.pad_token_id), length, SEQUENCES_AT_ONCE)
     return sampler(roles, "policy", prompts, k=k, temperature=1.0, seed=derive(0, "function", purpose))
 
 
@@ -230,8 +231,9 @@ def _texts(encoder: Encoder, prompts: list[list[int]], samples: Samples) -> Iter
         for row, mask in zip(rows, masks, strict=True):
             ids = row[mask].tolist()
             stop = next((i for i, token in enumerate(ids) if token in ends), None)
-            # A response that did not end gives up its last token: the end token needs the place.
-            ids = ids[: encoder.max_response_tokens - 1] if stop is None else ids[:stop]
+            # A response that did not end gives up its last token: the end token needs the place. One that ended in a
+            # word keeps it; what only says "end" is no text.
+            ids = ids[: encoder.max_response_tokens - 1] if stop is None else ids[: stop + 1]
             # Decoded with its prompt, since a first token on its own may lose the space before it.
             before, whole = _decode(encoder, prompt), _decode(encoder, prompt + ids)
             text = whole[len(before) :] if whole.startswith(before) else _decode(encoder, ids)
@@ -241,7 +243,7 @@ def _texts(encoder: Encoder, prompts: list[list[int]], samples: Samples) -> Iter
 
 def _end_ids(encoder: Encoder) -> set[int]:
     """Return the tokens that end a text: models trained on packed texts often say "start" in place of "end"."""
-    return {encoder.eos} | ({encoder.tokenizer.bos_token_id} - {None})
+    return set(encoder.ends.ids) | ({encoder.tokenizer.bos_token_id} - {None})
 
 
 def _decode(encoder: Encoder, ids: list[int]) -> str:

@@ -1,0 +1,131 @@
+"""Which tokens end a response: known here, asked by sampling, encoding, training and evaluation alike.
+
+An instruct model has several: the tokenizer's end token, those that its generation config names, and the one with
+which its chat template closes a turn. No torch at import time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from preflab.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+GENERATION, CONFIG = "generation_config.json", "config.json"
+PROBE = "preflab probe"
+
+
+class Ends(NamedTuple):
+    """The end tokens of a model.
+
+    Attributes:
+        ids: all of them, the tokenizer's own first.
+        closing: the one with which the chat template closes an assistant's turn; the tokenizer's own where there is
+            no template, or where it writes none that is a single token.
+    """
+
+    ids: tuple[int, ...]
+    closing: int
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Ends:
+        """Return the end tokens of a tokenizer, and of the model that lies where it was loaded from.
+
+        Raises:
+            UserError: if that model's generation config names what is no token.
+        """
+        assert isinstance(tokenizer.eos_token_id, int), "load_tokenizer sees to the end token"
+        closing, rows = _closing(tokenizer), embedding_rows(tokenizer.name_or_path) or len(tokenizer)
+        # What has no embedding is never drawn; texts that hold it are refused when they are encoded.
+        own = tokenizer.eos_token_id if closing is None or closing >= rows else closing
+        found = [tokenizer.eos_token_id, own, *model_ends(tokenizer.name_or_path, rows)]
+        return cls(tuple(dict.fromkeys(found)), own)
+
+
+def written_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return the tokens that a tokenizer finds as whole strings, wherever in a text: those added to its vocabulary."""
+    added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
+    return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+
+
+def rendered_probe(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a user's and an assistant's turn, both saying `PROBE`, as the chat template writes them; else nothing."""
+    if not tokenizer.chat_template:
+        return ""
+    turns = [{"role": role, "content": PROBE} for role in ("user", "assistant")]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except Exception:  # whoever writes messages by the template says what is wrong with it
+        return ""
+
+
+def _closing(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the token that stands behind an assistant's words, if it is one."""
+    tail = rendered_probe(tokenizer).rpartition(PROBE)[2].lstrip()
+    longest_first = sorted(written_tokens(tokenizer).items(), key=lambda item: -len(item[0]))
+    return next((number for token, number in longest_first if token and tail.startswith(token)), None)
+
+
+def model_ends(name: str, size: int) -> list[int]:
+    """Return the end tokens that a model's own files name.
+
+    Args:
+        name: hub name or folder; nothing is found where no model is.
+        size: how many tokens there are.
+
+    Raises:
+        UserError: if the generation config names something else than tokens of the model.
+    """
+    found = []
+    for file in (GENERATION, CONFIG):
+        content = _read(name, file)
+        given = content.get("eos_token_id")
+        for end in given if isinstance(given, list) else [] if given is None else [given]:
+            if type(end) is int and 0 <= end < size:
+                found.append(end)
+            elif file == CONFIG or (content.get("_from_model_config") and type(end) is int):
+                # Filled in by the library for all models of a kind, whatever their vocabulary.
+                logger.warning("%s of %s names end token %r, which none of its %d tokens is", file, name, end, size)
+            else:
+                raise UserError(
+                    f"{file} of model {name!r} names end token {end!r}, which none of its {size} tokens is; mend its "
+                    "eos_token_id"
+                )
+    return found
+
+
+def embedding_rows(name: str) -> int | None:
+    """Return how many token ids a model has an embedding for, as its config says; None where it does not."""
+    config = _read(name, CONFIG)
+    rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    return rows if isinstance(rows, int) else None
+
+
+def _read(name: str, file: str) -> dict[str, Any]:
+    """Return a JSON file of a model, empty where it has none."""
+    from transformers.utils import cached_file
+
+    if not name:
+        return {}
+    if Path(name).is_dir():
+        path = Path(name) / file if (Path(name) / file).is_file() else None
+    else:
+        path = cached_file(
+            name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+        )
+    if path is None:
+        return {}
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} of model {name!r} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file} of model {name!r} holds no mapping of names to values")
+    return content
