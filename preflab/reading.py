@@ -20,6 +20,18 @@ SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet", ".csv")
 UNREADABLE = "\0unreadable"  # marks a row that is no object; a NUL cannot be a column name anyone uses
 
 
+class RowError(Exception):
+    """Why one row is unusable.
+
+    Attributes:
+        value: the value that is wrong, for an example; the reason alone says how many rows share it.
+    """
+
+    def __init__(self, reason: str, value: Any = None) -> None:
+        super().__init__(reason)
+        self.value = value
+
+
 def read_rows(source: str, split: str = "train") -> list[tuple[int, Row]]:
     """Read a local file (see `SUFFIXES`), a data folder or a hub data set, with 1-based row numbers.
 

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from preflab.cleaning import BadRows, is_conversational, preference_rows
+from preflab.cleaning import BadRows, Cleaned, clean_rows
 from preflab.data import check_leak, fingerprint, paired, split_of, to_dataset
 from preflab.encoding import Dropped, Encoder, load_tokenizer
 from preflab.errors import UserError
+from preflab.layouts import parse_columns
 from preflab.reading import Row, read_rows
 from preflab.worlds import World, WorldConfig
 
@@ -49,16 +50,21 @@ def build(config: WorldConfig, cache: Path) -> World:
         UserError: where model or data cannot be used, or a split would be empty.
     """
     assert config.model, "WorldConfig sees to model and data"
-    # 1. Read everything before anything is judged: the formats of both files decide how each is read.
+    # 1. See that model and options can be used.
     tokenizer = load_tokenizer(config.model, config.trust_remote_code, config.chat_template)
     _check_context(config)
     names = [name for name in (config.dataset, config.heldout) if name]
-    raw = [read_rows(name, config.dataset_split) for name in names]
-    chat = bool(tokenizer.chat_template) and _conversational(raw)
+    columns = parse_columns(config.columns)
     # 2. Clean, and keep what fits the token limits, so that every method sees the same rows.
-    # A group column in one file only could not be compared with the other's first turns.
-    use_group = all(any(row.get("group") is not None for _, row in rows) for rows in raw)
-    sources = [_source(name, rows, tokenizer, config, use_group, chat) for name, rows in zip(names, raw, strict=True)]
+    cleaned = [
+        clean_rows(
+            read_rows(name, config.dataset_split), tokenizer, bad_rows=config.bad_rows, columns=columns, source=name
+        )
+        for name in names
+    ]
+    chat = bool(tokenizer.chat_template) and _conversational(cleaned)
+    _use_groups(cleaned, names)
+    sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
     # 3. Split by group, and see that no prompt is on both sides.
     parts = _split(sources, config)
     trained_on = [row for name in ("train", "gold", "singles") for row in parts[name]]
@@ -99,27 +105,30 @@ def _check_context(config: WorldConfig) -> None:
         )
 
 
-def _conversational(raw: list[list[tuple[int, Row]]]) -> bool:
+def _conversational(cleaned: list[Cleaned]) -> bool:
     """Return whether the data holds messages; a mix with text could not be given the same special tokens."""
-    readable = (row for rows in raw for _, row in rows if "chosen" in row or "prompt" in row)
-    kinds = {is_conversational(row) for row in readable}
-    if len(kinds) > 1:
+    messages, texts = (sum(getattr(found.seen, kind) for found in cleaned) for kind in ("messages", "texts"))
+    if messages and texts:
         raise UserError(
-            "some rows of the data are messages, others plain text, and the chat template serves messages "
-            "only; bring all rows to one format"
+            f"some rows of the data are messages, others plain text ({messages} and {texts}), and the chat template "
+            "serves messages only; bring all rows to one format"
         )
-    return True in kinds
+    return bool(messages)
 
 
-def _source(
-    name: str,
-    raw: list[tuple[int, Row]],
-    tokenizer: PreTrainedTokenizerBase,
-    config: WorldConfig,
-    use_group: bool,
-    chat: bool,
-) -> Source:
-    rows, bad = preference_rows(raw, tokenizer, bad_rows=config.bad_rows, use_group=use_group, source=name)
+def _use_groups(cleaned: list[Cleaned], names: list[str]) -> None:
+    """Leave a group column out of account that is in one file only: the other's first turns are none of its values."""
+    grouped = [found.seen.grouped > 0 for found in cleaned]
+    if all(grouped) or not any(grouped):
+        return
+    logger.warning("the column group of %s is not used: the other file has none", names[grouped.index(True)])
+    for found in cleaned:
+        for row, turn in zip(found.rows, found.turns, strict=True):
+            row["group"] = turn
+
+
+def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, config: WorldConfig, chat: bool) -> Source:
+    rows, bad = found.rows, found.bad
     if bad.total:
         logger.warning("%s: %d bad rows dropped: %s", name, bad.total, bad.summary())
     encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat)
@@ -142,7 +151,7 @@ def _source(
     lengths = [(len(g.response_ids[0]), len(g.response_ids[1])) for g in groups]
     unequal = [chosen > rejected for chosen, rejected in lengths if chosen != rejected]
     share = sum(unequal) / len(unequal) if unequal else 0.5
-    return Source(name, [pairs[g.row] for g in groups], singles, len(raw), bad, dropped, shortened, share)
+    return Source(name, [pairs[g.row] for g in groups], singles, len(rows) + bad.total, bad, dropped, shortened, share)
 
 
 def last_turns(rows: list[Row], encoder: Encoder) -> tuple[list[Row], int]:
