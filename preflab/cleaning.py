@@ -207,16 +207,23 @@ def _check(found: Cleaned, bad_rows: str, source: str) -> None:
     if not found.rows and not found.bad.total:
         raise UserError(f"{source} has no usable row: it is empty")
     if not found.rows:
-        mapping = mapping_for(found.seen.names, ("prompt", "chosen", "rejected"))
-        advice = f". Perhaps --columns {','.join(mapping)}" if mapping else ""
-        there = ", ".join(list(found.seen.names)[:20])
-        raise UserError(
-            f"{source} has no usable row: {found.bad.summary()}. Preference data needs 'chosen' and 'rejected' "
-            "(with 'prompt', or as whole dialogues), or 'prompt' and ranked 'responses', or 'prompt', 'completion' "
-            f"and 'label', under these names or those that --columns gives; it has {there or 'none'}{advice}"
-        )
+        raise UserError(f"{source} has no usable row: {found.bad.summary()}. {_needs(found)}")
     if found.bad.total and bad_rows == "refuse":
         raise UserError(f"{source} has bad rows: {found.bad.summary()}. Mend them, or use --bad-rows drop")
+
+
+def _needs(found: Cleaned) -> str:
+    """Return what to do where no row is usable."""
+    if not any(reason.startswith(("missing field", NO_PROMPT)) for reason in found.bad.reasons):
+        return "Mend the data"
+    mapping = mapping_for(found.seen.names, ("prompt", "chosen", "rejected"))
+    names = list(found.seen.names)
+    return (
+        "Preference data needs 'chosen' and 'rejected' (with 'prompt', or as whole dialogues), or 'prompt' and ranked "
+        "'responses', or 'prompt', 'completion' and 'label', under these names or those that --columns gives; it has "
+        + (", ".join(names[:20]) or "no columns")
+        + (f". Perhaps --columns {','.join(mapping)}" if mapping else "")
+    )
 
 
 class _Cleaner:

@@ -155,6 +155,12 @@ def human_said(text: str) -> list[str]:
 
 
 def human_turns(text: str) -> list[int]:
-    """Return where each of the human's turns begins, its marker included."""
+    """Return where a dialogue may be cut: where each of the human's turns begins, but the first thing in it.
+
+    What a template wrote begins with more than a turn, and is not cut.
+    """
     form = form_of(text)
-    return [] if form is None else [turn.start for turn in turns(text, form) if turn.speaker == HUMAN]
+    if form is None or form.templated:
+        return []
+    starts = [turn.start for turn in turns(text, form) if turn.speaker == HUMAN]
+    return starts[1:] if starts and not text[: starts[0]].strip() else starts

@@ -393,7 +393,11 @@ def mapping_for(names: Iterable[str], fields: Sequence[str]) -> list[str]:
     found = []
     for field in fields:
         if field not in names:
-            found += [f"{field}={name}" for name in names if LOOKS_LIKE.get(name.lower()) == field][:1]
+            found += [
+                f"{field}={name}"
+                for name in names
+                if field in (name.strip().lower(), LOOKS_LIKE.get(name.strip().lower()))
+            ][:1]
     return found
 
 
