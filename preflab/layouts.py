@@ -366,7 +366,7 @@ def layout_of(row: Row) -> Layout | None:
     there = {name for name, value in row.items() if not missing(value)}
     found = next((layout for layout in LAYOUTS if there.issuperset(layout.needs)), None)
     if found is None:  # an empty response is a mistake in a row, no other layout
-        there = {name for name, value in row.items() if value == "" or not missing(value)}
+        there = {name for name, value in row.items() if isinstance(value, str) or not missing(value)}
         found = next((layout for layout in LAYOUTS if there.issuperset(layout.needs)), None)
     return found
 
