@@ -1,7 +1,8 @@
 """Preference data of any accepted format, cleaned: text rows that mean the same whatever they came as.
 
-`preflab.reading` gives the raw rows, `preflab.data` splits the clean ones. TRL and transformers are
-imported where they are used: checking a config needs neither.
+`preflab.reading` gives the raw rows, `preflab.layouts` names their columns, `preflab.answers` tells prompt from answer,
+`preflab.rendering` writes messages as text, `preflab.data` splits the clean rows. Transformers is imported where it is
+used: checking a config does not need it.
 """
 
 from __future__ import annotations
@@ -9,46 +10,113 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from preflab.answers import EQUAL, NO_PROMPT, Parted, parted
+from preflab.cells import absent, missing, number, plain, shown, truth
 from preflab.data import group_key, normalised
+from preflab.dialogues import form_of
 from preflab.errors import UserError
-from preflab.literals import guard
-from preflab.reading import UNREADABLE, Row
+from preflab.layouts import (
+    BESIDE,
+    LOOKS_LIKE,
+    TIE,
+    Layout,
+    beside,
+    check_columns,
+    items,
+    layout_of,
+    mapping_for,
+    renamed,
+    unknown_layout,
+)
+from preflab.messages import CALLS, SYSTEM, Message, text_or_messages
+from preflab.reading import UNREADABLE, Row, RowError
+from preflab.rendering import rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
-ASSISTANT = "\n\nAssistant:"
-
 
 @dataclass(frozen=True)
 class BadRows:
-    """Unusable rows: reason to the row numbers it was given for."""
+    """Unusable rows: reason to the row numbers it was given for, and to the first value that was wrong."""
 
     reasons: dict[str, list[int]] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
         """How many rows are bad."""
         return sum(map(len, self.reasons.values()))
 
+    def add(self, number: int, error: RowError) -> None:
+        """Note why a row is bad."""
+        reason = str(error)
+        self.reasons.setdefault(reason, []).append(number)
+        if error.value is not None:
+            self.values.setdefault(reason, shown(error.value))
+
     def summary(self, shown: int = 5) -> str:
         """Return one readable line, with the first `shown` row numbers of each reason."""
         parts = []
         for reason, numbers in sorted(self.reasons.items()):
             first = ", ".join(map(str, numbers[:shown])) + (", …" if len(numbers) > shown else "")
-            parts.append(f"{reason}: {len(numbers)} (row{'s' if len(numbers) > 1 else ''} {first})")
+            value = f", such as {self.values[reason]}" if reason in self.values else ""
+            parts.append(f"{reason}{value}: {len(numbers)} (row{'s' if len(numbers) > 1 else ''} {first})")
         return "; ".join(parts) or "no bad rows"
 
 
-class _RowError(Exception):
-    """Why one row is unusable."""
+@dataclass
+class Seen:
+    """What was met in the rows of one source and must be said of them."""
+
+    layouts: Counter[Layout] = field(default_factory=Counter)
+    names: dict[str, None] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter)
+    messages: int = 0
+    texts: int = 0
+    repeated: int = 0
+    systems: int = 0
+    grouped: int = 0
+
+    def lines(self) -> list[str]:
+        """Return one line for each thing that must be said."""
+        found = [f"{layout.name}: {layout.note}" for layout in self.layouts if layout.note]
+        if len({layout.name for layout in self.layouts}) > 1:
+            counts = ", ".join(f"{layout.name} ({count})" for layout, count in self.layouts.most_common())
+            found.append(f"rows of several layouts, each read by its own columns: {counts}")
+        if self.unread:
+            found.append("columns not read: " + ", ".join(map(_meant, self.unread)))
+        if self.repeated:
+            found.append(f"{self.repeated} rows repeat the prompt at the head of their responses; it is cut off there")
+        if self.systems:
+            found.append(f"{self.systems} prompts of text have the system column in front")
+        return found
+
+
+def _meant(name: str) -> str:
+    """Return the name of a column that was not read, with what it may mean."""
+    like = LOOKS_LIKE.get(name.lower())
+    if like == "margin":
+        return f"{name} (a score on a scale of its own; a difference in units of reward goes into margin)"
+    if name in BESIDE:
+        return f"{name} (text cannot have it)"
+    return f"{name} (if it is the {like}: --columns {like}={name})" if like else name
+
+
+class Cleaned(NamedTuple):
+    """Clean rows of one source, the bad ones, what was seen, and each clean row's group without the group column."""
+
+    rows: list[Row]
+    bad: BadRows
+    seen: Seen
+    turns: list[str]
 
 
 def is_conversational(row: Mapping[str, Any]) -> bool:
@@ -64,244 +132,318 @@ def preference_rows(
     *,
     bad_rows: Literal["drop", "refuse"] = "drop",
     use_group: bool = True,
+    columns: Mapping[str, str] | None = None,
     source: str = "the data",
 ) -> tuple[list[Row], BadRows]:
-    """Bring preference data of any accepted format to text rows.
-
-    Accepted are ``prompt, chosen, rejected``; ``chosen, rejected`` as whole dialogues; ``prompt,
-    responses`` (best first, or ordered by ``rank``, 0 best); and, unpaired, ``prompt, completion, label``:
-    each as text or as messages. Messages are written with the tokenizer's chat template, or as
-    Human/Assistant text where it has none.
+    """Bring preference data of any accepted format to text rows; see `clean_rows`.
 
     Args:
         rows: numbered raw rows, as `read_rows` gives them.
         tokenizer: writes messages as text; None: always Human/Assistant text.
         bad_rows: drop and count unusable rows, or refuse the data.
         use_group: whether a ``group`` column decides which prompts belong together.
+        columns: our fields to the data's columns that hold them.
         source: what to call the data in messages.
 
     Returns:
-        Rows with ``prompt``, ``chosen``, ``rejected`` (or, unpaired, ``prompt``, ``response``,
-        ``desirable``), ``group`` (hash of what must not be split) and, where the data has them, ``subset``
-        (else its ``source``), ``responses`` (texts, best first), ``preference`` (at least 1/2: chosen is the
-        likelier one) and ``margin``; and the bad rows.
+        The clean rows and the bad ones.
 
     Raises:
         UserError: if no usable row is left, or for any bad row with ``bad_rows="refuse"``.
     """
-    clean: list[Row] = []
-    bad: dict[str, list[int]] = {}
-    plain = 0
-    for number, row in rows:
+    found = clean_rows(rows, tokenizer, bad_rows=bad_rows, columns=columns, source=source)
+    if not use_group:
+        for row, turn in zip(found.rows, found.turns, strict=True):
+            row["group"] = turn
+    return found.rows, found.bad
+
+
+def clean_rows(
+    rows: Iterable[tuple[int, Row]],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    bad_rows: Literal["drop", "refuse"] = "drop",
+    columns: Mapping[str, str] | None = None,
+    source: str = "the data",
+) -> Cleaned:
+    """Bring preference data of any accepted format to text rows, and say what was assumed about them.
+
+    Accepted are ``prompt, chosen, rejected``; ``chosen, rejected`` as whole dialogues; ``prompt, responses`` (best
+    first, or ordered by ``rank``, 0 best); unpaired, ``prompt, completion, label``; and the layouts of
+    `preflab.layouts`: each as text or as messages. Messages are written with the tokenizer's chat template, or as
+    Human/Assistant text where it has none.
+
+    Returns:
+        Rows with ``prompt``, ``chosen``, ``rejected`` (or, unpaired, ``prompt``, ``response``, ``desirable``),
+        ``group`` (hash of what must not be split) and, where the data has them, ``subset`` (else its ``source``),
+        ``responses`` (texts, best first), ``rank`` (where some of them tie: 0 best, equal numbers tie), ``preference``
+        (at least 1/2: chosen is the likelier one) and ``margin``; the bad rows; and what was seen.
+
+    Raises:
+        UserError: if no usable row is left, for any bad row with ``bad_rows="refuse"``, or for a column that
+            `columns` names and no row has.
+    """
+    cleaner = _Cleaner(tokenizer, columns or {})
+    found = Cleaned([], BadRows(), cleaner.seen, [])
+    for number_, row in rows:
         try:
-            clean.append(_clean(row, tokenizer, use_group))
-            plain += is_conversational(row)
-        except _RowError as reason:
-            bad.setdefault(str(reason), []).append(number)
-    found = BadRows(bad)
-    if not clean and not bad:
-        raise UserError(f"{source} has no usable row: it is empty")
-    if not clean:
-        raise UserError(
-            f"{source} has no usable row: {found.summary()}. Preference data needs 'chosen' and 'rejected' "
-            "(with 'prompt', or as whole dialogues), or 'prompt' and ranked 'responses', or 'prompt', 'completion' "
-            "and 'label'"
-        )
-    if bad and bad_rows == "refuse":
-        raise UserError(f"{source} has bad rows: {found.summary()}. Mend them, or use --bad-rows drop")
-    if plain and not (tokenizer and tokenizer.chat_template):
+            clean, turn = cleaner.clean(row)
+        except RowError as error:
+            found.bad.add(number_, error)
+        else:
+            found.rows.append(clean)
+            found.turns.append(turn)
+    if found.rows or found.bad.total:
+        check_columns(cleaner.columns, cleaner.seen.names, source)
+    _check(found, bad_rows, source)
+    for line in found.seen.lines():
+        logger.warning("%s: %s", source, line)
+    if found.seen.messages and not (tokenizer and tokenizer.chat_template):
         logger.warning("no chat template: messages are written as Human/Assistant text (see --chat-template)")
-    return clean, found
-
-
-def _clean(row: Row, tokenizer: PreTrainedTokenizerBase | None, use_group: bool) -> Row:
-    """Return one usable row, or raise `_RowError`."""
-    if UNREADABLE in row:
-        raise _RowError(row[UNREADABLE])
-    prompt, responses = _explicit(row)
-    for text in [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]:
-        _check_text(text)
-    if not (prompt.strip() if isinstance(prompt, str) else prompt):
-        raise _RowError("empty prompt")
-    for text in responses:
-        _check_text(text)
-        if not text.strip():
-            raise _RowError("empty response")
-    if len(responses) > 1 and responses[0].strip() == responses[-1].strip():
-        raise _RowError("chosen equal to rejected")
-    group = row.get("group") if use_group else None
-    key = group_key(prompt) if group is None else normalised(str(group))
-    group = hashlib.sha256(key.encode(errors="backslashreplace")).hexdigest()[:16]
-    if not isinstance(prompt, str):
-        prompt, responses = _render(prompt, responses, tokenizer)
-    clean: Row = {"prompt": prompt, "group": group}
-    named = [row[name] for name in ("subset", "source") if row.get(name) not in (None, "")]  # "": an empty CSV cell
-    if named:
-        clean["subset"] = str(named[0]).encode(errors="backslashreplace").decode()
-    if len(responses) == 1:
-        return {**clean, "response": responses[0], "desirable": _label(row)}
-    strength = _strength(row)
-    if strength.get("preference", 1.0) < 0.5:  # chosen is the likelier one, whichever the data name first
-        responses, strength["preference"] = responses[::-1], 1 - strength["preference"]
-    if row.get("responses") is not None:
-        clean["responses"] = responses
-    return {**clean, "chosen": responses[0], "rejected": responses[-1], **strength}
-
-
-def _label(row: Row) -> bool:
-    """Return whether an unpaired response is desirable."""
-    if row.get("label") is None:
-        raise _RowError("missing field 'label'")
-    words = {"true": True, "1": True, "false": False, "0": False}  # CSV has words, some parquet files 0 and 1
-    try:
-        return words[str(row["label"]).strip().lower()]
-    except KeyError:
-        raise _RowError("label is neither true nor false") from None
-
-
-def _strength(row: Row) -> dict[str, float]:
-    """Return how sure (``preference``) and how strong (``margin``) a preference is, where the row says so."""
-    found = {}
-    for name, most in (("preference", 1.0), ("margin", math.inf)):
-        if row.get(name) in (None, ""):  # an empty cell of a CSV file
-            continue
-        try:
-            value = math.nan if isinstance(row[name], bool) else float(row[name])
-        except (TypeError, ValueError, OverflowError):
-            value = math.nan
-        if not (0 <= value <= most and math.isfinite(value)):
-            raise _RowError(f"{name} is not a number from 0 " + ("to 1" if most == 1 else "up"))
-        found[name] = value
-    if found.get("preference", 1.0) < 0.5 and found.get("margin"):
-        raise _RowError("margin of a response that is not preferred")
     return found
 
 
+def _check(found: Cleaned, bad_rows: str, source: str) -> None:
+    if not found.rows and not found.bad.total:
+        raise UserError(f"{source} has no usable row: it is empty")
+    if not found.rows:
+        raise UserError(f"{source} has no usable row: {found.bad.summary()}. {_needs(found)}")
+    if found.bad.total and bad_rows == "refuse":
+        raise UserError(f"{source} has bad rows: {found.bad.summary()}. Mend them, or use --bad-rows drop")
+
+
+def _needs(found: Cleaned) -> str:
+    """Return what to do where no row is usable."""
+    if not any(reason.startswith(("missing field", NO_PROMPT)) for reason in found.bad.reasons):
+        return "Mend the data"
+    mapping = mapping_for(found.seen.names, ("prompt", "chosen", "rejected"))
+    names = list(found.seen.names)
+    return (
+        "Preference data needs 'chosen' and 'rejected' (with 'prompt', or as whole dialogues), or 'prompt' and ranked "
+        "'responses', or 'prompt', 'completion' and 'label', under these names or those that --columns gives; it has "
+        + (", ".join(names[:20]) or "no columns")
+        + (f". Perhaps --columns {','.join(mapping)}" if mapping else "")
+    )
+
+
+class _Cleaner:
+    """Makes clean rows of raw ones, and keeps count of what is met."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase | None, columns: Mapping[str, str]) -> None:
+        self.tokenizer, self.columns, self.seen = tokenizer, columns, Seen()
+
+    def clean(self, row: Row) -> tuple[Row, str]:
+        """Return one usable row and its group by its prompt alone, or raise `RowError`."""
+        if UNREADABLE in row:
+            raise RowError(row[UNREADABLE])
+        self.seen.names.update(dict.fromkeys(map(str, row)))
+        row = renamed(row, self.columns)
+        layout = layout_of(row)
+        if layout is None:
+            raise RowError(unknown_layout(row))
+        fields, extra = layout.read(row), beside(row)
+        found, ranks = _parted(fields, row)
+        _check_texts(found, ranks)
+        turn = _hashed(group_key(found.prompt))
+        group = _hashed(_group(extra["group"])) if "group" in extra else turn
+        clean: Row = {"prompt": "", "group": group, **_subset(extra)}
+        prompt, responses = self._written(found, extra)
+        clean["prompt"] = prompt
+        if len(responses) == 1:
+            clean.update(response=responses[0], desirable=_label(fields))
+        else:
+            clean.update(_ordered(responses, ranks, _strength(extra)))
+        self._count(row, layout, found, "group" in extra)
+        return clean, turn
+
+    def _written(self, found: Parted, extra: Row) -> tuple[str, list[str]]:
+        """Return prompt and answers as text, the system column in front."""
+        system = extra.get(SYSTEM)
+        if system is not None and not isinstance(system, str):
+            raise RowError("system is not text", system)
+        if not isinstance(found.prompt, str):
+            prompt = found.prompt if system is None else _with_system(found.prompt, system)
+            tools = None if "tools" not in extra else items(extra["tools"], "tools")
+            return rendered(prompt, found.answers, self.tokenizer, tools)
+        if system is None or found.prompt.lstrip().startswith(system.strip()):
+            return found.prompt, found.answers
+        form = form_of(found.prompt)
+        if form is not None and form.templated:
+            raise RowError("a system column beside a prompt that a chat template wrote: put it into the prompt")
+        self.seen.systems += 1
+        return f"{system.strip()}\n\n{found.prompt.lstrip()}", found.answers
+
+    def _count(self, row: Row, layout: Layout, found: Parted, grouped: bool) -> None:
+        seen = self.seen
+        seen.layouts[layout] += 1
+        text = isinstance(found.prompt, str)
+        seen.texts += text
+        seen.messages += not text
+        seen.repeated += found.repeated and text
+        seen.grouped += grouped
+        read = {*layout.needs, *layout.also, *BESIDE} - ({"tools"} if text else set())
+        for name, value in row.items():
+            if name not in read and not missing(value):
+                seen.unread[str(name)] += 1
+
+
+def _hashed(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="backslashreplace")).hexdigest()[:16]
+
+
+def _group(value: Any) -> str:
+    value = plain(value)
+    if isinstance(value, float) and value.is_integer():  # a column of integers that once had a hole
+        value = int(value)
+    if isinstance(value, (list, dict)):
+        raise RowError("group is neither text nor a number", value)
+    return normalised(str(value))
+
+
+def _subset(extra: Row) -> dict[str, str]:
+    named = [extra[name] for name in ("subset", "source") if name in extra]
+    return {"subset": str(plain(named[0])).encode(errors="backslashreplace").decode()} if named else {}
+
+
+def _parted(fields: Row, row: Row) -> tuple[Parted, list[int] | None]:
+    """Return prompt and answers, best first, and their ranks if they are ranked."""
+    prompt = None if missing(fields.get("prompt")) else text_or_messages(fields["prompt"])
+    ranks = None
+    if not missing(fields.get("responses")):
+        answers, ranks = _ranked(fields)
+        _needed(fields, "prompt")
+    elif not missing(fields.get("completion")):
+        _needed(fields, "prompt")
+        answers = [text_or_messages(fields["completion"])]
+    else:
+        answers = [text_or_messages(_needed(fields, name)) for name in ("chosen", "rejected")]
+    # An empty cell of a CSV file is no prompt, but where one is needed it is an empty one.
+    given = prompt if prompt is not None or fields.get("prompt") != "" else ""
+    try:
+        return parted(given, answers), ranks
+    except RowError as error:
+        option = mapping_for(map(str, row), ("prompt",)) if str(error) == NO_PROMPT else []
+        if not option:
+            raise
+        raise RowError(f"{error} (perhaps --columns {option[0]})") from None
+
+
+def _needed(fields: Row, name: str) -> Any:
+    if missing(fields.get(name)) and fields.get(name) != "":
+        raise RowError(f"missing field {name!r}")
+    return fields[name]
+
+
+def _ranked(fields: Row) -> tuple[list[Any], list[int]]:
+    """Return ranked responses best first, and each one's place (0 best, equal places tie)."""
+    responses = items(fields["responses"], "responses")
+    if len(responses) < 2:
+        raise RowError("fewer than two responses")
+    if any(missing(response) for response in responses):
+        raise RowError("a response is missing among responses" if "" not in responses else "empty response")
+    responses = [text_or_messages(response) for response in responses]
+    if absent(fields.get("rank")):
+        return responses, list(range(len(responses)))
+    given = items(fields["rank"], "rank")
+    if len(given) != len(responses):
+        raise RowError("rank does not match responses")
+    ranks = [_rank(value) for value in given]
+    if min(ranks) == max(ranks):
+        raise RowError(TIE)
+    places = {rank: place for place, rank in enumerate(sorted(set(ranks)))}
+    order = sorted(range(len(ranks)), key=ranks.__getitem__)
+    return [responses[i] for i in order], [places[ranks[i]] for i in order]
+
+
+def _rank(value: Any) -> float:
+    try:
+        found = number(value)
+    except ValueError:
+        raise RowError("rank holds what is no number", value) from None
+    if not math.isfinite(found):
+        raise RowError("rank holds what is no number", value)
+    return found
+
+
+def _check_texts(found: Parted, ranks: Sequence[int] | None) -> None:
+    prompt, answers = found.prompt, found.answers
+    for text in [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]:
+        _check_text(text)
+    if not (prompt.strip() if isinstance(prompt, str) else any(map(_says, prompt))):
+        raise RowError("empty prompt")
+    texts = [answer if isinstance(answer, str) else answer["content"] for answer in answers]
+    for text, answer in zip(texts, answers, strict=True):
+        _check_text(text)
+        if not text.strip() and not (isinstance(answer, dict) and _says(answer)):
+            raise RowError("empty response")
+    bare = [text.strip() if isinstance(a, str) else repr(_said(a)) for text, a in zip(texts, answers, strict=True)]
+    if len(bare) > 1 and bare[0] == bare[-1]:
+        raise RowError(EQUAL)
+    if ranks is not None and len(set(bare)) < len(bare):
+        raise RowError("the same response twice in a ranking")
+
+
+def _says(message: Message) -> bool:
+    """Whether a message says anything, or calls a tool."""
+    return bool(message["content"].strip()) or any(name in message for name in CALLS)
+
+
+def _said(message: Message) -> tuple[Any, ...]:
+    return (message["content"].strip(), *(message.get(name) for name in CALLS))
+
+
 def _check_text(text: Any) -> None:
-    if not isinstance(text, str):
-        raise _RowError("not text")
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate is legal JSON, but no tokenizer takes it
-        raise _RowError("not text") from None
+        raise RowError("not text") from None
 
 
-def _explicit(row: Row) -> tuple[Any, list[str]]:
-    """Return the prompt (text or messages) and the responses' texts, best first."""
-    if row.get("responses") is not None:
-        prompt, responses = _field(row, "prompt"), _ranked(row)
-    elif row.get("completion") is not None and row.get("chosen") is None:
-        prompt, responses = _field(row, "prompt"), [_field(row, "completion")]
-    else:
-        responses = [_field(row, "chosen"), _field(row, "rejected")]
-        if row.get("prompt") is None:
-            prompt, responses = _split_implicit(*responses)
-        else:
-            prompt = _field(row, "prompt")
-    if isinstance(prompt, str) and isinstance(responses[0], list):
-        # Common: the prompt as text, and again as the first turns of both dialogues.
-        prompt = responses[0][:-1] or [{"role": "user", "content": prompt}]
-    if isinstance(prompt, str):
-        return prompt, responses
-    return prompt, [_answer(prompt, response) for response in responses]
+def _with_system(prompt: list[Message], system: str) -> list[Message]:
+    """Return a prompt with a system message in front."""
+    if prompt[0]["role"] != SYSTEM:
+        return [{"role": SYSTEM, "content": system}, *prompt]
+    if prompt[0]["content"].strip() != system.strip():
+        raise RowError("the system column and the system message of the prompt differ")
+    return prompt
 
 
-def _field(row: Row, name: str) -> Any:
-    """Return a field that is text or a list of messages (then with role and content only)."""
-    if row.get(name) is None:
-        raise _RowError(f"missing field {name!r}")
-    return _text_or_messages(row[name])
-
-
-def _text_or_messages(value: Any) -> Any:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list) or not all(isinstance(m, dict) for m in value):
-        raise _RowError("not text")
-    if not all(isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value):
-        raise _RowError("not text")
-    return [{"role": m["role"], "content": m["content"]} for m in value]
-
-
-def _ranked(row: Row) -> list[Any]:
-    """Return ranked responses best first; ``rank`` (0 best) reorders them where it is given."""
-    responses, rank = row["responses"], row.get("rank")
-    if not isinstance(responses, list) or len(responses) < 2:
-        raise _RowError("fewer than two responses")
-    responses = [_text_or_messages(response) for response in responses]
-    if rank is None:
-        return responses
-    if not isinstance(rank, list) or [type(r) in (int, float) for r in rank] != [True] * len(responses):
-        raise _RowError("rank does not match responses")
-    if min(rank) == max(rank):
-        raise _RowError("chosen equal to rejected")
-    return [responses[i] for i in sorted(range(len(rank)), key=rank.__getitem__)]
-
-
-def _answer(prompt: list[dict[str, str]], response: Any) -> str:
-    """Return the text of a response that may be text, one message, or prompt and message."""
-    if isinstance(response, str):
-        return response
-    if response[: len(prompt)] == prompt:
-        response = response[len(prompt) :]
-    if not response:
-        raise _RowError("empty response")
-    if len(response) > 1 or response[0]["role"] != "assistant":
-        raise _RowError("response is not one assistant turn")
-    return str(response[0]["content"])
-
-
-def _split_implicit(chosen: Any, rejected: Any) -> tuple[Any, list[Any]]:
-    """Separate two whole dialogues into the prompt they share and their responses."""
-    if type(chosen) is not type(rejected):
-        raise _RowError("not text")
-    if not chosen or not rejected:
-        raise _RowError("empty response")
-    if isinstance(chosen, list):
-        from trl.data_utils import extract_prompt
-
-        parts = extract_prompt({"chosen": chosen, "rejected": rejected})
-        return parts["prompt"], [parts["chosen"], parts["rejected"]]
-    if chosen == rejected:
-        raise _RowError("chosen equal to rejected")
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
-        shared += 1
-    # Two answers that happen to start alike ("I think", "It's" and "It is") share more than the prompt,
-    # and a bare common prefix may end inside a word, which no policy would ever be asked to go on from.
-    # A dialogue says where the answer begins; other text is cut where its last shared word is whole.
-    marker = chosen.rfind(ASSISTANT, 0, shared)
-    if marker >= 0:
-        cut = marker + len(ASSISTANT)
-    else:
-        word = re.search(r"(\n|[^\S\n]*)\S*\Z", chosen[:shared])
-        assert word is not None
-        cut = word.end(1) if word[1] == "\n" else word.start()
-    return chosen[:cut], [chosen[cut:], rejected[cut:]]
-
-
-def _render(
-    prompt: list[dict[str, str]], responses: list[str], tokenizer: PreTrainedTokenizerBase | None
-) -> tuple[str, list[str]]:
-    """Write messages as text: a prompt that asks for an answer, and each answer as it goes on from there."""
-    prompt = [{**message, "content": guard(message["content"], tokenizer)} for message in prompt]
-    responses = [guard(response, tokenizer) for response in responses]
-    if tokenizer is None or not tokenizer.chat_template:
-        names = {"user": "Human: ", "assistant": "Assistant: ", "system": ""}
-        turns = [names.get(m["role"], m["role"].capitalize() + ": ") + m["content"].strip() for m in prompt]
-        return "\n\n".join(turns) + ASSISTANT, [" " + response.strip() for response in responses]
-    import jinja2
-
-    eos, texts = str(tokenizer.eos_token), []
+def _label(fields: Row) -> bool:
+    """Return whether an unpaired response is desirable."""
+    if absent(fields.get("label")):
+        raise RowError("missing field 'label'")
     try:
-        before = str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
-        for response in responses:
-            turn = {"role": "assistant", "content": response}
-            whole = str(tokenizer.apply_chat_template([*prompt, turn], tokenize=False))
-            # Some templates rewrite earlier turns once an answer is there; then the bare answer must do.
-            text = whole.removeprefix(before) if whole.startswith(before) else response
-            end = text.find(eos)
-            texts.append(text if end < 0 else text[: end + len(eos)])
-    except jinja2.TemplateError as error:
-        raise _RowError(f"refused by the chat template ({error})") from None
-    return before, texts
+        return truth(fields["label"])
+    except ValueError:
+        raise RowError("label is neither true nor false", fields["label"]) from None
+
+
+def _strength(extra: Row) -> dict[str, float]:
+    """Return how sure (``preference``) and how strong (``margin``) a preference is, where the row says so."""
+    found = {}
+    for name, most in (("preference", 1.0), ("margin", math.inf)):
+        if name not in extra:
+            continue
+        try:
+            value = number(extra[name])
+        except ValueError:
+            value = math.nan
+        if not (0 <= value <= most and math.isfinite(value)):
+            raise RowError(f"{name} is not a number from 0 " + ("to 1" if most == 1 else "up"), extra[name])
+        found[name] = value
+    if found.get("preference", 1.0) < 0.5 and found.get("margin"):
+        raise RowError("margin of a response that is not preferred")
+    return found
+
+
+def _ordered(responses: list[str], ranks: list[int] | None, strength: dict[str, float]) -> Row:
+    """Return the fields of a pair or a ranking, the likelier response first."""
+    if strength.get("preference", 1.0) < 0.5:  # chosen is the likelier one, whichever the data name first
+        responses, strength = responses[::-1], {**strength, "preference": 1 - strength["preference"]}
+        ranks = None if ranks is None else [ranks[-1] - rank for rank in ranks[::-1]]
+    found: Row = {"chosen": responses[0], "rejected": responses[-1], **strength}
+    if ranks is not None:
+        found["responses"] = responses
+        if len(set(ranks)) < len(ranks):
+            found["rank"] = ranks
+    return found

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from preflab.dialogues import first_human_turn
 from preflab.reading import Row
 
 if TYPE_CHECKING:
@@ -25,13 +25,12 @@ def normalised(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def group_key(prompt: str | list[dict[str, str]]) -> str:
+def group_key(prompt: str | list[dict[str, Any]]) -> str:
     """Return what prompts of one dialogue share: the normalised first human turn, else all of it."""
     if not isinstance(prompt, str):
         users = [m["content"] for m in prompt if m["role"] == "user"]
         return normalised(users[0] if users else prompt[0]["content"])
-    turn = re.match(r"\s*Human:(.*?)(?:\n\s*(?:Assistant|Human):|\Z)", prompt, re.DOTALL)
-    return normalised(turn[1] if turn and turn[1].strip() else prompt)
+    return normalised(first_human_turn(prompt) or prompt)
 
 
 def paired(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:

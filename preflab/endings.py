@@ -10,6 +10,7 @@ import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from preflab.errors import UserError
 
@@ -42,6 +43,13 @@ class Ends(NamedTuple):
             UserError: if that model's generation config names what is no token.
         """
         assert isinstance(tokenizer.eos_token_id, int), "load_tokenizer sees to the end token"
+        told_by = (tokenizer.eos_token_id, tokenizer.name_or_path, str(tokenizer.chat_template))
+        if tokenizer not in _KNOWN or _KNOWN[tokenizer][0] != told_by:
+            _KNOWN[tokenizer] = (told_by, cls._found(tokenizer))
+        return _KNOWN[tokenizer][1]
+
+    @classmethod
+    def _found(cls, tokenizer: PreTrainedTokenizerBase) -> Ends:
         closing, rows = _closing(tokenizer), embedding_rows(tokenizer.name_or_path) or len(tokenizer)
         # What has no embedding is never drawn; texts that hold it are refused when they are encoded.
         own = tokenizer.eos_token_id if closing is None or closing >= rows else closing
@@ -49,10 +57,19 @@ class Ends(NamedTuple):
         return cls(tuple(dict.fromkeys(found)), own)
 
 
+_KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[int, str, str], Ends]] = WeakKeyDictionary()
+
+
 def written_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """Return the tokens that a tokenizer finds as whole strings, wherever in a text: those added to its vocabulary."""
     added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
     return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+
+
+def end_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the end tokens that are found as whole strings wherever they stand in a text."""
+    ends = Ends.of(tokenizer).ids
+    return [text for text, number in written_tokens(tokenizer).items() if number in ends]
 
 
 def rendered_probe(tokenizer: PreTrainedTokenizerBase) -> str:

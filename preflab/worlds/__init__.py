@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from preflab.config import option
 from preflab.errors import UserError
+from preflab.layouts import parse_columns
 from preflab.terminal import shown
 from preflab.values import LARGEST_SEED
 
@@ -30,6 +31,9 @@ class WorldConfig:
     model: str | None = option(None, "base causal language model: hub name or local folder")
     dataset: str | None = option(None, "preference data: hub name or local json, jsonl(.gz), parquet or csv file")
     dataset_split: str = option("train", "split to load when the data set comes from the hub")
+    columns: tuple[str, ...] = option(
+        (), "which column holds what, where names differ: prompt=question,chosen=answer_a,… (also a.b for inner fields)"
+    )
     heldout: str | None = option(
         None, "separate held-out preference file; default: split by hashed prompt. Without --dataset, to evaluate only"
     )
@@ -80,6 +84,7 @@ class WorldConfig:
             value = getattr(self, name)
             if value is not None and _looks_local(value, name):
                 _check_path(name, value)
+        parse_columns(self.columns)
         if self.heldout_fraction + self.gold_fraction >= 1:
             raise ValueError("heldout_fraction and gold_fraction leave nothing to train on; make one smaller")
 
@@ -113,7 +118,7 @@ class World:
         model: hub name or folder of the base causal language model, tokenizer beside it.
         demonstrations: columns ``prompt``, ``response``; empty where there is no SFT stage.
         pairs: preference training set; columns ``prompt``, ``chosen``, ``rejected``, and where the data have
-            them ``responses`` (all, best first), ``preference``, ``margin``.
+            them ``responses`` (all, best first), ``rank`` (where some of those tie), ``preference``, ``margin``.
         heldout: held-out preferences, same columns (and ``subset`` where the data has it).
         gold_pairs: training set of the judge's own reward model; empty where `gold` is given.
         prompts: column ``prompt``; what on-policy methods sample from.

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import random
-import re
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from preflab.cleaning import BadRows, is_conversational, preference_rows
-from preflab.data import check_leak, fingerprint, paired, split_of, to_dataset
-from preflab.encoding import Dropped, Encoder, load_tokenizer
+from preflab.cleaning import BadRows, Cleaned, clean_rows
+from preflab.data import check_leak, fingerprint, group_key, paired, split_of, to_dataset
+from preflab.dialogues import human_turns
+from preflab.encoding import EQUAL, Dropped, Encoder, load_tokenizer
 from preflab.errors import UserError
+from preflab.layouts import parse_columns
 from preflab.literals import raw_rows
-from preflab.reading import Row, read_rows
+from preflab.reading import Row, iter_rows
 from preflab.worlds import World, WorldConfig
 
 if TYPE_CHECKING:
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 QUICK_PAIRS = 512
-NEXT_TURN = re.compile(r"\n\s*(?=Human:)")
 
 
 class Source(NamedTuple):
@@ -35,8 +37,10 @@ class Source(NamedTuple):
     read: int
     bad: BadRows
     dropped: Dropped
+    equal: int
     shortened: int
     longer_wins: float
+    grouped: bool
 
 
 def build(config: WorldConfig, cache: Path) -> World:
@@ -50,16 +54,22 @@ def build(config: WorldConfig, cache: Path) -> World:
         UserError: where model or data cannot be used, or a split would be empty.
     """
     assert config.model, "WorldConfig sees to model and data"
-    # 1. Read everything before anything is judged: the formats of both files decide how each is read.
+    # 1. See that model and options can be used.
     tokenizer = load_tokenizer(config.model, config.trust_remote_code, config.chat_template)
     _check_context(config)
     names = [name for name in (config.dataset, config.heldout) if name]
-    raw = [read_rows(name, config.dataset_split) for name in names]
-    chat = bool(tokenizer.chat_template) and _conversational(raw)
+    columns = parse_columns(config.columns)
     # 2. Clean, and keep what fits the token limits, so that every method sees the same rows.
-    # A group column in one file only could not be compared with the other's first turns.
-    use_group = all(any(row.get("group") is not None for _, row in rows) for rows in raw)
-    sources = [_source(name, rows, tokenizer, config, use_group, chat) for name, rows in zip(names, raw, strict=True)]
+    cleaned = [
+        clean_rows(
+            iter_rows(name, config.dataset_split), tokenizer, bad_rows=config.bad_rows, columns=columns, source=name
+        )
+        for name in names
+    ]
+    chat = bool(tokenizer.chat_template) and _conversational(cleaned)
+    _use_groups(cleaned, names)
+    sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
+    _say_large_group(sources[0])
     # 3. Split by group, and see that no prompt is on both sides.
     parts = _split(sources, config)
     trained_on = [row for name in ("train", "gold", "singles") for row in parts[name]]
@@ -100,30 +110,33 @@ def _check_context(config: WorldConfig) -> None:
         )
 
 
-def _conversational(raw: list[list[tuple[int, Row]]]) -> bool:
+def _conversational(cleaned: list[Cleaned]) -> bool:
     """Return whether the data holds messages; a mix with text could not be given the same special tokens."""
-    readable = (row for rows in raw for _, row in rows if "chosen" in row or "prompt" in row)
-    kinds = {is_conversational(row) for row in readable}
-    if len(kinds) > 1:
+    messages, texts = (sum(getattr(found.seen, kind) for found in cleaned) for kind in ("messages", "texts"))
+    if messages and texts:
         raise UserError(
-            "some rows of the data are messages, others plain text, and the chat template serves messages "
-            "only; bring all rows to one format"
+            f"some rows of the data are messages, others plain text ({messages} and {texts}), and the chat template "
+            "serves messages only; bring all rows to one format"
         )
-    return True in kinds
+    return bool(messages)
 
 
-def _source(
-    name: str,
-    raw: list[tuple[int, Row]],
-    tokenizer: PreTrainedTokenizerBase,
-    config: WorldConfig,
-    use_group: bool,
-    chat: bool,
-) -> Source:
-    rows, bad = preference_rows(raw, tokenizer, bad_rows=config.bad_rows, use_group=use_group, source=name)
+def _use_groups(cleaned: list[Cleaned], names: list[str]) -> None:
+    """Leave a group column out of account that is in one file only: the other's first turns are none of its values."""
+    grouped = [found.seen.grouped > 0 for found in cleaned]
+    if all(grouped) or not any(grouped):
+        return
+    logger.warning("the column group of %s is not used: the other file has none", names[grouped.index(True)])
+    for found in cleaned:
+        for row, turn in zip(found.rows, found.turns, strict=True):
+            row["group"] = turn
+
+
+def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, config: WorldConfig, chat: bool) -> Source:
+    rows, bad = found.rows, found.bad
     if bad.total:
         logger.warning("%s: %d bad rows dropped: %s", name, bad.total, bad.summary())
-    if not any(is_conversational(row) for _, row in raw):
+    if not found.seen.messages:
         rows = raw_rows(rows, tokenizer, config.special_tokens, name)
     encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat)
     shortened = 0
@@ -135,7 +148,10 @@ def _source(
     made, singles = paired(unpaired[g.row] for g in fitting)
     pairs = [row for row in rows if "chosen" in row] + made
     groups, too_long = encoder.encode_pairs(pairs)
-    dropped = {reason: dropped.get(reason, 0) + too_long.get(reason, 0) for reason in dropped | too_long}
+    equal = too_long.pop(EQUAL, 0)
+    if equal:
+        logger.warning("%s: %d pairs dropped: chosen equal to rejected once they are tokens", name, equal)
+    dropped = {reason: count + too_long[reason] for reason, count in dropped.items()}
     encoder.report(name)
     if sum(dropped.values()) > len(rows) / 2:
         logger.warning(
@@ -146,7 +162,18 @@ def _source(
     lengths = [(len(g.response_ids[0]), len(g.response_ids[1])) for g in groups]
     unequal = [chosen > rejected for chosen, rejected in lengths if chosen != rejected]
     share = sum(unequal) / len(unequal) if unequal else 0.5
-    return Source(name, [pairs[g.row] for g in groups], singles, len(raw), bad, dropped, shortened, share)
+    return Source(
+        name,
+        [pairs[g.row] for g in groups],
+        singles,
+        len(rows) + bad.total,
+        bad,
+        dropped,
+        equal,
+        shortened,
+        share,
+        found.seen.grouped > 0,
+    )
 
 
 def last_turns(rows: list[Row], encoder: Encoder) -> tuple[list[Row], int]:
@@ -160,8 +187,12 @@ def last_turns(rows: list[Row], encoder: Encoder) -> tuple[list[Row], int]:
         return len(encoder.prompt(text)) <= encoder.max_prompt_tokens
 
     def cut(prompt: str) -> str:
-        later = (prompt[turn.end() :] for turn in NEXT_TURN.finditer(prompt))
-        return prompt if fits(prompt) else next(filter(fits, later), prompt)
+        if fits(prompt):
+            return prompt
+        # The later the turn, the shorter the text: the earliest that fits is found by halves.
+        starts = human_turns(prompt)
+        at = bisect_left(starts, True, key=lambda start: fits(prompt[start:]))
+        return prompt[starts[at] :] if at < len(starts) else prompt
 
     found = [{**row, "prompt": cut(row["prompt"])} for row in rows]
     return found, sum(new["prompt"] != old["prompt"] for new, old in zip(found, rows, strict=True))
@@ -195,6 +226,7 @@ def _check_parts(parts: dict[str, list[Row]], sources: list[Source], config: Wor
     needed = needed if config.dataset else needed[:1]
     empty = [name for name in needed if not parts[name]]
     if empty:
+        _refuse_one_group(sources[0])
         counts = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items() if name != "singles" or rows)
         leaks = f"; {leaked} held-out rows dropped because their prompt is in training" if leaked else ""
         advice = "Give more rows, another --heldout-fraction, --gold-fraction or --data-seed, or larger token limits"
@@ -204,6 +236,40 @@ def _check_parts(parts: dict[str, list[Row]], sources: list[Source], config: Wor
                 "held-out pairs in --heldout FILE, and --gold-fraction 0"
             )
         raise UserError(f"too little data: no {' and no '.join(empty)} pairs are left ({counts}{leaks}). {advice}")
+
+
+def _refuse_one_group(source: Source) -> None:
+    """Say so where all rows must stay together: no other fraction or seed could part them."""
+    rows = [*source.pairs, *source.singles]
+    if len(rows) < 2 or len({row["group"] for row in rows}) > 1:
+        return
+    if source.grouped:
+        why, advice = (
+            "the column 'group' has one value",
+            "give each dialogue a value of its own, or leave the column out",
+        )
+    else:
+        why = f"their first human turn is the same ({group_key(rows[0]['prompt'])[:60]!r})"
+        advice = "add a column 'group' with a value of its own for each dialogue"
+    raise UserError(
+        f"all {len(rows)} usable rows of {source.name} are one group, which no split may part: {why}; {advice}"
+    )
+
+
+def _say_large_group(source: Source) -> None:
+    """Say so where most rows must stay together: the splits are then not of the sizes that were asked for."""
+    counts = Counter(row["group"] for row in source.pairs)
+    if len(counts) > 1 and counts.most_common(1)[0][1] > max(10, len(source.pairs) / 2):
+        group, count = counts.most_common(1)[0]
+        prompt = next(row["prompt"] for row in source.pairs if row["group"] == group)
+        what = "the value of their column 'group'" if source.grouped else f"the first turn {group_key(prompt)[:60]!r}"
+        logger.warning(
+            "%s: %d of %d pairs share %s, so they stay in one split; a column 'group' can part them",
+            source.name,
+            count,
+            len(source.pairs),
+            what,
+        )
 
 
 def _world(config: WorldConfig, parts: dict[str, list[Row]], chat: bool) -> World:
@@ -244,6 +310,7 @@ def _facts(sources: list[Source], world: World, leaked: int, roles: list[str]) -
             "rows read": s.read,
             "bad rows": {reason: {"count": len(n), "first rows": n[:5]} for reason, n in sorted(s.bad.reasons.items())},
             "too long": s.dropped,
+            **({"chosen equal to rejected as tokens": s.equal} if s.equal else {}),
             **({"cut to their last turns": s.shortened} if s.shortened else {}),
             "pairs used": len(s.pairs),
             **({"without partner": len(s.singles)} if s.singles else {}),

@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
+from preflab.answers import NO_PROMPT
 from preflab.cleaning import BadRows, is_conversational, preference_rows
 from preflab.data import (
     check_leak,
@@ -26,6 +29,7 @@ from preflab.data import (
     to_dataset,
 )
 from preflab.errors import UserError
+from preflab.layouts import TIE
 from preflab.reading import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,9 +100,35 @@ def test_lines_that_are_not_json_objects_are_bad_rows_with_their_line_numbers(tm
     assert bad.reasons == {"not JSON": [2, 4, 5]}  # line 3 is empty, not bad
 
 
+def test_csv_rows_with_too_many_or_too_few_cells_are_bad(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_bytes(b'\xef\xbb\xbf,prompt , chosen,rejected\n0,a,yes,no\n1,a,yes,no,more\n\n2,a,yes\n3,b,"y\ns",no\n')
+    rows, bad = preference_rows(read_rows(str(path)))
+    assert [(row["prompt"], row["chosen"]) for row in rows] == [("a", "yes"), ("b", "y\ns")]
+    assert bad.reasons == {"more cells than columns": [3], "fewer cells than columns": [5]}
+
+
+def test_a_cell_may_be_long(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("prompt,chosen,rejected\nQ,yes," + "x" * 200_000 + "\n")
+    assert len(read_rows(str(path))[0][1]["rejected"]) == 200_000
+
+
+def test_a_key_that_stands_twice_is_bad(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"prompt": "Q", "chosen": "a", "chosen": "b", "rejected": "c"}\n' + json.dumps(pair()))
+    assert preference_rows(read_rows(str(path)))[1].reasons == {"a key twice in one object": [1]}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
+        ("latin.csv", "prompt,chosen\nvoil\u00e0,x\n".encode("latin-1"), ["latin.csv", "UTF-8"]),
+        ("wide.csv", "prompt,chosen\n".encode("utf-16-le"), ["wide.csv", "line 1", "NUL", "UTF-8"]),
+        ("wide.jsonl", '{"prompt": 1}'.encode("utf-16"), ["wide.jsonl", "UTF-16"]),
+        ("open.csv", b'prompt,chosen\n"Q,x\ny,z\n', ["open.csv", "line 3"]),
+        ("semicolon.csv", b"prompt;chosen;rejected\na;b;c\n", ["semicolon.csv", "one column", "commas"]),
+        ("twice.csv", b"prompt,chosen,chosen\na,b,c\n", ["twice.csv", "'chosen' twice"]),
         ("absent.jsonl", None, ["absent.jsonl", "does not exist"]),
         ("notes.txt", b"x", ["notes.txt", "unknown suffix", ".parquet"]),
         ("d.jsonl.gz", b"not gzip", ["d.jsonl.gz", "cannot be read"]),
@@ -188,13 +218,11 @@ def test_conversational_pair_with_a_text_prompt() -> None:
     [
         # Both answers start with "I": the marker, not the common prefix, ends the prompt.
         ("\n\nHuman: Q\n\nAssistant: I do", "\n\nHuman: Q\n\nAssistant: I am", "\n\nHuman: Q\n\nAssistant:"),
-        # No marker: never cut inside a word ("th|at" and "th|is").
-        ("Tell me: that one", "Tell me: this one", "Tell me:"),
-        ("Q: why?\nBecause", "Q: why?\nBees", "Q: why?\n"),
-        ("one two  three", "one two  four", "one two"),
+        ("Q: why?\nA: Because", "Q: why?\nA: Bees", "Q: why?\nA:"),
+        ("Be kind. USER: Q ASSISTANT: I do", "Be kind. USER: Q ASSISTANT: I am", "Be kind. USER: Q ASSISTANT:"),
     ],
 )
-def test_implicit_prompt_of_text_ends_at_a_boundary(chosen: str, rejected: str, expected: str) -> None:
+def test_implicit_prompt_of_text_ends_where_the_answer_begins(chosen: str, rejected: str, expected: str) -> None:
     prompt, best, worst = cleaned({"chosen": chosen, "rejected": rejected})
     assert (prompt, prompt + best, prompt + worst) == (expected, chosen, rejected)
 
@@ -207,19 +235,26 @@ def test_implicit_prompt_of_text_ends_at_a_boundary(chosen: str, rejected: str, 
         ({"responses": ["a", "b"]}, "missing field 'prompt'"),
         (pair(chosen=3), "not text"),  # type: ignore[arg-type]
         (pair(prompt=["Q"]), "not text"),  # type: ignore[arg-type]
-        (pair(chosen=[{"role": BOT, "content": None}]), "not text"),  # type: ignore[arg-type]
+        (pair(chosen=[{"role": BOT, "content": None}]), "content of a message is null (role assistant)"),  # type: ignore[arg-type]
         (pair(chosen="\ud83d"), "not text"),  # a lone surrogate
         (pair(chosen=" \n"), "empty response"),
         ({"prompt": DIALOGUE, "chosen": [], "rejected": [say(BOT, "x")]}, "empty response"),
         ({"chosen": PLAIN + " 4", "rejected": PLAIN}, "empty response"),
         (pair(" "), "empty prompt"),
-        ({"chosen": "Hello", "rejected": "Help"}, "empty prompt"),
+        # An invented prompt would be the beginning of the answers.
+        ({"chosen": "Tell me: that", "rejected": "Tell me: this"}, NO_PROMPT),
         (pair(chosen="same", rejected="same "), "chosen equal to rejected"),
         ({"chosen": PLAIN, "rejected": PLAIN}, "chosen equal to rejected"),
-        ({"prompt": "Q", "responses": ["a", "b"], "rank": [0, 0]}, "chosen equal to rejected"),
+        ({"prompt": "Q", "responses": ["a", "b"], "rank": [0, 0]}, TIE),
+        ({"prompt": "Q", "responses": ["a", "b", "c"], "rank": [1, 1.0, "1"]}, TIE),
+        ({"prompt": "Q", "responses": ["a", None, "b"]}, "a response is missing among responses"),
+        ({"prompt": "Q", "responses": ["a", float("nan")]}, "a response is missing among responses"),
+        ({"prompt": "Q", "responses": ["a", "", "b"]}, "empty response"),
+        ({"prompt": "Q", "responses": ["a", "b", "a ", "c"]}, "the same response twice in a ranking"),
         ({"prompt": "Q", "responses": ["a"]}, "fewer than two responses"),
         ({"prompt": "Q", "responses": ["a", "b"], "rank": [0]}, "rank does not match responses"),
-        ({"prompt": "Q", "responses": ["a", "b"], "rank": ["x", 1]}, "rank does not match responses"),
+        ({"prompt": "Q", "responses": ["a", "b"], "rank": ["x", 1]}, "rank holds what is no number"),
+        ({"prompt": "Q", "responses": ["a", "b"], "rank": [float("nan"), 1]}, "rank holds what is no number"),
         (
             {"prompt": DIALOGUE, "chosen": [say(BOT, "a"), say(USER, "b")], "rejected": "c"},
             "response is not one assistant turn",
@@ -240,6 +275,11 @@ def test_summary_shows_the_first_numbers_only() -> None:
     bad = BadRows({"not text": [1], "empty response": list(range(2, 12))})
     assert bad.summary(shown=3) == "empty response: 10 (rows 2, 3, 4, …); not text: 1 (row 1)"
     assert BadRows().summary() == "no bad rows"
+
+
+def test_summary_shows_the_first_value_that_was_wrong() -> None:
+    bad = preference_rows(numbered(pair(), pair(preference=75), pair(preference=80)))[1]
+    assert bad.summary() == "preference is not a number from 0 to 1, such as 75: 2 (rows 2, 3)"
 
 
 def test_nothing_usable_says_what_is_needed() -> None:
@@ -269,8 +309,42 @@ def test_subset_group_and_ranking_are_kept() -> None:
     assert rows[0]["group"] == rows[1]["group"] != rows[2]["group"]
     assert rows[3]["responses"] == ["x", "y", "z"]
     assert "responses" not in rows[0]
+    assert "rank" not in rows[3]
     without, _ = preference_rows(numbered(pair("a", group="g1"), pair("a", group="g2")), use_group=False)
     assert without[0]["group"] == without[1]["group"]
+
+
+@pytest.mark.parametrize(
+    "nothing", ["", "  ", None, float("nan"), np.float32("nan"), "NaN", "<NA>", "None", pd.NA, pd.NaT]
+)
+def test_an_optional_cell_without_a_value_is_none(nothing: Any) -> None:
+    row = pair("a", group=nothing, subset=nothing, source="s", system=nothing, preference=nothing, margin=nothing)
+    assert preference_rows(numbered(row), bad_rows="refuse") == preference_rows(numbered(pair("a", source="s")))
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), np.nan, pd.NA])
+@pytest.mark.parametrize("name", ["chosen", "rejected"])
+def test_a_needed_cell_without_a_value_is_missing(name: str, nothing: Any) -> None:
+    assert preference_rows(numbered(pair(), pair(**{name: nothing})))[1].reasons == {f"missing field '{name}'": [2]}
+
+
+def test_groups_that_a_hole_made_floats_are_the_same() -> None:
+    rows, _ = preference_rows(
+        numbered(pair("a", group=7), pair("b", group=7.0), pair("c", group=" 7"), pair("d", group=7.5))
+    )
+    assert [row["group"] == rows[0]["group"] for row in rows] == [True, True, True, False]
+    bad = preference_rows(numbered(pair(), pair(group=[1])))[1]
+    assert bad.reasons == {"group is neither text nor a number": [2]}
+
+
+def test_ties_inside_a_ranking_are_kept() -> None:
+    """Places are counted from 0 without holes, whatever numbers the data has."""
+    row = {"prompt": "Q", "responses": ["a", "b", "c", "d"], "rank": [4, 1, 4.0, "2"]}
+    rows, _ = preference_rows(numbered(row, {**row, "preference": 0.25}, {**row, "rank": "[4, 1, 3, 2]"}))
+    assert (rows[0]["responses"], rows[0]["rank"]) == (["b", "d", "a", "c"], [0, 1, 2, 2])
+    assert (rows[1]["responses"], rows[1]["rank"]) == (["c", "a", "d", "b"], [0, 0, 1, 2])
+    assert rows[2]["responses"] == ["b", "d", "c", "a"]
+    assert "rank" not in rows[2]
 
 
 # How sure and how strong a preference is
@@ -282,6 +356,8 @@ def test_subset_group_and_ranking_are_kept() -> None:
         ({}, {}),
         ({"preference": None, "margin": None}, {}),
         ({"preference": "", "margin": ""}, {}),  # empty cells of a CSV file
+        ({"preference": float("nan"), "margin": "nan"}, {}),  # pandas' and parquet's "no value"
+        ({"preference": np.float32("nan"), "margin": np.float64(2)}, {"margin": 2.0}),
         ({"preference": 0.75, "margin": 2}, {"preference": 0.75, "margin": 2.0}),
         ({"preference": "0.75", "margin": "2"}, {"preference": 0.75, "margin": 2.0}),
         ({"preference": 1, "margin": 0}, {"preference": 1.0, "margin": 0.0}),
@@ -314,14 +390,14 @@ def test_chosen_is_the_likelier_response() -> None:
     assert bad.reasons == {"margin of a response that is not preferred": [4]}
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), float("inf"), "much", True, [1.0], {}])
+@pytest.mark.parametrize("value", [-0.1, 1.1, 75, "75 %", float("inf"), "much", True, [1.0], {}])
 def test_preference_that_is_no_probability_is_bad(value: Any) -> None:
     assert preference_rows(numbered(pair("a"), pair(preference=value)))[1].reasons == {
         "preference is not a number from 0 to 1": [2]
     }
 
 
-@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), 10**400, "much", False, [1.0]])
+@pytest.mark.parametrize("value", [-0.1, float("-inf"), float("inf"), 10**400, "much", False, [1.0]])
 def test_margin_that_is_no_distance_is_bad(value: Any) -> None:
     assert preference_rows(numbered(pair("a"), pair(margin=value)))[1].reasons == {
         "margin is not a number from 0 up": [2]
@@ -363,7 +439,18 @@ def test_unpaired_row_by_the_chat_template(tokenizer: PreTrainedTokenizerBase) -
 
 @pytest.mark.parametrize(
     ("label", "desirable"),
-    [(True, True), (False, False), (1, True), (0, False), ("True", True), ("false", False), ("1", True), ("0 ", False)],
+    [
+        *((True, True), (False, False), (1, True), (0, False), ("True", True), ("false", False), ("1", True)),
+        *(
+            ("0 ", False),
+            (1.0, True),
+            (0.0, False),
+            ("1.0", True),
+            ("Yes", True),
+            (np.True_, True),
+            (np.int8(0), False),
+        ),
+    ],
 )
 def test_labels(label: Any, desirable: bool) -> None:
     rows, _ = preference_rows(numbered(lone(label)))
@@ -376,6 +463,10 @@ def test_labels(label: Any, desirable: bool) -> None:
         (lone(None), "missing field 'label'"),
         (lone(2), "label is neither true nor false"),
         (lone("good"), "label is neither true nor false"),
+        (lone(-1), "label is neither true nor false"),
+        (lone(0.5), "label is neither true nor false"),
+        (lone(float("nan")), "missing field 'label'"),
+        (lone(True, completion=float("nan")), "missing field 'chosen'"),
         (lone([True]), "label is neither true nor false"),
         (lone(True, completion=" "), "empty response"),
         (lone(True, completion=3), "not text"),

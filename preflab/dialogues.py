@@ -1,0 +1,166 @@
+"""Dialogues written as text: where their turns begin, whose they are, and what they share.
+
+`preflab.forms` says how each format opens a turn; everything else is read off it. Every search runs once over the
+text, whatever is in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from preflab.forms import ANSWER, FORMS, HUMAN, Form
+
+
+class Turn(NamedTuple):
+    """A turn's marker: whose it is, where the marker begins and where it ends."""
+
+    speaker: str
+    start: int
+    end: int
+
+
+SYSTEM_BLOCK = re.compile(r"\s*<<SYS>>.*?<</SYS>>", re.DOTALL)
+_END_TOKEN = re.compile(
+    r"<\|(?:im_end|eot_id|eot|end|endoftext|end_of_text|END_OF_TURN_TOKEN)\|>|<end_of_turn>|</?s>|<bos>|<eos>"
+)
+_BEFORE_NAME = re.compile(r"(?:[ \t\ufeff]|<[^<>\s]{1,40}>)*")
+_INDENT = 200  # characters of a line that may stand before a name
+
+
+@lru_cache(maxsize=16)  # one row asks for the same texts several times
+def form_of(text: str) -> Form | None:
+    """Return the form that a text is a dialogue in: that of its first marker, where both speak if two begin alike."""
+    best: tuple[int, bool, int] | None = None
+    for order, form in enumerate(FORMS):
+        if not any(hint in text for hint in form.hints) or (form.both and not form.speakers[1][1].search(text)):
+            continue
+        first: dict[str, int] = {}
+        for turn in turns(text, form):
+            first.setdefault(turn.speaker, turn.start)
+            if HUMAN in first and ANSWER in first:
+                break
+        if {HUMAN, ANSWER} <= set(first) if form.both else HUMAN in first or (form.templated and first):
+            found = (min(first.values()), ANSWER not in first, order)
+            best = found if best is None or found < best else best
+    return None if best is None else FORMS[best[2]]
+
+
+def turns(text: str, form: Form) -> Iterator[Turn]:
+    """Yield the markers of a dialogue's turns, in order."""
+    for match in form.turn.finditer(text):
+        if form.templated or _opens(text, match.start(), form):
+            speaker = next(name for name, marker in form.speakers if marker.match(match[0]))
+            yield Turn(speaker, match.start(), match.end())
+
+
+def _opens(text: str, at: int, form: Form) -> bool:
+    """Whether a name at some place opens a turn there."""
+    if not at or text[at - 1] == "\n":
+        return True
+    if text[at - 1] not in " \t\ufeff>":
+        return False
+    line = text[max(0, at - _INDENT) : at].rpartition("\n")
+    if form.stands == "blank" or line[2].endswith(("</s>", "<|endoftext|>")):
+        return True
+    return (bool(line[1]) or at <= _INDENT) and bool(_BEFORE_NAME.fullmatch(line[2]))
+
+
+def templated(text: str) -> bool:
+    """Whether a text is evidently what a chat template wrote: its turns open with special tokens."""
+    form = form_of(text)
+    return form is not None and form.templated
+
+
+def first_human_turn(text: str) -> str | None:
+    """Return what the human says first, wherever it stands in a dialogue; None where nothing says so."""
+    form = form_of(text)
+    if form is None:
+        return None
+    start: int | None = 0 if form.bare_opening else None
+    for turn in turns(text, form):
+        if start is not None:
+            return _said(text[start : turn.start])
+        if turn.speaker == HUMAN:
+            start = turn.end
+    return None if start is None else _said(text[start:])
+
+
+def _said(turn: str) -> str | None:
+    """Return a human turn without what a template puts around it."""
+    block = SYSTEM_BLOCK.match(turn)
+    said = _END_TOKEN.sub(" ", turn[block.end() :] if block else turn).strip()
+    return said or None
+
+
+def shared_beginning(texts: Sequence[str]) -> int:
+    """Return how many characters texts share at their beginning."""
+    low, high = 0, min(map(len, texts))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if len({text[low:middle] for text in texts}) == 1:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def shared_prompt(texts: Sequence[str]) -> int | None:
+    """Return where the prompt ends that whole dialogues share: after the last marker of an answer; None without one."""
+    beginning = texts[0][: shared_beginning(texts)]
+    form = form_of(beginning)
+    if form is None:
+        return None
+    ends = [turn.end for turn in turns(beginning, form) if turn.speaker == ANSWER]
+    return ends[-1] if ends else None
+
+
+def speaks_for_human(answer: str, form: Form) -> bool:
+    """Whether an answer goes on into another turn of its dialogue, the human's or a second one of its own."""
+    blank = len(answer) - len(answer.lstrip())
+    return any(turn.speaker == HUMAN or (turn.speaker == ANSWER and turn.start > blank) for turn in turns(answer, form))
+
+
+def opening_marker(answer: str, form: Form) -> int:
+    """Return where the marker ends with which an answer opens its own turn, 0 if it has none."""
+    first = next(turns(answer, form), None)
+    opens = first is not None and first.speaker == ANSWER and not answer[: first.start].strip()
+    return first.end if first is not None and opens else 0
+
+
+def ends_open(prompt: str, form: Form) -> bool:
+    """Whether a prompt's last turn is the assistant's, there to be written."""
+    speaker = ""
+    for turn in turns(prompt, form):
+        speaker = turn.speaker
+    return speaker == ANSWER
+
+
+def opens_at_once(text: str) -> bool:
+    """Whether a text is a whole dialogue: it begins with a turn, but not with the assistant's."""
+    form = form_of(text)
+    first = None if form is None else next(turns(text, form), None)
+    return first is not None and first.speaker != ANSWER and not _END_TOKEN.sub("", text[: first.start]).strip()
+
+
+def human_said(text: str) -> list[str]:
+    """Return the human's turns."""
+    form = form_of(text)
+    marks = [] if form is None else [*turns(text, form), Turn("", len(text), len(text))]
+    spans = ((turn.end, after.start) for turn, after in pairwise(marks) if turn.speaker == HUMAN)
+    return [_said(text[start:end]) or "" for start, end in spans]
+
+
+def human_turns(text: str) -> list[int]:
+    """Return where a dialogue may be cut: where each of the human's turns begins, but the first thing in it.
+
+    What a template wrote begins with more than a turn, and is not cut.
+    """
+    form = form_of(text)
+    if form is None or form.templated:
+        return []
+    starts = [turn.start for turn in turns(text, form) if turn.speaker == HUMAN]
+    return starts[1:] if starts and not text[: starts[0]].strip() else starts
