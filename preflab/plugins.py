@@ -213,6 +213,6 @@ def check_prepared(algorithm: Any, prepared: Any) -> Batch:
 def file_exists(path: Path) -> bool:
     """Whether a path names a file; False for what no file system takes as a name."""
     try:
-        return path.is_file()
-    except (OSError, ValueError):
+        return path.expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):
         return False

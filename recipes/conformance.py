@@ -57,7 +57,7 @@ def main() -> int:
 
 def run(session: Session, config: ConformanceConfig, methods: list[Method]) -> int:
     """Return 0 if every method did what is asked of it, else 1."""
-    experiment = session.open()
+    experiment = session.open(methods)
     from eval.conformance.figures import Suite
     from preflab.experiment import Experiment
     from preflab.runs import provenance, write_json

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from eval.judges.answers import Answer
 from eval.judges.settings import EndpointConfig
@@ -114,6 +115,29 @@ class Wire:
         parts = urlsplit(self.url)
         if self._key and parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
             logger.warning("the key in %s goes out unencrypted: judge_url is http", config.judge_key_variable)
+
+    def try_out(self) -> None:
+        """Say before a long run what its judging will miss: a key that was named, or anybody at the address.
+
+        An address that does not answer is no mistake yet: all answers may be in the cache, or the server be started
+        later.
+
+        Raises:
+            UserError: if a variable of one's own is named for the key, and not set.
+        """
+        variable, default = self.config.judge_key_variable, type(self.config).judge_key_variable
+        if variable and not self._key and variable != default:
+            raise UserError(f"the environment variable {variable}, which is to hold the judge's key, is not set")
+        parts = urlsplit(self.url)
+        if getproxies() or not parts.hostname:
+            return
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            socket.create_connection((parts.hostname, port), timeout=min(5.0, self.config.judge_timeout)).close()
+        except (OSError, UnicodeError) as error:
+            logger.warning(
+                "nobody answers at judge_url %s (%s); only answers in judge_cache can be used", self.url, error
+            )
 
     @contextmanager
     def open(self) -> Iterator[httpx2.Client]:
