@@ -137,11 +137,12 @@ def compare(
     experiment = session.open(methods, judged=("eval_prompts", "heldout"))
     from eval.comparison import summarise_comparison
     from eval.contestant import Contestant
-    from preflab.runs import provenance, write_json
+    from eval.results import write_result
+    from preflab.runs import provenance
 
     pipeline = Pipeline(session, experiment)
     folder = Path(session.run.output)
-    write_json(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
+    write_result(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
 
     # 1. What every method shares: the SFT policy, the reward model, the judge.
     sft = pipeline.sft()
@@ -258,10 +259,10 @@ def contest(
 
 def show(comparison: dict[str, Any], path: Path) -> None:
     """Write comparison.json, print the table and what it says."""
+    from eval.results import write_result
     from eval.table import comparison_table
-    from preflab.runs import write_json
 
-    write_json(path, comparison)
+    comparison = write_result(path, comparison)
     page = console(None if sys.stdout.isatty() else WIDTH)
     page.print(comparison_table(comparison))
     for sentence in (comparison["headline"], *comparison["verdict"], *judge_lines(comparison["judge"])):

@@ -59,11 +59,12 @@ def run(session: Session, config: ConformanceConfig, methods: list[Method]) -> i
     """Return 0 if every method did what is asked of it, else 1."""
     experiment = session.open(methods)
     from eval.conformance.figures import Suite
+    from eval.results import write_result
     from preflab.experiment import Experiment
-    from preflab.runs import provenance, write_json
+    from preflab.runs import provenance
 
     folder = Path(session.run.output)
-    write_json(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
+    write_result(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
     lora = replace(session.lora, target_modules=LoraSettings().target_modules)
     plain = Experiment(experiment.run, session.world, lora, Path(session.run.cache))
     suite = Suite(experiment, plain, groups=config.groups)
@@ -72,7 +73,7 @@ def run(session: Session, config: ConformanceConfig, methods: list[Method]) -> i
     for method in methods:
         found, wrong = measured(suite, method, session.run.seeds, config.checks)
         rows, complaints = rows + found, complaints + wrong
-        write_json(folder / "conformance.json", rows)
+        write_result(folder / "conformance.json", rows)
     show(rows, complaints, folder, config.docs)
     return int(bool(complaints))
 

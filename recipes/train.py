@@ -26,10 +26,11 @@ def train_one(description: str, name: str) -> None:
     from eval.comparison import summarise_comparison
     from eval.contestant import Contestant
     from eval.contests import by_gold
-    from preflab.runs import provenance, write_json
+    from eval.results import write_result
+    from preflab.runs import provenance
 
     pipeline = Pipeline(session, experiment)
-    write_json(
+    write_result(
         Path(session.run.output) / "manifest.json",
         {"config": session.as_dict(), "data": experiment.data, **provenance()},
     )
