@@ -48,7 +48,9 @@ def blamed(what: str, files: Collection[str] = (), *, end: Callable[[], str] = s
         if type(error) in INTERRUPTS or is_out_of_memory(error):
             raise
         at = crash.at(error, files) or crash.at(error)
-        raise PluginError(f"{what} {crash.described(error)}{f' ({at})' if at else ''}{end()}") from error
+        if at is None:  # there is no such module: none of its code ever ran
+            raise UserError(f"{what} {crash.described(error)}{end()}") from error
+        raise PluginError(f"{what} {crash.described(error)} ({at}){end()}") from error
 
 
 @contextmanager

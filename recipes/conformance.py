@@ -47,12 +47,19 @@ def main() -> int:
     preset = {"world": "exact", "output": "runs/conformance"}
     session = Session(__doc__ or "", {"conformance": ConformanceConfig}, preset=preset)
     config: ConformanceConfig = session.configs["conformance"]
+    if config.docs is not None and BEGIN not in _page(config.docs):
+        raise UserError(f"--docs {config.docs} holds no conformance.md with the lines {BEGIN.strip()} and {END}")
     names = config.algorithms or tuple(registry.registered())
     session.check_sections(names)
     methods = [session.method(name) for name in names]
     if len({method.label for method in methods}) < len(methods):
         raise UserError(f"--algorithms names a method twice: {', '.join(method.label for method in methods)}")
     return run(session, config, methods)
+
+
+def _page(docs: str) -> str:
+    page = Path(docs) / "conformance.md"
+    return page.read_text(encoding="utf-8") if page.is_file() else ""
 
 
 def run(session: Session, config: ConformanceConfig, methods: list[Method]) -> int:
