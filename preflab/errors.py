@@ -41,6 +41,9 @@ class Terminated(KeyboardInterrupt):  # noqa: N818: it is no error
 INTERRUPTS = (KeyboardInterrupt, Terminated)
 """What only a person or the system raises; subclasses are some plug-in's own."""
 
+OF_THE_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What is wrong with a path that a person gave, rather than with what is done there."""
+
 
 def near_misses(name: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the closest known names, or ``""``."""
@@ -57,7 +60,7 @@ def run_recipe(main: Callable[[], int | None]) -> None:
     what happened                         status  said
     ====================================  ======  ====================================================
     a mistake (`UserError`)               2       what is wrong, where, what to do
-    no memory, no space on the disk       2       what to make smaller, or free
+    no memory, no space, no such path     2       what to make smaller, free or change
     Ctrl-C, SIGTERM                       130/143 how to go on
     anything else                         1       where the traceback lies (see `preflab.crash`)
     ====================================  ======  ====================================================
@@ -120,6 +123,10 @@ def _advice(error: BaseException) -> str | None:
         return (
             f"no space is left on the disk{where}; free some and run the same command again: finished stages are kept"
         )
+    if isinstance(error, OSError) and error.errno in OF_THE_PATH and error.filename is not None:
+        return f"{terminal.shown(error.filename)}: {error.strerror}; give another path, or mend its permissions"
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's, of a path such as ~nobody/run
+        return f"{error} A path begins with ~ and the name of nobody here; write it out"
     return None
 
 

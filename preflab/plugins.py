@@ -48,7 +48,9 @@ def blamed(what: str, files: Collection[str] = (), *, end: Callable[[], str] = s
         if type(error) in INTERRUPTS or is_out_of_memory(error):
             raise
         at = crash.at(error, files) or crash.at(error)
-        raise PluginError(f"{what} {crash.described(error)}{f' ({at})' if at else ''}{end()}") from error
+        if at is None:  # there is no such module: none of its code ever ran
+            raise UserError(f"{what} {crash.described(error)}{end()}") from error
+        raise PluginError(f"{what} {crash.described(error)} ({at}){end()}") from error
 
 
 @contextmanager
@@ -213,6 +215,6 @@ def check_prepared(algorithm: Any, prepared: Any) -> Batch:
 def file_exists(path: Path) -> bool:
     """Whether a path names a file; False for what no file system takes as a name."""
     try:
-        return path.is_file()
-    except (OSError, ValueError):
+        return path.expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):
         return False

@@ -33,6 +33,10 @@ class LoraSettings:
         "auto", "type of the frozen base; auto: bfloat16 on CUDA, float32 on CPU; adapters are float32"
     )
 
+    def __post_init__(self) -> None:
+        if not self.target_modules:
+            raise ValueError("target_modules is empty; name the layers to adapt, or leave it at all-linear")
+
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -51,7 +51,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, (list, tuple)):
         return tuple(convert(v, args[0], where) for v in value)
     if origin is dict and isinstance(value, Mapping):
-        return {k: convert(v, args[1], f"{where}: {k}") for k, v in value.items()}
+        return {_text(str(k), where): convert(v, args[1], f"{where}: {shown(k)}") for k, v in value.items()}
     if hint is Path and isinstance(value, (str, Path)):
         return Path(_text(str(value), where))
     if hint is str and isinstance(value, str):
@@ -96,7 +96,7 @@ def _plain_value(value: Any, where: str) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain_value(v, where) for v in value]
     if isinstance(value, Mapping):
-        return {k: _plain_value(v, f"{where}: {k}") for k, v in value.items()}
+        return {_text(str(k), where): _plain_value(v, f"{where}: {shown(k)}") for k, v in value.items()}
     if isinstance(value, str):
         return _text(value, where)
     if value is None or isinstance(value, bool):

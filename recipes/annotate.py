@@ -26,7 +26,7 @@ from eval.judges.journal import read_rows as read_objects
 from eval.judges.verdicts import Key, pair_key, preference_data, read_verdicts, verdicts_of
 from preflab.config import CommandLine, merge, option
 from preflab.errors import UserError, run_recipe
-from preflab.terminal import printable
+from preflab.terminal import console, one_line, printable, say
 from preflab.values import LARGEST_SEED
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def main() -> None:
             write_jsonl(Path(config.export).expanduser(), rows)
         except OSError as error:
             raise UserError(f"--export {config.export} cannot be written: {error}") from None
-        print(f"{len(rows)} preferences written to {config.export}; {ties} ties left out")
+        say(f"{len(rows)} preferences written to {config.export}; {ties} ties left out")
 
 
 # ---- pairs ---------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def preference_pairs(source: str) -> Iterator[Pair]:
 
     rows, bad = preference_rows(read_rows(source), source=source)
     if bad.total:
-        print(f"left out of {source}: {printable(bad.summary())}", file=sys.stderr)
+        print(one_line(f"left out of {source}: {bad.summary()}"), file=sys.stderr)
     for row in rows:
         if "chosen" in row:
             yield Pair(row["prompt"], row["chosen"], row["rejected"])
@@ -162,12 +162,12 @@ def turned(pair: Pair, seed: int) -> bool:
 
 def annotate(pairs: list[Pair], journal: Journal, config: AnnotateConfig) -> None:
     """Ask for a verdict on each pair that this annotator has not judged."""
-    from rich.console import Console
-
+    if sys.stdin is None:  # closed by the shell: `<&-`
+        raise UserError("there is nobody to ask: standard input is closed; run it in a terminal")
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may know less than UTF-8, or send more
-    console = Console(width=min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns), highlight=False)
+    page = console(min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns))
     verdicts_of(journal.rows, config.output)  # a file with something else in it is not written to
     todo = to_judge(pairs, config)
     if not todo:
@@ -179,22 +179,22 @@ def annotate(pairs: list[Pair], journal: Journal, config: AnnotateConfig) -> Non
     }
     open_pairs = [pair for pair in todo if pair.key not in judged]
     done = len(todo) - len(open_pairs)
-    console.print(f"{done} of {len(todo)} pairs are judged. {HINT}", markup=False)
-    ask_all(open_pairs, done, console, journal, config)
+    page.print(f"{done} of {len(todo)} pairs are judged. {HINT}")
+    ask_all(open_pairs, done, page, journal, config)
 
 
-def ask_all(pairs: list[Pair], done: int, console: Console, journal: Journal, config: AnnotateConfig) -> None:
+def ask_all(pairs: list[Pair], done: int, page: Console, journal: Journal, config: AnnotateConfig) -> None:
     """Go through the pairs, back and forth, until the end or the key q."""
     total, at, skipped = done + len(pairs), 0, set[int]()
     while at < len(pairs):
         swap = turned(pairs[at], config.seed)
-        show(pairs[at], swap, console, f"{done + at - len(skipped)} of {total} judged")
+        show(pairs[at], swap, page, f"{done + at - len(skipped)} of {total} judged")
         key = ask()
         if key == "q":
             break
         if key == "u":
             if at == 0:
-                console.print("nothing to undo in this session", markup=False)
+                page.print("nothing to undo in this session")
                 continue
             at -= 1
             if at in skipped:
@@ -209,19 +209,19 @@ def ask_all(pairs: list[Pair], done: int, console: Console, journal: Journal, co
         at += 1
     judged = done + at - len(skipped)
     rest = "" if judged == total else "; run the same command again to go on"
-    console.print(f"{judged} of {total} pairs are judged, in {config.output}{rest}", markup=False, soft_wrap=True)
+    say(f"{judged} of {total} pairs are judged, in {config.output}{rest}")
 
 
-def show(pair: Pair, swap: bool, console: Console, progress: str) -> None:
+def show(pair: Pair, swap: bool, page: Console, progress: str) -> None:
     """Print a pair; frames keep apart what is ours and what a model wrote."""
     from rich.panel import Panel
     from rich.text import Text
 
     responses = (pair.second, pair.first) if swap else (pair.first, pair.second)
-    console.rule(progress)
+    page.rule(progress)
     for title, text in zip(("prompt", "1", "2"), (pair.prompt, *responses), strict=True):
-        console.print(Panel(Text(printable(text)), title=title, title_align="left"))
-    console.print(HINT, markup=False)
+        page.print(Panel(Text(printable(text)), title=title, title_align="left"))
+    page.print(HINT)
 
 
 def ask() -> str:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from eval.config import EvalConfig
-from preflab import registry
+from preflab import crash, registry
 from preflab.config import CommandLine, as_dict, merge, option
 from preflab.errors import UserError, near_misses
 from preflab.interface import Responses
 from preflab.method import Method, label, make_method
 from preflab.plain_yaml import read_yaml
-from preflab.runs import Stage
+from preflab.runs import Run, Stage
 from preflab.settings import LoraSettings, Pool, TrainConfig
 from preflab.values import LARGEST_SEED
 from preflab.worlds import WorldConfig
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from preflab.rewards import Rewards
     from preflab.sampling import Decoder, Sampler
 
+logger = logging.getLogger(__name__)
+
+LITTLE_SPACE = 200 * 2**20  # bytes
 CONFIGS = Path(__file__).parent / "configs"
 STAGES = ("sft", "reward")
 LINE_TOLERANCE = 0.05  # of the oracle line; what the default number of samples can keep up to a nat or so
@@ -180,26 +186,95 @@ class Session:
             raise UserError(f"reward_method {reward.name!r} trains no reward model")
         return self.method("sft"), reward
 
-    def open(self) -> Experiment:
-        """Open the run folder and the world; from here on, heavy work."""
+    def open(self, methods: Sequence[Method] = (), *, judged: Sequence[str] = ()) -> Experiment:
+        """Open the run folder and the world; from here on, heavy work.
+
+        What the run needs at its end is checked here. A run folder that this call made is removed where it ends in a
+        mistake.
+
+        Args:
+            methods: what will be trained; their settings are tried on the libraries first.
+            judged: splits of the world that figures will be means over.
+
+        Raises:
+            UserError: for anything that could not finish.
+        """
         # TRL reports usage statistics by default; nothing is sent from here.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        from preflab.runs import Run
-
         # A folder that cannot be used is answered before the seconds that importing torch takes.
-        run = Run(Path(self.run.output))
+        folder = Path(self.run.output)
+        made = not folder.exists()
+        run = Run(folder)
+        crash.log_in(folder)
+        try:
+            check_results(folder)
+            return self._open(run, methods, judged)
+        except UserError:
+            if made and not any(run.stages.iterdir()):
+                shutil.rmtree(folder)
+            raise
+
+    def _open(self, run: Run, methods: Sequence[Method], judged: Sequence[str]) -> Experiment:
         import torch
 
         from preflab.experiment import Experiment
+        from preflab.rehearsal import rehearse
 
         if self.run.threads:
             torch.set_num_threads(self.run.threads)
         _quiet_libraries()
-        return Experiment(run, self.world, self.lora, Path(self.run.cache))
+        for method in methods:
+            rehearse(method)
+        experiment = Experiment(run, self.world, self.lora, Path(self.run.cache))
+        for split in judged:
+            check_split(experiment, split)
+        return experiment
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings, for the manifest."""
         return {**{name: as_dict(config) for name, config in self.configs.items()}, "sections": self.layers}
+
+
+def check_results(folder: Path) -> None:
+    """Refuse a run folder in which the results could not be written at the end; say so where the disk is nearly full.
+
+    Raises:
+        UserError: naming what is in the way.
+    """
+    for name in ("manifest.json", "comparison.json", "evaluation.json"):
+        if (folder / name).is_dir():
+            raise UserError(f"{folder / name} is a folder, and a result goes there; remove it, or choose --output")
+    for name in ("report", "evaluation"):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise UserError(f"{folder / name} is no folder, and the report goes there; remove it, or choose --output")
+    free = shutil.disk_usage(folder).free
+    if free < LITTLE_SPACE:
+        logger.warning("%d MiB are free on the disk of %s, which is little for a run", free >> 20, folder)
+
+
+def check_report(wanted: bool) -> None:
+    """Refuse a report that could not be drawn.
+
+    Raises:
+        UserError: if matplotlib is not installed.
+    """
+    if wanted and find_spec("matplotlib") is None:
+        raise UserError("the report needs matplotlib; pip install matplotlib, or add --report false")
+
+
+def check_split(experiment: Experiment, name: str) -> None:
+    """Refuse a split that no mean with an interval can be taken over.
+
+    Raises:
+        UserError: if fewer than two rows of it are within the token limits.
+    """
+    count = len(getattr(experiment, name))
+    if count < 2:
+        what = {"eval_prompts": "held-out prompts", "heldout": "held-out pairs"}[name]
+        raise UserError(
+            f"{count} {what} are left within the token limits, and figures with intervals take at least 2; give more "
+            "data, or another --heldout-fraction, --heldout or --data-seed"
+        )
 
 
 class Pipeline:
@@ -375,3 +450,6 @@ def _quiet_libraries() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    # What it says goes through our handler, which lets nothing steer the terminal.
+    transformers.utils.logging.disable_default_handler()
+    transformers.utils.logging.enable_propagation()

@@ -26,7 +26,7 @@ from preflab.config import as_dict, option
 from preflab.errors import UserError, run_recipe
 from preflab.settings import MOST_STEPS
 from preflab.terminal import console, one_line, printable, say
-from recipes.common import Pipeline, Session
+from recipes.common import Pipeline, Session, check_report
 from recipes.course import CourseConfig, follow, taken
 from recipes.judging import PLANTED, JudgeSettings, judging, open_judge
 from recipes.sweep import Sweep
@@ -87,6 +87,7 @@ def main() -> None:
     names = session.configs["comparison"].algorithms
     if names == ("list",):
         return list_algorithms()
+    check_report(session.configs["comparison"].report)
     entries = check_entries(session, names)
     judge = open_judge(session.configs["judge"], session.configs["endpoint"])
     comparison, contestants = compare(session, entries, judge)
@@ -105,9 +106,15 @@ def check_entries(session: Session, names: tuple[str, ...]) -> list[Entry]:
             f"--algorithms names {', '.join(labels)}: each method goes once, and sft is compared anyway; leave it out"
         )
     session.stage_methods()
-    if session.configs["comparison"].match != "none":
+    kind = session.configs["comparison"].match
+    if kind != "none":
+        if given_budget(session) is None and hasattr(methods[0].algorithm, "decode"):
+            raise UserError(
+                f"--match {kind} takes its budget from the first method, and {labels[0]} trains nothing; name another "
+                "first, or give --budget"
+            )
         for method in methods:
-            under(given_budget(session) or Budget(session.configs["comparison"].match, 1.0), method)
+            under(given_budget(session) or Budget(kind, 1.0), method)
     entries = [Entry(method, {}) for method in methods]
     text = session.configs["comparison"].sweep
     if text is not None:
@@ -126,17 +133,16 @@ def compare(
     session: Session, entries: list[Entry], judge: RewardSubject | PairJudge | None
 ) -> tuple[dict[str, Any], list[Contestant]]:
     """Train and evaluate everything; return what goes into comparison.json, and the records behind it."""
-    experiment = session.open()
+    methods = [*session.stage_methods(), *(entry.method for entry in entries)]
+    experiment = session.open(methods, judged=("eval_prompts", "heldout"))
     from eval.comparison import summarise_comparison
     from eval.contestant import Contestant
-    from preflab.runs import provenance, write_json
-    from preflab.trainer import training_arguments
+    from eval.results import write_result
+    from preflab.runs import provenance
 
     pipeline = Pipeline(session, experiment)
     folder = Path(session.run.output)
-    for method in (*session.stage_methods(), *(entry.method for entry in entries)):
-        training_arguments(method.train, 1, folder, 0)  # `extra` is the library's to judge, before anything is trained
-    write_json(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
+    write_result(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
 
     # 1. What every method shares: the SFT policy, the reward model, the judge.
     sft = pipeline.sft()
@@ -253,10 +259,10 @@ def contest(
 
 def show(comparison: dict[str, Any], path: Path) -> None:
     """Write comparison.json, print the table and what it says."""
+    from eval.results import write_result
     from eval.table import comparison_table
-    from preflab.runs import write_json
 
-    write_json(path, comparison)
+    comparison = write_result(path, comparison)
     page = console(None if sys.stdout.isatty() else WIDTH)
     page.print(comparison_table(comparison))
     for sentence in (comparison["headline"], *comparison["verdict"], *judge_lines(comparison["judge"])):

@@ -47,6 +47,8 @@ def main() -> int:
     preset = {"world": "exact", "output": "runs/conformance"}
     session = Session(__doc__ or "", {"conformance": ConformanceConfig}, preset=preset)
     config: ConformanceConfig = session.configs["conformance"]
+    if config.docs is not None and BEGIN not in _page(config.docs):
+        raise UserError(f"--docs {config.docs} holds no conformance.md with the lines {BEGIN.strip()} and {END}")
     names = config.algorithms or tuple(registry.registered())
     session.check_sections(names)
     methods = [session.method(name) for name in names]
@@ -55,15 +57,21 @@ def main() -> int:
     return run(session, config, methods)
 
 
+def _page(docs: str) -> str:
+    page = Path(docs) / "conformance.md"
+    return page.read_text(encoding="utf-8") if page.is_file() else ""
+
+
 def run(session: Session, config: ConformanceConfig, methods: list[Method]) -> int:
     """Return 0 if every method did what is asked of it, else 1."""
-    experiment = session.open()
+    experiment = session.open(methods)
     from eval.conformance.figures import Suite
+    from eval.results import write_result
     from preflab.experiment import Experiment
-    from preflab.runs import provenance, write_json
+    from preflab.runs import provenance
 
     folder = Path(session.run.output)
-    write_json(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
+    write_result(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
     lora = replace(session.lora, target_modules=LoraSettings().target_modules)
     plain = Experiment(experiment.run, session.world, lora, Path(session.run.cache))
     suite = Suite(experiment, plain, groups=config.groups)
@@ -72,7 +80,7 @@ def run(session: Session, config: ConformanceConfig, methods: list[Method]) -> i
     for method in methods:
         found, wrong = measured(suite, method, session.run.seeds, config.checks)
         rows, complaints = rows + found, complaints + wrong
-        write_json(folder / "conformance.json", rows)
+        write_result(folder / "conformance.json", rows)
     show(rows, complaints, folder, config.docs)
     return int(bool(complaints))
 

@@ -33,7 +33,7 @@ from eval.subjects import (
 from preflab.config import option
 from preflab.errors import UserError, run_recipe
 from preflab.terminal import console, one_line
-from recipes.common import Session
+from recipes.common import Session, check_report
 from recipes.compare import WIDTH, show, write_pages
 from recipes.judging import JudgeSettings, Judging, judging, local, open_judge, open_reward
 
@@ -64,6 +64,7 @@ def main() -> None:
     session = Session(__doc__ or "", extra, argv=joined(sys.argv[1:]))
     session.check_sections(())
     config: EvaluateConfig = session.configs["evaluate"]
+    check_report(config.report)
     subjects = named_subjects(config.models)
     sft = reference(config.sft, subjects)
     rewards = open_reward("--reward-model", config.reward_model) if config.reward_model else None
@@ -72,7 +73,7 @@ def main() -> None:
         raise UserError(f"{choosing[0]} chooses among samples by a reward model; name one as --reward-model")
     judge = open_judge(session.configs["judge"], session.configs["endpoint"])
 
-    experiment = session.open()
+    experiment = session.open(judged=("eval_prompts", "heldout") if config.generate else ("heldout",))
     from preflab.runs import provenance
 
     ground = Ground(

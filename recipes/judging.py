@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflab.config import option
 from preflab.errors import UserError
+from preflab.plugins import file_exists
 
 if TYPE_CHECKING:
     from eval.config import EvalConfig
@@ -59,15 +60,18 @@ def open_judge(settings: JudgeSettings, endpoint: EndpointConfig) -> RewardSubje
     Raises:
         UserError: if it names no judge, or one that cannot be opened: unreadable file, no address.
     """
-    from eval.judges import open_pair_judge
+    from eval.judges import EndpointJudge, open_pair_judge
 
     spec = settings.judge
     if spec != "endpoint" and endpoint.judge_url is not None:
         raise UserError(f"--judge-url names an endpoint, and --judge is {spec!r}; add --judge endpoint")
     if spec == "auto":
         return None
-    if spec == "endpoint" or Path(spec).expanduser().is_file():
-        return open_pair_judge(spec, endpoint)
+    if spec == "endpoint" or file_exists(Path(spec)):
+        found = open_pair_judge(spec, endpoint)
+        if isinstance(found, EndpointJudge):
+            found.client.wire.try_out()
+        return found
     return open_reward("--judge", spec, "'endpoint', a file of verdicts or a reward model (docs/judges.md)")
 
 

@@ -20,14 +20,17 @@ def train_one(description: str, name: str) -> None:
     method = session.method(name)
     needs = method.needs
 
-    experiment = session.open()
+    stands_on = session.stage_methods() if name not in ("sft", "reward") else ()
+    judged = ("eval_prompts", "heldout") if needs.trains[0] == "policy" else ("heldout",)
+    experiment = session.open([*stands_on, method], judged=judged)
     from eval.comparison import summarise_comparison
     from eval.contestant import Contestant
     from eval.contests import by_gold
-    from preflab.runs import provenance, write_json
+    from eval.results import write_result
+    from preflab.runs import provenance
 
     pipeline = Pipeline(session, experiment)
-    write_json(
+    write_result(
         Path(session.run.output) / "manifest.json",
         {"config": session.as_dict(), "data": experiment.data, **provenance()},
     )

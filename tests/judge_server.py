@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KEY = "sk-only-for-this-test-0123456789"
@@ -31,6 +33,35 @@ def by_length(body):
         for name in ("FIRST", "SECOND")
     )
     return verdict("TIE" if first == second else "FIRST" if first > second else "SECOND")
+
+
+@contextmanager
+def raw_server(behave):
+    """Let `behave` answer each connection, byte by byte, once the request is there; yields the address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    def answer(connection):
+        with connection:
+            try:
+                connection.recv(1 << 20)
+                behave(connection)
+                connection.shutdown(socket.SHUT_WR)
+            except OSError:  # the client has hung up, as it should
+                pass
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+    finally:
+        listening.close()
 
 
 class Server:

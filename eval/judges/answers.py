@@ -56,9 +56,11 @@ class AnswerCache:
     def load(self, key: str) -> Answer | None:
         """Return the stored answer; None if there is none, or something spoilt it."""
         try:
-            return Answer(**json.loads(self._path(key).read_text(encoding="utf-8"))["answer"])
-        except (OSError, ValueError, KeyError, TypeError):
+            answer = Answer(**json.loads(self._path(key).read_text(encoding="utf-8"))["answer"])
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
+        kinds = (str, bool, int, int, str)
+        return answer if all(type(value) is kind for value, kind in zip(answer, kinds, strict=True)) else None
 
     def store(self, key: str, body: Mapping[str, Any], answer: Answer) -> None:
         """Keep an answer and, for a reader's sake, what was asked; on disk when this returns."""
@@ -66,9 +68,13 @@ class AnswerCache:
         path.parent.mkdir(exist_ok=True)
         # A temporary name of its own: two processes may store the same answer at once.
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump({"request": body, "answer": answer._asdict()}, file)
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                json.dump({"request": body, "answer": answer._asdict()}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                Path(file.name).unlink()
+                raise
         Path(file.name).replace(path)
 
     def _path(self, key: str) -> Path:

@@ -47,7 +47,8 @@ class EndpointConfig:
             # Such an address would end up in records; the messages do not repeat it for the same reason.
             if parts.username or parts.password or parts.query or parts.fragment:
                 raise ValueError("judge_url must hold no user name, password or query; see judge_key_variable")
-            if parts.scheme not in ("http", "https") or not parts.hostname or " " in self.judge_url:
+            plain = self.judge_url.isprintable() and " " not in self.judge_url
+            if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
                 raise ValueError("judge_url must start with http:// or https:// and name a host")
             _ = parts.port  # raises ValueError for one that is no number
         if (self.judge_prompt_price is None) != (self.judge_completion_price is None):

@@ -82,7 +82,7 @@ def _oracle(axes: Axes, oracle: Mapping[str, Any]) -> None:
     axes.fill_between(kl, low, high, color=LIGHT["ink"], alpha=0.1, linewidth=0)
     axes.plot(kl, reward, color=LIGHT["ink"])
     axes.annotate("best attainable", (kl[-1], reward[-1]), xytext=(0, 7), textcoords="offset points", ha="right")
-    if kl[-1] < max(columns[0]):  # the line was cut
+    if kl[-1] < max(filter(finite, columns[0])):  # the line was cut
         axes.plot(kl[-1:], reward[-1:], color=LIGHT["ink"], marker="|", markersize=11)
 
 

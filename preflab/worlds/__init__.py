@@ -80,6 +80,9 @@ class WorldConfig:
         for name in required.get(self.kind, ()):
             if getattr(self, name) is None:
                 raise ValueError(f"the {self.kind} world needs --{name}")
+        for name in ("reward", "prompts"):
+            if self.kind == "real" and getattr(self, name) is not None:
+                raise ValueError(f"the real world has its own preferences and takes no {name}; drop it, or --dataset")
         for name in ("model", "dataset", "heldout", "prompts", "chat_template"):
             value = getattr(self, name)
             if value is not None and _looks_local(value, name):

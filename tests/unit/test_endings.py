@@ -64,9 +64,12 @@ def raising(error):
         (Terminated(), 143, "interrupted; run the same command again to go on\n"),
         (MemoryError("64 GiB"), 2, "error: out of memory (MemoryError: 64 GiB); lower per_device_train_batch_size"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "error: out of memory"),
+        (OSError(errno.ENAMETOOLONG, "too long", "x" * 999), 2, "error: 'xxx"),
+        (PermissionError(errno.EACCES, "no entry", "a/b"), 2, "error: 'a/b': no entry; give another path"),
+        (RuntimeError("Could not determine home directory."), 2, "error: Could not determine home directory. A path"),
         (OSError(errno.ENOSPC, "full", "a/b"), 2, "error: no space is left on the disk for a/b; free some"),
     ],
-    ids=["mistake", "Ctrl-C", "SIGTERM", "memory", "torch's memory", "disk"],
+    ids=["mistake", "Ctrl-C", "SIGTERM", "memory", "torch's memory", "name", "permission", "home", "disk"],
 )
 def test_what_is_foreseen_is_one_line_without_a_log(error, status, said, capsys, places, tmp_path):
     crash.log_in(tmp_path)
@@ -88,10 +91,10 @@ def endless():
         raising(GeneratorExit()),
         raising(type("Mine", (KeyboardInterrupt,), {})()),
         raising(type("Silent", (Exception,), {"__str__": lambda self: 1 / 0})()),
-        raising(PermissionError(errno.EACCES, "no entry", "a/b")),
+        raising(OSError(errno.EIO, "broken", "a/b")),
         endless,
     ],
-    ids=["key", "exit", "generator", "an interrupt of their own", "no message", "permission", "recursion"],
+    ids=["key", "exit", "generator", "an interrupt of their own", "no message", "input and output", "recursion"],
 )
 def test_what_nobody_foresaw_names_its_log(main, capsys, places, tmp_path):
     crash.log_in(tmp_path)

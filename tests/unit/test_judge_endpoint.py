@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import time
 from email.utils import formatdate
 
 import pytest
-from judge_server import DRIP, HANG_UP, KEY, SILENCE, Server, by_length, completion, verdict
+from judge_server import DRIP, HANG_UP, KEY, SILENCE, Server, by_length, completion, raw_server, verdict
 
 from eval.judges import EndpointConfig, EndpointJudge, EndpointScores, head_to_head
 from eval.judges.chat import ChatClient, Pace
@@ -176,13 +177,13 @@ def test_a_fault_is_tried_again(fault, judge, server):
     assert [0.5 <= asking.slept[0] <= 1.0, 1.0 <= asking.slept[1] <= 2.0, len(asking.slept)] == [True, True, 2]
 
 
-@pytest.mark.parametrize(("fault", "problem"), [(SILENCE, "no reply within 0.2 s"), (DRIP, "takes too long")])
-def test_what_takes_too_long_is_tried_again(fault, problem, judge, server):
+@pytest.mark.parametrize("fault", [SILENCE, DRIP])
+def test_what_takes_too_long_is_tried_again(fault, judge, server):
     server.script = [fault, verdict("FIRST"), fault]
     asking = judge(timeout=0.2)
     assert asking.prefer(["p"], ["a"], ["b"]) == [1.0]
     assert len(server.requests) == 2
-    with pytest.raises(UserError, match=problem):
+    with pytest.raises(UserError, match=r"no whole reply within 0\.2 s"):
         judge(timeout=0.2, max_retries=0).prefer(["q"], ["a"], ["b"])
 
 
@@ -278,6 +279,127 @@ def test_settings_that_are_refused_end_the_run(judge, server):
         judge().prefer(["p"], ["a"], ["b"])
 
 
+def dripping(start, part):
+    """Send the start, then the part for ever, each in time for itself."""
+
+    def behave(connection):
+        connection.sendall(start)
+        while True:
+            connection.sendall(part)
+            time.sleep(0.01)
+
+    return behave
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+RAW = {
+    "no reply": lambda c: time.sleep(60),
+    "headers by drops": dripping(HEAD + b"X-Slow: ", b"x"),
+    "headers without end": dripping(HEAD, b"X-More: yes\r\n"),
+    "interim responses without end": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a body by drops": dripping(HEAD + b"\r\n{", b" "),
+    "chunks by drops": dripping(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "half a status": lambda c: c.sendall(b"HTTP/1.1 20"),
+    "no HTTP": lambda c: c.sendall(b"SSH-2.0-OpenSSH_9.9\r\n"),
+    "a status of no kind": lambda c: c.sendall(b"HTTP/1.1 9999 X\r\n\r\n"),
+    "half the body": lambda c: c.sendall(HEAD + b"Content-Length: 99\r\n\r\n{"),
+    "two lengths": lambda c: c.sendall(HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}"),
+    "packed twice": lambda c: c.sendall(
+        HEAD + b"Content-Encoding: gzip, gzip\r\nConnection: close\r\n\r\n" + gzip.compress(gzip.compress(b"{}"))
+    ),
+    "a bomb": lambda c: c.sendall(
+        HEAD + b"Content-Encoding: gzip\r\nConnection: close\r\n\r\n" + gzip.compress(b" " * 30_000_000)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RAW)
+def test_whatever_comes_over_the_wire_ends_within_the_time_of_a_request(kind, judge):
+    with raw_server(RAW[kind]) as url:
+        before = time.monotonic()
+        with pytest.raises(UserError, match=r"gave no answer in 1 tries") as refused:
+            judge(url=url, timeout=0.3, max_retries=0).prefer(["p"], ["a"], ["b"])
+        assert time.monotonic() - before < 20, "a hang, not slowness"
+    assert len(str(refused.value)) < 700
+
+
+def odd(**changes):
+    status, headers, reply = verdict("FIRST")
+    return status, headers, {**reply, **changes}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        odd(choices=[{"message": {"content": [{"type": "text", "text": "VERDICT: FIRST"}]}}]),
+        odd(choices=[{"message": "VERDICT: FIRST"}]),
+        odd(choices={"0": 1}),
+        odd(usage={"prompt_tokens": "many"}),
+        odd(usage={"prompt_tokens": 10**12}),
+        odd(usage=[1]),
+        (200, {}, b"[" * 100_000),
+        (200, {}, b'{"choices": [{"message": {"content": ' + b"9" * 10_000 + b"}}]}"),
+        (200, {}, '{"choices": 1}'.encode("utf-16")),
+        (200, {}, b"\xff\xfe\x00"),
+    ],
+    ids=lambda reply: str(reply[2])[:40],
+)
+def test_a_reply_of_another_form_is_tried_again(reply, judge, server):
+    server.script = [reply]
+    assert judge().prefer(["p"], ["long"], ["b"]) == [1.0]
+    assert len(server.requests) == 2
+
+
+def test_costs_are_never_negative_and_names_are_harmless(judge, server):
+    server.answer = odd(usage={"prompt_tokens": -5, "completion_tokens": None}, model="m\x1b[2J" + "x" * 5000)
+    report = (asking := judge()) and asking.prefer(["p"], ["a"], ["b"]) and asking.report()
+    assert (report["prompt_tokens"], report["completion_tokens"]) == (0, 0)
+    (model,) = report["models"]
+    assert model.startswith("m\\x1b[2Jx")
+    assert len(model) <= 300
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("-5", 0),
+        ("nan", 0),
+        ("soon", 0),
+        ("Wed, 99 Foo 2026 99:99:99 GMT", 0),
+        ("Mon, 01 Jan 0001 00:00:00 -0000", 0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("inf", None),
+        ("1e9", None),
+        ("9" * 400, None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", None),
+    ],
+)
+def test_a_pause_that_makes_no_sense_is_none_or_ends_the_run(header, seconds, judge, server):
+    server.script = [error(429, **{"Retry-After": header})]
+    if seconds is None:
+        with pytest.raises(UserError, match="wants a pause of"):
+            judge().prefer(["p"], ["long"], ["b"])
+        return
+    asking = judge()
+    assert asking.prefer(["p"], ["long"], ["b"]) == [1.0]
+    assert sum(asking.slept) <= 1, "the back-off alone"
+
+
+@pytest.mark.parametrize("host", ["x" * 70 + ".example", "a..b", "xn--a.example", "%00.example"])
+def test_an_address_that_no_name_system_has_is_one_line(host, judge):
+    with pytest.raises(UserError, match=r"is no address|gave no answer|must start with"):
+        judge(url=f"http://{host}/v1", max_retries=0).prefer(["p"], ["a"], ["b"])
+
+
+@pytest.mark.parametrize("proxy", ["nonsense", "ftp://host:1", "http://[::1", "socks5://host:1"])
+def test_a_proxy_that_is_none_is_one_line(proxy, judge, monkeypatch):
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(UserError, match=r"HTTP_PROXY|gave no answer"):
+        judge(max_retries=0).prefer(["p"], ["a"], ["b"])
+
+
 # ---- pace --------------------------------------------------------------------------------------------
 
 
@@ -354,14 +476,19 @@ def test_order_texts_and_rubric_are_part_of_the_question(judge, server, monkeypa
     assert len(server.requests) == 6
 
 
+WRONG_KINDS = json.dumps(
+    {"answer": {"text": 1, "finished": True, "prompt_tokens": 1, "completion_tokens": 1, "model": "m"}}
+)
+
+
 def test_a_spoilt_cache_file_is_asked_again(judge, server, tmp_path):
     judge().prefer(["p"], ["a"], ["b"])
     (path,) = (tmp_path / "cache").rglob("*.json")
-    for content in (path.read_text()[:-5], "[]", '{"answer": {"text": "VERDICT: TIE"}}', "\xff"):
+    for content in (path.read_text()[:-5], "[]", '{"answer": {"text": "VERDICT: TIE"}}', "\xff", WRONG_KINDS):
         path.write_text(content, encoding="latin-1")
         assert judge().prefer(["p"], ["aa"], ["a"]) == [1.0]
         assert judge().prefer(["p"], ["a"], ["b"]) == [0.5]
-    assert len(server.requests) == 1 + 1 + 4
+    assert len(server.requests) == 1 + 1 + 5
     assert [p.suffix for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [".json", ".json"], "no remains"
 
 
