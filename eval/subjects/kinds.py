@@ -91,13 +91,14 @@ class PolicySubject:
         if self.source is None:
             return None
         from eval.subjects.models import load_policy, merged_policy, own_policy
+        from preflab.adapters import OtherAdapterError
 
         experiment = ground.experiment
         if self.adapter:
             try:
                 roles.start("policy", Path(self.source))
                 return None
-            except UserError as error:
+            except OtherAdapterError as error:
                 logger.info("%s; folding it into a base of its own", error)
             model, tokenizer = merged_policy(experiment, Path(self.source)), experiment.tokenizer
         else:
@@ -169,11 +170,11 @@ class RewardSubject:
         """Whether the roles can read it: an adapter of the base, of the shape in the settings."""
         if not self.adapter:
             return False
-        from preflab.adapters import read_folder
+        from preflab.adapters import OtherAdapterError, read_folder
 
         try:
             read_folder(Path(self.source), experiment.lora)
-        except UserError as error:
+        except OtherAdapterError as error:
             logger.info("%s; folding it into a base of its own", error)
             return False
         return True
