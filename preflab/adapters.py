@@ -12,10 +12,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from preflab.adapter_config import CONFIG, NORMALISATION, WEIGHTS, read_config, read_normalisation
 from preflab.errors import UserError
 from preflab.settings import LoraSettings
 
-WEIGHTS, NORMALISATION = "adapter_model.safetensors", "normalisation.json"
+__all__ = [
+    "HEAD_KEY",
+    "NORMALISATION",
+    "WEIGHTS",
+    "OtherAdapterError",
+    "check_fit",
+    "get_adapter",
+    "read_folder",
+    "read_plain_lora",
+    "read_weights",
+    "set_adapter",
+    "write_folder",
+]
+
 HEAD_KEY = "base_model.model.score.weight"  # PEFT's name of the head of a classifier with one label
 
 
@@ -37,9 +51,14 @@ def set_adapter(model: Any, name: str, state: Mapping[str, Tensor]) -> None:
 
 def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     """Raise `ValueError`, naming the first misfit, unless names and shapes are the same."""
-    shapes, wanted = ({(name, tensor.shape) for name, tensor in found.items()} for found in (state, expected))
-    if shapes != wanted:
-        raise ValueError(f"first at {min(name for name, _ in shapes ^ wanted)}")
+    for name in sorted(state.keys() | expected.keys()):
+        if name not in state:
+            raise ValueError(f"{name} is missing")
+        if name not in expected:
+            raise ValueError(f"{name} has no place in it")
+        found, wanted = tuple(state[name].shape), tuple(expected[name].shape)
+        if found != wanted:
+            raise ValueError(f"{name} has shape {found} in place of {wanted}")
 
 
 def write_folder(
@@ -48,32 +67,65 @@ def write_folder(
     """Write an adapter as PEFT does; ``normalisation.json`` lies beside it where there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     if normalisation:
-        (folder / NORMALISATION).write_text(json.dumps(normalisation))
+        (folder / NORMALISATION).write_text(json.dumps(dict(normalisation)))
     config.save_pretrained(str(folder))
     save_file({k: v.detach().contiguous().cpu() for k, v in state.items()}, folder / WEIGHTS)
+
+
+class OtherAdapterError(UserError):
+    """An adapter that is whole, but not one that the roles of these settings can take."""
 
 
 def read_folder(folder: Path, settings: LoraSettings) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Return weights and normalisation (empty where there is none) that PEFT or `write_folder` wrote.
 
     Raises:
-        UserError: if there are no safetensors weights, or the adapter is not of the shape in the settings.
+        OtherAdapterError: if the adapter is not of the shape in the settings.
+        UserError: if a file is missing, damaged or something else.
+    """
+    weights, config = read_plain_lora(folder)
+    normalisation = read_normalisation(folder)
+    variants = ("use_rslora", "use_dora", "lora_bias", "rank_pattern", "alpha_pattern", "layers_to_transform")
+    if any(config.get(name) for name in variants) or config.get("bias", "none") != "none":
+        raise OtherAdapterError(f"adapter {folder} uses rsLoRA, DoRA, biases or patterns; only plain LoRA is read")
+    if (config["r"], config["lora_alpha"]) != (settings.lora_rank, settings.lora_alpha):
+        raise OtherAdapterError(
+            f"adapter {folder} has rank {config['r']} and alpha {config['lora_alpha']}, the settings say "
+            f"{settings.lora_rank} and {settings.lora_alpha}; set lora_rank and lora_alpha to those of the adapter"
+        )
+    return weights, normalisation
+
+
+def read_plain_lora(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return an adapter's weights, and what its config says of them.
+
+    Raises:
+        UserError: as `read_weights` and `read_config` do, or if the two are not of one adapter.
+    """
+    weights, config = read_weights(folder), read_config(folder)
+    ranks = {len(weight) for name, weight in weights.items() if ".lora_A" in name or ".lora_embedding_A" in name}
+    said = {config["r"], *(config.get("rank_pattern") or {}).values()}
+    if not ranks <= said:
+        raise UserError(
+            f"adapter {folder} has rank {config['r']} in its {CONFIG} and {min(ranks - said)} in its weights; "
+            "they are not of one adapter"
+        )
+    return weights, config
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Return an adapter's weights.
+
+    Raises:
+        UserError: if there are no safetensors weights, they cannot be read, or one is not finite.
     """
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} holds no {WEIGHTS} (only safetensors are read)")
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder} holds no adapter_config.json; it is no PEFT adapter")
-    saved: Any = LoraConfig.from_pretrained(str(folder))
-    if saved.use_rslora or saved.use_dora or saved.rank_pattern or saved.alpha_pattern:
-        raise UserError(f"adapter {folder} uses rsLoRA, DoRA or rank patterns; only plain LoRA is read")
-    if (saved.r, saved.lora_alpha) != (settings.lora_rank, settings.lora_alpha):
-        raise UserError(
-            f"adapter {folder} has rank {saved.r} and alpha {saved.lora_alpha}, the settings say "
-            f"{settings.lora_rank} and {settings.lora_alpha}; set lora_rank and lora_alpha to those of the adapter"
-        )
-    beside = folder / NORMALISATION
     try:
-        weights = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
+        weights: dict[str, Tensor] = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{folder / WEIGHTS} cannot be read: {error}") from None
-    return weights, json.loads(beside.read_text()) if beside.is_file() else {}
+    wrong = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if wrong:
+        raise UserError(f"{folder / WEIGHTS} holds NaN or infinity, first in {min(wrong)}")
+    return weights

@@ -21,7 +21,16 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from preflab.adapters import HEAD_KEY, check_fit, get_adapter, read_folder, set_adapter, write_folder
+from preflab.adapter_config import read_config, say_other_base
+from preflab.adapters import (
+    HEAD_KEY,
+    OtherAdapterError,
+    check_fit,
+    get_adapter,
+    read_folder,
+    set_adapter,
+    write_folder,
+)
 from preflab.base import ScalarHead
 from preflab.budget import NO_ADAPTER, Weights, Work, scored
 from preflab.errors import UserError
@@ -364,9 +373,11 @@ class Roles(nn.Module):
         """Load a role from a PEFT folder, as `save` or PEFT itself wrote it.
 
         Raises:
-            UserError: if there are no safetensors weights, or they do not fit this base.
+            OtherAdapterError: if it is whole, but does not fit this base or these settings.
+            UserError: if a file of it is missing, damaged or something else.
         """
         state, normalisation = read_folder(folder, self.settings)
+        say_other_base(folder, read_config(folder).get("base_model_name_or_path"), self.model.config._name_or_path)
         if role not in self._trunks:
             self.add(role)
         if role not in self.heads:
@@ -377,10 +388,13 @@ class Roles(nn.Module):
         try:
             self.set_state(role, state)
         except ValueError as error:
-            raise UserError(f"adapter {folder} does not fit this base and these LoRA settings, {error}") from None
-        if role in self.heads and normalisation:
-            self.head(role).mean.fill_(float(normalisation["mean"]))
-            self.head(role).std.fill_(float(normalisation["std"]))
+            raise OtherAdapterError(
+                f"adapter {folder} does not fit this base and these LoRA settings: {error}"
+            ) from None
+        if role in self.heads:
+            # What another folder said before is not this one's.
+            self.head(role).mean.fill_(normalisation.get("mean", 0.0))
+            self.head(role).std.fill_(normalisation.get("std", 1.0))
 
     def start_rewards(self, folders: Sequence[Path], pool: Pool = "mean") -> None:
         """Load the reward model, or an ensemble of them whose normalised scores are pooled.

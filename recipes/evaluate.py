@@ -30,6 +30,7 @@ from eval.subjects import (
     open_subject,
     open_subjects,
 )
+from preflab import registry
 from preflab.config import option
 from preflab.errors import UserError, run_recipe
 from preflab.terminal import console, one_line
@@ -54,6 +55,9 @@ class EvaluateConfig:
         None, "adapter of the reference policy; default: what the named stages started from, else the bare base"
     )
     reward_model: str | None = option(None, "reward model that gives the proxy reward, and chooses for best-of-n")
+    methods: tuple[str, ...] = option(
+        (), "methods of your own (file.py:Class) that trained stages of --models: code that may be run, to decode"
+    )
     generate: bool = option(True, "let policies answer the prompts; false: score held-out pairs only")
     report: bool = option(True, "write evaluation/report.html with figures and tables")
 
@@ -65,7 +69,8 @@ def main() -> None:
     session.check_sections(())
     config: EvaluateConfig = session.configs["evaluate"]
     check_report(config.report)
-    subjects = named_subjects(config.models)
+    subjects = named_subjects(config.models, config.methods)
+    check_methods(config.methods, subjects)
     sft = reference(config.sft, subjects)
     rewards = open_reward("--reward-model", config.reward_model) if config.reward_model else None
     choosing = [n for n, s in subjects.items() if isinstance(s, PolicySubject) and s.best_of > 1]
@@ -113,8 +118,12 @@ def joined(arguments: Sequence[str]) -> list[str]:
     return [*rest, "--models", ",".join(models)] if models else list(arguments)
 
 
-def named_subjects(models: Sequence[str]) -> dict[str, Subject]:
+def named_subjects(models: Sequence[str], methods: Sequence[str] = ()) -> dict[str, Subject]:
     """Read ``name=PATH`` of each; a whole run gives one subject for each of its models.
+
+    Args:
+        models: ``name=PATH`` of each.
+        methods: code that the user names; what a folder names besides, and is not installed, is not run.
 
     Raises:
         UserError: if one has another form, a name is given twice, or a path names nothing that can be evaluated.
@@ -126,11 +135,24 @@ def named_subjects(models: Sequence[str]) -> dict[str, Subject]:
         name, equals, spec = item.partition("=")
         if not equals or not spec or not re.fullmatch(r"[\w.-]+", name):
             raise UserError(f"--models: {item!r} must have the form name=PATH, the name of letters, digits, . _ and -")
-        opened = open_subjects(name, spec)
+        opened = open_subjects(name, spec, methods)
         if twice := {"reference", *found} & set(opened):
             raise UserError(f"--models: the name {min(twice)!r} stands for something already; choose another")
         found |= opened
     return found
+
+
+def check_methods(methods: Sequence[str], subjects: Mapping[str, Subject]) -> None:
+    """See that the methods which the user names can be imported, and that a stage was trained by each.
+
+    Raises:
+        UserError: if one cannot, or was not.
+    """
+    used = {s.method[0] for s in subjects.values() if isinstance(s, PolicySubject) and s.method}
+    for place in methods:
+        registry.load(place)
+        if place not in used:
+            raise UserError(f"--methods: none of the models is a stage that {place!r} trained; leave it out")
 
 
 def reference(given: str | None, subjects: Mapping[str, Subject]) -> str | None:

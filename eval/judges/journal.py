@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 from pathlib import Path
 from typing import IO, Any
 
 from preflab.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 class Journal:
@@ -71,6 +74,7 @@ class Journal:
         rows, rest = parse_rows(content[:start], self.path), content[start:]
         # Only what looks like the beginning of a row is dropped: the file may be something else, named by mistake.
         if rest.startswith(b"{") and parse_object(rest) is None:
+            logger.warning("%s: its last line was never finished and is dropped: %r", self.path, rest[:60])
             self._cut(start)
         elif rest:
             rows += parse_rows(rest, self.path)

@@ -11,18 +11,22 @@ Nothing here imports torch before a subject is evaluated.
 
 from __future__ import annotations
 
-import json
+import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.records import SAMPLES, Records
 from eval.subjects.ground import Ground, adapter_stage
 from eval.subjects.kinds import PolicySubject, ResponsesSubject, RewardSubject
+from eval.subjects.stages import read_stage, verify
 from preflab.config import as_dict
 from preflab.errors import UserError
+from preflab.files import read_object
 from preflab.reading import SUFFIXES
 from preflab.runs import RECORD
+from preflab.seals import SUMS
 
 __all__ = [
     "Ground",
@@ -36,6 +40,8 @@ __all__ = [
     "open_subjects",
 ]
 
+logger = logging.getLogger(__name__)
+
 ADAPTER, MODEL = "adapter_config.json", "config.json"
 ROLES = ("policy", "reward")
 LOOKED_FOR = (
@@ -47,15 +53,19 @@ Subject = PolicySubject | RewardSubject | ResponsesSubject
 """Each has ``kind`` (in words), ``role`` (``policy`` answers, ``reward`` scores), ``key`` and `evaluate`."""
 
 
-def open_subject(spec: str) -> Subject:
+def open_subject(spec: str, methods: Sequence[str] = ()) -> Subject:
     """Say what `spec` names (see the module); weights are not opened yet.
 
+    Args:
+        spec: see the module.
+        methods: code that the user names; what a stage names besides, and is not installed, is not run.
+
     Raises:
-        UserError: if it names nothing that can be evaluated, with what was looked for.
+        UserError: if it names nothing that can be evaluated, with what was looked for; or a damaged stage.
     """
     best = re.fullmatch(r"best-of-(\d+):(.+)", spec)
     if best:
-        inner = open_subject(best[2])
+        inner = open_subject(best[2], methods)
         if not isinstance(inner, PolicySubject) or inner.best_of > 1 or int(best[1]) < 2:
             raise UserError(f"{spec!r}: best-of-n takes n ≥ 2 samples of a policy; {best[2]} is a {inner.kind}")
         return PolicySubject(inner.source, f"best of {best[1]}", inner.adapter, int(best[1]))
@@ -65,70 +75,74 @@ def open_subject(spec: str) -> Subject:
             raise UserError(f"{spec} is a file of no known kind; responses stand in {', '.join(SUFFIXES)}")
         return ResponsesSubject(str(path))
     if path.is_dir():
-        return _open_folder(path)
+        if not verify(path):
+            logger.warning("%s has no %s: that it is as it was written is not verified", path, SUMS)
+        return _open_folder(path, methods)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", spec):
         return _open_hub(spec)
     raise UserError(f"{spec} does not exist; looked for a file of responses, or a folder with {LOOKED_FOR}")
 
 
-def open_subjects(name: str, spec: str) -> dict[str, Subject]:
+def open_subjects(name: str, spec: str, methods: Sequence[str] = ()) -> dict[str, Subject]:
     """Return what `spec` names under `name`; of a whole run, each trained model under ``name.stage``.
+
+    What a kill left unfinished is none of its stages.
 
     Raises:
         UserError: as `open_subject` does.
     """
     path = Path(spec).expanduser()
     if not (path / "stages").is_dir():
-        return {name: open_subject(spec)}
-    found = {}
-    for stage in sorted((path / "stages").glob("*/" + RECORD)):
-        label = stage.parent.name.rpartition("-")[0]
-        if label not in ("judge", "reference") and any((stage.parent / r / ADAPTER).is_file() for r in ROLES):
-            found[f"{name}.{label}"] = _open_folder(stage.parent)
+        return {name: open_subject(spec, methods)}
+    found: dict[str, Subject] = {}
+    unsealed = 0
+    for stage in sorted(record.parent for record in (path / "stages").glob("*/" + RECORD)):
+        label = stage.name.rpartition("-")[0]
+        if label in ("judge", "reference") or not any((stage / role / ADAPTER).is_file() for role in ROLES):
+            continue
+        if stage.name.startswith("."):
+            continue
+        if not re.fullmatch(r"[\w.+-]+", label):
+            raise UserError(f"{spec}: {stage.name!r} is no name of a stage")
+        unsealed += not verify(stage)
+        found[f"{name}.{label}"] = _open_folder(stage, methods)
+    if unsealed:
+        logger.warning("%d stages of %s have no %s: that they are as written is not verified", unsealed, spec, SUMS)
     if not found:
         raise UserError(f"{spec} is a run in which no model is trained yet")
     return found
 
 
-def _open_folder(path: Path) -> Subject:
+def _open_folder(path: Path, methods: Sequence[str]) -> Subject:
     if (path / ADAPTER).is_file():
-        scores = _json(path / ADAPTER).get("task_type") == "SEQ_CLS"
+        scores = read_object(path / ADAPTER).get("task_type") == "SEQ_CLS"
         return RewardSubject(str(path)) if scores else PolicySubject(str(path))
     for role in ROLES:
         if (path / RECORD).is_file() and (path / role / ADAPTER).is_file():
-            return RewardSubject(str(path / role)) if role == "reward" else _open_stage(path)
+            return RewardSubject(str(path / role)) if role == "reward" else _open_stage(path, methods)
     if (path / SAMPLES).is_file():
         return ResponsesSubject(str(path / SAMPLES))
     if (path / MODEL).is_file():
-        config = _json(path / MODEL)
-        return _model(
-            str(path), (config.get("architectures") or [""])[0], len(config.get("id2label", ("two", "labels")))
-        )
+        config = read_object(path / MODEL)
+        names, labels = config.get("architectures"), config.get("id2label")
+        first = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+        return _model(str(path), first, len(labels) if isinstance(labels, dict) else 2)
     raise UserError(f"{path} holds nothing that can be evaluated; looked for {LOOKED_FOR}")
 
 
-def _open_stage(path: Path) -> PolicySubject:
+def _open_stage(path: Path, methods: Sequence[str]) -> PolicySubject:
     """Open a trained policy, knowing its method, what it started from and what it maximised."""
-    inputs = _json(path / RECORD)["inputs"]
-
-    def other(key: str | None, role: str) -> str | None:
-        found = next(path.parent.glob(f"*-{key}/{role}"), None) if key else None
-        return str(found) if found else None
-
-    return PolicySubject(
-        str(path / "policy"),
-        method=(inputs["method"], inputs["config"]),
-        start=other(inputs.get("sft"), "policy"),
-        maximised=other(inputs.get("reward"), "reward"),
-    )
+    origin = read_stage(path, methods)
+    return PolicySubject(str(path / "policy"), method=origin.method, start=origin.start, maximised=origin.maximised)
 
 
 def _open_hub(name: str) -> Subject:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
+        # Asked for nothing else, the library would ask on the terminal whether to run a stranger's code.
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # whatever a config of anybody's making leads to
         raise UserError(f"{name} is no local folder, and no model of the hub that can be loaded: {error}") from None
     return _model(name, (config.architectures or [""])[0], config.num_labels)
 
@@ -139,14 +153,6 @@ def _model(source: str, architecture: str, labels: int) -> Subject:
     if labels != 1:
         raise UserError(f"{source} is a classifier with {labels} labels; a reward model has one")
     return RewardSubject(source, "reward model", adapter=False)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
-    return content
 
 
 def evaluate_subject(name: str, subject: Subject, ground: Ground, judge_key: str | None) -> Records:

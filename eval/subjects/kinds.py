@@ -91,13 +91,14 @@ class PolicySubject:
         if self.source is None:
             return None
         from eval.subjects.models import load_policy, merged_policy, own_policy
+        from preflab.adapters import OtherAdapterError
 
         experiment = ground.experiment
         if self.adapter:
             try:
                 roles.start("policy", Path(self.source))
                 return None
-            except UserError as error:
+            except OtherAdapterError as error:
                 logger.info("%s; folding it into a base of its own", error)
             model, tokenizer = merged_policy(experiment, Path(self.source)), experiment.tokenizer
         else:
@@ -112,6 +113,8 @@ class PolicySubject:
         try:
             algorithm = registry.load(self.method[0])
         except UserError as error:
+            if ":" in self.method[0]:  # the user named it
+                raise
             logger.warning("%s; responses are taken as its policy samples them", error)
             return None
         return getattr(algorithm(build(algorithm.Config, self.method[1], self.method[0])), "decode", None)
@@ -169,11 +172,11 @@ class RewardSubject:
         """Whether the roles can read it: an adapter of the base, of the shape in the settings."""
         if not self.adapter:
             return False
-        from preflab.adapters import read_folder
+        from preflab.adapters import OtherAdapterError, read_folder
 
         try:
             read_folder(Path(self.source), experiment.lora)
-        except UserError as error:
+        except OtherAdapterError as error:
             logger.info("%s; folding it into a base of its own", error)
             return False
         return True
@@ -205,43 +208,72 @@ class ResponsesSubject:
     @cached_property
     def key(self) -> str:
         """Hash of the file."""
-        return hashlib.sha256(Path(self.source).read_bytes()).hexdigest()[:16]
+        try:
+            return hashlib.sha256(Path(self.source).read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise UserError(f"{self.source} cannot be read: {error.strerror or error}") from None
 
     def evaluate(self, ground: Ground, title: str, folder: Path | None = None) -> Records:
         """Judge the responses; a file has no probabilities, so that nothing else is defined.
 
         Raises:
-            UserError: if an evaluation prompt has no response in it.
+            UserError: if an evaluation prompt has no response in it, word for word, or two.
         """
         from eval.harness import evaluate_responses
 
         logger.warning("%s is a file of responses: no log-probabilities, KL, entropy or held-out accuracy", title)
         if not ground.generate:
             return Records([], [])
-        given = {normalised(prompt): response for prompt, response in _responses(self.source)}
+        given = _responses(self.source)
         world, groups = ground.experiment.world, ground.experiment.eval_prompts[: ground.config.eval_prompts]
         prompts = [world.eval_prompts[group.row]["prompt"] for group in groups]
-        missing = [prompt for prompt in prompts if normalised(prompt) not in given]
+        missing = [prompt for prompt in prompts if prompt not in given]
         if missing:
+            alike = {normalised(prompt) for prompt in given}
+            hint = "; it answers one that differs in case or blanks alone" if normalised(missing[0]) in alike else ""
             raise UserError(
                 f"{self.source} answers {len(prompts) - len(missing)} of {len(prompts)} evaluation prompts; first "
-                f"missing: {missing[0][:80]!r}. It must answer all; --eval-prompts asks for fewer"
+                f"missing: {missing[0][:80]!r}{hint}. It must answer all; --eval-prompts asks for fewer"
             )
-        answers = {prompt: given[normalised(prompt)] for prompt in prompts}
+        answers = {prompt: given[prompt][0] for prompt in prompts}
         return evaluate_responses(ground.experiment, ground.roles(), ground.judge, ground.config, answers)
 
 
-def _responses(source: str) -> list[tuple[str, str]]:
-    """Return prompts and responses of a file."""
-    found = []
+FIELDS = (("prompt", "instruction"), ("response", "output"))
+
+
+def _responses(source: str) -> dict[str, tuple[str, int]]:
+    """Return the response to each prompt of a file, and its row.
+
+    Raises:
+        UserError: for a row without the two texts, and for a second response to a prompt.
+    """
+    found: dict[str, tuple[str, int]] = {}
     for number, row in read_rows(source):
-        prompt, response = row.get("prompt", row.get("instruction")), row.get("response", row.get("output"))
-        if not isinstance(prompt, str) or not isinstance(response, str):
+        prompt, response = (_text(source, number, row, names) for names in FIELDS)
+        if prompt in found:
             raise UserError(
-                f"{source}, row {number}: a response needs text under prompt (instruction) and response (output)"
+                f"{source}, rows {found[prompt][1]} and {number} answer the same prompt, {prompt[:60]!r}; one response "
+                "to each is judged: leave one of them out"
             )
-        found.append((prompt, response))
+        found[prompt] = response, number
     return found
+
+
+def _text(source: str, number: int, row: Mapping[str, Any], names: tuple[str, str]) -> str:
+    """Return the text of a field that goes by either of two names."""
+    values = [row[name] for name in names if row.get(name) is not None]
+    where = f"{source}, row {number}"
+    if not values:
+        raise UserError(f"{where}: a response needs text under prompt (instruction) and response (output)")
+    if len(values) == 2 and values[0] != values[1]:
+        raise UserError(f"{where}: {names[0]} and {names[1]} both stand there and differ; leave one out")
+    text = values[0]
+    if not isinstance(text, str):
+        raise UserError(f"{where}: {names[0]} is {text!r:.60}; it must be text")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise UserError(f"{where}: {names[0]} holds half of a character (a lone surrogate), which is no text")
+    return text
 
 
 def _say_what_is_undefined(title: str, policy: Policy) -> None:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from eval.config import EvalConfig
 from eval.harness import Policy, reward_scores, scored
 from eval.tokens import Tokens, tokens_of, world_batch
-from preflab.adapters import NORMALISATION, WEIGHTS, get_adapter
+from preflab.adapter_config import read_normalisation, say_other_base
+from preflab.adapters import HEAD_KEY, get_adapter, read_plain_lora
 from preflab.base import load_base, without_dropout
 from preflab.encoding import EncodedGroup, Encoder, collate, load_tokenizer
 from preflab.errors import UserError
 from preflab.experiment import Experiment
 from preflab.interface import Batch
+from preflab.opening import open_model
 from preflab.padding import padding_of
 from preflab.rewards import PlantedRewards
 from preflab.roles import Roles
 from preflab.scoring import concatenated
 from preflab.settings import LoraSettings
 from preflab.worlds import GoldReward
+
+ENDS = ("embed", "lm_head", "wte", "wpe")
+"""In the names of embeddings and output heads."""
 
 
 def own_policy(experiment: Experiment, config: EvalConfig, world: Roles, model: Any, tokenizer: Any) -> Policy:
@@ -84,23 +87,36 @@ def merged_policy(experiment: Experiment, folder: Path) -> Any:
 
 
 def _merged(base: Any, folder: Path) -> Any:
-    from peft import PeftModel
+    """Fold an adapter into a base, each of its weights in its place."""
+    from peft import LoraConfig, PeftModel
 
-    if not (folder / WEIGHTS).is_file():
-        raise UserError(f"{folder} holds no {WEIGHTS} (only safetensors are read)")
+    weights, config = read_plain_lora(folder)
+    say_other_base(folder, config.get("base_model_name_or_path"), base.config._name_or_path)
+    if any(part in name for name in weights for part in ENDS):
+        _untie(base)
     try:
-        model = PeftModel.from_pretrained(base, str(folder))
-        missing = _names(load_file(folder / WEIGHTS)) ^ _names(get_adapter(model, "default"))
+        model = PeftModel.from_pretrained(
+            base, str(folder), config=LoraConfig(**{**config, "init_lora_weights": False})
+        )
+        missing = _names(weights) ^ _names(get_adapter(model, "default"))
         if missing:  # the library loads what it finds a place for
-            raise ValueError(f"first at {min(missing)}")
+            raise ValueError(f"{min(missing)} {'has no place in it' if min(missing) in weights else 'is missing'}")
         return model.merge_and_unload().requires_grad_(False)
     except Exception as error:  # the library raises many unrelated types for adapters that do not fit
         raise UserError(f"adapter {folder} does not fit model {base.config._name_or_path}: {error}") from None
 
 
+def _untie(base: Any) -> None:
+    """Give an output head that shares the input embeddings a copy: what is folded into one changes not the other."""
+    head = base.get_output_embeddings()
+    if head is not None and head.weight is base.get_input_embeddings().weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        base.config.tie_word_embeddings = False
+
+
 def _names(state: Mapping[str, Tensor]) -> set[str]:
-    # Embeddings are saved with an adapter or not as the library sees fit.
-    return {name for name in state if "embed" not in name and "lm_head" not in name}
+    # Embeddings are saved with an adapter or not as the library sees fit; what LoRA adds to them always is.
+    return {name for name in state if "lora_" in name or not any(part in name for part in ENDS)}
 
 
 class Classifier(NamedTuple):
@@ -126,7 +142,7 @@ class Classifier(NamedTuple):
 
 
 def load_classifier(experiment: Experiment, source: str, adapter: Path | None = None) -> Classifier:
-    """Load a reward model.
+    """Load a reward model, its score head included.
 
     Args:
         experiment: says in which type, and whether code that comes with a model is run.
@@ -134,28 +150,24 @@ def load_classifier(experiment: Experiment, source: str, adapter: Path | None = 
         adapter: folded into it, if given; the normalisation beside it is kept.
 
     Raises:
-        UserError: if it cannot be loaded.
+        UserError: if it cannot be loaded, or the score head is missing: it would be random.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification
-
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = experiment.lora.dtype if experiment.lora.dtype != "auto" else "bfloat16" if device == "cuda" else "float32"
-    try:
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            source,
-            num_labels=1,
-            dtype=getattr(torch, kind),
-            use_safetensors=True,
-            trust_remote_code=experiment.world_config.trust_remote_code,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"reward model {source!r} cannot be loaded: {error}") from None
+    model = open_model(
+        "SequenceClassification",
+        source,
+        getattr(torch, kind),
+        trust_remote_code=experiment.world_config.trust_remote_code,
+        # The base of an adapter has a head of its own; the score's comes with the adapter, which is seen to below.
+        lent=lambda weight: adapter is not None and weight.startswith(("score.", "lm_head.", "embed_out.")),
+        num_labels=1,
+    )
     normalisation: dict[str, float] = {}
     if adapter is not None:
-        model = _merged(model, adapter)
-        if (adapter / NORMALISATION).is_file():
-            normalisation = json.loads((adapter / NORMALISATION).read_text())
+        if HEAD_KEY not in read_plain_lora(adapter)[0]:
+            raise UserError(f"{adapter} is no reward model: it has no score head")
+        model, normalisation = _merged(model, adapter), read_normalisation(adapter)
     without_dropout(model)
     return Classifier(model.requires_grad_(False).eval().to(device), **normalisation)
 
