@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.faults.cases import Row, lines
+from benchmarks.faults.cases import Case, Row, lines, said
+
+if TYPE_CHECKING:
+    from benchmarks.faults.runner import Answer
 
 NAMES = ("Tom", "Lily", "Sam", "Mia", "Ben", "Zoe", "Max", "Ann")
 THINGS = ("ball", "boat", "cat", "kite", "tree")
@@ -21,11 +26,11 @@ SPECIALS = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 
 TINY = """threads: 1
 max_prompt_tokens: 96
-max_response_tokens: 32
+max_response_tokens: 24
 eval_prompts: 4
 eval_pairs: 4
 baseline_draws: 1
-oracle_samples: 2
+oracle_samples: 0
 lora_rank: 2
 sft: &stage
   max_steps: 1
@@ -153,8 +158,23 @@ def make_kit(folder: Path) -> Path:
     make_model(folder / "model")
     make_model(folder / "chat", TEMPLATE)
     make_model(folder / "classifier", labels=1)
+    make_model(folder / "two", labels=2)
     (folder / "pairs.jsonl").write_text(lines(text_rows()))
     (folder / "chat.jsonl").write_text(lines(message_rows()))
     (folder / "tiny.yaml").write_text(TINY)
     (folder / "template.jinja").write_text(TEMPLATE)
     return folder
+
+
+def make_run(kit: Path, run: Callable[[Case], Answer]) -> None:
+    """Train a small comparison in the kit: adapters of policies and reward models, a finished run."""
+    command = ("compare.py", "--config", "kit/tiny.yaml", "--model", "kit/model", "--dataset", "kit/pairs.jsonl",
+               "--algorithms", "dpo,ppo", "--output", "kit/run")  # fmt: skip
+    answer = run(Case("kit/run", command, said()))
+    if answer.status != 0:
+        raise RuntimeError(f"an ordinary comparison fails: {answer.err[-2000:]}")
+    for name, stage, role in (("adapter", "dpo-seed0", "policy"), ("reward", "reward", "reward"), ("sft", "sft", "policy")):
+        folder = next((kit / "run" / "stages").glob(f"{stage}-????????????"))
+        shutil.copytree(folder / role, kit / name)
+        if name == "adapter":
+            shutil.copytree(folder, kit / "stage")

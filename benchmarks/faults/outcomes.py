@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,44 @@ class Outcome(NamedTuple):
 
     kind: str
     why: str = ""
+
+
+class Judged(NamedTuple):
+    """A case and what it came to.
+
+    Attributes:
+        name: of the case.
+        area: of the case.
+        outcome: what it came to.
+        command: what was run.
+        tail: the end of what it printed.
+    """
+
+    name: str
+    area: str
+    outcome: Outcome
+    command: str
+    tail: str
+
+    def as_dict(self) -> dict[str, str]:
+        """Return it, JSON-ready."""
+        return {"name": self.name, "outcome": self.outcome.kind, "why": self.outcome.why, "command": self.command,
+                "tail": self.tail}  # fmt: skip
+
+
+def judge_all(answers: Sequence[tuple[Case, Answer]]) -> list[Judged]:
+    """Judge every case, in the order of their names within each area."""
+    found = {case.name: answer for case, answer in answers}
+
+    def splits(name: str) -> Any:
+        read = read_splits(found[name].folder) if name in found else None
+        return read and read["fingerprints"]
+
+    order = {area: n for n, area in enumerate(dict.fromkeys(case.area for case, _ in answers))}
+    return [
+        Judged(case.name, case.area, outcome(case, answer, splits), " ".join(case.command)[:300], answer.err[-600:])
+        for case, answer in sorted(answers, key=lambda pair: (order[pair[0].area], pair[0].name))
+    ]
 
 
 def outcome(case: Case, answer: Answer, splits: Callable[[str], Any] = lambda name: None) -> Outcome:
@@ -90,8 +128,7 @@ def names(line: str, parts: tuple[str, ...]) -> bool:
 
 def raw_characters(text: str, banned: tuple[str, ...] = ()) -> str:
     """Return what a terminal would obey rather than show, as Python writes it; bars' own moves do not count."""
-    text = BARS.sub("", text)
-    found = {c for c in text if (unicodedata.category(c) == "Cc" and c not in "\n\t") or c in BIDI}
+    found = {c for c in BARS.sub("", text) if (unicodedata.category(c) == "Cc" and c not in "\n\t") or c in BIDI}
     return " ".join(sorted(map(ascii, [*found, *(word for word in banned if word in text)])))
 
 

@@ -51,6 +51,7 @@ class Child(NamedTuple):
 def warm() -> None:
     """Import everything that a recipe imports, so that forks have it."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false")
+    import gc
     import importlib
 
     import torch
@@ -67,6 +68,7 @@ def warm() -> None:
 
     for name in registry.registered():
         registry.load(name)
+    gc.freeze()  # nothing of it will be garbage; forks need not look
 
 
 def run_all(
@@ -88,6 +90,13 @@ def run_all(
     finally:
         for pid in running:
             _kill(pid)
+
+
+def run_one(case: Case, work: Path, kit: Path, limit: float = 10 * LIMIT) -> Answer:
+    """Run one case."""
+    answers: list[Answer] = []
+    run_all([case], work, kit, 1, lambda _, answer: answers.append(answer), limit)
+    return answers[0]
 
 
 def _start(case: Case, folder: Path, kit: Path) -> int:
