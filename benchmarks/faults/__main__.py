@@ -19,7 +19,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,8 +26,8 @@ from benchmarks.faults import areas, damages, kills
 from benchmarks.faults.cases import Case
 from benchmarks.faults.kit import make_kit, make_run
 from benchmarks.faults.outcomes import Judged, judge_all
-from benchmarks.faults.report import DAMAGES, INPUTS, page, summary, write
-from benchmarks.faults.runner import Answer, run_all, run_one, warm
+from benchmarks.faults.report import DAMAGES, INPUTS, summary, tables, write
+from benchmarks.faults.runner import LIMIT, Answer, run_all, run_one, warm
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,23 +58,23 @@ def measure(options: argparse.Namespace, cases: list[Case], harmed: list[damages
         if sys.stderr.isatty():
             print(f"\r{len(answers)} of {len(cases)}", end="", file=sys.stderr)
 
-    run_all(cases, work / "cases", kit, options.jobs, done)
+    run_all(cases, work / "cases", kit, options.jobs, done, options.limit)
     judged = judge_all(answers)
     print(f"{len(judged)} malformed inputs in {time.monotonic() - began:.0f} s" if judged else "", file=sys.stderr)
     repaired = damages.run(harmed, work / "damages", kit, options.jobs) if harmed else []
     killed = kills.run(options.kills, options.seed, work / "kills", kit) if options.kills else None
-    for found in (*judged, *repaired):
-        if found.outcome.kind != "right":
-            print(f"{found.outcome.kind:9} {found.name}\n          {found.outcome.why}\n          {found.command}")
-    print(page(judged, repaired, killed))
+    failures = [one for one in (*judged, *repaired) if one.outcome.kind != "right"]
+    for one in failures:
+        print(f"{one.outcome.kind:9} {one.name}\n          {one.outcome.why}\n          {one.command}")
+    found = tables(judged, repaired, killed)
+    print(*found.values(), sep="\n")
     if options.json:
         content = {"inputs": summary(judged, INPUTS), "damages": summary(repaired, DAMAGES), "kills": killed,
-                   "failures": [f.as_dict() for f in (*judged, *repaired) if f.outcome.kind != "right"]}  # fmt: skip
+                   "failures": [one.as_dict() for one in failures]}  # fmt: skip
         Path(options.json).write_text(json.dumps(content, indent=1) + "\n")
     if options.write:
-        write(judged, repaired, killed)
-    wrong = Counter(found.outcome.kind != "right" for found in (*judged, *repaired))[True]
-    return int(bool(wrong or (killed and not killed["equal"])))
+        write(found)
+    return int(bool(failures or (killed and not killed["equal"])))
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -83,8 +82,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--area", default="", help=f"some of {', '.join((*areas.AREAS, 'damages'))}, by commas")
     parser.add_argument("--only", default="", help="part of the names of cases")
-    parser.add_argument("--seed", type=int, default=0, help="which formats and values are drawn where not all are tried")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="which formats and values are drawn where not all are tried"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="commands at a time")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds after which a command hangs")
     parser.add_argument("--kills", type=int, default=0, help="kill a run at so many random moments")
     parser.add_argument("--keep", help="folder, not there yet, in which everything is kept")
     parser.add_argument("--json", help="file for counts and failures")

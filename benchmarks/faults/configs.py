@@ -13,7 +13,9 @@ from benchmarks.faults.cases import CANARY, Case, Content, Right, drawn, files, 
 from benchmarks.faults.kit import TINY, text_rows
 
 SHARED = {"--model": "kit/model", "--dataset": "kit/pairs.jsonl", "--output": "out", "--algorithms": "dpo"}
-SHORT = "threads: 1\nmax_prompt_tokens: 96\nmax_response_tokens: 24\neval_prompts: 4\neval_pairs: 4\noracle_samples: 0\n"
+SHORT = (
+    "threads: 1\nmax_prompt_tokens: 200\nmax_response_tokens: 24\neval_prompts: 4\neval_pairs: 4\noracle_samples: 0\n"
+)
 TOUCH = f"!!python/object/apply:os.system ['touch {CANARY}']"
 NO_BOUND = ("max_steps",)
 """Of these the bound is checked together with another field."""
@@ -112,7 +114,19 @@ def wrong_options(field: Field) -> list[str]:
     if hint is bool:
         return ["maybe", "2", "tru", "0.0"]
     if hint is int:
-        return ["ten", "1.5", "nan", "inf", "1e3", "0x10", str(10**30), str(-(10**30)), ENORMOUS, "1,2", *outside(field, 1)]
+        return [
+            "ten",
+            "1.5",
+            "nan",
+            "inf",
+            "1e3",
+            "0x10",
+            str(10**30),
+            str(-(10**30)),
+            ENORMOUS,
+            "1,2",
+            *outside(field, 1),
+        ]
     if hint is float:
         return ["high", "nan", "inf", "-inf", "1e400", "0,5", "1.2.3", *outside(field, 0.5)]
     if origin is Literal:
@@ -283,7 +297,7 @@ def yaml_files() -> Iterator[Case]:
     for what, text in {
         "a byte order mark": b"\xef\xbb\xbf" + TINY.encode(),
         "Windows line ends": TINY.replace("\n", "\r\n"),
-        "JSON": '{"threads": 1, "max_prompt_tokens": 96, "max_response_tokens": 24, "eval_prompts": 4, "eval_pairs": 4}',
+        "JSON": '{"threads": 1, "max_prompt_tokens": 200, "max_response_tokens": 24, "eval_prompts": 4, "eval_pairs": 4}',
         "dashes in names": TINY.replace("eval_prompts", "eval-prompts"),
         "1e-4": TINY + "dpo: {learning_rate: 1e-4}\n",
     }.items():
@@ -344,6 +358,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "an address without an endpoint": (("--judge-url", "http://localhost:9/v1"), ("judge-url|judge_url",)),
     "a budget of nothing": (("--budget", "5"), ("budget", "match")),
     "a budget of no size": (("--match", "tokens", "--budget", "0"), ("budget",)),
+    "two samples for the oracle": (("--oracle-samples", "2"), ("oracle_samples|oracle-samples",)),
     "one snapshot": (("--snapshots", "1"), ("snapshots",)),
     "vLLM where it is not": (("--algorithms", "ppo", "--ppo.sampler", "vllm"), ("vllm",)),
     "a tracker that is not there": (("--dpo.report-to", "wandb"), ("wandb",)),
@@ -406,14 +421,20 @@ def yaml_values() -> Iterator[Case]:
     for field, value in {"judge_model": "no", "output": "on", "model": "1e3", "judge": "12:30", "reward_method": "null",
                          "dtype": "0x10"}.items():  # fmt: skip
         chosen = Field(field, str, False, None, None)
-        yield compare(f"configs/read otherwise/{field} is {value}", f"{without(field)}{field}: {value}\n", refused(field), chosen)
+        yield compare(
+            f"configs/read otherwise/{field} is {value}", f"{without(field)}{field}: {value}\n", refused(field), chosen
+        )
 
 
 def together() -> Iterator[Case]:
     """Yield what a run would stumble over at its end, and options that must work side by side."""
     few = {"one held-out prompt": 1, "one held-out row": 1}
     for what, count in few.items():
-        rows = [{**row, "prompt": text_rows()[0]["prompt"]} for row in text_rows(3)] if "prompt" in what else text_rows(count)
+        rows = (
+            [{**row, "prompt": text_rows()[0]["prompt"]} for row in text_rows(3)]
+            if "prompt" in what
+            else text_rows(count)
+        )
         given = ("--heldout", "few.jsonl")
         make = files({"few.jsonl": lines(rows), "data.jsonl": lines(text_rows()[5:])})
         yield Case(f"configs/end/{what}", (*command(), "--dataset", "data.jsonl", *given), refused("held|prompt"), make)

@@ -135,7 +135,9 @@ def bad_rows(seed: int) -> Iterator[Case]:
         yield case(f"row refused/{what}", "data.jsonl", table(rows), right, "--bad-rows", "refuse")
         for file in drawn(other_formats(rows, change), 1, f"{seed} {what}"):
             numbers = [str(int(n) + (file == "data.csv")) for n in NUMBERS]
-            yield case(f"row refused/{what}, {file}", file, table(rows), refused(file, *numbers), "--bad-rows", "refuse")
+            yield case(
+                f"row refused/{what}, {file}", file, table(rows), refused(file, *numbers), "--bad-rows", "refuse"
+            )
         if drawn([True, False, False], 1, f"drop {seed} {what}")[0]:
             yield case(f"row dropped/{what}", "data.jsonl", table(rows), said("2 ", *NUMBERS, like=like))
 
@@ -175,18 +177,18 @@ LINES: dict[str, bytes] = {
     "an unclosed string": b'{"prompt": "' + b"a" * 300_000,
 }
 SLOW = {
-    "Human": "\n\nHuman:" * 300_000,
-    "blanks": "a" + " " * 3_000_000,
-    "newlines": "a" + "\n" * 3_000_000,
-    "brackets": "[" * 3_000_000,
-    "braces": '[{"role": ' * 300_000,
-    "turns": "<|im_start|>user\na<|im_end|>\n" * 100_000,
-    "instructions": "[INST] a [/INST]" * 180_000,
+    "Human": "\n\nHuman:" * 100_000,
+    "blanks": "a" + " " * 900_000,
+    "newlines": "a" + "\n" * 900_000,
+    "brackets": "[" * 900_000,
+    "braces": '[{"role": ' * 90_000,
+    "turns": "<|im_start|>user\na<|im_end|>\n" * 30_000,
+    "instructions": "[INST] a [/INST]" * 50_000,
 }
 
 
 def bad_lines() -> Iterator[Case]:
-    """Yield lines that are no row, and rows of 3 MB that a parser may take for ever on."""
+    """Yield lines that are no row, and rows of a megabyte that a parser may take for ever on."""
     for what, line in LINES.items():
         content = lines(kit.text_rows()).encode().split(b"\n")
         for i in BAD:
@@ -200,7 +202,9 @@ def bad_lines() -> Iterator[Case]:
             change = {name: value + "x" * n for n, name in enumerate(fields)}
             rows = table(damaged(kit.text_rows() if len(fields) == 1 else kit.implicit_rows(), change))
             like = plain("text" if len(fields) == 1 else "implicit", whole=False)
-            yield case(f"long row/{what} in {fields[0]}", "data.jsonl", rows, (*said(like=like), *refused("data.jsonl")))
+            yield case(
+                f"long row/{what} in {fields[0]}", "data.jsonl", rows, (*said(like=like), *refused("data.jsonl"))
+            )
 
 
 # ---- damaged files --------------------------------------------------------------------------------
@@ -217,7 +221,7 @@ def _bytes(write: Callable[[Path], None], suffix: str) -> bytes:
 
 def _zip(content: bytes) -> bytes:
     held = io.BytesIO()
-    with zipfile.ZipFile(held, "w") as archive:
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data.jsonl", content)
     return held.getvalue()
 
@@ -227,9 +231,10 @@ def bad_files() -> Iterator[Case]:
     text = lines(kit.text_rows())
     whole = text.encode()
     for name, (file, content) in whole_files(text, whole).items():
-        yield case(f"file/{name}", file, content, refused(file.split(".")[0]))
+        culprit = "token limits" if name == "nothing that fits" else file.split(".")[0]
+        yield case(f"file/{name}", file, content, refused(culprit), chat=name == "text and messages")
     for name, (content, rows) in csv_files().items():
-        right = refused("data.csv", *rows)
+        right = (*refused("data.csv", *rows), *(said("NUL") if name == "NUL bytes" else ()))
         yield case(f"csv/{name}", "data.csv", content, right, "--bad-rows", "refuse")
     for role in ("--dataset", "--heldout"):
         for name, make in {"a folder": os.mkdir, "an endless pipe": os.mkfifo, "a loop": _loop}.items():
@@ -310,14 +315,19 @@ def csv_files() -> dict[str, tuple[bytes, tuple[str, ...]]]:
     whole = _bytes(table(kit.text_rows()), ".csv").decode()
     rows = whole.split("\r\n")
     one = whole.replace("\r\n", "\n")
+    some = [f"{question}?,b,c\n" for question in range(40)]
+
+    def third(line: str) -> bytes:
+        return "".join(["prompt,chosen,rejected\n", *some[:3], line, *some[4:]]).encode()
+
     return {
         "a header alone": (b"prompt,chosen,rejected\n", ()),
         "no header": ("\r\n".join(['"a?","b","c"'] * 40).encode(), ()),
         "semicolons": (one.replace(",", ";").encode(), ()),
         "one name twice": (one.replace("prompt,chosen,rejected", "prompt,chosen,chosen").encode(), ("chosen",)),
-        "a cell missing": (("prompt,chosen,rejected\n" + "a?,b,c\n" * 3 + "a?,b\n" + "d?,e,f\n" * 30).encode(), ("5",)),
-        "a cell too many": (("prompt,chosen,rejected\n" + "a?,b,c\n" * 3 + "a?,b,c,d\n" + "d?,e,f\n" * 30).encode(), ("5",)),
-        "an unclosed quote": (("prompt,chosen,rejected\n" + "a?,b,c\n" * 3 + '"a?,b,c\n' + "d?,e,f\n" * 9).encode(), ()),
+        "a cell missing": (third("a?,b\n"), ("5",)),
+        "a cell too many": (third("a?,b,c,d\n"), ("5",)),
+        "an unclosed quote": (third('"a?,b,c\n'), ()),
         "NUL bytes": (whole.replace("ball", "ba\0ll").encode(), ()),
         "a cell of a megabyte without end": (f"prompt,chosen,rejected\n{'a' * 1_000_000},b,c\n".encode(), ()),
         "blank header": (one.replace("prompt,chosen,rejected", ",,").encode(), ()),
@@ -385,6 +395,7 @@ def name_of(content: object) -> str:
 
 def forms() -> dict[str, tuple[str, Content]]:
     """Return the layout that each form means, and its content."""
+
     def every(rows: Sequence[Row], change: Callable[[Any], Any]) -> str:
         return lines([{name: change(value) for name, value in row.items()} for row in rows])
 
@@ -438,14 +449,18 @@ def columns() -> Iterator[Case]:
         rows = [{name: kit.question(i), "chosen": kit.answer(i, True), "rejected": kit.answer(i, False)}
                 for i in range(kit.ROWS)]  # fmt: skip
         yield case(f"column/{name} for prompt", "data.jsonl", table(rows), refused(name))
-        alike = [{**row, "chosen": "He said " + row["chosen"], "rejected": "He said " + row["rejected"]} for row in rows]
+        alike = [
+            {**row, "chosen": "He said " + row["chosen"], "rejected": "He said " + row["rejected"]} for row in rows
+        ]
         yield case(f"column/{name} for prompt, answers begin alike", "data.jsonl", table(alike), refused(name))
     for name in ("system", "system_prompt"):
         rows = [{name: "Be kind.", **row} for row in kit.message_rows()]
         whole = [{**row, "prompt": [turn("system", "Be kind."), *row["prompt"]]} for row in kit.message_rows()]
         yield case(f"column/plain {name}", "data.jsonl", table(whole), said(), chat=True)
         like = f"data/column/plain {name}"
-        yield case(f"column/{name}", "data.jsonl", table(rows), (*said(like=like), *said(name), *refused(name)), chat=True)
+        yield case(
+            f"column/{name}", "data.jsonl", table(rows), (*said(like=like), *said(name), *refused(name)), chat=True
+        )
     calls = [{"type": "function", "function": {"name": "look", "arguments": {"at": "it"}}}]
     for what, message in {
         "tool calls": {"role": "assistant", "content": "", "tool_calls": calls},
@@ -476,7 +491,9 @@ def public_layouts() -> Iterator[Case]:
     for name, (fields, row) in PUBLIC.items():
         rows = [row(i) for i in range(kit.ROWS)]
         read = (Accepted(groups=kit.ROWS),)
-        yield case(f"layout/{name}", "data.jsonl", table(rows), (*read, *refused("|".join(fields), "columns")), chat=True)
+        yield case(
+            f"layout/{name}", "data.jsonl", table(rows), (*read, *refused("|".join(fields), "columns")), chat=True
+        )
 
 
 def _turns(i: int, good: bool) -> list[Row]:
@@ -545,6 +562,7 @@ TURNS: dict[str, tuple[str, str]] = {
 
 def split_apart() -> Iterator[Case]:
     """Yield dialogues of which two rows each differ before or after their first human turn: 20 groups."""
+
     def rows(write: Callable[[int, str], str]) -> list[Row]:
         return [{**row, "prompt": write(i, kit.prompt(i // 2).removesuffix("\n\nAssistant:")
                                         + f"\n\nAssistant: Yes.\n\nHuman: And {i}?\n\nAssistant:")}

@@ -187,10 +187,14 @@ def cases(seed: int) -> Iterator[Case]:
     for what, reply in BROKEN.items():
         yield case(f"an endpoint that {what}", reply, refused("127.0.0.1"))
     for what, reply in ODD.items():
-        yield case(f"replies: {what}", reply, (*said("valid answer|no answer|unparsed|missing"), *refused("127.0.0.1")))
+        yield case(f"replies: {what}", reply, (*said("no verdict|no answer|refused and count"), *refused("127.0.0.1")))
     for what, reply in FINE.items():
         yield case(f"odd but right/{what}", reply, said())
-    for what, variable in {"with a line end": "sk-1\nX-Evil: 1", "with a blank": "sk 1", "of letters of another kind": "schlüssel"}.items():
+    for what, variable in {
+        "with a line end": "sk-1\nX-Evil: 1",
+        "with a blank": "sk 1",
+        "of letters of another kind": "schlüssel",
+    }.items():
         bad = case(f"key {what}", http(said_by("VERDICT: FIRST")), refused("OPENAI_API_KEY"))
         yield Case(bad.name, bad.command, bad.right, bad.make, (variable,), {"OPENAI_API_KEY": variable})
     closed = [part.replace("{url}", "http://127.0.0.1:9/v1") for part in COMMAND]

@@ -10,7 +10,18 @@ from typing import Any
 
 from benchmarks.faults.cases import CANARY, Case, Right, refused, said
 
-DATA = ("--model", "kit/model", "--dataset", "kit/pairs.jsonl", "--config", "kit/tiny.yaml", "--output", "out", "--report", "false")
+DATA = (
+    "--model",
+    "kit/model",
+    "--dataset",
+    "kit/pairs.jsonl",
+    "--config",
+    "kit/tiny.yaml",
+    "--output",
+    "out",
+    "--report",
+    "false",
+)
 RECORD = "stage.json"
 CODE = f"""import pathlib
 pathlib.Path({CANARY!r}).touch()
@@ -97,9 +108,15 @@ def cases(seed: int) -> Iterator[Case]:
     for what, change in {
         "a folder as record": lambda run: ((stage(run) / RECORD).unlink(), (stage(run) / RECORD).mkdir()),
         "a loop as record": lambda run: ((stage(run) / RECORD).unlink(), (stage(run) / RECORD).symlink_to(RECORD)),
-        "a loop as policy": lambda run: (shutil.rmtree(stage(run) / "policy"), (stage(run) / "policy").symlink_to("policy")),
+        "a loop as policy": lambda run: (
+            shutil.rmtree(stage(run) / "policy"),
+            (stage(run) / "policy").symlink_to("policy"),
+        ),
         "a file as policy": lambda run: (shutil.rmtree(stage(run) / "policy"), (stage(run) / "policy").write_text("a")),
-        "a policy elsewhere": lambda run: (shutil.rmtree(stage(run) / "policy"), (stage(run) / "policy").symlink_to("/etc")),
+        "a policy elsewhere": lambda run: (
+            shutil.rmtree(stage(run) / "policy"),
+            (stage(run) / "policy").symlink_to("/etc"),
+        ),
     }.items():
         yield case(what, change, refused("foreign|dpo-seed0"), "a=foreign/stages/dpo-seed0*")
     for what, change in {"no stages": lambda run: shutil.rmtree(run / "stages"), "empty stages": _emptied,

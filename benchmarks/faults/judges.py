@@ -29,7 +29,14 @@ def changed(change: Row) -> str:
 
 def cases(seed: int) -> Iterator[Case]:
     """Yield every fault of a file of verdicts."""
-    values: dict[str, Any] = {"null": None, "a number": 7, "a list": ["a"], "a mapping": {}, "true": True, "NaN": float("nan")}
+    values: dict[str, Any] = {
+        "null": None,
+        "a number": 7,
+        "a list": ["a"],
+        "a mapping": {},
+        "true": True,
+        "NaN": float("nan"),
+    }
     for field in ("prompt", "first", "second", "verdict", "annotator"):
         for what, value in values.items():
             yield case(f"row/{field} is {what}", changed({field: value}), refused("v.jsonl", "7", field))
@@ -48,15 +55,31 @@ def cases(seed: int) -> Iterator[Case]:
         "answers in place of verdicts": (lines(answers()), ("1",)), "a table": ("prompt,first,second,verdict\na,b,c,first\n", ("1",)),
     }.items():  # fmt: skip
         yield case(f"file/{what}", content, refused("v.jsonl", *parts))
-    for what, content in {"a folder": os.mkdir, "an endless pipe": os.mkfifo, "a loop": lambda path: path.symlink_to(path.name)}.items():
+    for what, content in {
+        "a folder": os.mkdir,
+        "an endless pipe": os.mkfifo,
+        "a loop": lambda path: path.symlink_to(path.name),
+    }.items():
         yield case(f"file/{what}", content, refused("v.jsonl"))
     strange = lines({**row, "prompt": "Who else?"} for row in verdicts())
     yield case("other pairs/none of ours", strange, (*said("verdict|missing|no answer"), *refused("v.jsonl")))
-    for what, given in {"nothing": "", "no such file": "nowhere.jsonl", "no such word": "endpont", "a picture": "p.png"}.items():
+    for what, given in {
+        "nothing": "",
+        "no such file": "nowhere.jsonl",
+        "no such word": "endpont",
+        "a picture": "p.png",
+    }.items():
         right = refused(given or "judge")
-        yield Case(f"judges/place/{what}", (*COMMAND, given), right, files({"r.jsonl": lines(answers()), "p.png": b"\x89PNG\r\n"}))
+        yield Case(
+            f"judges/place/{what}",
+            (*COMMAND, given),
+            right,
+            files({"r.jsonl": lines(answers()), "p.png": b"\x89PNG\r\n"}),
+        )
 
 
 def case(name: str, content: Content, right: tuple[Right, ...]) -> Case:
     """Return a case in which a file of verdicts judges."""
-    return Case(f"judges/{name}", (*COMMAND, "v.jsonl"), right, files({"r.jsonl": lines(answers()), "v.jsonl": content}))
+    return Case(
+        f"judges/{name}", (*COMMAND, "v.jsonl"), right, files({"r.jsonl": lines(answers()), "v.jsonl": content})
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.faults.cases import Case, Row, lines, said
 
@@ -25,7 +25,7 @@ TEMPLATE = (
 SPECIALS = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 
 TINY = """threads: 1
-max_prompt_tokens: 96
+max_prompt_tokens: 200
 max_response_tokens: 24
 eval_prompts: 4
 eval_pairs: 4
@@ -115,7 +115,7 @@ def without(rows: Sequence[Row], bad: Sequence[int] = BAD) -> list[Row]:
     return [row for i, row in enumerate(rows) if i not in bad]
 
 
-def make_tokenizer(template: str | None = None) -> object:
+def make_tokenizer(template: str | None = None) -> Any:
     """Return a byte-level BPE tokenizer of a few hundred tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -145,11 +145,16 @@ def make_model(folder: Path, template: str | None = None, *, labels: int | None 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if labels is None:
-            LlamaForCausalLM(config).save_pretrained(folder)
+            model = LlamaForCausalLM(config)
+            # One direction that all tokens share says "end" and ".": answers end, as those of trained models do.
+            with torch.no_grad():
+                model.model.embed_tokens.weight[:, 0] = 0.5
+                model.lm_head.weight[[2, *make_tokenizer().encode(".", add_special_tokens=False)], 0] = 1.0
+            model.save_pretrained(folder)
         else:
             config.num_labels = labels
             LlamaForSequenceClassification(config).save_pretrained(folder)
-    make_tokenizer(template).save_pretrained(folder)  # type: ignore[attr-defined]
+    make_tokenizer(template).save_pretrained(folder)
 
 
 def make_kit(folder: Path) -> Path:
@@ -173,7 +178,11 @@ def make_run(kit: Path, run: Callable[[Case], Answer]) -> None:
     answer = run(Case("kit/run", command, said()))
     if answer.status != 0:
         raise RuntimeError(f"an ordinary comparison fails: {answer.err[-2000:]}")
-    for name, stage, role in (("adapter", "dpo-seed0", "policy"), ("reward", "reward", "reward"), ("sft", "sft", "policy")):
+    for name, stage, role in (
+        ("adapter", "dpo-seed0", "policy"),
+        ("reward", "reward", "reward"),
+        ("sft", "sft", "policy"),
+    ):
         folder = next((kit / "run" / "stages").glob(f"{stage}-????????????"))
         shutil.copytree(folder / role, kit / name)
         if name == "adapter":

@@ -56,7 +56,7 @@ MODULES: dict[str, str] = {
     "an import of nothing": "import no_such_module\n" + PAIRWISE,
     "an error in it": "raise ValueError('no licence')\n",
     "an exit in it": "raise SystemExit(0)\n",
-    "an interrupt in it": "raise KeyboardInterrupt\n",
+    "an error of its own kind in it": "class Stop(BaseException): ...\nraise Stop('now')\n",
     "a recursion in it": "def g(): return g()\ng()\n",
     "an unknown base": "class Mine(Pairwise): ...\n",
     "a function": "def Mine(config): ...\n",
@@ -74,7 +74,7 @@ CLASSES: dict[str, tuple[str, str]] = {
     "a Config with a wrong default": ("option(0.1,", "option('small',"),
     "a Config with a default out of bounds": ("option(0.1,", "option(-1.0,"),
     "a Config with a field of an unknown type": ("beta: float", "beta: 'Tensor'"),
-    "a Config that fails": ('    beta:', '    def __post_init__(self): raise RuntimeError("no")\n    beta:'),
+    "a Config that fails": ("    beta:", '    def __post_init__(self): raise RuntimeError("no")\n    beta:'),
     "no needs": ('    needs = Needs(responses="pair", scores=("policy",))\n', ""),
     "needs that are a mapping": ('Needs(responses="pair", scores=("policy",))', '{"responses": "pair"}'),
     "needs of an unknown kind": ('responses="pair"', 'responses="triple"'),
@@ -118,7 +118,7 @@ LOSSES: dict[str, str] = {
     "what was not asked for": "return Loss(-scores.reference_logps.sum(-1)[:, 0])",
     "unknown feedback": "return Loss(-scores.logps.sum(-1)[:, 0] * batch.feedback['wight'])",
     "an exit": "raise SystemExit(0)",
-    "an interrupt": "raise KeyboardInterrupt",
+    "an error of its own kind": "class Stop(BaseException): ...\n        raise Stop('now')",
     "a recursion": "return self.loss(batch, scores)",
     "shapes that do not fit": "return Loss((scores.logps @ scores.logps)[:, 0])",
     "another device": "return Loss((-scores.logps.sum(-1)[:, 0]).to('no_such_device'))",
@@ -143,11 +143,26 @@ def cases(seed: int) -> Iterator[Case]:
         yield case(f"pair loss/{code}", PAIRWISE.replace(CLAMP, code))
     for what, module in {"a pairwise loss": PAIRWISE, "a whole class": WHOLE}.items():
         yield Case(f"methods/odd but right/{what}", (*COMMAND, "mine.py:Mine"), said(), files({"mine.py": module}))
-    for place in ("mine.txt:Mine", "mine.py:Mine:Mine", "os:system", "json:loads", "mine.py:MyConfig", "kit:Mine", "mine:Mine,mine:Mine"):
-        yield Case(f"methods/place/{place}", (*COMMAND, place), refused(place.split(":")[0]), files({"mine.py": PAIRWISE}))
+    for place in (
+        "mine.txt:Mine",
+        "mine.py:Mine:Mine",
+        "os:system",
+        "json:loads",
+        "mine.py:MyConfig",
+        "kit:Mine",
+        "mine:Mine,mine:Mine",
+    ):
+        yield Case(
+            f"methods/place/{place}", (*COMMAND, place), refused(place.split(":")[0]), files({"mine.py": PAIRWISE})
+        )
     for given in (("--mine.beta", "1"), ("--Mine.beta", "-1"), ("--Mine.bta", "1"), ("--Mine.beta", "high")):
         parts = "beta|bta|mine"
-        yield Case(f"methods/settings/{' '.join(given)}", (*COMMAND, "mine.py:Mine", *given), refused(parts), files({"mine.py": PAIRWISE}))
+        yield Case(
+            f"methods/settings/{' '.join(given)}",
+            (*COMMAND, "mine.py:Mine", *given),
+            refused(parts),
+            files({"mine.py": PAIRWISE}),
+        )
 
 
 def case(name: str, module: str) -> Case:

@@ -199,7 +199,13 @@ def weights() -> Iterator[Case]:
     for what in ("cut in half", "a pickle alone", "none"):
         yield judged(f"weights file/{what}", FILES[what][0], refused(*FILES[what][1]))
     for role in ("--reward-model", "--judge"):
-        for what in (f"without {QUERY}", f"without {NORM}", "a misshapen query", "NaN in the query", "a layer too many"):
+        for what in (
+            f"without {QUERY}",
+            f"without {NORM}",
+            "a misshapen query",
+            "NaN in the query",
+            "a layer too many",
+        ):
             yield scoring(f"classifier/{what}", TENSORS[what][0], refused("model", TENSORS[what][1]), role)
         yield scoring("classifier/without its head", tensors(lambda s: s.pop("score.weight")), refused("score"), role)
         yield scoring("classifier/cut in half", _cut(0.5), refused("model"), role)
@@ -284,8 +290,12 @@ def configs() -> Iterator[Case]:
             yield judged(f"config file/{what}", _write("config.json", content), refused("model"))
     for what, change in {"none": _gone("config.json"), "a folder": _folder("config.json")}.items():
         yield base(f"config file/{what}", change, refused("model"))
-    yield base("config/code of its own", remote("config.json", "AutoConfig"), refused("trust_remote_code|trust-remote-code"))
-    yield judged("config/code of its own", remote("config.json", "AutoConfig"), refused("trust_remote_code|trust-remote-code"))
+    yield base(
+        "config/code of its own", remote("config.json", "AutoConfig"), refused("trust_remote_code|trust-remote-code")
+    )
+    yield judged(
+        "config/code of its own", remote("config.json", "AutoConfig"), refused("trust_remote_code|trust-remote-code")
+    )
 
 
 # ---- tokenizer, generation_config.json ------------------------------------------------------------
@@ -335,9 +345,16 @@ def tokenizers() -> Iterator[Case]:
     yield base("tokenizer settings/code of its own", remote(SETTINGS, "AutoTokenizer"),
                (*said(), *refused("tokenizer|model|trust")))  # fmt: skip
     words = [{**row, "chosen": row["chosen"] + "<|new|>"} for row in text_rows()]
-    for what, options in {"in the data": ("--dataset", "new.jsonl"), "in the template": ("--chat-template", "t.jinja", "--dataset", "kit/chat.jsonl")}.items():
-        case = base(f"tokenizer/a token without an embedding {what}", added("<|new|>"), refused("320|<|new|>"), *options)
-        write = files({"new.jsonl": lines(words), "t.jinja": "{% for m in messages %}<|new|>{{ m['content'] }}{% endfor %}"})
+    for what, options in {
+        "in the data": ("--dataset", "new.jsonl"),
+        "in the template": ("--chat-template", "t.jinja", "--dataset", "kit/chat.jsonl"),
+    }.items():
+        case = base(
+            f"tokenizer/a token without an embedding {what}", added("<|new|>"), refused("320|<|new|>"), *options
+        )
+        write = files(
+            {"new.jsonl": lines(words), "t.jinja": "{% for m in messages %}<|new|>{{ m['content'] }}{% endfor %}"}
+        )
         yield Case(case.name, case.command, case.right, _then(case.make, write))
 
 
@@ -358,7 +375,13 @@ def generation() -> Iterator[Case]:
         "a mapping as end": '{"eos_token_id": {"a": 1}}', "true as end": '{"eos_token_id": true}',
     }.items():  # fmt: skip
         yield base(f"generation/{what}", _write(file, content), refused("eos_token_id|end token|generation"))
-    for what, content in {"empty": "", "cut": '{"eos', "a list": "[]", "nested": '{"a":' * 50_000, "zeros": bytes(9)}.items():
+    for what, content in {
+        "empty": "",
+        "cut": '{"eos',
+        "a list": "[]",
+        "nested": '{"a":' * 50_000,
+        "zeros": bytes(9),
+    }.items():
         yield base(f"generation file/{what}", _write(file, content), refused("generation|model"))
     for what, content in {"two ends": '{"eos_token_id": [2, 4]}', "no end": "{}", "null as end": '{"eos_token_id": null}',
                           "an unknown field": '{"no_such_field": 1}'}.items():  # fmt: skip
@@ -401,10 +424,14 @@ def templates() -> Iterator[Case]:
     """Yield chat templates that fail, never end, or say nothing of what is said."""
     given = ("--model", "kit/model", *DATA, "--dataset", "kit/chat.jsonl", "--chat-template", "t.jinja")
     for what, content in TEMPLATES.items():
-        yield Case(f"models/template/{what}", ("sft.py", *given), refused("template|t.jinja"), files({"t.jinja": content}))
+        yield Case(
+            f"models/template/{what}", ("sft.py", *given), refused("template|t.jinja"), files({"t.jinja": content})
+        )
     for what in ("a syntax error", "an unknown function", "a refusal", "loops in loops", "the same for all"):
         change = _write("chat_template.jinja", str(TEMPLATES[what]))
-        yield base(f"template of the tokenizer/{what}", change, refused("template"), "--dataset", "kit/chat.jsonl", kind="chat")
+        yield base(
+            f"template of the tokenizer/{what}", change, refused("template"), "--dataset", "kit/chat.jsonl", kind="chat"
+        )
 
 
 # ---- no models ------------------------------------------------------------------------------------
@@ -422,7 +449,9 @@ def no_models() -> Iterator[Case]:
         "an empty folder": ("empty", ("empty",)),
         "the kit": ("kit", ("kit",)),
     }.items():
-        yield Case(f"models/no model/{what}", ("sft.py", "--model", path, *DATA), refused(*parts), files({"empty": os.mkdir}))
+        yield Case(
+            f"models/no model/{what}", ("sft.py", "--model", path, *DATA), refused(*parts), files({"empty": os.mkdir})
+        )
     for what, (path, parts) in {
         "a classifier of two labels": ("kit/two", ("2 labels|two labels",)),
         "the base": ("kit/model", ("model",)),

@@ -134,9 +134,9 @@ def raw_characters(text: str, banned: tuple[str, ...] = ()) -> str:
 
 def read_splits(folder: Path) -> dict[str, Any] | None:
     """Return fingerprints and groups of a run's data; None where no run was made."""
-    for path in sorted([*folder.glob("*/manifest.json"), *folder.glob("*/evaluation.json")]):
-        data = json.loads(path.read_text(encoding="utf-8"))["data"]
-        return {name: data.get(name, {}) for name in ("fingerprints", "groups")}
+    for path in sorted([*folder.glob("out*/manifest.json"), *folder.glob("out*/evaluation.json")]):
+        facts = json.loads(path.read_text(encoding="utf-8"))["data"]["facts"]
+        return {name: facts[name] for name in ("fingerprints", "groups")}
     return None
 
 

@@ -43,7 +43,9 @@ def cases(seed: int) -> Iterator[Case]:
         "a folder of nothing": ("a=empty",), "a model of the hub that is not there": ("a=no-such/model",),
     }.items():  # fmt: skip
         make = files({"r.jsonl": lines(rows()), "r.txt": "a", "empty": os.mkdir})
-        culprit = next((w for w in ("best-of", "empty", "nowhere", "r.txt", "no-such", "reference") if w in given[0]), "models")
+        culprit = next(
+            (w for w in ("best-of", "empty", "nowhere", "r.txt", "no-such", "reference") if w in given[0]), "models"
+        )
         yield Case(f"responses/names/{what}", (*COMMAND, *given), refused(culprit), make)
     yield from annotation()
 

@@ -28,7 +28,7 @@ MODULES: dict[str, str] = {
     "an error in it": "raise ValueError('no licence')\n" + GOOD,
     "an exit in it": "import sys\nsys.exit(0)\n" + GOOD,
     "an exit with words in it": "raise SystemExit('bye')\n" + GOOD,
-    "an interrupt in it": "raise KeyboardInterrupt\n" + GOOD,
+    "an interrupt of its own in it": "class Stop(KeyboardInterrupt): ...\nraise Stop('now')\n" + GOOD,
     "an error of its own kind": "class Stop(BaseException): ...\nraise Stop('now')\n" + GOOD,
     "a recursion in it": "def g(): return g()\ng()\n" + GOOD,
     "zeros": "\0" * 99,
@@ -66,7 +66,7 @@ CALLS: dict[str, str] = {
     "divides by the length": "return 1 / len(response)",
     "exits": "import sys\nsys.exit(0)",
     "exits with words": "raise SystemExit('bye')",
-    "interrupts": "raise KeyboardInterrupt",
+    "raises an error of its own kind": "class Stop(BaseException): ...\nraise Stop('now')",
     "stops an iteration": "raise StopIteration",
     "leaves a generator": "raise GeneratorExit",
     "calls itself": "return f(prompt, response)",
@@ -82,7 +82,7 @@ LATER: dict[str, str] = {
     "gives nothing later": "return None",
     "gives NaN later": "return float('nan')",
     "exits later": "import sys\nsys.exit(0)",
-    "interrupts later": "raise KeyboardInterrupt",
+    "raises an error of its own kind later": "class Stop(BaseException): ...\nraise Stop('now')",
 }
 RIGHT: dict[str, str] = {
     "a numpy number": "import numpy\nreturn numpy.float32(len(response))",
@@ -96,6 +96,7 @@ RIGHT: dict[str, str] = {
 
 def cases(seed: int) -> Iterator[Case]:
     """Yield every fault of a reward function, its place and the prompts it is asked about."""
+
     def case(name: str, module: str, *parts: str, place: str = "mine.py:f") -> Case:
         make = files({"mine.py": module, "p.txt": PROMPTS})
         return Case(f"rewards/{name}", (*COMMAND, "p.txt", "--reward", place), refused(*parts), make)
@@ -109,16 +110,31 @@ def cases(seed: int) -> Iterator[Case]:
                                         + "\nreturn float(len(response))")  # fmt: skip
         yield case(f"call/{what}", counted, "mine.py")
     for what, place in PLACES.items():
-        yield case(f"place/{what}", GOOD, "reward" if not place.strip() else place.partition(":")[0] or place, place=place)
+        yield case(
+            f"place/{what}", GOOD, "reward|form" if not place.strip() else place.partition(":")[0] or place, place=place
+        )
     for what, code in RIGHT.items():
         make = files({"mine.py": body(code), "p.txt": PROMPTS})
         yield Case(f"rewards/odd but right/{what}", (*COMMAND, "p.txt", "--reward", "mine.py:f"), said(), make)
     for what, (file, content) in PROMPT_FILES.items():
         make = files({"mine.py": GOOD, file: content})
-        yield Case(f"rewards/prompts/{what}", (*COMMAND, file, "--reward", "mine.py:f"), refused(file.split(".")[0]), make)
-    for what, given in {"with data": ("--dataset", "kit/pairs.jsonl", "--world", "function"), "with a template": ("--chat-template", "kit/template.jinja")}.items():
+        yield Case(
+            f"rewards/prompts/{what}",
+            (*COMMAND, file, "--reward", "mine.py:f"),
+            refused("token limits" if what == "all too long" else file.split(".")[0]),
+            make,
+        )
+    for what, given in {
+        "with data": ("--dataset", "kit/pairs.jsonl", "--world", "function"),
+        "with a template": ("--chat-template", "kit/template.jinja"),
+    }.items():
         command = (*COMMAND, "p.txt", "--reward", "mine.py:f", *given)
-        yield Case(f"rewards/together/{what}", command, refused("dataset|chat_template"), files({"mine.py": GOOD, "p.txt": PROMPTS}))
+        yield Case(
+            f"rewards/together/{what}",
+            command,
+            refused("dataset|chat_template"),
+            files({"mine.py": GOOD, "p.txt": PROMPTS}),
+        )
 
 
 PLACES = {

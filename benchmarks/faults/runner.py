@@ -99,9 +99,28 @@ def run_one(case: Case, work: Path, kit: Path, limit: float = 10 * LIMIT) -> Ans
     return answers[0]
 
 
+def run_until(case: Case, folder: Path, kit: Path, stop: Callable[[float], bool]) -> int | None:
+    """Run a case in a folder that may be there already; kill it once `stop`, told the seconds so far, says so.
+
+    Returns:
+        Its exit status; None if it was killed.
+    """
+    pid, began = _start(case, folder, kit), time.monotonic()
+    while True:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if stop(time.monotonic() - began):
+            _kill(pid)
+            os.waitpid(pid, 0)
+            return None
+        time.sleep(0.001)
+
+
 def _start(case: Case, folder: Path, kit: Path) -> int:
-    folder.mkdir(parents=True)
-    (folder / "kit").symlink_to(kit)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "kit").is_symlink():
+        (folder / "kit").symlink_to(kit)
     sys.stdout.flush()
     pid = os.fork()
     if pid:

@@ -45,7 +45,18 @@ def cases(seed: int) -> Iterator[Case]:
 
 
 def _data(rows: list[dict[str, object]], *options: str, recipe: tuple[str, ...] = ("sft.py",)) -> Case:
-    command = (*recipe, "--model", "kit/model", "--config", "kit/tiny.yaml", "--output", "out", "--dataset", "d.jsonl", *options)
+    command = (
+        *recipe,
+        "--model",
+        "kit/model",
+        "--config",
+        "kit/tiny.yaml",
+        "--output",
+        "out",
+        "--dataset",
+        "d.jsonl",
+        *options,
+    )
     return Case("", command, ANY, files({"d.jsonl": table(rows)}))
 
 
@@ -54,17 +65,47 @@ def _changed(**values: object) -> list[dict[str, object]]:
 
 
 def _config(text: str) -> Case:
-    command = ("compare.py", "--model", "kit/model", "--dataset", "kit/pairs.jsonl", "--output", "out", "--config", "c.yaml")
+    command = (
+        "compare.py",
+        "--model",
+        "kit/model",
+        "--dataset",
+        "kit/pairs.jsonl",
+        "--output",
+        "out",
+        "--config",
+        "c.yaml",
+    )
     return Case("", command, ANY, files({"c.yaml": text}))
 
 
 def _option(*options: str) -> Case:
-    command = ("compare.py", "--model", "kit/model", "--dataset", "kit/pairs.jsonl", "--config", "kit/tiny.yaml", "--output", "out")
+    command = (
+        "compare.py",
+        "--model",
+        "kit/model",
+        "--dataset",
+        "kit/pairs.jsonl",
+        "--config",
+        "kit/tiny.yaml",
+        "--output",
+        "out",
+    )
     return Case("", (*command, *options), ANY)
 
 
 def _evaluate(content: dict[str, object], *options: str) -> Case:
-    command = ("evaluate.py", "--model", "kit/model", "--dataset", "kit/pairs.jsonl", "--config", "kit/tiny.yaml", "--output", "out")
+    command = (
+        "evaluate.py",
+        "--model",
+        "kit/model",
+        "--dataset",
+        "kit/pairs.jsonl",
+        "--config",
+        "kit/tiny.yaml",
+        "--output",
+        "out",
+    )
     return Case("", (*command, *options), ANY, files(content))  # type: ignore[arg-type]
 
 
@@ -72,7 +113,9 @@ def _adapter(payload: str) -> Case:
     def make(folder: Path) -> None:
         shutil.copytree(folder / "kit" / "adapter", folder / "mine")
         path = folder / "mine" / "adapter_config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": payload, "peft_type": payload}))
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": payload, "peft_type": payload})
+        )
 
     return Case("", _evaluate({}, "--models", "a=mine").command, ANY, make)
 
