@@ -25,7 +25,7 @@ from pathlib import Path
 from benchmarks.faults import areas, damages, kills
 from benchmarks.faults.cases import Case
 from benchmarks.faults.kit import make_kit, make_run
-from benchmarks.faults.outcomes import Judged, judge_all
+from benchmarks.faults.outcomes import judge_all
 from benchmarks.faults.report import DAMAGES, INPUTS, summary, tables, write
 from benchmarks.faults.runner import LIMIT, Answer, run_all, run_one, warm
 
@@ -69,8 +69,12 @@ def measure(options: argparse.Namespace, cases: list[Case], harmed: list[damages
     found = tables(judged, repaired, killed)
     print(*found.values(), sep="\n")
     if options.json:
-        content = {"inputs": summary(judged, INPUTS), "damages": summary(repaired, DAMAGES), "kills": killed,
-                   "failures": [one.as_dict() for one in failures]}  # fmt: skip
+        content = {
+            "inputs": summary(judged, INPUTS),
+            "damages": summary(repaired, DAMAGES),
+            "kills": killed,
+            "failures": [one.as_dict() for one in failures],
+        }
         Path(options.json).write_text(json.dumps(content, indent=1) + "\n")
     if options.write:
         write(found)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.cases import Case, Right, refused, said
+from benchmarks.faults.cases import Case, Right, refused, said, words
+from benchmarks.faults.foreign import Change, as_folder, both, gone, write
 from benchmarks.faults.models import pickled
 
-DATA = ("--model", "kit/model", "--dataset", "kit/pairs.jsonl", "--config", "kit/tiny.yaml", "--output", "out")
+DATA = words("--model kit/model --dataset kit/pairs.jsonl --config kit/tiny.yaml --output out")
 SETTINGS, WEIGHTS, NORMALISATION = "adapter_config.json", "adapter_model.safetensors", "normalisation.json"
 QUERY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
-Change = Callable[[Path], object]
 
 ROLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "policy": ("adapter", ("--models", "a=mine")),
@@ -101,29 +101,9 @@ def _renamed(state: dict[str, Any]) -> None:
         state[name.replace("layers", "blocks")] = state.pop(name)
 
 
-def write(name: str, content: bytes | str) -> Change:
-    """Return what replaces a file."""
-    return lambda folder: (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def gone(name: str) -> Change:
-    """Return what removes a file."""
-    return lambda folder: (folder / name).unlink()
-
-
-def as_folder(name: str) -> Change:
-    """Return what puts a folder in a file's place."""
-    return lambda folder: (gone(name)(folder), (folder / name).mkdir())
-
-
 def cut(name: str, share: float) -> Change:
     """Return what cuts a file."""
     return lambda folder: os.truncate(folder / name, int((folder / name).stat().st_size * share))
-
-
-def both(*changes: Change) -> Change:
-    """Return what makes several changes."""
-    return lambda folder: [change(folder) for change in changes]
 
 
 FAULTS: dict[str, tuple[Change, tuple[str, ...]]] = {
@@ -158,21 +138,40 @@ FAULTS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "weights gone": (gone(WEIGHTS), ("safetensors",)),
     "a pickle alone": (both(gone(WEIGHTS), pickled("adapter_model.bin")), ("safetensors",)),
     "weights without a tensor": (tensors(lambda state: state.pop(QUERY)), ("q_proj",)),
-    "weights with a tensor more": (tensors(lambda s: s.update({QUERY.replace(".0.", ".7.", 1): s[QUERY].clone()})), ("layers.7",)),
+    "weights with a tensor more": (
+        tensors(lambda s: s.update({QUERY.replace(".0.", ".7.", 1): s[QUERY].clone()})),
+        ("layers.7",),
+    ),
     "weights of another shape": (tensors(lambda s: s.update({QUERY: s[QUERY][:1]})), ("q_proj",)),
     "weights of another width": (tensors(lambda s: s.update({QUERY: s[QUERY][:, :8]})), ("q_proj",)),
     "weights by other names": (tensors(_renamed), ("layers|blocks",)),
     "weights with NaN": (tensors(_poison), ("q_proj",)),
     "no weights": (tensors(lambda state: state.clear()), ()),
-}  # fmt: skip
-EVERYWHERE = ("settings cut", "settings nested", "a rank as text", "weights cut", "weights without a tensor",
-              "weights of another shape", "weights with NaN", "a pickle alone")  # fmt: skip
+}
+EVERYWHERE = (
+    "settings cut",
+    "settings nested",
+    "a rank as text",
+    "weights cut",
+    "weights without a tensor",
+    "weights of another shape",
+    "weights with NaN",
+    "a pickle alone",
+)
 NORMALISATIONS: dict[str, tuple[Change, tuple[str, ...]]] = {
     what: (write(NORMALISATION, text), ())
     for what, text in {
-        "cut": '{"mean": 0.', "a list": "[]", "a number": "3", "empty": "", "NaN": '{"mean": NaN, "std": 1.0}',
-        "infinite": '{"mean": 0.0, "std": Infinity}', "no spread": '{"mean": 0.0, "std": 0.0}',
-        "a spread of less than none": '{"mean": 0.0, "std": -1.0}', "words": '{"mean": "low", "std": "high"}',
-        "without a spread": '{"mean": 0.0}', "a field more": '{"mean": 0.0, "std": 1.0, "median": 0.0}', "nested": "[" * 50_000,
+        "cut": '{"mean": 0.',
+        "a list": "[]",
+        "a number": "3",
+        "empty": "",
+        "NaN": '{"mean": NaN, "std": 1.0}',
+        "infinite": '{"mean": 0.0, "std": Infinity}',
+        "no spread": '{"mean": 0.0, "std": 0.0}',
+        "a spread of less than none": '{"mean": 0.0, "std": -1.0}',
+        "words": '{"mean": "low", "std": "high"}',
+        "without a spread": '{"mean": 0.0}',
+        "a field more": '{"mean": 0.0, "std": 1.0, "median": 0.0}',
+        "nested": "[" * 50_000,
     }.items()
-}  # fmt: skip
+}

@@ -69,8 +69,13 @@ class Case:
 
     @property
     def area(self) -> str:
-        """What the fault is in: data, configs, …"""
+        """What the fault is in, such as data or configs."""
         return self.name.split("/")[0]
+
+
+def words(command: str) -> tuple[str, ...]:
+    """Return the parts of a command line in which nothing is quoted."""
+    return tuple(command.split())
 
 
 def refused(*parts: str) -> tuple[Right, ...]:

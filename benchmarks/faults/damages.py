@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.faults.cases import Case, said
+from benchmarks.faults.cases import Case, said, words
 from benchmarks.faults.outcomes import Judged, Outcome, last_line, names, outcome
 from benchmarks.faults.runner import LIMIT, Answer, run_all, run_until
 
-REAL = ("compare.py", "--config", "kit/tiny.yaml", "--model", "kit/model", "--dataset", "kit/pairs.jsonl", "--output", "run",
-        "--report", "false")  # fmt: skip
+REAL = words(
+    "compare.py --config kit/tiny.yaml --model kit/model --dataset kit/pairs.jsonl --output run --report false"
+)
 CHANGING = ("seconds", "peak_memory_bytes", "command", "commit", "output", "budgets")
 LASTING = (".safetensors", ".npy", "samples.jsonl", "preferences.jsonl", "normalisation.json")
 """Files that are the same, byte for byte, whenever they are made; others hold times."""
@@ -35,17 +36,32 @@ class Base(NamedTuple):
 
 
 BASES = {
-    "finished": Base((*REAL, "--algorithms", "dpo,ppo", "--oracle-samples", "4", "--snapshots", "2", "--snapshot-prompts", "2",
-                      "--pair.max-steps", "4", "--sampled.max-steps", "4")),
-    "killed in training": Base((*REAL, "--algorithms", "dpo", "--dpo.max-steps", "6", "--dpo.save-steps", "2"),
-                               "run/stages/.dpo-seed0-*.partial/checkpoint-4/trainer_state.json"),
-    "killed in evaluation": Base((*REAL, "--algorithms", "dpo"), "run/stages/.eval-dpo-seed0-*.partial/answers-0.jsonl"),
-    "samples kept": Base(("dpo.py", "--model", "kit/model", "--reward", "preflab.worlds.rewards:varied_story", "--config", "kit/tiny.yaml",
-                          "--max-pairs", "24", "--max-response-tokens", "12", "--output", "run", "--cache", "cache"),
-                         result="run/dpo.json"),
-    "base kept": Base(("dpo.py", "--world", "exact", "--max-steps", "1", "--eval-prompts", "4", "--eval-pairs", "8", "--output", "run",
-                       "--cache", "cache"), result="run/dpo.json"),
-}  # fmt: skip
+    "finished": Base(
+        (
+            *REAL,
+            *words("--algorithms dpo,ppo --oracle-samples 4 --snapshots 2 --snapshot-prompts 2"),
+            *words("--pair.max-steps 4 --sampled.max-steps 4"),
+        )
+    ),
+    "killed in training": Base(
+        (*REAL, *words("--algorithms dpo --dpo.max-steps 6 --dpo.save-steps 2")),
+        kill="run/stages/.dpo-seed0-*.partial/checkpoint-4/trainer_state.json",
+    ),
+    "killed in evaluation": Base(
+        (*REAL, *words("--algorithms dpo")), kill="run/stages/.eval-dpo-seed0-*.partial/answers-0.jsonl"
+    ),
+    "samples kept": Base(
+        words(
+            "dpo.py --model kit/model --reward preflab.worlds.rewards:varied_story --config kit/tiny.yaml "
+            "--max-pairs 48 --output run --cache cache"
+        ),
+        result="run/dpo.json",
+    ),
+    "base kept": Base(
+        words("dpo.py --world exact --max-steps 1 --eval-prompts 4 --eval-pairs 8 --output run --cache cache"),
+        result="run/dpo.json",
+    ),
+}
 
 
 class Damage(NamedTuple):
@@ -173,8 +189,12 @@ def damages() -> Iterator[Damage]:
         yield Damage("killed in evaluation", "run/stages/.eval-dpo-seed0-*.partial/answers-0.jsonl", harm)
     for harm in ("cut in half", "one bit turned", "gone", "brackets"):
         yield Damage("samples kept", "cache/function-*/samples.jsonl", harm)
-    for file, harm in (("model.safetensors", "one bit turned"), ("model.safetensors", "cut in half"), ("config.json", "gone"),
-                       ("tokenizer.json", "zeros")):  # fmt: skip
+    for file, harm in (
+        ("model.safetensors", "one bit turned"),
+        ("model.safetensors", "cut in half"),
+        ("config.json", "gone"),
+        ("tokenizer.json", "zeros"),
+    ):
         yield Damage("base kept", f"cache/exact-base-*/{file}", harm)
 
 

@@ -12,16 +12,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.cases import Case, Right, files, lines, refused, said
+from benchmarks.faults.cases import Case, Right, files, lines, refused, said, words
 from benchmarks.faults.responses import rows as answers
 
 KEY = "sk-only-for-this-benchmark-0123456789"
 Reply = Callable[[socket.socket], object]
 """What is done to a connection once the request is read."""
 
-COMMAND = ("evaluate.py", "--models", "a=r.jsonl", "--model", "kit/model", "--dataset", "kit/pairs.jsonl", "--config", "kit/tiny.yaml",
-           "--output", "out", "--judge", "endpoint", "--judge-model", "m", "--judge-cache", "cache", "--judge-max-retries", "0",
-           "--judge-timeout", "2", "--judge-url", "{url}")  # fmt: skip
+COMMAND = words(
+    "evaluate.py --model kit/model --dataset kit/pairs.jsonl --config kit/tiny.yaml --output out "
+    "--models a=r.jsonl --judge endpoint "
+    "--judge-model m --judge-cache cache --judge-max-retries 0 --judge-timeout 2 --judge-url {url}"
+)
 
 
 def serve(reply: Reply) -> str:
@@ -34,7 +36,9 @@ def serve(reply: Reply) -> str:
             while b"\r\n\r\n" not in content:
                 content += connection.recv(65536)
             head, _, body = content.partition(b"\r\n\r\n")
-            length = int(next(l for l in head.lower().split(b"\r\n") if l.startswith(b"content-length")).split(b":")[1])
+            length = int(
+                next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")).split(b":")[1]
+            )
             while len(body) < length:
                 body += connection.recv(65536)
             reply(connection)
@@ -108,7 +112,9 @@ BROKEN: dict[str, Reply] = {
     "sends continuations for ever": dripping(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "sends headers without end": dripping(b"HTTP/1.1 200 OK\r\n", b"X-Long: " + b"a" * 65536 + b"\r\n", 0),
     "sends a header without end": dripping(b"HTTP/1.1 200 OK\r\nX-Long: ", b"a" * 65536, 0),
-    "sends a body without end": dripping(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b"a" * 65536 + b"\r\n", 0),
+    "sends a body without end": dripping(
+        OK + b"Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b"a" * 65536 + b"\r\n", 0
+    ),
     "is no web server": raw(b"220 mail.example.org ESMTP\r\n"),
     "sends noise": raw(bytes(range(256)) * 10),
     "speaks HTTP/0.9": raw(b"<html>hello</html>"),
@@ -147,20 +153,51 @@ BROKEN: dict[str, Reply] = {
     "sends counts as words": http({**said_by("VERDICT: FIRST"), "usage": {"prompt_tokens": "many"}}),
     "sends infinite counts": http({**said_by("VERDICT: FIRST"), "usage": {"prompt_tokens": float("inf")}}),
     "sends usage as list": http({**said_by("VERDICT: FIRST"), "usage": [1]}),
-    **{f"answers {status}": http({"error": {"message": f"no: {status}"}}, status) for status in (
-        "301 Moved", "302 Found", "307 Temporary", "400 Bad Request", "401 Unauthorized", "402 Payment", "403 Forbidden",
-        "404 Not Found", "405 Not Allowed", "408 Timeout", "413 Too Large", "422 Unprocessable", "429 Too Many", "500 Internal",
-        "502 Bad Gateway", "503 Unavailable", "529 Overloaded")},
-    **{f"wants a pause of {wait}": http({}, "429 Too Many", Retry_After=wait) for wait in (
-        "1000000000", "-5", "1e400", "nan", "soon", "Wed, 21 Oct 2015 07:28:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT",
-        "Mon, 99 Foo 2026 99:99:99 GMT", "99999999999999999999")},
+    **{
+        f"answers {status}": http({"error": {"message": f"no: {status}"}}, status)
+        for status in (
+            "301 Moved",
+            "302 Found",
+            "307 Temporary",
+            "400 Bad Request",
+            "401 Unauthorized",
+            "402 Payment",
+            "403 Forbidden",
+            "404 Not Found",
+            "405 Not Allowed",
+            "408 Timeout",
+            "413 Too Large",
+            "422 Unprocessable",
+            "429 Too Many",
+            "500 Internal",
+            "502 Bad Gateway",
+            "503 Unavailable",
+            "529 Overloaded",
+        )
+    },
+    **{
+        f"wants a pause of {wait}": http({}, "429 Too Many", Retry_After=wait)
+        for wait in (
+            "1000000000",
+            "-5",
+            "1e400",
+            "nan",
+            "soon",
+            "Wed, 21 Oct 2015 07:28:00 GMT",
+            "Fri, 31 Dec 9999 23:59:59 GMT",
+            "Mon, 99 Foo 2026 99:99:99 GMT",
+            "99999999999999999999",
+        )
+    },
     "sends one elsewhere for ever": http(b"", "302 Found", Location="/v1/chat/completions"),
     "repeats the key": http({"error": {"message": f"wrong key {KEY}"}}, "401 Unauthorized"),
     "repeats the key as a page": http(f"<p>{KEY}</p>".encode(), "500 Internal"),
     "sends an error of a megabyte": http({"error": {"message": "a" * 1_000_000}}, "400 Bad Request"),
-    "sends an error that clears the screen": http({"error": {"message": "\x1b[2J\x1b]0;x\x07\u202egnp"}}, "400 Bad Request"),
+    "sends an error that clears the screen": http(
+        {"error": {"message": "\x1b[2J\x1b]0;x\x07\u202egnp"}}, "400 Bad Request"
+    ),
     "sends an error as list": http({"error": ["a", {"b": 1}]}, "400 Bad Request"),
-}  # fmt: skip
+}
 ODD: dict[str, Reply] = {
     "no content": http(said_by(None)),
     "content as number": http(said_by(7)),
@@ -202,5 +239,10 @@ def cases(seed: int) -> Iterator[Case]:
     yield Case("endpoints/nobody there", tuple(closed), refused("127.0.0.1:9"), make)
     nowhere = [part.replace("{url}", "http://no-such-host.invalid/v1") for part in COMMAND]
     yield Case("endpoints/no such host", tuple(nowhere), refused("no-such-host.invalid"), make)
-    yield case("the key in place of its variable", http({}), refused("judge_key_variable|judge-key-variable"),
-               "--judge-key-variable", KEY)  # fmt: skip
+    yield case(
+        "the key in place of its variable",
+        http({}),
+        refused("judge_key_variable|judge-key-variable"),
+        "--judge-key-variable",
+        KEY,
+    )

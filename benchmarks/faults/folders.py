@@ -8,20 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.cases import CANARY, Case, Right, refused, said
+from benchmarks.faults.cases import CANARY, Case, Right, refused, said, words
 
-DATA = (
-    "--model",
-    "kit/model",
-    "--dataset",
-    "kit/pairs.jsonl",
-    "--config",
-    "kit/tiny.yaml",
-    "--output",
-    "out",
-    "--report",
-    "false",
-)
+DATA = words("--model kit/model --dataset kit/pairs.jsonl --config kit/tiny.yaml --output out --report false")
 RECORD = "stage.json"
 CODE = f"""import pathlib
 pathlib.Path({CANARY!r}).touch()
@@ -74,16 +63,36 @@ def case(name: str, change: Change, right: tuple[Right, ...], models: str = "a=f
     return Case(f"folders/{name}", ("evaluate.py", "--models", models, *options, *DATA), right, make)
 
 
-METHODS = ("evil.py:Loss", "evil:Loss", "./evil.py:Loss", "foreign/evil.py:Loss", "os:system", "evil.py:system", "evil.py:",
-           "no_such_method", "", "evil\x1b[2J:Loss", "a" * 100_000)  # fmt: skip
+METHODS = (
+    "evil.py:Loss",
+    "evil:Loss",
+    "./evil.py:Loss",
+    "foreign/evil.py:Loss",
+    "os:system",
+    "evil.py:system",
+    "evil.py:",
+    "no_such_method",
+    "",
+    "evil\x1b[2J:Loss",
+    "a" * 100_000,
+)
 KEYS = ("../../../kit/sft", "*", "????????????", "**", "[a-z]*", "/etc", "a" * 5000, "\0", "no-such-key", "..", "")
 VALUES: dict[str, Any] = {"null": None, "a number": 7, "a list": ["a"], "a mapping": {"a": 1}, "true": True}
 RECORDS = {
-    "empty": "", "cut": '{"inputs": {"met', "a list": "[]", "null": "null", "a number": "7", "nested": '{"a":' * 50_000,
-    "an enormous integer": '{"inputs": ' + "9" * 5000 + "}", "zeros": bytes(100), "not UTF-8": b'{"inputs": "\xff"}',
-    "without inputs": '{"record": {}}', "inputs as list": '{"inputs": [], "record": {}}', "inputs as text": '{"inputs": "a", "record": {}}',
+    "empty": "",
+    "cut": '{"inputs": {"met',
+    "a list": "[]",
+    "null": "null",
+    "a number": "7",
+    "nested": '{"a":' * 50_000,
+    "an enormous integer": '{"inputs": ' + "9" * 5000 + "}",
+    "zeros": bytes(100),
+    "not UTF-8": b'{"inputs": "\xff"}',
+    "without inputs": '{"record": {}}',
+    "inputs as list": '{"inputs": [], "record": {}}',
+    "inputs as text": '{"inputs": "a", "record": {}}',
     "twenty megabytes": '{"inputs": {"a": "' + "a" * 20_000_000 + '"}, "record": {}}',
-}  # fmt: skip
+}
 
 
 def cases(seed: int) -> Iterator[Case]:
@@ -96,8 +105,13 @@ def cases(seed: int) -> Iterator[Case]:
         yield case(f"config is {what}", inputs(config=value), named)
         yield case(f"sft is {what}", inputs(sft=value), (*named, *said()) if value is None else named)
         yield case(f"reward is {what}", inputs(reward=value), (*named, *said()) if value is None else named)
-    for what, config in {"an unknown field": {"bta": 1}, "a wrong type": {"beta": "high"}, "NaN": {"beta": float("nan")},
-                         "a value out of bounds": {"beta": -1}, "a list": [1]}.items():  # fmt: skip
+    for what, config in {
+        "an unknown field": {"bta": 1},
+        "a wrong type": {"beta": "high"},
+        "NaN": {"beta": float("nan")},
+        "a value out of bounds": {"beta": -1},
+        "a list": [1],
+    }.items():
         yield case(f"config with {what}", inputs(config=config), (*named, *said()))
     for key in KEYS:
         for role in ("sft", "reward"):
@@ -119,8 +133,11 @@ def cases(seed: int) -> Iterator[Case]:
         ),
     }.items():
         yield case(what, change, refused("foreign|dpo-seed0"), "a=foreign/stages/dpo-seed0*")
-    for what, change in {"no stages": lambda run: shutil.rmtree(run / "stages"), "empty stages": _emptied,
-                         "stages that are a file": lambda run: (shutil.rmtree(run / "stages"), (run / "stages").write_text(""))}.items():  # fmt: skip
+    for what, change in {
+        "no stages": lambda run: shutil.rmtree(run / "stages"),
+        "empty stages": _emptied,
+        "stages that are a file": lambda run: (shutil.rmtree(run / "stages"), (run / "stages").write_text("")),
+    }.items():
         yield case(what, change, refused("foreign"))
     yield from samples()
 
@@ -147,9 +164,17 @@ def record_case(what: str, content: bytes | str, models: str) -> Case:
 def samples() -> Iterator[Case]:
     """Yield evaluations from elsewhere whose samples are not what they should be."""
     where = "eval-dpo-seed0"
-    for what, content in {"empty": "", "no JSON": "what?", "a list": "[1]", "numbers": '{"prompt": 1, "response": 2}',
-                          "nulls": '{"prompt": null, "response": null}', "zeros": bytes(100), "nested": "[" * 50_000,
-                          "an enormous integer": '{"prompt": ' + "9" * 5000 + "}", "other prompts": '{"prompt": "a", "response": "b"}'}.items():  # fmt: skip
+    for what, content in {
+        "empty": "",
+        "no JSON": "what?",
+        "a list": "[1]",
+        "numbers": '{"prompt": 1, "response": 2}',
+        "nulls": '{"prompt": null, "response": null}',
+        "zeros": bytes(100),
+        "nested": "[" * 50_000,
+        "an enormous integer": '{"prompt": ' + "9" * 5000 + "}",
+        "other prompts": '{"prompt": "a", "response": "b"}',
+    }.items():
         made = case(f"samples/{what}", write("samples.jsonl", content, where), refused("samples.jsonl"))
 
         def make(folder: Path, made: Case = made) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.faults import kit
-from benchmarks.faults.cases import Case, Content, Right, Row, files, lines, refused, said
+from benchmarks.faults.cases import Case, Content, Right, Row, files, lines, refused, said, words
 from benchmarks.faults.responses import rows as answers
 
-COMMAND = ("evaluate.py", "--models", "a=r.jsonl", "--model", "kit/model", "--dataset", "kit/pairs.jsonl", "--config", "kit/tiny.yaml",
-           "--output", "out", "--judge")  # fmt: skip
+COMMAND = words(
+    "evaluate.py --model kit/model --dataset kit/pairs.jsonl --config kit/tiny.yaml --output out "
+    "--models a=r.jsonl --judge"
+)
 
 
 def verdicts() -> list[Row]:
@@ -47,13 +49,22 @@ def cases(seed: int) -> Iterator[Case]:
         yield case(f"row/verdict is {word!r}", changed({"verdict": word}), refused("v.jsonl", "7", "verdict"))
     text = lines(verdicts())
     for what, (content, parts) in {
-        "empty": ("", ()), "blank": ("\n\n", ()), "cut": (text[:-30], ("12",)), "no JSON": ("first wins\n" + text, ("1",)),
-        "a list": ("[" + text.replace("\n", ",")[:-1] + "]", ("1",)), "a number": ("7\n" + text, ("1",)),
-        "nested": ("[" * 100_000 + "\n" + text, ("1",)), "an enormous integer": ('{"prompt": ' + "9" * 5000 + "}\n" + text, ("1",)),
-        "UTF-16": (text.encode("utf-16"), ()), "not UTF-8": (text.encode().replace(b"ball", b"ba\xff"), ()), "zeros": (bytes(999), ()),
-        "a web page": ("<html></html>", ("1",)), "an LFS pointer": ("version https://git-lfs.github.com/spec/v1\n", ("1",)),
-        "answers in place of verdicts": (lines(answers()), ("1",)), "a table": ("prompt,first,second,verdict\na,b,c,first\n", ("1",)),
-    }.items():  # fmt: skip
+        "empty": ("", ()),
+        "blank": ("\n\n", ()),
+        "cut": (text[:-30], ("12",)),
+        "no JSON": ("first wins\n" + text, ("1",)),
+        "a list": ("[" + text.replace("\n", ",")[:-1] + "]", ("1",)),
+        "a number": ("7\n" + text, ("1",)),
+        "nested": ("[" * 100_000 + "\n" + text, ("1",)),
+        "an enormous integer": ('{"prompt": ' + "9" * 5000 + "}\n" + text, ("1",)),
+        "UTF-16": (text.encode("utf-16"), ()),
+        "not UTF-8": (text.encode().replace(b"ball", b"ba\xff"), ()),
+        "zeros": (bytes(999), ()),
+        "a web page": ("<html></html>", ("1",)),
+        "an LFS pointer": ("version https://git-lfs.github.com/spec/v1\n", ("1",)),
+        "answers in place of verdicts": (lines(answers()), ("1",)),
+        "a table": ("prompt,first,second,verdict\na,b,c,first\n", ("1",)),
+    }.items():
         yield case(f"file/{what}", content, refused("v.jsonl", *parts))
     for what, content in {
         "a folder": os.mkdir,

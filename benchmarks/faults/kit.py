@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.faults.cases import Case, Row, lines, said
+from benchmarks.faults.cases import Case, Row, lines, said, words
 
 if TYPE_CHECKING:
     from benchmarks.faults.runner import Answer
@@ -66,8 +66,9 @@ def prompt(i: int) -> str:
 
 def text_rows(count: int = ROWS) -> list[Row]:
     """Return rows ``prompt, chosen, rejected``."""
-    return [{"prompt": prompt(i), "chosen": " " + answer(i, True), "rejected": " " + answer(i, False)}
-            for i in range(count)]  # fmt: skip
+    return [
+        {"prompt": prompt(i), "chosen": " " + answer(i, True), "rejected": " " + answer(i, False)} for i in range(count)
+    ]
 
 
 def turn(role: str, content: object) -> Row:
@@ -89,8 +90,9 @@ def message_rows(count: int = ROWS) -> list[Row]:
 
 def implicit_rows(count: int = ROWS) -> list[Row]:
     """Return the same rows, as two whole dialogues in text."""
-    return [{name: prompt(i) + " " + answer(i, name == "chosen") for name in ("chosen", "rejected")}
-            for i in range(count)]  # fmt: skip
+    return [
+        {name: prompt(i) + " " + answer(i, name == "chosen") for name in ("chosen", "rejected")} for i in range(count)
+    ]
 
 
 def ranked_rows(count: int = ROWS) -> list[Row]:
@@ -124,9 +126,11 @@ def make_tokenizer(template: str | None = None) -> Any:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=SPECIALS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=320,
+        special_tokens=SPECIALS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
-    )  # fmt: skip
+    )
     inner.train_from_iterator((row["prompt"] + row["chosen"] + row["rejected"] for row in text_rows()), trainer)
     made = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
     made.chat_template = template
@@ -139,9 +143,16 @@ def make_model(folder: Path, template: str | None = None, *, labels: int | None 
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
     config = LlamaConfig(
-        vocab_size=320, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=256, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=320,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if labels is None:
@@ -173,8 +184,10 @@ def make_kit(folder: Path) -> Path:
 
 def make_run(kit: Path, run: Callable[[Case], Answer]) -> None:
     """Train a small comparison in the kit: adapters of policies and reward models, a finished run."""
-    command = ("compare.py", "--config", "kit/tiny.yaml", "--model", "kit/model", "--dataset", "kit/pairs.jsonl",
-               "--algorithms", "dpo,ppo", "--output", "kit/run")  # fmt: skip
+    command = words(
+        "compare.py --config kit/tiny.yaml --model kit/model --dataset kit/pairs.jsonl --algorithms dpo,ppo "
+        "--output kit/run"
+    )
     answer = run(Case("kit/run", command, said()))
     if answer.status != 0:
         raise RuntimeError(f"an ordinary comparison fails: {answer.err[-2000:]}")

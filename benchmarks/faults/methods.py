@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.faults.cases import Case, files, refused, said
+from benchmarks.faults.cases import Case, files, refused, said, words
 
-COMMAND = ("compare.py", "--model", "kit/model", "--dataset", "kit/pairs.jsonl", "--config", "kit/tiny.yaml", "--output", "out",
-           "--report", "false", "--max-steps", "1", "--algorithms")  # fmt: skip
+COMMAND = words(
+    "compare.py --model kit/model --dataset kit/pairs.jsonl --config kit/tiny.yaml --output out --report false "
+    "--max-steps 1 --algorithms"
+)
 
 PAIRWISE = '''"""A loss of my own."""
 from dataclasses import dataclass
@@ -110,7 +112,9 @@ LOSSES: dict[str, str] = {
     "complex numbers": "return Loss((-scores.logps.sum(-1)[:, 0]) * 1j)",
     "NaN": "return Loss(-scores.logps.sum(-1)[:, 0] * float('nan'))",
     "infinity": "return Loss(-scores.logps.sum(-1)[:, 0] / 0)",
-    "an undeclared metric": "from preflab import mean_of\n        v = -scores.logps.sum(-1)[:, 0]\n        return Loss(v, {'margn': mean_of(v)})",
+    "an undeclared metric": (
+        "from preflab import mean_of\n        v = scores.logps[:, 0, 0]\n        return Loss(v, {'margn': mean_of(v)})"
+    ),
     "a metric that is a number": "return Loss(-scores.logps.sum(-1)[:, 0], {'accuracy': 0.5})",
     "metrics that are a list": "return Loss(-scores.logps.sum(-1)[:, 0], [1])",
     "an error": "raise ValueError('no such loss')",
@@ -124,9 +128,18 @@ LOSSES: dict[str, str] = {
     "another device": "return Loss((-scores.logps.sum(-1)[:, 0]).to('no_such_device'))",
     "a changed batch": "batch.response_ids.zero_()\n        raise RuntimeError('changed')",
 }
-PAIR_LOSSES = ("return None", "return 0.5", "return pair.logps", "return pair.margin.mean()", "return pair.margin.detach()",
-               "return pair.margn", "raise KeyError('x')", "return pair.margin * float('nan')", "import sys; sys.exit(0)",
-               "return -pair.margin, pair.margin")  # fmt: skip
+PAIR_LOSSES = (
+    "return None",
+    "return 0.5",
+    "return pair.logps",
+    "return pair.margin.mean()",
+    "return pair.margin.detach()",
+    "return pair.margn",
+    "raise KeyError('x')",
+    "return pair.margin * float('nan')",
+    "import sys; sys.exit(0)",
+    "return -pair.margin, pair.margin",
+)
 
 
 def cases(seed: int) -> Iterator[Case]:

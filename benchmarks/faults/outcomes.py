@@ -46,8 +46,13 @@ class Judged(NamedTuple):
 
     def as_dict(self) -> dict[str, str]:
         """Return it, JSON-ready."""
-        return {"name": self.name, "outcome": self.outcome.kind, "why": self.outcome.why, "command": self.command,
-                "tail": self.tail}  # fmt: skip
+        return {
+            "name": self.name,
+            "outcome": self.outcome.kind,
+            "why": self.outcome.why,
+            "command": self.command,
+            "tail": self.tail,
+        }
 
 
 def judge_all(answers: Sequence[tuple[Case, Answer]]) -> list[Judged]:

@@ -7,10 +7,9 @@ import os
 from collections.abc import Iterator
 
 from benchmarks.faults import kit
-from benchmarks.faults.cases import Case, Content, Right, Row, files, lines, refused, said, table
+from benchmarks.faults.cases import Case, Content, Right, Row, files, lines, refused, said, table, words
 
-COMMAND = ("evaluate.py", "--model", "kit/model", "--dataset", "kit/pairs.jsonl", "--config", "kit/tiny.yaml", "--output", "out",
-           "--models")  # fmt: skip
+COMMAND = words("evaluate.py --model kit/model --dataset kit/pairs.jsonl --config kit/tiny.yaml --output out --models")
 NAN = float("nan")
 
 
@@ -34,14 +33,23 @@ def cases(seed: int) -> Iterator[Case]:
     for what, content in odd().items():
         yield case(f"odd but right/{what}", "r.jsonl", content, said())
     for what, given in {
-        "no name": ("=r.jsonl",), "no file": ("a=",), "no sign": ("r.jsonl",), "a name twice": ("a=r.jsonl,a=r.jsonl",),
-        "the reference's name": ("reference=r.jsonl",), "a name with blanks": ("a b=r.jsonl",), "nothing": ("",),
-        "no such file": ("a=nowhere.jsonl",), "an unknown suffix": ("a=r.txt",), "the best of one": ("a=best-of-1:kit/adapter", "--reward-model", "kit/reward"),
+        "no name": ("=r.jsonl",),
+        "no file": ("a=",),
+        "no sign": ("r.jsonl",),
+        "a name twice": ("a=r.jsonl,a=r.jsonl",),
+        "the reference's name": ("reference=r.jsonl",),
+        "a name with blanks": ("a b=r.jsonl",),
+        "nothing": ("",),
+        "no such file": ("a=nowhere.jsonl",),
+        "an unknown suffix": ("a=r.txt",),
+        "the best of one": ("a=best-of-1:kit/adapter", "--reward-model", "kit/reward"),
         "the best of a file": ("a=best-of-4:r.jsonl", "--reward-model", "kit/reward"),
-        "the best without a judge": ("a=best-of-4:kit/adapter",), "the best of the best": ("a=best-of-2:best-of-2:kit/adapter", "--reward-model", "kit/reward"),
+        "the best without a judge": ("a=best-of-4:kit/adapter",),
+        "the best of the best": ("a=best-of-2:best-of-2:kit/adapter", "--reward-model", "kit/reward"),
         "the best of a million": ("a=best-of-1000000000:kit/adapter", "--reward-model", "kit/reward"),
-        "a folder of nothing": ("a=empty",), "a model of the hub that is not there": ("a=no-such/model",),
-    }.items():  # fmt: skip
+        "a folder of nothing": ("a=empty",),
+        "a model of the hub that is not there": ("a=no-such/model",),
+    }.items():
         make = files({"r.jsonl": lines(rows()), "r.txt": "a", "empty": os.mkdir})
         culprit = next(
             (w for w in ("best-of", "empty", "nowhere", "r.txt", "no-such", "reference") if w in given[0]), "models"
@@ -56,12 +64,19 @@ def case(name: str, file: str, content: Content, right: tuple[Right, ...]) -> Ca
 
 
 ROW_FAULTS: dict[str, Row] = {
-    "prompt is null": {"prompt": None}, "prompt is a number": {"prompt": 7}, "prompt is NaN": {"prompt": NAN},
-    "prompt is a list": {"prompt": ["a"]}, "response is null": {"response": None}, "response is a number": {"response": 3},
-    "response is NaN": {"response": NAN}, "response is true": {"response": True}, "response is a list": {"response": ["a"]},
-    "response is a mapping": {"response": {"text": "a"}}, "response is a lone surrogate": {"response": "a\ud800"},
+    "prompt is null": {"prompt": None},
+    "prompt is a number": {"prompt": 7},
+    "prompt is NaN": {"prompt": NAN},
+    "prompt is a list": {"prompt": ["a"]},
+    "response is null": {"response": None},
+    "response is a number": {"response": 3},
+    "response is NaN": {"response": NAN},
+    "response is true": {"response": True},
+    "response is a list": {"response": ["a"]},
+    "response is a mapping": {"response": {"text": "a"}},
+    "response is a lone surrogate": {"response": "a\ud800"},
     "a second answer to a prompt": {"prompt": kit.prompt(2)},
-}  # fmt: skip
+}
 
 
 def file_faults() -> dict[str, tuple[str, Content, tuple[str, ...]]]:
@@ -84,12 +99,24 @@ def file_faults() -> dict[str, tuple[str, Content, tuple[str, ...]]]:
         "a web page": ("r.jsonl", "<html></html>", ("r.jsonl",)),
         "half the prompts": ("r.jsonl", half, ("r.jsonl", "missing")),
         "no prompt of ours": ("r.jsonl", lines([{"prompt": "a", "response": "b"}]), ("r.jsonl", "missing")),
-        "prompts in capitals": ("r.jsonl", lines([{**r, "prompt": r["prompt"].upper()} for r in rows()]), ("r.jsonl", "missing")),
-        "prompts with other blanks": ("r.jsonl", lines([{**r, "prompt": r["prompt"].replace(" ", "  ")} for r in rows()]), ("r.jsonl", "missing")),
+        "prompts in capitals": (
+            "r.jsonl",
+            lines([{**r, "prompt": r["prompt"].upper()} for r in rows()]),
+            ("r.jsonl", "missing"),
+        ),
+        "prompts with other blanks": (
+            "r.jsonl",
+            lines([{**r, "prompt": r["prompt"].replace(" ", "  ")} for r in rows()]),
+            ("r.jsonl", "missing"),
+        ),
         "other columns": ("r.jsonl", lines([{"question": "a", "answer": "b"}]), ("r.jsonl", "1", "prompt")),
-        "two answers to each": ("r.jsonl", text + lines([{**r, "response": "It slept."} for r in rows()]), ("r.jsonl",)),
+        "two answers to each": (
+            "r.jsonl",
+            text + lines([{**r, "response": "It slept."} for r in rows()]),
+            ("r.jsonl",),
+        ),
         "two answers, the same twice": ("r.jsonl", text + lines(changed({"response": "It slept."})[:1]), ("r.jsonl",)),
-    }  # fmt: skip
+    }
 
 
 def odd() -> dict[str, Content]:
@@ -134,7 +161,11 @@ def annotation() -> Iterator[Case]:
         "pairs of nothing": (("--pairs", "p.jsonl"), {"p.jsonl": ""}, ("p.jsonl",)),
         "an export over its source": ((*both, "--export", "a.jsonl"), pair, ("a.jsonl",)),
         "an export of nothing": (("--export", "e.jsonl"), {}, ("verdicts.jsonl",)),
-        "an export into nowhere": (("--export", "no/where.jsonl"), {"verdicts.jsonl": lines([verdict])}, ("no/where.jsonl",)),
+        "an export into nowhere": (
+            ("--export", "no/where.jsonl"),
+            {"verdicts.jsonl": lines([verdict])},
+            ("no/where.jsonl",),
+        ),
         "an export of other rows": (("--export", "e.jsonl"), {"verdicts.jsonl": samples}, ("verdicts.jsonl", "1")),
         "a limit of none": ((*both, "--limit", "0"), pair, ("limit",)),
         "a seed as text": ((*both, "--seed", "ten"), pair, ("seed",)),
@@ -142,6 +173,6 @@ def annotation() -> Iterator[Case]:
         "an output that is something else": ((*both, "--output", "o.txt"), {**pair, "o.txt": "my notes\n"}, ("o.txt",)),
         "an output of other rows": ((*both, "--output", "o.jsonl"), {**pair, "o.jsonl": samples}, ("o.jsonl", "1")),
         "an unknown option": (("--sample", "one=a.jsonl"), pair, ("--sample",)),
-    }  # fmt: skip
+    }
     for what, (given, content, parts) in found.items():
         yield Case(f"responses/annotate/{what}", ("annotate.py", *given), refused(*parts), files(content))

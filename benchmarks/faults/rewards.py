@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 
 from benchmarks.faults import kit
-from benchmarks.faults.cases import Case, Content, files, lines, refused, said
+from benchmarks.faults.cases import Case, Content, files, lines, refused, said, words
 
-PROMPTS = "".join(f"{kit.question(i)}\n" for i in range(12))
-COMMAND = ("dpo.py", "--model", "kit/model", "--config", "kit/tiny.yaml", "--output", "out", "--cache", "cache", "--max-pairs", "24",
-           "--max-response-tokens", "12", "--max-steps", "1", "--prompts")  # fmt: skip
+PROMPTS = "".join(f"{kit.question(i)}\n" for i in range(24))
+COMMAND = words(
+    "dpo.py --model kit/model --config kit/tiny.yaml --output out --cache cache --max-pairs 48 --max-steps 1 --prompts"
+)
 GOOD = "def f(prompt, response):\n    return float(response.count('a'))\n"
 
 
@@ -73,7 +74,7 @@ CALLS: dict[str, str] = {
     "runs out of memory": "raise MemoryError",
     "asks for a name": "return reward",
     "raises an error with no text": "raise RuntimeError",
-    "raises an error that cannot be shown": "class E(Exception):\n    def __str__(self): raise ValueError('no')\nraise E",
+    "raises an error that cannot be shown": "class E(Exception):\n    def __str__(self): return 1 / 0\nraise E",
     "raises an error of a megabyte": "raise ValueError('a' * 1_000_000)",
     "raises an error that clears the screen": "raise ValueError('\\x1b[2J\\x1b[31m')",
 }
@@ -106,8 +107,11 @@ def cases(seed: int) -> Iterator[Case]:
     for what, code in CALLS.items():
         yield case(f"call/{what}", body(code), "mine.py")
     for what, code in LATER.items():
-        counted = "calls = []\n" + body("calls.append(1)\nif len(calls) > 20:\n    " + code.replace("\n", "\n    ")
-                                        + "\nreturn float(len(response))")  # fmt: skip
+        counted = "calls = []\n" + body(
+            "calls.append(1)\nif len(calls) > 20:\n    "
+            + code.replace("\n", "\n    ")
+            + "\nreturn float(len(response))"
+        )
         yield case(f"call/{what}", counted, "mine.py")
     for what, place in PLACES.items():
         yield case(
@@ -138,16 +142,35 @@ def cases(seed: int) -> Iterator[Case]:
 
 
 PLACES = {
-    "no file": "nowhere.py:f", "no such name": "mine.py:reward", "no name": "mine.py:", "no sign": "mine.py",
-    "no module": "no.such.module:f", "a name alone": ":f", "two signs": "mine.py:f:g", "a folder": "kit:f",
-    "another suffix": "mine.txt:f", "a module of Python's": "os:system", "a module without it": "json:nothing",
-    "blanks": "   ", "a method": "mine.py:f.g",
-}  # fmt: skip
+    "no file": "nowhere.py:f",
+    "no such name": "mine.py:reward",
+    "no name": "mine.py:",
+    "no sign": "mine.py",
+    "no module": "no.such.module:f",
+    "a name alone": ":f",
+    "two signs": "mine.py:f:g",
+    "a folder": "kit:f",
+    "another suffix": "mine.txt:f",
+    "a module of Python's": "os:system",
+    "a module without it": "json:nothing",
+    "blanks": "   ",
+    "a method": "mine.py:f.g",
+}
 PROMPT_FILES: dict[str, tuple[str, Content]] = {
-    "empty": ("q.txt", ""), "blank": ("q.txt", "\n \n"), "one": ("q.txt", "What?\n"), "one, many times": ("q.txt", "What?\nwhat?\n WHAT? \n"),
-    "not UTF-8": ("q.txt", b"What\xff?\nWho?\n"), "zeros": ("q.txt", bytes(1000)), "UTF-16": ("q.txt", PROMPTS.encode("utf-16")),
-    "all too long": ("q.txt", "".join(f"{'ab' * 400}{i}\n" for i in range(9))), "an unknown suffix": ("q.md", PROMPTS),
-    "no prompt in it": ("q.jsonl", lines([{"text": "What?"}] * 9)), "numbers": ("q.jsonl", lines([{"prompt": 3}] * 9)),
-    "no JSON": ("q.jsonl", "What?\n" * 9), "a folder": ("q.txt", os.mkdir), "an endless pipe": ("q.txt", os.mkfifo),
-    "an empty csv": ("q.csv", ""), "a csv of other columns": ("q.csv", "question\nWhat?\nWho?\n"),
-}  # fmt: skip
+    "empty": ("q.txt", ""),
+    "blank": ("q.txt", "\n \n"),
+    "one": ("q.txt", "What?\n"),
+    "one, many times": ("q.txt", "What?\nwhat?\n WHAT? \n"),
+    "not UTF-8": ("q.txt", b"What\xff?\nWho?\n"),
+    "zeros": ("q.txt", bytes(1000)),
+    "UTF-16": ("q.txt", PROMPTS.encode("utf-16")),
+    "all too long": ("q.txt", "".join(f"{'ab' * 400}{i}\n" for i in range(9))),
+    "an unknown suffix": ("q.md", PROMPTS),
+    "no prompt in it": ("q.jsonl", lines([{"text": "What?"}] * 9)),
+    "numbers": ("q.jsonl", lines([{"prompt": 3}] * 9)),
+    "no JSON": ("q.jsonl", "What?\n" * 9),
+    "a folder": ("q.txt", os.mkdir),
+    "an endless pipe": ("q.txt", os.mkfifo),
+    "an empty csv": ("q.csv", ""),
+    "a csv of other columns": ("q.csv", "question\nWhat?\nWho?\n"),
+}

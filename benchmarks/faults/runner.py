@@ -58,11 +58,26 @@ def warm() -> None:
 
     torch.set_num_threads(1)
     for name in (
-        "datasets", "pyarrow.parquet", "trl.data_utils", "peft", "rich.table", "httpx2", "jinja2", "tqdm.auto",
-        "transformers.models.llama.modeling_llama", "preflab.experiment", "preflab.trainer", "eval.harness",
-        "eval.comparison", "eval.subjects.models", "eval.report", "eval.judges", "recipes.compare", "recipes.train",
+        "datasets",
+        "pyarrow.parquet",
+        "trl.data_utils",
+        "peft",
+        "rich.table",
+        "httpx2",
+        "jinja2",
+        "tqdm.auto",
+        "transformers.models.llama.modeling_llama",
+        "preflab.experiment",
+        "preflab.trainer",
+        "eval.harness",
+        "eval.comparison",
+        "eval.subjects.models",
+        "eval.report",
+        "eval.judges",
+        "recipes.compare",
+        "recipes.train",
         "recipes.evaluate",
-    ):  # fmt: skip
+    ):
         importlib.import_module(name)
     from preflab import registry
 

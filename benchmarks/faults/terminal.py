@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.faults import kit
-from benchmarks.faults.cases import Accepted, Case, Refused, Right, drawn, files, lines, table
-from benchmarks.faults.endpoints import http
+from benchmarks.faults.cases import Accepted, Case, Content, Refused, Right, Row, drawn, files, lines, table, words
 from benchmarks.faults.endpoints import case as endpoint_case
+from benchmarks.faults.endpoints import http
 from benchmarks.faults.responses import rows as answers
 
 PAYLOADS = {
@@ -44,69 +44,34 @@ def cases(seed: int) -> Iterator[Case]:
             yield Case(f"terminal/{place}/{what}", made.command, ANY, made.make, tuple(banned), made.environment)
 
 
-def _data(rows: list[dict[str, object]], *options: str, recipe: tuple[str, ...] = ("sft.py",)) -> Case:
-    command = (
-        *recipe,
-        "--model",
-        "kit/model",
-        "--config",
-        "kit/tiny.yaml",
-        "--output",
-        "out",
-        "--dataset",
-        "d.jsonl",
-        *options,
-    )
-    return Case("", command, ANY, files({"d.jsonl": table(rows)}))
+COMPARE = words("compare.py --model kit/model --dataset kit/pairs.jsonl --config kit/tiny.yaml --output out")
+EVALUATE = ("evaluate.py", *COMPARE[1:])
+TRAIN = ("sft.py", *COMPARE[1:])
 
 
-def _changed(**values: object) -> list[dict[str, object]]:
+def _case(command: tuple[str, ...], *options: str, **content: Content) -> Case:
+    """Return a case; the content of files goes by their names with an underscore for the point."""
+    return Case("", (*command, *options), ANY, files({name.replace("_", "."): what for name, what in content.items()}))
+
+
+def _data(rows: list[Row], *options: str, command: tuple[str, ...] = TRAIN) -> Case:
+    return _case(command, "--dataset", "d.jsonl", *options, d_jsonl=table(rows))
+
+
+def _changed(**values: object) -> list[Row]:
     return [{**row, **(values if i in kit.BAD else {})} for i, row in enumerate(kit.text_rows())]
 
 
 def _config(text: str) -> Case:
-    command = (
-        "compare.py",
-        "--model",
-        "kit/model",
-        "--dataset",
-        "kit/pairs.jsonl",
-        "--output",
-        "out",
-        "--config",
-        "c.yaml",
-    )
-    return Case("", command, ANY, files({"c.yaml": text}))
+    return _case(COMPARE, "--config", "c.yaml", c_yaml=text)
 
 
-def _option(*options: str) -> Case:
-    command = (
-        "compare.py",
-        "--model",
-        "kit/model",
-        "--dataset",
-        "kit/pairs.jsonl",
-        "--config",
-        "kit/tiny.yaml",
-        "--output",
-        "out",
-    )
-    return Case("", (*command, *options), ANY)
+def _template(text: str) -> Case:
+    return _case(TRAIN, "--dataset", "kit/chat.jsonl", "--chat-template", "t.jinja", t_jinja=text)
 
 
-def _evaluate(content: dict[str, object], *options: str) -> Case:
-    command = (
-        "evaluate.py",
-        "--model",
-        "kit/model",
-        "--dataset",
-        "kit/pairs.jsonl",
-        "--config",
-        "kit/tiny.yaml",
-        "--output",
-        "out",
-    )
-    return Case("", (*command, *options), ANY, files(content))  # type: ignore[arg-type]
+def _answers(*options: str) -> Case:
+    return _case(EVALUATE, *options, r_jsonl=lines(answers()))
 
 
 def _adapter(payload: str) -> Case:
@@ -117,7 +82,7 @@ def _adapter(payload: str) -> Case:
             json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": payload, "peft_type": payload})
         )
 
-    return Case("", _evaluate({}, "--models", "a=mine").command, ANY, make)
+    return Case("", (*EVALUATE, "--models", "a=mine"), ANY, make)
 
 
 def _model(payload: str) -> Case:
@@ -126,53 +91,60 @@ def _model(payload: str) -> Case:
         path = folder / "mine" / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": payload}))
 
-    return Case("", ("sft.py", "--model", "mine", "--dataset", "kit/pairs.jsonl", "--output", "out"), ANY, make)
+    return Case("", (*TRAIN, "--model", "mine"), ANY, make)
 
 
 PLACES: dict[str, Callable[[str], Case]] = {
     "a subset's name": lambda p: _data(
-        [{**row, "subset": p} for row in kit.text_rows()], "--models", "a=kit/adapter", "--generate", "false", recipe=("evaluate.py",)),
+        [{**row, "subset": p} for row in kit.text_rows()],
+        *words("--models a=kit/adapter --generate false"),
+        command=EVALUATE,
+    ),
     "a column's name": lambda p: _data([{**row, p: 1} for row in kit.text_rows()]),
     "a label": lambda p: _data([{**row, "label": p} for row in kit.single_rows()], "--bad-rows", "refuse"),
     "a preference": lambda p: _data(_changed(preference=p), "--bad-rows", "refuse"),
     "a role": lambda p: _data([{**row, "prompt": [kit.turn(p, "a")]} for row in kit.message_rows()]),
-    "a prompt": lambda p: _data([{**row, "prompt": f"Human: {p} {i}\n\nAssistant:"} for i, row in enumerate(kit.text_rows())]),
+    "a prompt": lambda p: _data(
+        [{**row, "prompt": f"Human: {p} {i}\n\nAssistant:"} for i, row in enumerate(kit.text_rows())]
+    ),
     "a config's value": lambda p: _config(f"eval_prompts: {json.dumps(p)}\n"),
     "a config's field": lambda p: _config(f"{json.dumps(p)}: 3\n"),
     "a config's section": lambda p: _config(f"{json.dumps(p)}: {{beta: 1}}\n"),
     "a section's field": lambda p: _config(f"dpo: {{{json.dumps(p)}: 1}}\n"),
     "a YAML error": lambda p: _config(f"a: !<{json.dumps(p)[1:-1]}> b\nc: [{p}\n"),
-    "a method's name": lambda p: _option("--algorithms", p),
-    "a method's place": lambda p: _option("--algorithms", f"{p}.py:Loss"),
-    "a data set's name": lambda p: _option("--dataset", f"./{p}.jsonl"),
-    "a model's name": lambda p: _option("--model", f"./{p}"),
-    "a hub model's name": lambda p: _option("--model", p),
-    "an unknown option": lambda p: _option(f"--{p}", "1"),
-    "an option's value": lambda p: _option("--eval-prompts", p),
-    "an output": lambda p: _option("--output", f"kit/pairs.jsonl/{p}"),
-    "a run's folder": lambda p: Case("", ("sft.py", "--model", "kit/model", "--dataset", "kit/pairs.jsonl", "--config", "kit/tiny.yaml",
-                                          "--output", f"out {p}"), ANY),
-    "a sweep": lambda p: _option("--sweep", f"beta={p}"),
-    "a template's refusal": lambda p: Case(
-        "", ("sft.py", "--model", "kit/model", "--dataset", "kit/chat.jsonl", "--output", "out", "--chat-template", "t.jinja"), ANY,
-        files({"t.jinja": f"{{{{ raise_exception({p!r}) }}}}"})),
-    "a template's error": lambda p: Case(
-        "", ("sft.py", "--model", "kit/model", "--dataset", "kit/chat.jsonl", "--output", "out", "--chat-template", "t.jinja"), ANY,
-        files({"t.jinja": f"{{{{ messages[0][{p!r}].a.b }}}}{{{{ 1 | {'f'} }}}}"})),
-    "a reward's error": lambda p: Case(
-        "", ("dpo.py", "--model", "kit/model", "--reward", "mine.py:f", "--output", "out", "--cache", "cache"), ANY,
-        files({"mine.py": f"def f(prompt, response):\n    raise ValueError({p!r})\n"})),
-    "a method file's error": lambda p: Case(
-        "", _option("--algorithms", "mine.py:Mine").command, ANY, files({"mine.py": f"raise ValueError({p!r})\n"})),
-    "an evaluated name": lambda p: _evaluate({"r.jsonl": lines(answers())}, "--models", f"{p}=r.jsonl"),
-    "an evaluated file": lambda p: _evaluate({}, "--models", f"a={p}.jsonl"),
-    "a missing prompt": lambda p: _evaluate({"r.jsonl": lines([{"prompt": p, "response": 3}])}, "--models", "a=r.jsonl"),
-    "a verdict": lambda p: _evaluate(
-        {"r.jsonl": lines(answers()), "v.jsonl": lines([{"prompt": "a", "first": "b", "second": "c", "verdict": p}])},
-        "--models", "a=r.jsonl", "--judge", "v.jsonl"),
-    "a judge's file": lambda p: _evaluate({"r.jsonl": lines(answers())}, "--models", "a=r.jsonl", "--judge", f"{p}.jsonl"),
+    "a method's name": lambda p: _case(COMPARE, "--algorithms", p),
+    "a method's place": lambda p: _case(COMPARE, "--algorithms", f"{p}.py:Loss"),
+    "a data set's name": lambda p: _case(COMPARE, "--dataset", f"./{p}.jsonl"),
+    "a model's name": lambda p: _case(COMPARE, "--model", f"./{p}"),
+    "a hub model's name": lambda p: _case(COMPARE, "--model", p),
+    "an unknown option": lambda p: _case(COMPARE, f"--{p}", "1"),
+    "an option's value": lambda p: _case(COMPARE, "--eval-prompts", p),
+    "an output": lambda p: _case(COMPARE, "--output", f"kit/pairs.jsonl/{p}"),
+    "a run's folder": lambda p: _case(TRAIN, "--output", f"out {p}"),
+    "a sweep": lambda p: _case(COMPARE, "--sweep", f"beta={p}"),
+    "a template's refusal": lambda p: _template(f"{{{{ raise_exception({p!r}) }}}}"),
+    "a template's error": lambda p: _template(f"{{{{ messages[0][{p!r}].a.b }}}}"),
+    "a reward's error": lambda p: _case(
+        words("dpo.py --model kit/model --reward mine.py:f --output out --cache cache"),
+        mine_py=f"def f(prompt, response):\n    raise ValueError({p!r})\n",
+    ),
+    "a method file's error": lambda p: _case(
+        COMPARE, "--algorithms", "mine.py:Mine", mine_py=f"raise ValueError({p!r})\n"
+    ),
+    "an evaluated name": lambda p: _answers("--models", f"{p}=r.jsonl"),
+    "an evaluated file": lambda p: _answers("--models", f"a={p}.jsonl"),
+    "a missing prompt": lambda p: _case(
+        EVALUATE, "--models", "a=r.jsonl", r_jsonl=lines([{"prompt": p, "response": "It slept."}])
+    ),
+    "a verdict": lambda p: _case(
+        EVALUATE,
+        *words("--models a=r.jsonl --judge v.jsonl"),
+        r_jsonl=lines(answers()),
+        v_jsonl=lines([{"prompt": "a", "first": "b", "second": "c", "verdict": p}]),
+    ),
+    "a judge's file": lambda p: _answers("--models", "a=r.jsonl", "--judge", f"{p}.jsonl"),
     "an endpoint's error": lambda p: endpoint_case("", http({"error": {"message": p}}, "400 Bad Request"), ANY),
     "an endpoint's page": lambda p: endpoint_case("", http(p.encode(), "500 Internal"), ANY),
     "an adapter's base": _adapter,
     "a model's type": _model,
-}  # fmt: skip
+}
