@@ -97,14 +97,15 @@ RECORDS = {
 
 def cases(seed: int) -> Iterator[Case]:
     """Yield every run folder that is not to be believed."""
-    named = (*said("foreign|dpo-seed0|import|method"), *refused("foreign|method|import|stage.json"))
+    named = (*said("import|registered|stage.json"), *refused("foreign|import|stage.json"))
+    started = (*said("stage", "sft|reward|start|reference"), *refused("foreign|stage.json"))
     for name in METHODS:
         yield case(f"method/{ascii(name)[:30]}", inputs(method=name), named)
     for what, value in VALUES.items():
         yield case(f"method is {what}", inputs(method=value), named)
         yield case(f"config is {what}", inputs(config=value), named)
-        yield case(f"sft is {what}", inputs(sft=value), (*named, *said()) if value is None else named)
-        yield case(f"reward is {what}", inputs(reward=value), (*named, *said()) if value is None else named)
+        for role in ("sft", "reward"):
+            yield case(f"{role} is {what}", inputs(**{role: value}), said() if value is None else started)
     for what, config in {
         "an unknown field": {"bta": 1},
         "a wrong type": {"beta": "high"},
@@ -115,7 +116,7 @@ def cases(seed: int) -> Iterator[Case]:
         yield case(f"config with {what}", inputs(config=config), (*named, *said()))
     for key in KEYS:
         for role in ("sft", "reward"):
-            yield case(f"{role} key/{ascii(key)[:30]}", inputs(**{role: key}), (*named, *said("sft|reward|start|base")))
+            yield case(f"{role} key/{ascii(key)[:30]}", inputs(**{role: key}), said() if not key else started)
     for what, content in RECORDS.items():
         for models in ("a=foreign", "a=foreign/stages/dpo-seed0"):
             yield record_case(what, content, models)

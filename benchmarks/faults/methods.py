@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.faults.cases import Case, files, refused, said, words
+from benchmarks.faults.cases import Case, Right, files, refused, said, words
 
 COMMAND = words(
     "compare.py --model kit/model --dataset kit/pairs.jsonl --config kit/tiny.yaml --output out --report false "
@@ -128,6 +128,9 @@ LOSSES: dict[str, str] = {
     "another device": "return Loss((-scores.logps.sum(-1)[:, 0]).to('no_such_device'))",
     "a changed batch": "batch.response_ids.zero_()\n        raise RuntimeError('changed')",
 }
+DIVERGED = ("NaN", "infinity")
+"""What a learning rate may do as well: the method is named, and not its file."""
+
 PAIR_LOSSES = (
     "return None",
     "return 0.5",
@@ -151,9 +154,12 @@ def cases(seed: int) -> Iterator[Case]:
             raise ValueError(f"{what}: {old!r} is not in the method")
         yield case(f"class/{what}", WHOLE.replace(old, new))
     for what, code in LOSSES.items():
-        yield case(f"loss gives {what}", WHOLE.replace(RETURN, code))
+        right = refused("mine" if what in DIVERGED else "mine.py")
+        yield case(
+            f"loss gives {what}", WHOLE.replace(RETURN, code), *(said("margn") if "undeclared" in what else ()), *right
+        )
     for code in PAIR_LOSSES:
-        yield case(f"pair loss/{code}", PAIRWISE.replace(CLAMP, code))
+        yield case(f"pair loss/{code}", PAIRWISE.replace(CLAMP, code), *refused("mine" if "nan" in code else "mine.py"))
     for what, module in {"a pairwise loss": PAIRWISE, "a whole class": WHOLE}.items():
         yield Case(f"methods/odd but right/{what}", (*COMMAND, "mine.py:Mine"), said(), files({"mine.py": module}))
     for place in (
@@ -178,6 +184,6 @@ def cases(seed: int) -> Iterator[Case]:
         )
 
 
-def case(name: str, module: str) -> Case:
+def case(name: str, module: str, *right: Right) -> Case:
     """Return a case in which a file holds the method."""
-    return Case(f"methods/{name}", (*COMMAND, "mine.py:Mine"), refused("mine.py"), files({"mine.py": module}))
+    return Case(f"methods/{name}", (*COMMAND, "mine.py:Mine"), right or refused("mine.py"), files({"mine.py": module}))

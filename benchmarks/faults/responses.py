@@ -51,9 +51,9 @@ def cases(seed: int) -> Iterator[Case]:
         "a model of the hub that is not there": ("a=no-such/model",),
     }.items():
         make = files({"r.jsonl": lines(rows()), "r.txt": "a", "empty": os.mkdir})
-        culprit = next(
-            (w for w in ("best-of", "empty", "nowhere", "r.txt", "no-such", "reference") if w in given[0]), "models"
-        )
+        known = ("best-of", "empty", "nowhere", "r.txt", "no-such", "reference")
+        culprit = next((word for word in known if word in given[0]), "models")
+        culprit += "|reward-model" if what == "the best without a judge" else ""
         yield Case(f"responses/names/{what}", (*COMMAND, *given), refused(culprit), make)
     yield from annotation()
 
