@@ -24,7 +24,7 @@ from pathlib import Path
 
 from benchmarks.faults import areas, damages, kills
 from benchmarks.faults.cases import Case
-from benchmarks.faults.kit import make_kit, make_run
+from benchmarks.faults.kit import make_kit, make_runs
 from benchmarks.faults.outcomes import judge_all
 from benchmarks.faults.report import DAMAGES, INPUTS, summary, tables, write
 from benchmarks.faults.runner import LIMIT, Answer, run_all, run_one, warm
@@ -50,11 +50,14 @@ def measure(options: argparse.Namespace, cases: list[Case], harmed: list[damages
     """Run cases, damages and kills in `work`; print tables and failures."""
     warm()
     kit, began = make_kit(work / "kit"), time.monotonic()
-    make_run(kit, lambda case: run_one(case, work / "first", kit))
+    made = iter(range(9))
+    make_runs(kit, lambda case: run_one(case, work / f"first-{next(made)}", kit))
     answers: list[tuple[Case, Answer]] = []
 
     def done(case: Case, answer: Answer) -> None:
         answers.append((case, answer))
+        with (work / "answers.txt").open("a") as log:
+            print(f"{answer.seconds:6.1f} s, status {answer.status}: {case.name}", file=log)
         if sys.stderr.isatty():
             print(f"\r{len(answers)} of {len(cases)}", end="", file=sys.stderr)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.faults.cases import Case, Right, refused, said, words
 from benchmarks.faults.foreign import Change, as_folder, both, gone, write
+from benchmarks.faults.kit import begun
 from benchmarks.faults.models import pickled
 
 DATA = words("--model kit/model --dataset kit/pairs.jsonl --config kit/tiny.yaml --output out")
@@ -54,7 +55,7 @@ def case(name: str, role: str, change: Change, right: tuple[Right, ...]) -> Case
         shutil.copytree(folder / "kit" / source, folder / "mine")
         change(folder / "mine")
 
-    return Case(f"adapters/{name}", ("evaluate.py", *options, *DATA), right, make)
+    return Case(f"adapters/{name}", ("evaluate.py", *options, *DATA), right, begun("evaluated", make))
 
 
 def settings(**values: Any) -> Change:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.cases import Case, Right, files, lines, refused, said, words
-from benchmarks.faults.responses import rows as answers
+from benchmarks.faults.kit import answer_rows, begun
 
 KEY = "sk-only-for-this-benchmark-0123456789"
 Reply = Callable[[socket.socket], object]
@@ -55,10 +55,12 @@ def case(name: str, reply: Reply, right: tuple[Right, ...], *options: str) -> Ca
     """Return a case in which the endpoint replies so."""
 
     def make(folder: Path) -> Mapping[str, str]:
-        files({"r.jsonl": lines(answers())})(folder)
+        files({"r.jsonl": lines(answer_rows())})(folder)
         return {"url": serve(reply)}
 
-    return Case(f"endpoints/{name}", (*COMMAND, *options), right, make, (KEY,), {"OPENAI_API_KEY": KEY})
+    return Case(
+        f"endpoints/{name}", (*COMMAND, *options), right, begun("evaluated", make), (KEY,), {"OPENAI_API_KEY": KEY}
+    )
 
 
 # ---- replies --------------------------------------------------------------------------------------
@@ -235,7 +237,7 @@ def cases(seed: int) -> Iterator[Case]:
         bad = case(f"key {what}", http(said_by("VERDICT: FIRST")), refused("OPENAI_API_KEY"))
         yield Case(bad.name, bad.command, bad.right, bad.make, (variable,), {"OPENAI_API_KEY": variable})
     closed = [part.replace("{url}", "http://127.0.0.1:9/v1") for part in COMMAND]
-    make = files({"r.jsonl": lines(answers())})
+    make = begun("evaluated", files({"r.jsonl": lines(answer_rows())}))
     yield Case("endpoints/nobody there", tuple(closed), refused("127.0.0.1:9"), make)
     nowhere = [part.replace("{url}", "http://no-such-host.invalid/v1") for part in COMMAND]
     yield Case("endpoints/no such host", tuple(nowhere), refused("no-such-host.invalid"), make)

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.faults import kit
 from benchmarks.faults.cases import Case, Content, Right, Row, files, lines, refused, said, words
-from benchmarks.faults.responses import rows as answers
+from benchmarks.faults.kit import answer_rows
 
 COMMAND = words(
     "evaluate.py --model kit/model --dataset kit/pairs.jsonl --config kit/tiny.yaml --output out "
@@ -62,7 +62,7 @@ def cases(seed: int) -> Iterator[Case]:
         "zeros": (bytes(999), ()),
         "a web page": ("<html></html>", ("1",)),
         "an LFS pointer": ("version https://git-lfs.github.com/spec/v1\n", ("1",)),
-        "answers in place of verdicts": (lines(answers()), ("1",)),
+        "answers in place of verdicts": (lines(answer_rows()), ("1",)),
         "a table": ("prompt,first,second,verdict\na,b,c,first\n", ("1",)),
     }.items():
         yield case(f"file/{what}", content, refused("v.jsonl", *parts))
@@ -85,12 +85,12 @@ def cases(seed: int) -> Iterator[Case]:
             f"judges/place/{what}",
             (*COMMAND, given),
             right,
-            files({"r.jsonl": lines(answers()), "p.png": b"\x89PNG\r\n"}),
+            files({"r.jsonl": lines(answer_rows()), "p.png": b"\x89PNG\r\n"}),
         )
 
 
 def case(name: str, content: Content, right: tuple[Right, ...]) -> Case:
     """Return a case in which a file of verdicts judges."""
     return Case(
-        f"judges/{name}", (*COMMAND, "v.jsonl"), right, files({"r.jsonl": lines(answers()), "v.jsonl": content})
+        f"judges/{name}", (*COMMAND, "v.jsonl"), right, files({"r.jsonl": lines(answer_rows()), "v.jsonl": content})
     )

@@ -112,6 +112,11 @@ def single_rows(count: int = ROWS) -> list[Row]:
     ]
 
 
+def answer_rows() -> list[Row]:
+    """Return a response to every prompt."""
+    return [{"prompt": prompt(i), "response": " " + answer(i, True)} for i in range(ROWS)]
+
+
 def without(rows: Sequence[Row], bad: Sequence[int] = BAD) -> list[Row]:
     """Return the rows that are not damaged."""
     return [row for i, row in enumerate(rows) if i not in bad]
@@ -176,21 +181,23 @@ def make_kit(folder: Path) -> Path:
     make_model(folder / "classifier", labels=1)
     make_model(folder / "two", labels=2)
     (folder / "pairs.jsonl").write_text(lines(text_rows()))
+    (folder / "answers.jsonl").write_text(lines(answer_rows()))
     (folder / "chat.jsonl").write_text(lines(message_rows()))
     (folder / "tiny.yaml").write_text(TINY)
     (folder / "template.jinja").write_text(TEMPLATE)
     return folder
 
 
-def make_run(kit: Path, run: Callable[[Case], Answer]) -> None:
-    """Train a small comparison in the kit: adapters of policies and reward models, a finished run."""
-    command = words(
-        "compare.py --config kit/tiny.yaml --model kit/model --dataset kit/pairs.jsonl --algorithms dpo,ppo "
-        "--output kit/run"
-    )
-    answer = run(Case("kit/run", command, said()))
-    if answer.status != 0:
-        raise RuntimeError(f"an ordinary comparison fails: {answer.err[-2000:]}")
+def make_runs(kit: Path, run: Callable[[Case], Answer]) -> None:
+    """Train a small comparison in the kit, for its adapters and its stages, and evaluate a file of responses."""
+    options = "--config kit/tiny.yaml --model kit/model --dataset kit/pairs.jsonl"
+    for command in (
+        f"compare.py {options} --algorithms dpo,ppo --output kit/run",
+        f"evaluate.py {options} --models a=kit/answers.jsonl --output kit/evaluated",
+    ):
+        answer = run(Case("kit/run", words(command), said()))
+        if answer.status != 0:
+            raise RuntimeError(f"an ordinary run fails: {command}\n{answer.err[-2000:]}")
     for name, stage, role in (
         ("adapter", "dpo-seed0", "policy"),
         ("reward", "reward", "reward"),
@@ -200,3 +207,13 @@ def make_run(kit: Path, run: Callable[[Case], Answer]) -> None:
         shutil.copytree(folder / role, kit / name)
         if name == "adapter":
             shutil.copytree(folder, kit / "stage")
+
+
+def begun(run: str, make: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """Return what makes a case's files after it has copied a run's stages to ``out``: they need not be made again."""
+
+    def made(folder: Path) -> Any:
+        shutil.copytree(folder / "kit" / run / "stages", folder / "out" / "stages")
+        return make(folder)
+
+    return made

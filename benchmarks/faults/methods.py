@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from benchmarks.faults.cases import Case, Right, files, refused, said, words
+from benchmarks.faults.kit import begun
 
 COMMAND = words(
     "compare.py --model kit/model --dataset kit/pairs.jsonl --config kit/tiny.yaml --output out --report false "
@@ -161,7 +163,12 @@ def cases(seed: int) -> Iterator[Case]:
     for code in PAIR_LOSSES:
         yield case(f"pair loss/{code}", PAIRWISE.replace(CLAMP, code), *refused("mine" if "nan" in code else "mine.py"))
     for what, module in {"a pairwise loss": PAIRWISE, "a whole class": WHOLE}.items():
-        yield Case(f"methods/odd but right/{what}", (*COMMAND, "mine.py:Mine"), said(), files({"mine.py": module}))
+        yield Case(
+            f"methods/odd but right/{what}",
+            (*COMMAND, "mine.py:Mine"),
+            said(),
+            written(module),
+        )
     for place in (
         "mine.txt:Mine",
         "mine.py:Mine:Mine",
@@ -172,7 +179,10 @@ def cases(seed: int) -> Iterator[Case]:
         "mine:Mine,mine:Mine",
     ):
         yield Case(
-            f"methods/place/{place}", (*COMMAND, place), refused(place.split(":")[0]), files({"mine.py": PAIRWISE})
+            f"methods/place/{place}",
+            (*COMMAND, place),
+            refused(place.split(":")[0]),
+            written(PAIRWISE),
         )
     for given in (("--mine.beta", "1"), ("--Mine.beta", "-1"), ("--Mine.bta", "1"), ("--Mine.beta", "high")):
         parts = "beta|bta|mine"
@@ -180,10 +190,20 @@ def cases(seed: int) -> Iterator[Case]:
             f"methods/settings/{' '.join(given)}",
             (*COMMAND, "mine.py:Mine", *given),
             refused(parts),
-            files({"mine.py": PAIRWISE}),
+            written(PAIRWISE),
         )
+
+
+def written(module: str) -> Callable[[Path], None]:
+    """Return what writes the method's file, and what comparisons stand on."""
+    return begun("run", files({"mine.py": module}))
 
 
 def case(name: str, module: str, *right: Right) -> Case:
     """Return a case in which a file holds the method."""
-    return Case(f"methods/{name}", (*COMMAND, "mine.py:Mine"), right or refused("mine.py"), files({"mine.py": module}))
+    return Case(
+        f"methods/{name}",
+        (*COMMAND, "mine.py:Mine"),
+        right or refused("mine.py"),
+        written(module),
+    )

@@ -8,19 +8,15 @@ from collections.abc import Iterator
 
 from benchmarks.faults import kit
 from benchmarks.faults.cases import Case, Content, Right, Row, files, lines, refused, said, table, words
+from benchmarks.faults.kit import answer_rows, begun
 
 COMMAND = words("evaluate.py --model kit/model --dataset kit/pairs.jsonl --config kit/tiny.yaml --output out --models")
 NAN = float("nan")
 
 
-def rows() -> list[Row]:
-    """Return an answer to every prompt."""
-    return [{"prompt": kit.prompt(i), "response": " " + kit.answer(i, True)} for i in range(kit.ROWS)]
-
-
 def changed(change: Row, at: int = 6) -> list[Row]:
     """Return answers of which one row has these values."""
-    return [{**row, **(change if i == at else {})} for i, row in enumerate(rows())]
+    return [{**row, **(change if i == at else {})} for i, row in enumerate(answer_rows())]
 
 
 def cases(seed: int) -> Iterator[Case]:
@@ -50,7 +46,7 @@ def cases(seed: int) -> Iterator[Case]:
         "a folder of nothing": ("a=empty",),
         "a model of the hub that is not there": ("a=no-such/model",),
     }.items():
-        make = files({"r.jsonl": lines(rows()), "r.txt": "a", "empty": os.mkdir})
+        make = files({"r.jsonl": lines(answer_rows()), "r.txt": "a", "empty": os.mkdir})
         known = ("best-of", "empty", "nowhere", "r.txt", "no-such", "reference")
         culprit = next((word for word in known if word in given[0]), "models")
         culprit += "|reward-model" if what == "the best without a judge" else ""
@@ -60,7 +56,7 @@ def cases(seed: int) -> Iterator[Case]:
 
 def case(name: str, file: str, content: Content, right: tuple[Right, ...]) -> Case:
     """Return a case in which a file of responses is evaluated."""
-    return Case(f"responses/{name}", (*COMMAND, f"a={file}"), right, files({file: content}))
+    return Case(f"responses/{name}", (*COMMAND, f"a={file}"), right, begun("evaluated", files({file: content})))
 
 
 ROW_FAULTS: dict[str, Row] = {
@@ -81,8 +77,8 @@ ROW_FAULTS: dict[str, Row] = {
 
 def file_faults() -> dict[str, tuple[str, Content, tuple[str, ...]]]:
     """Return file name, content and what must be named."""
-    text = lines(rows())
-    half = lines(rows()[:8])
+    text = lines(answer_rows())
+    half = lines(answer_rows()[:8])
     return {
         "empty": ("r.jsonl", "", ("r.jsonl",)),
         "blank": ("r.jsonl", "\n\n", ("r.jsonl",)),
@@ -101,18 +97,18 @@ def file_faults() -> dict[str, tuple[str, Content, tuple[str, ...]]]:
         "no prompt of ours": ("r.jsonl", lines([{"prompt": "a", "response": "b"}]), ("r.jsonl", "missing")),
         "prompts in capitals": (
             "r.jsonl",
-            lines([{**r, "prompt": r["prompt"].upper()} for r in rows()]),
+            lines([{**r, "prompt": r["prompt"].upper()} for r in answer_rows()]),
             ("r.jsonl", "missing"),
         ),
         "prompts with other blanks": (
             "r.jsonl",
-            lines([{**r, "prompt": r["prompt"].replace(" ", "  ")} for r in rows()]),
+            lines([{**r, "prompt": r["prompt"].replace(" ", "  ")} for r in answer_rows()]),
             ("r.jsonl", "missing"),
         ),
         "other columns": ("r.jsonl", lines([{"question": "a", "answer": "b"}]), ("r.jsonl", "1", "prompt")),
         "two answers to each": (
             "r.jsonl",
-            text + lines([{**r, "response": "It slept."} for r in rows()]),
+            text + lines([{**r, "response": "It slept."} for r in answer_rows()]),
             ("r.jsonl",),
         ),
         "two answers, the same twice": ("r.jsonl", text + lines(changed({"response": "It slept."})[:1]), ("r.jsonl",)),
@@ -122,13 +118,13 @@ def file_faults() -> dict[str, tuple[str, Content, tuple[str, ...]]]:
 def odd() -> dict[str, Content]:
     """Return files that are odd and right."""
     return {
-        "a byte order mark": b"\xef\xbb\xbf" + lines(rows()).encode(),
-        "Windows line ends": lines(rows()).replace("\n", "\r\n"),
-        "instruction and output": lines([{"instruction": r["prompt"], "output": r["response"]} for r in rows()]),
-        "columns more": lines([{**r, "model": "m", "score": NAN} for r in rows()]),
-        "empty answers": lines([{**r, "response": ""} for r in rows()]),
-        "prompts that are not asked for": lines([*rows(), {"prompt": "What else?", "response": "No."}]),
-        "a list": json.dumps(rows()),
+        "a byte order mark": b"\xef\xbb\xbf" + lines(answer_rows()).encode(),
+        "Windows line ends": lines(answer_rows()).replace("\n", "\r\n"),
+        "instruction and output": lines([{"instruction": r["prompt"], "output": r["response"]} for r in answer_rows()]),
+        "columns more": lines([{**r, "model": "m", "score": NAN} for r in answer_rows()]),
+        "empty answers": lines([{**r, "response": ""} for r in answer_rows()]),
+        "prompts that are not asked for": lines([*answer_rows(), {"prompt": "What else?", "response": "No."}]),
+        "a list": json.dumps(answer_rows()),
     }
 
 
@@ -137,8 +133,8 @@ def odd() -> dict[str, Content]:
 
 def annotation() -> Iterator[Case]:
     """Yield what annotate.py cannot use."""
-    samples = lines(rows())
-    other = lines([{**row, "response": "It slept."} for row in rows()])
+    samples = lines(answer_rows())
+    other = lines([{**row, "response": "It slept."} for row in answer_rows()])
     pair = {"a.jsonl": samples, "b.jsonl": other}
     both = ("--samples", "one=a.jsonl,two=b.jsonl")
     verdict = {"prompt": "a", "first": "b", "second": "c", "verdict": "first"}
@@ -149,8 +145,8 @@ def annotation() -> Iterator[Case]:
         "three files": (("--samples", "one=a.jsonl,two=b.jsonl,three=a.jsonl"), pair, ("samples",)),
         "files without names": (("--samples", "a.jsonl,b.jsonl"), pair, ("samples",)),
         "a file that is not there": (("--samples", "one=a.jsonl,two=nowhere.jsonl"), pair, ("nowhere.jsonl",)),
-        "other numbers of rows": (both, {**pair, "b.jsonl": lines(rows()[:5])}, ("b.jsonl",)),
-        "other prompts": (both, {**pair, "b.jsonl": lines(rows()[::-1])}, ("b.jsonl", "1")),
+        "other numbers of rows": (both, {**pair, "b.jsonl": lines(answer_rows()[:5])}, ("b.jsonl",)),
+        "other prompts": (both, {**pair, "b.jsonl": lines(answer_rows()[::-1])}, ("b.jsonl", "1")),
         "equal answers": (both, {**pair, "b.jsonl": samples}, ("judge|differ",)),
         "a line that is no JSON": (both, {**pair, "b.jsonl": "what?\n" + other}, ("b.jsonl", "1")),
         "a row without a response": (both, {**pair, "b.jsonl": lines(changed({"response": None}))}, ("b.jsonl", "7")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import runpy
 import signal
@@ -95,7 +96,7 @@ def run_all(
         while True:
             while len(running) < jobs and (item := next(waiting, None)) is not None:
                 number, case = item
-                folder = work / f"{number:04}-{case.name.replace('/', '-')[:80]}"
+                folder = work / f"{number:04}-{re.sub(r'[^a-zA-Z0-9.-]+', '-', case.name)[:80]}"
                 running[_start(case, folder, kit)] = Child(case, folder, time.monotonic())
             if not running:
                 return

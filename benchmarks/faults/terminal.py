@@ -11,7 +11,7 @@ from benchmarks.faults import kit
 from benchmarks.faults.cases import Accepted, Case, Content, Refused, Right, Row, drawn, files, lines, table, words
 from benchmarks.faults.endpoints import case as endpoint_case
 from benchmarks.faults.endpoints import http
-from benchmarks.faults.responses import rows as answers
+from benchmarks.faults.kit import answer_rows
 
 PAYLOADS = {
     "clears the screen": "x\x1b[2J\x1b[Hx",
@@ -71,7 +71,7 @@ def _template(text: str) -> Case:
 
 
 def _answers(*options: str) -> Case:
-    return _case(EVALUATE, *options, r_jsonl=lines(answers()))
+    return _case(EVALUATE, *options, r_jsonl=lines(answer_rows()))
 
 
 def _adapter(payload: str) -> Case:
@@ -139,7 +139,7 @@ PLACES: dict[str, Callable[[str], Case]] = {
     "a verdict": lambda p: _case(
         EVALUATE,
         *words("--models a=r.jsonl --judge v.jsonl"),
-        r_jsonl=lines(answers()),
+        r_jsonl=lines(answer_rows()),
         v_jsonl=lines([{"prompt": "a", "first": "b", "second": "c", "verdict": p}]),
     ),
     "a judge's file": lambda p: _answers("--models", "a=r.jsonl", "--judge", f"{p}.jsonl"),
