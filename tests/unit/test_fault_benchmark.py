@@ -45,6 +45,8 @@ def test_cases_write_the_same_files_each_time(every, tmp_path):
     plain = [
         case for case in every if case.area in ("data", "judges", "rewards", "methods") and "pipe" not in case.name
     ]
+    for run in ("run", "evaluated"):
+        (tmp_path / "kit" / run / "stages").mkdir(parents=True)
     for case in plain[:: len(plain) // 60]:
         contents = []
         for attempt in ("one", "two"):
