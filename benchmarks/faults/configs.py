@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from benchmarks.faults.cases import Case, Content, files, lines, refused, said
+from benchmarks.faults.cases import Case, Content, files, lines, refused, said, words
 from benchmarks.faults.configs_fields import ENORMOUS, SHORT, TOUCH, Field, command, compare, short, without
 from benchmarks.faults.kit import TINY, text_rows
 
@@ -90,10 +90,14 @@ YAML_FILES: dict[str, tuple[Content, tuple[str, ...]]] = {
 }
 
 
+LIMITS = words("--max-prompt-tokens 200 --max-response-tokens 24 --max-steps 1 --report false")
+"""Short enough for the model, so that what is taken is trained on."""
+
+
 def yaml_files() -> Iterator[Case]:
     """Yield config files that are damaged, hostile, or say something else than they seem to."""
     for what, (text, parts) in YAML_FILES.items():
-        yield compare(f"configs/file/{what}", text, refused(*parts))
+        yield compare(f"configs/file/{what}", text, refused(*parts), None, *LIMITS)
     for what, text in {
         "a byte order mark": b"\xef\xbb\xbf" + TINY.encode(),
         "Windows line ends": TINY.replace("\n", "\r\n"),
@@ -216,7 +220,7 @@ def options() -> Iterator[Case]:
         given = ("--judge", "endpoint", "--judge-model", "m", "--judge-url", address)
         yield Case(f"configs/address/{address.replace('/', '_')}", (*command(), *given), refused("judge_url|judge-url"))
     for recipe in ("sft.py", "dpo.py", "ppo.py", "reward_model.py"):
-        base = (recipe, "--model", "kit/model", "--dataset", "kit/pairs.jsonl", "--output", "out")
+        base = (recipe, *words("--model kit/model --dataset kit/pairs.jsonl --output out --config kit/tiny.yaml"))
         for what, (given, parts) in {
             "an unknown option": (("--bta", "0.2"), ("--bta",)),
             "a learning rate of infinity": (("--learning-rate", "inf"), ("learning_rate|learning-rate",)),

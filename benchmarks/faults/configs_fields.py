@@ -205,7 +205,8 @@ def option_case(field: Field, value: str) -> Case:
     """Return the case of a wrong option."""
     option = f"--{field.section}.{field.name}" if field.section else f"--{field.name}"
     name = f"configs/option/{field.section or 'shared'}.{field.name} is {short(value) or 'empty'}"
-    return Case(name, (*command(field), option.replace("_", "-"), value), refused(field.said))
+    parts = f"{field.said}|unknown method ''"
+    return Case(name, (*command(field), option.replace("_", "-"), value), refused(parts))
 
 
 def yaml_case(field: Field, value: str) -> Case:
