@@ -16,6 +16,7 @@ from eval.harness import Policy, reward_scores, scored
 from eval.tokens import Tokens, tokens_of, world_batch
 from preflab.adapters import NORMALISATION, WEIGHTS, get_adapter
 from preflab.base import load_base, without_dropout
+from preflab.batching import rows_at_once
 from preflab.encoding import EncodedGroup, Encoder, collate, load_tokenizer
 from preflab.errors import UserError
 from preflab.experiment import Experiment
@@ -177,14 +178,18 @@ def classifier_logits(model: Any, batch: Batch) -> Tensor:
     return wide[:, 0].reshape(batch.response_ids.shape[:2])
 
 
-def text_rewards(classifier: Classifier, tokenizer: Any, batch_size: int = 32) -> GoldReward:
-    """Return a reward model as a function of prompts and responses, encoded as everything here is."""
+def text_rewards(classifier: Classifier, tokenizer: Any, most: int = 32) -> GoldReward:
+    """Return a reward model as a function of prompts and responses, encoded as everything here is.
+
+    At most `most` texts are scored together, fewer where they are long.
+    """
     encoder = Encoder(tokenizer)
 
     def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         texts = zip(prompts, responses, strict=True)
         groups = [EncodedGroup(encoder.prompt(p), [encoder.response(p, r)], 0) for p, r in texts]
-        return scored(classifier.rewards, collate(groups, tokenizer.pad_token_id), batch_size)
+        longest = max((len(group.prompt_ids) + len(group.response_ids[0]) for group in groups), default=0)
+        return scored(classifier.rewards, collate(groups, tokenizer.pad_token_id), rows_at_once(most, longest))
 
     return score
 
