@@ -169,7 +169,8 @@ class Encoder:
         With `ranked`, rows that have ``responses`` give all of them, best first; those between best and
         worst that are too long are left out, since a shorter ranking is still a ranking. A ranking is its
         order alone: what is said of a pair is left out too.
-        Pairs whose responses come out as the same tokens say nothing, and are dropped unless `equals` keeps them.
+        Pairs of different texts that come out as the same tokens are dropped unless `equals` keeps them; those of
+        equal texts are the business of whoever made the data.
 
         Raises:
             UserError: if there were rows and none fits the limits.
@@ -223,7 +224,7 @@ class Encoder:
                 dropped["prompt too long"] += 1
             elif group and max(len(group[0]), len(group[-1])) > self.max_response_tokens:
                 dropped["response too long"] += 1
-            elif len(group) > 1 and group[0] == group[-1] and not equals:
+            elif len(group) > 1 and group[0] == group[-1] and row.responses[0] != row.responses[-1] and not equals:
                 dropped[EQUAL] = dropped.get(EQUAL, 0) + 1
             else:
                 groups.append(EncodedGroup(prompt, fitting, row.row, row.feedback))
