@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from preflab.data import Rows
-from preflab.endings import Ends, embedding_rows, written_tokens
+from preflab.endings import Ends, embedding_rows, hide_ends, written_tokens
 from preflab.errors import UserError
 from preflab.literals import JOINER, Literals
 
@@ -72,7 +72,8 @@ def load_tokenizer(
         chat_template: file with a Jinja chat template, used instead of the tokenizer's own.
 
     Raises:
-        UserError: if it cannot be loaded, has no end token, or the template file cannot be read.
+        UserError: if it cannot be loaded, has no end token, or the template file cannot be read; or if the model
+            beside it names end tokens that are none.
     """
     from transformers import AutoTokenizer
 
@@ -103,6 +104,7 @@ def load_tokenizer(
             tokenizer.chat_template = Path(chat_template).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"chat template {chat_template!r} cannot be read: {error}") from None
+    hide_ends(tokenizer)
     return tokenizer
 
 

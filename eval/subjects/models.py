@@ -21,6 +21,7 @@ from preflab.encoding import EncodedGroup, Encoder, collate, load_tokenizer
 from preflab.errors import UserError
 from preflab.experiment import Experiment
 from preflab.interface import Batch
+from preflab.literals import Literals
 from preflab.padding import padding_of
 from preflab.rewards import PlantedRewards
 from preflab.roles import Roles
@@ -178,12 +179,18 @@ def classifier_logits(model: Any, batch: Batch) -> Tensor:
     return wide[:, 0].reshape(batch.response_ids.shape[:2])
 
 
-def text_rewards(classifier: Classifier, tokenizer: Any, most: int = 32) -> GoldReward:
+def text_rewards(
+    classifier: Classifier, tokenizer: Any, most: int = 32, literals: Literals | None = None
+) -> GoldReward:
     """Return a reward model as a function of prompts and responses, encoded as everything here is.
 
-    At most `most` texts are scored together, fewer where they are long.
+    Args:
+        classifier: the model.
+        tokenizer: its own.
+        most: texts scored together; fewer where they are long.
+        literals: special-token strings of the tokenizer that the prompts were written with.
     """
-    encoder = Encoder(tokenizer)
+    encoder = Encoder(tokenizer, literals=literals)
 
     def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         texts = zip(prompts, responses, strict=True)
