@@ -80,9 +80,10 @@ def evaluate_policy(
         folder: where parts are kept as they are done, and found by the same call after a kill.
     """
     policy = policy or Policy(roles, Tokens.of(experiment, config), True, True)
-    sampler: Sampler = experiment.sampler()
+    sampler: Sampler = experiment.sampler(batch_size=config.eval_batch_size)
     if (policy.tokens.tokenizer, policy.tokens.ends) != (experiment.tokenizer, experiment.ends):
-        sampler = TransformersSampler(policy.tokens.ends, _pad(policy.tokens), experiment.max_response_tokens)
+        limit, batch_size = experiment.max_response_tokens, config.eval_batch_size
+        sampler = TransformersSampler(policy.tokens.ends, _pad(policy.tokens), limit, batch_size=batch_size)
     decoder = decode(sampler) if decode is not None else None
 
     def columns(batch: Batch) -> dict[str, Tensor]:

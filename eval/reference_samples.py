@@ -32,7 +32,7 @@ def sample_rewards(experiment: Experiment, roles: Roles, judge: Judge, config: E
         judge: gives gold rewards.
         config: sizes and temperature.
     """
-    many, sampler = config.oracle_samples, experiment.sampler()
+    many, sampler = config.oracle_samples, experiment.sampler(batch_size=config.eval_batch_size)
     groups = experiment.eval_prompts[: config.eval_prompts]
     parts = []
     for at in tqdm(range(0, len(groups), PROMPTS_AT_ONCE), desc="reference: samples", unit="part", leave=False):

@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from preflab.batching import rows_at_once
 from preflab.maths import masked_sum
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class BestOf:
     Args:
         sampler: draws them.
         n: how many.
-        sequences_at_once: samples scored together, to bound memory.
+        sequences_at_once: samples scored together, at most; fewer where they are long (see `preflab.batching`).
     """
 
     def __init__(self, sampler: Sampler, n: int, sequences_at_once: int = 128) -> None:
@@ -115,4 +116,6 @@ class BestOf:
     def _scores(self, roles: Roles, role: Role, batch: Batch) -> Scores:
         from preflab.sources import score_in_parts
 
-        return score_in_parts(roles, batch, (role,), max(1, self.sequences_at_once // batch.response_ids.shape[1]))
+        longest = batch.prompt_ids.shape[1] + batch.response_ids.shape[2]
+        size = rows_at_once(self.sequences_at_once, longest)
+        return score_in_parts(roles, batch, (role,), max(1, size // batch.response_ids.shape[1]))

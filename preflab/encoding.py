@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from preflab.data import Rows
-from preflab.endings import Ends, embedding_rows, written_tokens
+from preflab.endings import Ends, embedding_rows, hide_ends, written_tokens
 from preflab.errors import UserError
 from preflab.literals import JOINER, Literals
 
@@ -72,7 +72,8 @@ def load_tokenizer(
         chat_template: file with a Jinja chat template, used instead of the tokenizer's own.
 
     Raises:
-        UserError: if it cannot be loaded, has no end token, or the template file cannot be read.
+        UserError: if it cannot be loaded, has no end token, or the template file cannot be read; or if the model
+            beside it names end tokens that are none.
     """
     from transformers import AutoTokenizer
 
@@ -106,6 +107,7 @@ def load_tokenizer(
             tokenizer.chat_template = Path(chat_template).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"chat template {chat_template!r} cannot be read: {error}") from None
+    hide_ends(tokenizer)
     return tokenizer
 
 
@@ -172,8 +174,8 @@ class Encoder:
         With `ranked`, rows that have ``responses`` give all of them, best first; those between best and
         worst that are too long are left out, since a shorter ranking is still a ranking. A ranking is its
         order alone: what is said of a pair is left out too. Where any row has a ``rank``, responses tying in it, every
-        group's feedback has one. Pairs whose responses come out as the same tokens say nothing, and are dropped unless
-        `equals` keeps them.
+        group's feedback has one. Pairs of different texts that come out as the same tokens are dropped unless `equals`
+        keeps them; those of equal texts are the business of whoever made the data.
 
         Raises:
             UserError: if there were rows and none fits the limits.
@@ -239,7 +241,7 @@ class Encoder:
                 dropped["prompt too long"] += 1
             elif group and max(len(group[0]), len(group[-1])) > self.max_response_tokens:
                 dropped["response too long"] += 1
-            elif len(group) > 1 and group[0] == group[-1] and not equals:
+            elif len(group) > 1 and group[0] == group[-1] and row.responses[0] != row.responses[-1] and not equals:
                 dropped[EQUAL] = dropped.get(EQUAL, 0) + 1
             else:
                 each = {k: list(compress(v, short)) if isinstance(v, list) else v for k, v in row.feedback.items()}

@@ -72,6 +72,22 @@ def end_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [text for text, number in written_tokens(tokenizer).items() if number in ends]
 
 
+def hide_ends(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make every end token that was added to a vocabulary a special one: it is no part of what a response says.
+
+    Raises:
+        UserError: as `Ends.of` does.
+    """
+    from transformers import AddedToken
+
+    flags = ("single_word", "lstrip", "rstrip", "normalized")
+    for end in Ends.of(tokenizer).ids:
+        token = tokenizer.added_tokens_decoder.get(end)
+        if token is not None and not token.special:
+            kept = {name: getattr(token, name) for name in flags}
+            tokenizer.add_tokens([AddedToken(str(token), special=True, **kept)])
+
+
 def rendered_probe(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a user's and an assistant's turn, both saying `PROBE`, as the chat template writes them; else nothing."""
     if not tokenizer.chat_template:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from preflab.base import load_base
+from preflab.batching import rows_at_once
 from preflab.config import as_dict
 from preflab.data import fingerprint
 from preflab.encoding import EncodedGroup, Encoder, load_tokenizer
@@ -36,6 +37,7 @@ from preflab.worlds import GoldReward, World, WorldConfig, open_world
 logger = logging.getLogger(__name__)
 
 NORMALISATION_PROMPTS = 256
+NORMALISED_AT_ONCE = 32  # of those, where they are short
 LARGE_FILE = 64 * 2**20
 
 
@@ -179,11 +181,16 @@ class Experiment:
 
     # ---- models ----------------------------------------------------------------------------------
 
-    def sampler(self, rollouts: RolloutConfig | None = None) -> Sampler:
-        """Return what draws the rollouts of a method; without one, what evaluation draws with."""
+    def sampler(self, rollouts: RolloutConfig | None = None, *, batch_size: int | None = None) -> Sampler:
+        """Return what draws the rollouts of a method; without one, what evaluation draws with.
+
+        Args:
+            rollouts: the method's settings.
+            batch_size: the user's setting that memory follows; it changes no draw of our own loop.
+        """
         pad_id = self.tokenizer.pad_token_id
         if rollouts is None or rollouts.sampler == "transformers":
-            return TransformersSampler(self.ends, pad_id, self.max_response_tokens)
+            return TransformersSampler(self.ends, pad_id, self.max_response_tokens, batch_size=batch_size)
         if rollouts.vllm_memory not in self._engines:
             self._engines[rollouts.vllm_memory] = VllmSampler(
                 self.world.model,
@@ -287,7 +294,8 @@ class Experiment:
                     raise UserError(f"{name} learns from {OFFLINE[needs.responses]}, and the training data have none")
             reference = None
             if rows is not None and reads_reference(method):
-                reference = self.reference_logps(rows, sft, bf16=method.train.bf16)
+                batch_size = method.train.per_device_train_batch_size
+                reference = self.reference_logps(rows, sft, bf16=method.train.bf16, batch_size=batch_size)
             roles = self.open_roles(
                 [role for role in wanted if role != "reference" or reference is None],
                 sft=sft,
@@ -299,7 +307,7 @@ class Experiment:
             )
             record = self._fit(name, method, roles, folder, seed, rows, reference, snapshots)
             if needs.trains[0] == "reward":
-                self._normalise(roles, seed)
+                self._normalise(roles, seed, method.train.per_device_train_batch_size)
             for role in needs.trains:
                 roles.save(role, folder / role)
             if "reward" in needs.trains:
@@ -348,7 +356,7 @@ class Experiment:
         if groups is None:
             if method.config.reference_mixup and not roles.has("reference"):
                 roles.clone("policy", "reference")
-            sampler = self.sampler(method.config)
+            sampler = self.sampler(method.config, batch_size=method.train.per_device_train_batch_size)
             source = RolloutSource(algorithm, method.needs, roles, sampler, self.prompts, method.train, seed)
         else:
             pad_id = self.tokenizer.pad_token_id
@@ -358,11 +366,17 @@ class Experiment:
         return run_training(roles, algorithm, source, method.train, folder, seed=seed, title=name, snapshots=snapshots)
 
     def reference_logps(
-        self, groups: Sequence[EncodedGroup], sft: Stage | None, *, bf16: bool = False
+        self,
+        groups: Sequence[EncodedGroup],
+        sft: Stage | None,
+        *,
+        bf16: bool = False,
+        batch_size: int | None = None,
     ) -> ReferenceLogps:
         """Return log π_ref of every response token of some groups, computed once for model and data.
 
         With `bf16` it is rounded as the policy's own passes are: the two then agree before the first step.
+        `batch_size` bounds memory and is no part of the result.
         """
         # One hash of what is scored: the rows' order counts, feedback does not.
         scored = fingerprint([{"prompt": g.prompt_ids, "responses": g.response_ids} for g in groups])
@@ -371,7 +385,9 @@ class Experiment:
         def work(folder: Path) -> dict[str, Any]:
             roles = self.open_roles(("reference",), sft=sft, reward=None)
             roles.autocast = bf16
-            found = ReferenceLogps.compute(roles, groups, self.tokenizer.pad_token_id, "reference log-probabilities")
+            found = ReferenceLogps.compute(
+                roles, groups, self.tokenizer.pad_token_id, "reference log-probabilities", batch_size
+            )
             found.save(folder)
             return {"groups": len(groups), "tokens": len(found.flat)}
 
@@ -405,11 +421,14 @@ class Experiment:
         return PlantedRewards(score, self.tokenizer, texts, facts)
 
     @torch.no_grad()
-    def _normalise(self, roles: Roles, seed: int) -> None:
+    def _normalise(self, roles: Roles, seed: int, batch_size: int) -> None:
         """Set the reward's mean and deviation to those of the starting policy's samples."""
         prompts = self.prompts[:NORMALISATION_PROMPTS]
-        sample = self.sampler()(roles, "policy", prompts, k=1, temperature=1.0, seed=derive(seed, "normalise"))
-        parts = [sample.batch.rows(slice(at, at + 32)) for at in range(0, len(prompts), 32)]
+        sample = self.sampler(batch_size=batch_size)(
+            roles, "policy", prompts, k=1, temperature=1.0, seed=derive(seed, "normalise")
+        )
+        size = rows_at_once(NORMALISED_AT_ONCE, max(map(len, prompts)) + self.max_response_tokens, batch_size)
+        parts = [sample.batch.rows(slice(at, at + size)) for at in range(0, len(prompts), size)]
         rewards = torch.cat([roles(part, ("reward",)).rewards for part in parts])
         head = roles.head("reward")
         head.mean.copy_(rewards.mean())

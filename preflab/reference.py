@@ -10,12 +10,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from preflab.batching import rows_at_once
 from preflab.encoding import EncodedGroup, collate
 from preflab.interface import Batch
 from preflab.roles import Roles
 
 FILE = "reference_logps.safetensors"
-BATCH = 32
+MOST = 32
+"""Rows scored together where they are short."""
 
 
 class ReferenceLogps:
@@ -40,12 +42,19 @@ class ReferenceLogps:
 
     @classmethod
     @torch.no_grad()
-    def compute(cls, roles: Roles, groups: Sequence[EncodedGroup], pad_id: int, title: str) -> ReferenceLogps:
-        """Score all groups by the role ``reference``, those of like length together."""
-        order = sorted(range(len(groups)), key=lambda i: len(groups[i].prompt_ids) + sum(map(len, groups[i][1])))
+    def compute(
+        cls, roles: Roles, groups: Sequence[EncodedGroup], pad_id: int, title: str, batch_size: int | None = None
+    ) -> ReferenceLogps:
+        """Score all groups by the role ``reference``, those of like length together.
+
+        Memory follows `batch_size`, that of training, as `rows_at_once` has it.
+        """
+        lengths = [len(group.prompt_ids) + sum(map(len, group.response_ids)) for group in groups]
+        order = sorted(range(len(groups)), key=lengths.__getitem__)
+        size = rows_at_once(MOST, max(lengths, default=0), batch_size)
         found: dict[int, Tensor] = {}
-        for at in tqdm(range(0, len(order), BATCH), desc=title, unit="batch", leave=False):
-            part = order[at : at + BATCH]
+        for at in tqdm(range(0, len(order), size), desc=title, unit="batch", leave=False):
+            part = order[at : at + size]
             batch = collate([groups[i] for i in part], pad_id).to(roles.device)
             logps = roles(batch, ("reference",)).reference_logps
             for i, values, mask in zip(part, logps, batch.response_mask, strict=True):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from preflab.batching import rows_at_once
 from preflab.budget import sampled
 from preflab.decoding import Ends, Feed, decode, feeder_of, is_end, several, until_end
 from preflab.errors import UserError
@@ -73,13 +74,22 @@ class TransformersSampler:
         end_ids: the tokens that end a response; the one that does belongs to the response.
         pad_id: what padding is filled with; lengths never come from it.
         max_response_tokens: length limit T.
-        sequences_at_once: responses generated together, to bound memory.
+        sequences_at_once: responses generated together, at most.
+        batch_size: the user's setting that memory follows (see `preflab.batching`); it changes no draw of the loop.
     """
 
     other_engine = False
 
-    def __init__(self, end_ids: Ends, pad_id: int, max_response_tokens: int, sequences_at_once: int = 512) -> None:
-        self.end_ids, self.pad_id = end_ids, pad_id
+    def __init__(
+        self,
+        end_ids: Ends,
+        pad_id: int,
+        max_response_tokens: int,
+        sequences_at_once: int = 512,
+        *,
+        batch_size: int | None = None,
+    ) -> None:
+        self.end_ids, self.pad_id, self.batch_size = end_ids, pad_id, batch_size
         self.max_response_tokens, self.sequences_at_once = max_response_tokens, sequences_at_once
 
     @torch.no_grad()
@@ -106,9 +116,13 @@ class TransformersSampler:
         roles.work.add(sampled(batch, prompt_once=feeder is not None))
         return Samples(batch, is_end(responses, self.end_ids).any(-1), logps=logps)
 
-    def _chunks(self, count: int, k: int) -> Iterator[slice]:
-        size = max(1, self.sequences_at_once // k)
-        return (slice(start, start + size) for start in range(0, count, size))
+    def _chunks(self, prompts: Sequence[Sequence[int]], k: int) -> Iterator[tuple[slice, list[slice]]]:
+        """Yield stretches of prompts, with the stretches of their `k` samples that are drawn together."""
+        longest = max(map(len, prompts)) + self.max_response_tokens
+        size = rows_at_once(self.sequences_at_once, longest, self.batch_size)
+        rows, samples = max(1, size // k), min(k, size)
+        stretches = [slice(start, min(k, start + samples)) for start in range(0, k, samples)]
+        return ((slice(start, start + rows), stretches) for start in range(0, len(prompts), rows))
 
     def _decode(
         self,
@@ -124,10 +138,11 @@ class TransformersSampler:
         shape = (self.max_response_tokens, len(prompts), k)
         noise = torch.rand(shape, dtype=torch.float64, generator=generator).to(model.device)
         parts = []
-        for rows in self._chunks(len(prompts), k):
+        how: dict[str, Any] = {"end_ids": self.end_ids, "temperature": temperature, "feeder": feeder}
+        for rows, stretches in self._chunks(prompts, k):
             given = left_padded(prompts[rows], self.pad_id, model.device)
-            drawn = decode(model, *given, noise[:, rows], end_ids=self.end_ids, temperature=temperature, feeder=feeder)
-            parts.append(drawn)
+            drawn = [decode(model, *given, noise[:, rows, samples], **how) for samples in stretches]
+            parts.append(tuple(torch.cat(found, 1) for found in zip(*drawn, strict=True)))
         tokens, logps = zip(*parts, strict=True)
         return torch.cat(tokens), torch.cat(logps)
 
@@ -142,7 +157,6 @@ class TransformersSampler:
             temperature=temperature,
             top_k=0,
             top_p=1.0,
-            num_return_sequences=k,
             max_new_tokens=self.max_response_tokens,
             eos_token_id=list(several(self.end_ids)),
             pad_token_id=self.pad_id,
@@ -151,14 +165,18 @@ class TransformersSampler:
         # `generate` fills what `config` leaves unset (min_length, repetition_penalty, …) from the model's own.
         model.generation_config = GenerationConfig()
         try:
-            for rows in self._chunks(len(prompts), k):
+            for rows, stretches in self._chunks(prompts, k):
                 ids, mask = left_padded(prompts[rows], self.pad_id, model.device)
-                with seeded(seed, "sample", rows.start):
-                    output = model.generate(input_ids=ids, attention_mask=mask.long(), generation_config=config)
-                responses = output[:, ids.shape[1] :].reshape(len(ids), k, -1)
-                missing = self.max_response_tokens - responses.shape[-1]
-                # An end token as filler keeps every chunk T wide and is masked out like any other padding.
-                parts.append(functional.pad(responses, (0, missing), value=several(self.end_ids)[0]))
+                drawn = []
+                for samples in stretches:
+                    config.num_return_sequences = samples.stop - samples.start
+                    with seeded(seed, "sample", rows.start, *([samples.start] if samples.start else [])):
+                        output = model.generate(input_ids=ids, attention_mask=mask.long(), generation_config=config)
+                    responses = output[:, ids.shape[1] :].reshape(len(ids), config.num_return_sequences, -1)
+                    missing = self.max_response_tokens - responses.shape[-1]
+                    # An end token as filler keeps every chunk T wide and is masked out like any other padding.
+                    drawn.append(functional.pad(responses, (0, missing), value=several(self.end_ids)[0]))
+                parts.append(torch.cat(drawn, 1))
         finally:
             model.generation_config = own
         return torch.cat(parts), None

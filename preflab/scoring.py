@@ -8,6 +8,7 @@ back, saying so, where it does not hold.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
 from collections.abc import Callable, Iterator
@@ -74,7 +75,11 @@ def single_logps(model: nn.Module, batch: Batch, temperature: float) -> Tensor:
 def single_logits(model: nn.Module, row: Batch) -> Tensor:
     """Return the model's own logits ``[T, V]`` at the tokens of a batch that is one response."""
     ids, _, last_of_prompt = concatenated(row)
-    return _at_responses(model(input_ids=ids, use_cache=False).logits, last_of_prompt, row)
+    kept = ids.shape[1] - int(last_of_prompt)
+    # Not those of the prompt, if the model can leave them out: [tokens × vocabulary] of a long one is vast.
+    options = {"logits_to_keep": kept} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    logits = model(input_ids=ids, use_cache=False, **options).logits
+    return _at_responses(logits, last_of_prompt - (ids.shape[1] - logits.shape[1]), row)
 
 
 def single_states(backbone: nn.Module, batch: Batch, *, end: bool = False) -> Tensor:

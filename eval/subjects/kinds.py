@@ -166,7 +166,7 @@ class RewardSubject:
         """Return the model as a function of texts."""
         from eval.subjects.models import text_rewards
 
-        return text_rewards(*self._load(experiment))
+        return text_rewards(*self._load(experiment), literals=experiment.encoder.literals)
 
     def _stands_on(self, experiment: Experiment) -> bool:
         """Whether the roles can read it: an adapter of the base, of the shape in the settings."""

@@ -15,10 +15,12 @@ from eval.tokens import Tokens, tokens_of, world_batch
 from preflab.adapter_config import read_normalisation, say_other_base
 from preflab.adapters import HEAD_KEY, get_adapter, read_plain_lora
 from preflab.base import load_base, without_dropout
+from preflab.batching import rows_at_once
 from preflab.encoding import EncodedGroup, Encoder, collate, load_tokenizer
 from preflab.errors import UserError
 from preflab.experiment import Experiment
 from preflab.interface import Batch
+from preflab.literals import Literals
 from preflab.opening import open_model
 from preflab.padding import padding_of
 from preflab.rewards import PlantedRewards
@@ -189,14 +191,24 @@ def classifier_logits(model: Any, batch: Batch) -> Tensor:
     return wide[:, 0].reshape(batch.response_ids.shape[:2])
 
 
-def text_rewards(classifier: Classifier, tokenizer: Any, batch_size: int = 32) -> GoldReward:
-    """Return a reward model as a function of prompts and responses, encoded as everything here is."""
-    encoder = Encoder(tokenizer)
+def text_rewards(
+    classifier: Classifier, tokenizer: Any, most: int = 32, literals: Literals | None = None
+) -> GoldReward:
+    """Return a reward model as a function of prompts and responses, encoded as everything here is.
+
+    Args:
+        classifier: the model.
+        tokenizer: its own.
+        most: texts scored together; fewer where they are long.
+        literals: special-token strings of the tokenizer that the prompts were written with.
+    """
+    encoder = Encoder(tokenizer, literals=literals)
 
     def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         texts = zip(prompts, responses, strict=True)
         groups = [EncodedGroup(encoder.prompt(p), [encoder.response(p, r)], 0) for p, r in texts]
-        return scored(classifier.rewards, collate(groups, tokenizer.pad_token_id), batch_size)
+        longest = max((len(group.prompt_ids) + len(group.response_ids[0]) for group in groups), default=0)
+        return scored(classifier.rewards, collate(groups, tokenizer.pad_token_id), rows_at_once(most, longest))
 
     return score
 

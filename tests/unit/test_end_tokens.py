@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 import preflab.sampling
 from eval.config import EvalConfig
@@ -35,7 +35,7 @@ LORA = LoraSettings(lora_rank=2, lora_alpha=4)
 
 def make_model(folder, tiny_tokenizer, eos=None, template=None):
     """A tiny model whose tokenizer knows a turn's end and a stop, as instruct models do."""
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     folder.mkdir()
     tiny_tokenizer.save_pretrained(folder)
@@ -109,6 +109,21 @@ def test_what_the_library_filled_in_is_no_mistake_of_the_user(tmp_path, tiny_tok
     (folder / "generation_config.json").write_text(json.dumps({"_from_model_config": True, "eos_token_id": 50256}))
     assert Encoder(load_tokenizer(str(folder))).ends.ids == (END,)
     assert "50256" in caplog.text
+
+
+def test_an_end_that_was_added_as_an_ordinary_token_is_no_text(tmp_path, tiny_tokenizer):
+    folder = make_model(tmp_path / "m", tiny_tokenizer, eos=[END, 5])
+    plain = PreTrainedTokenizerFast.from_pretrained(folder)
+    plain.add_tokens(["<|bye|>", "<|hi|>"])
+    plain.chat_template = TURNS.replace("<|turn|>", "<|bye|>")
+    plain.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": WORDS + 2}))
+    tokenizer = load_tokenizer(str(folder))
+    bye, hi = tokenizer.convert_tokens_to_ids(["<|bye|>", "<|hi|>"])
+    assert Ends.of(tokenizer) == Ends((END, bye, 5), bye)
+    assert tokenizer.decode([6, hi, 5, bye], skip_special_tokens=True) == "word2 <|hi|> word1", "a word is text"
+    assert tokenizer("word2 <|bye|>", add_special_tokens=False)["input_ids"] == [6, bye]
 
 
 # ---- encoding ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,25 @@ def test_leftovers_of_a_killed_build_are_not_used(
 
 def test_only_texts_are_kept(world: World, cache: Path) -> None:
     assert {f.name for folder in cache.glob("function-*") for f in folder.iterdir()} == {"samples.jsonl", SUMS}
+
+
+def test_samples_stop_at_every_end_token_and_keep_the_words_among_them(
+    tiny_model_path: Path, rewards: str, tmp_path: Path
+) -> None:
+    model, ends = tmp_path / "model", [2, *range(10, 18)]  # </s>, word6 to word13
+    shutil.copytree(tiny_model_path, model)
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"word{i} word{i + 1}\n" for i in range(12)))
+    found = open_world(config(model, f"{rewards}:words", prompts=str(prompts), max_pairs=48), tmp_path)
+    words = {f"word{i}" for i in range(6, 14)}
+    texts = [*found.pairs["chosen"], *found.pairs["rejected"]]
+    assert any(text.split()[-1] in words for text in texts)
+    assert not any(words & set(text.split()[:-1]) for text in texts)
+    encoder = Encoder(load_tokenizer(str(model)), 64, 64)
+    for text in texts:
+        assert encoder.response("word1", text)[-1] in ends
+        assert len(encoder.response("word1", text)) == len(text.split()) + (text.split()[-1] not in words)
 
 
 # ---- labels ------------------------------------------------------------------------------------------

@@ -114,6 +114,22 @@ def test_the_end_token_alone_ends_and_belongs_to_the_response(make, folder):
         assert ended or length == LENGTH
 
 
+def test_any_of_several_end_tokens_ends(make, folder):
+    ends = (END, 4)
+    sampler = make()
+    sampler.end_ids = ends
+    samples = draw(sampler, open_roles(folder), k=64)
+    kept = [
+        ids[real].tolist()
+        for ids, real in zip(
+            samples.batch.response_ids.flatten(0, 1), samples.batch.response_mask.flatten(0, 1), strict=True
+        )
+    ]
+    assert {row[-1] for row in kept} >= set(ends)
+    assert not any(set(ends) & set(row[:-1]) for row in kept)
+    assert samples.ended.flatten().tolist() == [row[-1] in ends for row in kept]
+
+
 @pytest.mark.parametrize("length", [1, 3])
 def test_responses_end_at_the_length_limit(make, folder, length):
     samples = draw(make(length), open_roles(folder), k=32)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from preflab.interface import Batch
 
-BASE_VERSION = 2
+BASE_VERSION = 3
 """Part of the cache key: raise it with any change to the model or its training."""
 
 LEANING = 1.0
@@ -117,6 +117,9 @@ def train_base(size: BaseSize, seed: int) -> Any:
             optimizer.step()
             schedule.step()
     logger.info("base model of the exact world: %d steps, last loss %.3f", size.steps, loss.item())
+    # No padding from here on: a classifier would look for a response's last token before its end, and here that a
+    # response ended is what tells it from a longer one. (Trained without, the end token would have had an embedding.)
+    model.config.pad_token_id = None
     return model.eval()
 
 
@@ -158,8 +161,7 @@ def _new_model(size: BaseSize) -> Any:
             # Untied, so that adapters can reach the output head.
             tie_word_embeddings=False,
             initializer_range=size.hidden**-0.5,
-            # None: a classifier on it would else not look at the end of a response, which a reward here is read at.
-            pad_token_id=None,
+            pad_token_id=END,
             bos_token_id=END,
             eos_token_id=END,
         )
