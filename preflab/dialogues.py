@@ -51,10 +51,14 @@ def form_of(text: str) -> Form | None:
 
 def turns(text: str, form: Form) -> Iterator[Turn]:
     """Yield the markers of a dialogue's turns, in order."""
+    anywhere, speakers = form.templated, dict[str, str]()
     for match in form.turn.finditer(text):
-        if form.templated or _opens(text, match.start(), form):
-            speaker = next(name for name, marker in form.speakers if marker.match(match[0]))
-            yield Turn(speaker, match.start(), match.end())
+        start, end = match.span()
+        if anywhere or _opens(text, start, form):
+            marker = match[0]
+            if marker not in speakers:
+                speakers[marker] = form.speaker(marker)
+            yield Turn(speakers[marker], start, end)
 
 
 def _opens(text: str, at: int, form: Form) -> bool:
@@ -63,8 +67,10 @@ def _opens(text: str, at: int, form: Form) -> bool:
         return True
     if text[at - 1] not in " \t\ufeff>":
         return False
+    if form.stands == "blank":
+        return True
     line = text[max(0, at - _INDENT) : at].rpartition("\n")
-    if form.stands == "blank" or line[2].endswith(("</s>", "<|endoftext|>")):
+    if line[2].endswith(("</s>", "<|endoftext|>")):
         return True
     return (bool(line[1]) or at <= _INDENT) and bool(_BEFORE_NAME.fullmatch(line[2]))
 
@@ -82,7 +88,7 @@ def first_human_turn(text: str) -> str | None:
         return None
     start: int | None = 0 if form.bare_opening else None
     for turn in turns(text, form):
-        if start is not None:
+        if start is not None and (start or text[: turn.start].strip()):
             return _said(text[start : turn.start])
         if turn.speaker == HUMAN:
             start = turn.end
