@@ -27,6 +27,11 @@ SYSTEM_BLOCK = re.compile(r"\s*<<SYS>>.*?<</SYS>>", re.DOTALL)
 _END_TOKEN = re.compile(
     r"<\|(?:im_end|eot_id|eot|end|endoftext|end_of_text|END_OF_TURN_TOKEN)\|>|<end_of_turn>|</?s>|<bos>|<eos>"
 )
+_HINTED: dict[str, list[int]] = {}
+for _order, _form in enumerate(FORMS):
+    for _hint in _form.hints:
+        _HINTED.setdefault(_hint, []).append(_order)
+_HINT = re.compile("|".join(map(re.escape, sorted(_HINTED, key=len, reverse=True))))  # one look for all forms
 _BEFORE_NAME = re.compile(r"(?:[ \t\ufeff]|<[^<>\s]{1,40}>)*")
 _INDENT = 200  # characters of a line that may stand before a name
 
@@ -35,8 +40,9 @@ _INDENT = 200  # characters of a line that may stand before a name
 def form_of(text: str) -> Form | None:
     """Return the form that a text is a dialogue in: that of its first marker, where both speak if two begin alike."""
     best: tuple[int, bool, int] | None = None
-    for order, form in enumerate(FORMS):
-        if not any(hint in text for hint in form.hints) or (form.both and not form.speakers[1][1].search(text)):
+    for order in sorted({order for hint in set(_HINT.findall(text)) for order in _HINTED[hint]}):
+        form = FORMS[order]
+        if form.both and not form.speakers[1][1].search(text):
             continue
         first: dict[str, int] = {}
         for turn in turns(text, form):

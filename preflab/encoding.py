@@ -9,11 +9,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from preflab.data import Rows
+from preflab.data import Rows, each_row
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,6 +91,14 @@ def load_tokenizer(
     return tokenizer
 
 
+class _Numbers(dict[int, int]):
+    """Numbers to themselves."""
+
+    def __missing__(self, number: int) -> int:
+        self[number] = number
+        return number
+
+
 class Encoder:
     """The one way text becomes ids.
 
@@ -110,7 +118,7 @@ class Encoder:
         cut: bool = False,
     ) -> None:
         self.tokenizer, self.chat, self.cut = tokenizer, chat, cut
-        self._numbers: dict[int, int] = {}
+        self._numbers = _Numbers()
         self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
         assert isinstance(tokenizer.eos_token_id, int), "load_tokenizer sees to the end token"
         self.eos = tokenizer.eos_token_id
@@ -139,12 +147,10 @@ class Encoder:
         Raises:
             UserError: if there were rows and none fits the limits.
         """
-        rows, texts = list(dataset), []
-        said = {} if ranked else {k: v for k, v in CERTAIN.items() if any(row.get(k) is not None for row in rows)}
-        for i, row in enumerate(rows):
+        rows, texts = list(each_row(dataset)), []
+        for i, (row, said) in enumerate(zip(rows, [{}] * len(rows) if ranked else feedback(rows), strict=True)):
             ranking = row.get("responses") if ranked else None
-            feedback = {k: certain if row.get(k) is None else float(row[k]) for k, certain in said.items()}
-            texts.append(_Texts(row["prompt"], list(ranking or (row["chosen"], row["rejected"])), i, feedback))
+            texts.append(_Texts(row["prompt"], list(ranking or (row["chosen"], row["rejected"])), i, said))
         return self._encode(texts)
 
     def encode_singles(self, dataset: Rows) -> tuple[list[EncodedGroup], Dropped]:
@@ -154,7 +160,7 @@ class Encoder:
         (rejected, where ``preference`` is below 1/2) being desirable.
         """
         texts = []
-        for i, row in enumerate(dataset):
+        for i, row in enumerate(each_row(dataset)):
             if row.get("chosen") is None:
                 labelled = [(row["response"], row["desirable"])]
             else:
@@ -166,11 +172,11 @@ class Encoder:
 
     def encode_demonstrations(self, dataset: Rows) -> tuple[list[EncodedGroup], Dropped]:
         """Encode ``prompt, response``: groups of one; raises as `encode_pairs` does."""
-        return self._encode([_Texts(row["prompt"], [row["response"]], i) for i, row in enumerate(dataset)])
+        return self._encode([_Texts(row["prompt"], [row["response"]], i) for i, row in enumerate(each_row(dataset))])
 
     def encode_prompts(self, dataset: Rows) -> tuple[list[EncodedGroup], Dropped]:
         """Encode ``prompt``: groups without responses; raises as `encode_pairs` does."""
-        return self._encode([_Texts(row["prompt"], [], i) for i, row in enumerate(dataset)])
+        return self._encode([_Texts(row["prompt"], [], i) for i, row in enumerate(each_row(dataset))])
 
     def _encode(self, rows: list[_Texts]) -> tuple[list[EncodedGroup], Dropped]:
         different = list(dict.fromkeys(row.prompt for row in rows))
@@ -238,8 +244,14 @@ class Encoder:
             )
             # One object for each number: a tokenizer makes a new one for every token, four times the size of a list's
             # place for it.
-            found += [[self._numbers.setdefault(i, i) for i in ids] for ids in encoded["input_ids"]]
+            found += [list(map(self._numbers.__getitem__, ids)) for ids in encoded["input_ids"]]
         return found
+
+
+def feedback(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """Return what each pair's row says of it; where one says how sure or how strong it is, all do (`CERTAIN`)."""
+    said = {name: certain for name, certain in CERTAIN.items() if any(row.get(name) is not None for row in rows)}
+    return [{k: certain if row.get(k) is None else float(row[k]) for k, certain in said.items()} for row in rows]
 
 
 def _median(sequences: list[list[int]]) -> int:

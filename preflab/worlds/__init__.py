@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from preflab.config import option
+from preflab.data import fingerprint
 from preflab.errors import UserError
 from preflab.layouts import parse_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from preflab.encoding import EncodedGroup
 
 GoldReward = Callable[[Sequence[str], Sequence[str]], list[float]]
 """Planted reward r*: prompts and responses (texts, same length) to one score each."""
@@ -84,6 +88,9 @@ def _looks_local(value: str, name: str) -> bool:
     return value.startswith((".", "/", "~")) or value.count("/") > 1 or value.endswith(suffixes)
 
 
+SPLITS = ("demonstrations", "pairs", "singles", "heldout", "gold_pairs", "prompts", "eval_prompts")
+
+
 @dataclass(frozen=True)
 class World:
     """Texts and model of one comparison. All splits are disjoint in their prompts, but for the exact world's.
@@ -103,6 +110,7 @@ class World:
         chat: whether texts were rendered by a chat template that writes its own special tokens.
         singles: responses to training prompts that come without a pair, for methods that learn from single
             ones; columns ``prompt``, ``response``, ``desirable``. None where the data have none.
+        encoded: splits (and ``demonstrations``, ``prompts``, ``eval_prompts``) that were encoded on the way, by name.
         cut: whether a response that fills the token limit was cut there and bears no end token.
     """
 
@@ -119,6 +127,12 @@ class World:
     chat: bool = False
     cut: bool = False
     singles: Dataset | None = None
+    encoded: Mapping[str, list[EncodedGroup]] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What is in each split, by name; of those that there are."""
+        return {name: fingerprint(getattr(self, name)) for name in SPLITS if getattr(self, name) is not None}
 
 
 def open_world(config: WorldConfig, cache: Path) -> World:
