@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from preflab.dialogues import first_human_turn
-from preflab.reading import Row
+from preflab.reading import BATCH, Row, rows_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -87,9 +87,20 @@ def check_leak(train: Iterable[Row], heldout: Iterable[Row]) -> tuple[list[Row],
 def fingerprint(dataset: Rows) -> str:
     """Return 16 hex digits of SHA-256 over all rows, in order."""
     digest = hashlib.sha256()
-    for row in dataset:
+    for row in each_row(dataset):
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=True, default=str).encode() + b"\n")
     return digest.hexdigest()[:16]
+
+
+def each_row(dataset: Rows) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a data set or a list; a data set's by many at a time, since one by one each is converted."""
+    from datasets import Dataset
+
+    if not isinstance(dataset, Dataset):
+        yield from dataset
+        return
+    for batch in dataset.iter(batch_size=BATCH):
+        yield from rows_of(batch)
 
 
 def to_dataset(rows: Sequence[Row], columns: Sequence[str] = ("prompt", "chosen", "rejected")) -> Dataset:

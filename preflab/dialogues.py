@@ -27,6 +27,11 @@ SYSTEM_BLOCK = re.compile(r"\s*<<SYS>>.*?<</SYS>>", re.DOTALL)
 _END_TOKEN = re.compile(
     r"<\|(?:im_end|eot_id|eot|end|endoftext|end_of_text|END_OF_TURN_TOKEN)\|>|<end_of_turn>|</?s>|<bos>|<eos>"
 )
+_HINTED: dict[str, list[int]] = {}
+for _order, _form in enumerate(FORMS):
+    for _hint in _form.hints:
+        _HINTED.setdefault(_hint, []).append(_order)
+_HINT = re.compile("|".join(map(re.escape, sorted(_HINTED, key=len, reverse=True))))  # one look for all forms
 _BEFORE_NAME = re.compile(r"(?:[ \t\ufeff]|<[^<>\s]{1,40}>)*")
 _INDENT = 200  # characters of a line that may stand before a name
 
@@ -35,8 +40,9 @@ _INDENT = 200  # characters of a line that may stand before a name
 def form_of(text: str) -> Form | None:
     """Return the form that a text is a dialogue in: that of its first marker, where both speak if two begin alike."""
     best: tuple[int, bool, int] | None = None
-    for order, form in enumerate(FORMS):
-        if not any(hint in text for hint in form.hints) or (form.both and not form.speakers[1][1].search(text)):
+    for order in sorted({order for hint in set(_HINT.findall(text)) for order in _HINTED[hint]}):
+        form = FORMS[order]
+        if form.both and not form.speakers[1][1].search(text):
             continue
         first: dict[str, int] = {}
         for turn in turns(text, form):
@@ -51,10 +57,14 @@ def form_of(text: str) -> Form | None:
 
 def turns(text: str, form: Form) -> Iterator[Turn]:
     """Yield the markers of a dialogue's turns, in order."""
+    anywhere, speakers = form.templated, dict[str, str]()
     for match in form.turn.finditer(text):
-        if form.templated or _opens(text, match.start(), form):
-            speaker = next(name for name, marker in form.speakers if marker.match(match[0]))
-            yield Turn(speaker, match.start(), match.end())
+        start, end = match.span()
+        if anywhere or _opens(text, start, form):
+            marker = match[0]
+            if marker not in speakers:
+                speakers[marker] = form.speaker(marker)
+            yield Turn(speakers[marker], start, end)
 
 
 def _opens(text: str, at: int, form: Form) -> bool:
@@ -63,8 +73,10 @@ def _opens(text: str, at: int, form: Form) -> bool:
         return True
     if text[at - 1] not in " \t\ufeff>":
         return False
+    if form.stands == "blank":
+        return True
     line = text[max(0, at - _INDENT) : at].rpartition("\n")
-    if form.stands == "blank" or line[2].endswith(("</s>", "<|endoftext|>")):
+    if line[2].endswith(("</s>", "<|endoftext|>")):
         return True
     return (bool(line[1]) or at <= _INDENT) and bool(_BEFORE_NAME.fullmatch(line[2]))
 
@@ -82,7 +94,7 @@ def first_human_turn(text: str) -> str | None:
         return None
     start: int | None = 0 if form.bare_opening else None
     for turn in turns(text, form):
-        if start is not None:
+        if start is not None and (start or text[: turn.start].strip()):
             return _said(text[start : turn.start])
         if turn.speaker == HUMAN:
             start = turn.end

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from preflab.data import Rows
-from preflab.endings import Ends, embedding_rows, hide_ends, written_tokens
+from preflab.data import Rows, each_row
+from preflab.endings import Ends, embedding_rows, hide_ends
 from preflab.errors import UserError
-from preflab.literals import JOINER, Literals
+from preflab.literals import Literals
+from preflab.tokenising import Tokeniser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +33,6 @@ Dropped = dict[str, int]  # why a row does not fit, and how many do not
 EQUAL = "chosen and rejected equal as tokens"
 CUT = "responses hold an end token before their end; they are read up to it, as sampling would stop there"
 TEXT = "texts hold special-token strings inside messages; they are read as text"
-ANCHORS = ("\n", "a", "\u3002")  # what a piece may follow without growing together with it
 CERTAIN = {"preference": 1.0, "margin": 0.0}  # what a pair means that says neither how sure nor how strong it is
 
 
@@ -127,7 +127,7 @@ class Encoder:
         literals: which special-token strings were guarded in the texts, and are text (see `preflab.literals`); those
             of another tokenizer, where that one wrote the texts.
         eos: the one that responses without any get.
-        rows: how many ids the model beside the tokenizer has an embedding for; None where there is none.
+        tokenise: gives ids of texts.
         noted: what was read otherwise than it is written, and in which texts; `report` says so.
     """
 
@@ -148,14 +148,11 @@ class Encoder:
         self._start = start if isinstance(start, int) else own
         self.noted: dict[str, set[str]] = {}
         self.literals = literals or Literals.of(tokenizer)
-        self.rows = embedding_rows(tokenizer.name_or_path)
-        self._used: set[int] = set()
-        self._doubled: list[Any] | None = None
+        self.tokenise = Tokeniser(tokenizer, self.literals)
+        if self.tokenise.rows is not None:
+            self.tokenise.check_rows(self.tokenise.rows, [self.eos])
         # Some tokenizers close every text with the end token; after a prompt it would say "all done".
-        with_special, without = self._tokenize(["a"], True)[0], self._tokenize(["a"], False)[0]
-        # Most put their start token before every text, one that begins with it included.
-        self._doubled = [start, start] if with_special[:1] == [start] != without[:1] else None
-        self._closes = with_special[-1:] == [own] and without[-1:] != [own] and not chat
+        self._closes = self.tokenise.closes and not chat
 
     def prompt(self, text: str) -> list[int]:
         """Return the ids of a prompt; never empty, since the first response token needs a context."""
@@ -180,18 +177,15 @@ class Encoder:
         Raises:
             UserError: if there were rows and none fits the limits.
         """
-        rows, texts = list(dataset), []
+        rows, texts = list(each_row(dataset)), []
         ties = ranked and any(row.get("rank") is not None for row in rows)
-        said = {} if ranked else {k: v for k, v in CERTAIN.items() if any(row.get(k) is not None for row in rows)}
+        said: list[dict[str, Any]] = [{} for _ in rows] if ranked else feedback(rows)
         for i, row in enumerate(rows):
             ranking = row.get("responses") if ranked else None
-            feedback: dict[str, float | list[float]] = {
-                k: certain if row.get(k) is None else float(row[k]) for k, certain in said.items()
-            }
             responses = list(ranking or (row["chosen"], row["rejected"]))
             if ties:
-                feedback["rank"] = list(map(float, (ranking and row.get("rank")) or range(len(responses))))
-            texts.append(_Texts(row["prompt"], responses, i, feedback))
+                said[i]["rank"] = list(map(float, (ranking and row.get("rank")) or range(len(responses))))
+            texts.append(_Texts(row["prompt"], responses, i, said[i]))
         return self._encode(texts, equals)
 
     def encode_singles(self, dataset: Rows) -> tuple[list[EncodedGroup], Dropped]:
@@ -201,7 +195,7 @@ class Encoder:
         (rejected, where ``preference`` is below 1/2) being desirable; none where neither is likelier.
         """
         texts, undecided = [], 0
-        for i, row in enumerate(dataset):
+        for i, row in enumerate(each_row(dataset)):
             if row.get("chosen") is None:
                 labelled = [(row["response"], row["desirable"])]
             else:
@@ -218,14 +212,16 @@ class Encoder:
 
     def encode_demonstrations(self, dataset: Rows) -> tuple[list[EncodedGroup], Dropped]:
         """Encode ``prompt, response``: groups of one; raises as `encode_pairs` does."""
-        return self._encode([_Texts(row["prompt"], [row["response"]], i) for i, row in enumerate(dataset)])
+        return self._encode([_Texts(row["prompt"], [row["response"]], i) for i, row in enumerate(each_row(dataset))])
 
     def encode_prompts(self, dataset: Rows) -> tuple[list[EncodedGroup], Dropped]:
         """Encode ``prompt``: groups without responses; raises as `encode_pairs` does."""
-        return self._encode([_Texts(row["prompt"], [], i) for i, row in enumerate(dataset)])
+        return self._encode([_Texts(row["prompt"], [], i) for i, row in enumerate(each_row(dataset))])
 
     def _encode(self, rows: list[_Texts], equals: bool = False) -> tuple[list[EncodedGroup], Dropped]:
-        prompts = self._prompts([row.prompt for row in rows])
+        different = list(dict.fromkeys(row.prompt for row in rows))
+        encodings = dict(zip(different, self._prompts(different), strict=True))
+        prompts = [encodings[row.prompt] for row in rows]
         # One flat list: fast tokenizers are several times faster on many texts at once.
         flat = [(i, text) for i, row in enumerate(rows) for text in row.responses]
         texts, ids = [rows[i].prompt for i, _ in flat], [prompts[i] for i, _ in flat]
@@ -271,15 +267,15 @@ class Encoder:
 
     def _prompts(self, texts: list[str]) -> list[list[int]]:
         self._note_literals(texts)
-        return [ids or [self._start] for ids in map(self._opened, self._tokenize(texts, not self.chat))]
+        return [ids or [self._start] for ids in map(self._opened, self.tokenise(texts, not self.chat))]
 
     def _responses(self, prompts: list[str], starts: list[list[int]], responses: list[str]) -> list[list[int]]:
         self._note_literals(responses)
-        joint = self._tokenize([p + r for p, r in zip(prompts, responses, strict=True)], not self.chat)
+        joint = self.tokenise([p + r for p, r in zip(prompts, responses, strict=True)], not self.chat)
         pairs = zip(starts, map(self._opened, joint), strict=True)
         tails = [ids[len(start) :] if ids[: len(start)] == start else [] for start, ids in pairs]
         merged = [i for i, tail in enumerate(tails) if not tail]
-        for i, ids in zip(merged, self._tokenize([responses[i] for i in merged], False), strict=True):
+        for i, ids in zip(merged, self.tokenise([responses[i] for i in merged], False), strict=True):
             tails[i] = ids
         ended = [self._ended(ids) for ids in tails]
         for text, whole, kept in zip(responses, tails, ended, strict=True):
@@ -300,71 +296,11 @@ class Encoder:
     def _opened(self, ids: list[int]) -> list[int]:
         return ids[:-1] if self._closes and ids[-1:] == [self.tokenizer.eos_token_id] else ids
 
-    def _tokenize(self, texts: list[str], special: bool) -> list[list[int]]:
-        if not texts:
-            return []
-        guarded = {i: self._pieces(text) for i, text in enumerate(texts) if JOINER in text}
-        plain = [guarded[i][0] if i in guarded else text for i, text in enumerate(texts)]
-        encoded = self.tokenizer(plain, add_special_tokens=special, verbose=False)
-        found = [list(ids) for ids in encoded["input_ids"]]
-        for i, pieces in guarded.items():
-            found[i] = self._joined(found[i], pieces[1:], special)
-        if special and self._doubled is not None:
-            found = [ids[1:] if ids[:2] == self._doubled else ids for ids in found]
-        if self.rows is None:
-            self._used |= {token for ids in found for token in ids}
-        elif self.rows < len(self.tokenizer):
-            self.check_rows(self.rows, {token for ids in [*found, [self.eos]] for token in ids})
-        return found
 
-    def _pieces(self, text: str) -> list[str]:
-        """Return a guarded text as it was written, cut inside what this tokenizer would take for a token."""
-        pieces, own = self.literals.pieces(text), tuple(written_tokens(self.tokenizer))
-        whole, found, at = "".join(pieces), [pieces[0]], len(pieces[0])
-        for piece in pieces[1:]:
-            if whole.startswith(own, at - 1):
-                found.append(piece)
-            else:
-                found[-1] += piece
-            at += len(piece)
-        return found
-
-    def _joined(self, first: list[int], rest: list[str], special: bool) -> list[int]:
-        """Return the ids of a text that is encoded piece by piece, so that no special token is found over the seams."""
-        closing = [self.tokenizer.eos_token_id] if self._closes and special else []
-        ids = first[: len(first) - len(closing)]
-        for piece in rest:
-            ids += self._going_on(piece)
-        return ids + closing
-
-    def _going_on(self, piece: str) -> list[int]:
-        """Return the ids of a text that goes on after another: many tokenizers begin a text with a blank."""
-        anchors = self.tokenizer(list(ANCHORS), add_special_tokens=False)["input_ids"]
-        joint = self.tokenizer([anchor + piece for anchor in ANCHORS], add_special_tokens=False)["input_ids"]
-        for before, ids in zip(anchors, joint, strict=True):
-            if list(ids[: len(before)]) == list(before):
-                return list(ids[len(before) :])
-        return list(self.tokenizer(piece, add_special_tokens=False)["input_ids"])
-
-    def check_rows(self, rows: int, used: Collection[int] | None = None) -> None:
-        """Refuse token ids beyond so many embeddings, before a model meets them.
-
-        Args:
-            rows: how many embeddings there are.
-            used: ids; by default all that were encoded while `rows` was not known.
-
-        Raises:
-            UserError: if there are any, naming them.
-        """
-        self.rows = rows
-        beyond = sorted(token for token in (self._used if used is None else used) if token >= rows)
-        if beyond:
-            named = [f"{token} {self.tokenizer.convert_ids_to_tokens(token)!r}" for token in beyond[:5]]
-            raise UserError(
-                f"the texts use token ids that model {self.tokenizer.name_or_path!r} has no embedding for (it has "
-                f"{rows}): {', '.join(named)}{', …' if len(beyond) > 5 else ''}; use the tokenizer and chat template "
-                "that belong to the model, or a model whose embeddings were resized to its tokenizer, and trained"
-            )
+def feedback(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what each pair's row says of it; where one says how sure or how strong it is, all do (`CERTAIN`)."""
+    said = {name: certain for name, certain in CERTAIN.items() if any(row.get(name) is not None for row in rows)}
+    return [{k: certain if row.get(k) is None else float(row[k]) for k, certain in said.items()} for row in rows]
 
 
 def _median(sequences: list[list[int]]) -> int:

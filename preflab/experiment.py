@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import torch
 from preflab.base import load_base
 from preflab.batching import rows_at_once
 from preflab.config import as_dict
-from preflab.data import fingerprint
-from preflab.encoding import EncodedGroup, Encoder, load_tokenizer
+from preflab.data import Rows, fingerprint
+from preflab.encoding import Dropped, EncodedGroup, Encoder, load_tokenizer
 from preflab.errors import UserError
 from preflab.interface import Role
 from preflab.method import Method
@@ -105,15 +105,14 @@ class Experiment:
     @cached_property
     def data(self) -> dict[str, Any]:
         """Fingerprints and counts of every split, for keys and reports."""
-        splits = ("demonstrations", "pairs", "singles", "heldout", "gold_pairs", "prompts", "eval_prompts")
         return {
             "world": self.world.name,
             "model": self.world.model,
             "model_fingerprint": model_fingerprint(self.world.model),
             "splits": {
-                name: {"rows": len(split), "fingerprint": fingerprint(split)}
-                for name in splits
-                if (split := getattr(self.world, name)) is not None and len(split)
+                name: {"rows": len(split), "fingerprint": found}
+                for name, found in self.world.fingerprints.items()
+                if len(split := getattr(self.world, name))
             },
             "facts": self.world.facts,
         }
@@ -132,7 +131,7 @@ class Experiment:
     @cached_property
     def pairs(self) -> list[EncodedGroup]:
         """The preference training set."""
-        return self._kept("pairs", *self.encoder.encode_pairs(self.world.pairs))
+        return self._encoded("pairs", self.encoder.encode_pairs)
 
     @cached_property
     def rankings(self) -> list[EncodedGroup]:
@@ -148,17 +147,17 @@ class Experiment:
     @cached_property
     def gold_pairs(self) -> list[EncodedGroup]:
         """The training set of the judge's own reward model."""
-        return self._kept("gold_pairs", *self.encoder.encode_pairs(self.world.gold_pairs))
+        return self._encoded("gold_pairs", self.encoder.encode_pairs)
 
     @cached_property
     def heldout(self) -> list[EncodedGroup]:
         """The held-out preferences."""
-        return self._kept("heldout", *self.encoder.encode_pairs(self.world.heldout))
+        return self._encoded("heldout", self.encoder.encode_pairs)
 
     @cached_property
     def demonstrations(self) -> list[EncodedGroup]:
         """The demonstrations."""
-        return self._kept("demonstrations", *self.encoder.encode_demonstrations(self.world.demonstrations))
+        return self._encoded("demonstrations", self.encoder.encode_demonstrations)
 
     @cached_property
     def prompts(self) -> list[list[int]]:
@@ -167,12 +166,20 @@ class Experiment:
 
     @cached_property
     def _prompt_groups(self) -> list[EncodedGroup]:
-        return self._kept("prompts", *self.encoder.encode_prompts(self.world.prompts))
+        return self._encoded("prompts", self.encoder.encode_prompts)
 
     @cached_property
     def eval_prompts(self) -> list[EncodedGroup]:
         """Prompts of the evaluation."""
-        return self._kept("eval_prompts", *self.encoder.encode_prompts(self.world.eval_prompts))
+        return self._encoded("eval_prompts", self.encoder.encode_prompts)
+
+    def _encoded(self, name: str, encode: Callable[[Rows], tuple[list[EncodedGroup], Dropped]]) -> list[EncodedGroup]:
+        """Return a split as the world encoded it, or encode it now."""
+        return self.world.encoded[name] if name in self.world.encoded else self._kept(name, *encode(self._split(name)))
+
+    def _split(self, name: str) -> Rows:
+        found: Rows = getattr(self.world, name)
+        return found
 
     def _kept(self, name: str, groups: list[EncodedGroup], dropped: dict[str, int]) -> list[EncodedGroup]:
         if any(dropped.values()):
@@ -207,7 +214,7 @@ class Experiment:
         """Load the frozen base model afresh."""
         model = load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
         # What the config says was checked with every text; this is for configs that say nothing, and for the weights.
-        self.encoder.check_rows(model.get_input_embeddings().num_embeddings)
+        self.encoder.tokenise.check_rows(model.get_input_embeddings().num_embeddings)
         return model
 
     def open_roles(

@@ -34,6 +34,13 @@ class Form(NamedTuple):
         """Whether its markers are special tokens, as a chat template writes them."""
         return self.stands == "anywhere"
 
+    def speaker(self, marker: str) -> str:
+        """Return whose turn a marker opens."""
+        for name, pattern in self.speakers:
+            if pattern.match(marker):
+                return name
+        raise ValueError(f"{marker!r} is no marker of {self.name}")
+
 
 def _template(human: str, answer: str, other: str, hints: tuple[str, ...], bare_opening: bool = False) -> Form:
     return Form(hints[0], hints, *_patterns(human, answer, other), bare_opening=bare_opening)

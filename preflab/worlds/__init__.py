@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from preflab.config import option
+from preflab.data import fingerprint
 from preflab.errors import UserError
 from preflab.layouts import parse_columns
 from preflab.terminal import shown
@@ -16,6 +18,8 @@ from preflab.values import LARGEST_SEED
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from preflab.encoding import EncodedGroup
 
 GoldReward = Callable[[Sequence[str], Sequence[str]], list[float]]
 """Planted reward r*: prompts and responses (texts, same length) to one score each."""
@@ -112,6 +116,9 @@ def _looks_local(value: str, name: str) -> bool:
     return value.startswith((".", "/", "~")) or value.count("/") > 1 or value.endswith(suffixes)
 
 
+SPLITS = ("demonstrations", "pairs", "singles", "heldout", "gold_pairs", "prompts", "eval_prompts")
+
+
 @dataclass(frozen=True)
 class World:
     """Texts and model of one comparison. All splits are disjoint in their prompts, but for the exact world's.
@@ -131,6 +138,7 @@ class World:
         chat: whether texts were rendered by a chat template that writes its own special tokens.
         singles: responses to training prompts that come without a pair, for methods that learn from single
             ones; columns ``prompt``, ``response``, ``desirable``. None where the data have none.
+        encoded: splits (and ``demonstrations``, ``prompts``, ``eval_prompts``) that were encoded on the way, by name.
         cut: whether a response that fills the token limit was cut there and bears no end token.
     """
 
@@ -147,6 +155,12 @@ class World:
     chat: bool = False
     cut: bool = False
     singles: Dataset | None = None
+    encoded: Mapping[str, list[EncodedGroup]] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What is in each split, by name; of those that there are."""
+        return {name: fingerprint(getattr(self, name)) for name in SPLITS if getattr(self, name) is not None}
 
 
 def open_world(config: WorldConfig, cache: Path) -> World:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflab.cleaning import BadRows, Cleaned, clean_rows
-from preflab.data import check_leak, fingerprint, group_key, paired, split_of, to_dataset
+from preflab.data import check_leak, group_key, paired, split_of, to_dataset
 from preflab.dialogues import human_turns
-from preflab.encoding import EQUAL, Dropped, Encoder, load_tokenizer
+from preflab.encoding import EQUAL, Dropped, EncodedGroup, Encoder, feedback, load_tokenizer
 from preflab.errors import UserError
 from preflab.layouts import parse_columns
 from preflab.literals import raw_rows
@@ -33,6 +33,7 @@ class Source(NamedTuple):
 
     name: str
     pairs: list[Row]
+    encoded: list[EncodedGroup]
     singles: list[Row]
     read: int
     bad: BadRows
@@ -76,7 +77,7 @@ def build(config: WorldConfig, cache: Path) -> World:
     parts["heldout"], leaked = check_leak(trained_on, parts["heldout"])
     _check_parts(parts, sources, config, leaked)
     # 4. Describe.
-    world = _world(config, parts, chat)
+    world = _world(config, parts, chat, _encoded(sources, parts))
     world.facts.update(_facts(sources, world, leaked, roles=[r for r in ("dataset", "heldout") if getattr(config, r)]))
     logger.info(
         "real world: %s read, %s bad, %s too long, %s leaking; train %d, gold %d, held-out %d pairs, %d unpaired",
@@ -165,6 +166,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     return Source(
         name,
         [pairs[g.row] for g in groups],
+        groups,
         singles,
         len(rows) + bad.total,
         bad,
@@ -272,7 +274,24 @@ def _say_large_group(source: Source) -> None:
         )
 
 
-def _world(config: WorldConfig, parts: dict[str, list[Row]], chat: bool) -> World:
+def _encoded(sources: list[Source], parts: dict[str, list[Row]]) -> dict[str, list[EncodedGroup]]:
+    """Return what `_source` encoded by the world's splits, so that no text is encoded again."""
+    of_row = {id(row): group for source in sources for row, group in zip(source.pairs, source.encoded, strict=True)}
+    found = {}
+    for name, rows in (("pairs", parts["train"]), ("heldout", parts["heldout"]), ("gold_pairs", parts["gold"])):
+        said = zip(rows, feedback(rows), strict=True)
+        found[name] = [of_row[id(row)]._replace(row=i, feedback=says) for i, (row, says) in enumerate(said)]
+    found["demonstrations"] = [EncodedGroup(g.prompt_ids, g.response_ids[:1], g.row) for g in found["pairs"]]
+    for name, split in (("prompts", "pairs"), ("eval_prompts", "heldout")):
+        rows = parts["train" if split == "pairs" else split]
+        ids = {row["prompt"]: group.prompt_ids for row, group in zip(rows, found[split], strict=True)}
+        found[name] = [EncodedGroup(prompt, [], i) for i, prompt in enumerate(ids.values())]
+    return found
+
+
+def _world(
+    config: WorldConfig, parts: dict[str, list[Row]], chat: bool, encoded: dict[str, list[EncodedGroup]]
+) -> World:
     train, columns = parts["train"], ("prompt", "chosen", "rejected", "group")
     demonstrations = [{"prompt": r["prompt"], "response": r["chosen"], "group": r["group"]} for r in train]
     return World(
@@ -289,6 +308,7 @@ def _world(config: WorldConfig, parts: dict[str, list[Row]], chat: bool) -> Worl
         if parts["singles"]
         else None,
         chat=chat,
+        encoded=encoded,
     )
 
 
@@ -299,11 +319,7 @@ def _prompts(rows: Iterable[Row]) -> list[Row]:
 
 def _facts(sources: list[Source], world: World, leaked: int, roles: list[str]) -> dict[str, Any]:
     """Return counts and fingerprints for the manifest, JSON-ready; `roles` says what each source is."""
-    splits = {
-        name: getattr(world, name)
-        for name in ("demonstrations", "pairs", "singles", "heldout", "gold_pairs", "prompts", "eval_prompts")
-        if getattr(world, name) is not None
-    }
+    splits = {name: getattr(world, name) for name in world.fingerprints}
     files = {
         role: {
             "name": s.name,
@@ -323,5 +339,5 @@ def _facts(sources: list[Source], world: World, leaked: int, roles: list[str]) -
         "rows": {name: len(split) for name, split in splits.items()},
         "groups": {name: len(set(split["group"])) for name, split in splits.items()},
         "leaking held-out rows dropped": leaked,
-        "fingerprints": {name: fingerprint(split) for name, split in splits.items()},
+        "fingerprints": world.fingerprints,
     }

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import AutoConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from preflab.data import fingerprint, normalised
 from preflab.errors import UserError
@@ -291,6 +291,85 @@ def test_group_column_keeps_prompts_together(model: str, tmp_path: Path) -> None
     assert sum(map(len, groups)) == len(set.union(*groups)) == 40
 
 
+@pytest.mark.parametrize("nothing", ["", None, float("nan")])
+def test_groups_that_only_some_rows_name(model: str, tmp_path: Path, nothing: Any) -> None:
+    """A row that names none is of the group of its first turn, not of one with all others."""
+    rows = [pair(i, group=f"book {i % 4}" if i < 12 else nothing) for i in range(200)]
+    world = open_rows(model, tmp_path, rows)
+    counts = [len(getattr(world, name)) for name in ("pairs", "heldout", "gold_pairs")]
+    # .6, .2 and .2 of 188 groups, deviations up to 7, and what the four books add.
+    assert all(abs(count - share * 200) < 40 for count, share in zip(counts, (0.6, 0.2, 0.2), strict=True))
+    none = open_rows(model, tmp_path, [{**row, "group": nothing} for row in rows])
+    plain = open_rows(model, tmp_path, [pair(i) for i in range(200)])
+    assert none.facts["fingerprints"] == plain.facts["fingerprints"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({}, ["first human turn is the same ('good morning')", "add a column 'group'"]),
+        ({"group": "all"}, ["the column 'group' has one value", "leave the column out"]),
+    ],
+)
+def test_one_group_is_said_with_the_way_out(
+    model: str, tmp_path: Path, extra: dict[str, Any], words: list[str]
+) -> None:
+    def turn(i: int, **more: Any) -> dict[str, Any]:
+        return pair(i, prompt=f"Human: Good morning\n\nAssistant: Yes?\n\nHuman: {i}?\n\nAssistant:", **more)
+
+    with pytest.raises(UserError) as error:
+        open_rows(model, tmp_path, [turn(i, **extra) for i in range(30)])
+    message = str(error.value)
+    assert all(word in message for word in ["all 30 usable rows", "data.jsonl", "one group", *words]), message
+    assert "fraction" not in message, "no fraction could help"
+    assert len(open_rows(model, tmp_path, [turn(i, group=i) for i in range(30)]).heldout)
+
+
+def test_a_group_of_most_rows_is_said(model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [pair(i, prompt=f"Human: {'Hi' if i % 3 else i}\n\nAssistant: Yes?\n\nHuman: {i}") for i in range(90)]
+    open_rows(model, tmp_path, rows)
+    assert "60 of 90 pairs share the first turn 'hi'" in caplog.text
+    caplog.clear()
+    open_rows(model, tmp_path, [pair(i) for i in range(90)])
+    assert "share" not in caplog.text
+
+
+def test_pairs_that_are_equal_as_tokens_are_dropped(
+    model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lower = tmp_path / "lower"
+    tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
+    tokenizer.normalizer = normalizers.Lowercase()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(lower)
+    AutoConfig.from_pretrained(model).save_pretrained(lower)
+    tied = [pair(i, chosen="Both.", rejected="BOTH.") for i in range(100, 105)]
+    world = open_rows(str(lower), tmp_path, [*(pair(i) for i in range(60)), *tied])
+    assert source(world)["chosen equal to rejected as tokens"] == 5
+    assert source(world)["pairs used"] == 60
+    assert "5 pairs dropped: chosen equal to rejected" in caplog.text
+
+
+def test_columns_by_option(model: str, tmp_path: Path) -> None:
+    expected = open_rows(model, tmp_path, [pair(i) for i in range(60)])
+    names = {"prompt": "asked", "chosen": "good one", "rejected": "bad one"}
+    rows = [{names[name]: value for name, value in pair(i).items()} for i in range(60)]
+    with pytest.raises(UserError, match=r"missing field 'chosen'.*it has asked, good one, bad one"):
+        open_rows(model, tmp_path, rows)
+    world = open_rows(model, tmp_path, rows, columns=tuple(f"{k}={v}" for k, v in names.items()))
+    assert world.facts["fingerprints"] == expected.facts["fingerprints"]
+
+
+def test_ties_in_rankings_reach_the_pairs(model: str, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"{i}?", "responses": ["a", "b", f"c {i}"], "rank": [0, i % 2, 1] if i < 40 else [1, 1, 1]}
+        for i in range(60)
+    ]
+    world = open_rows(model, tmp_path, rows)
+    assert source(world)["bad rows"]["no preference between the responses (a tie)"]["count"] == 20
+    for row in world.pairs:
+        assert row["rank"] == ([0, 1, 1] if int(row["prompt"][:-1]) % 2 else [0, 0, 1])
+
+
 def test_chat_template_file(model: str, tmp_path: Path) -> None:
     template = tmp_path / "chatml.jinja"
     template.write_text(CHATML)
@@ -330,7 +409,8 @@ def real(name: str, **options: Any) -> World:
 
 @pytest.mark.parametrize(
     ("name", "read", "bad"),
-    [("hh_heldout", 906, 0), ("hh_harmless_original_format", 2312, 4), ("oasst_ranked", 212, 0)],
+    # Bad are empty answers, and answers that go on into another turn.
+    [("hh_heldout", 906, 20), ("hh_harmless_original_format", 2312, 37), ("oasst_ranked", 212, 1)],
 )
 def test_real_files_load(name: str, read: int, bad: int) -> None:
     world = real(name)
