@@ -14,13 +14,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.faults.cases import Case
+from benchmarks.faults.cases import Case, words
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 LIMIT = 30.0  # seconds
 MEMORY = 8 << 30  # bytes that a command may take before it is told that there are no more
 NOT_MADE = 97
 """Exit status of a case whose files could not be made: a fault of the benchmark."""
+
+
+WARM = words(
+    "datasets pyarrow.parquet trl.data_utils peft rich.table httpx2 jinja2 tqdm.auto "
+    "transformers.models.llama.modeling_llama preflab.experiment preflab.trainer preflab.worlds.real "
+    "preflab.worlds.function preflab.worlds.exact eval.harness eval.comparison eval.subjects.models eval.report "
+    "eval.judges recipes.compare recipes.train recipes.evaluate"
+)
+"""Modules that recipes import, most of them late."""
 
 
 class Answer(NamedTuple):
@@ -58,27 +67,7 @@ def warm() -> None:
     import torch
 
     torch.set_num_threads(1)
-    for name in (
-        "datasets",
-        "pyarrow.parquet",
-        "trl.data_utils",
-        "peft",
-        "rich.table",
-        "httpx2",
-        "jinja2",
-        "tqdm.auto",
-        "transformers.models.llama.modeling_llama",
-        "preflab.experiment",
-        "preflab.trainer",
-        "eval.harness",
-        "eval.comparison",
-        "eval.subjects.models",
-        "eval.report",
-        "eval.judges",
-        "recipes.compare",
-        "recipes.train",
-        "recipes.evaluate",
-    ):
+    for name in WARM:
         importlib.import_module(name)
     from preflab import registry
 

@@ -107,7 +107,7 @@ def test_harms_change_a_file(tmp_path):
         path = tmp_path / name / "one" / "a.json"
         before = path.read_bytes()
         harm(path)
-        assert not (path.is_file() and path.read_bytes() == before), name
+        assert (path.is_file() and path.read_bytes() == before) == (name == "nothing"), name
 
 
 # ---- outcomes -------------------------------------------------------------------------------------
