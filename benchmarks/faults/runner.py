@@ -159,16 +159,16 @@ def _become(case: Case, folder: Path) -> None:
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
     os.environ.update(case.environment)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     try:
+        (folder / "command.txt").write_text(repr(case.command))
         filled = case.make(folder) or {}
         command = [part.format(**filled) if filled else part for part in case.command]
-        (folder / "command.txt").write_text(repr(command))
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(NOT_MADE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     sys.argv = [str(RECIPES / command[0]), *command[1:]]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
