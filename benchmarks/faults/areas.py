@@ -15,6 +15,7 @@ from benchmarks.faults import (
     endpoints,
     folders,
     judges,
+    machine,
     methods,
     models,
     models_text,
@@ -35,6 +36,7 @@ AREAS: dict[str, tuple[Callable[[int], Iterator[Case]], ...]] = {
     "methods": (methods.cases,),
     "responses": (responses.cases,),
     "folders": (folders.cases,),
+    "machine": (machine.cases,),
     "terminal": (terminal.cases,),
 }
 

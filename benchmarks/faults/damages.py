@@ -44,7 +44,11 @@ BASES = {
         )
     ),
     "killed in training": Base(
-        (*REAL, *words("--algorithms dpo --dpo.max-steps 6 --dpo.save-steps 2")),
+        (*REAL, *words("--algorithms dpo --dpo.max-steps 6 --dpo.save-steps 2 --dpo.logging-steps 2")),
+        kill="run/stages/.dpo-seed0-*.partial/checkpoint-4/trainer_state.json",
+    ),
+    "killed between two lines of metrics": Base(
+        (*REAL, *words("--algorithms dpo --dpo.max-steps 6 --dpo.save-steps 2 --dpo.logging-steps 6")),
         kill="run/stages/.dpo-seed0-*.partial/checkpoint-4/trainer_state.json",
     ),
     "killed in evaluation": Base(
@@ -129,6 +133,7 @@ def _pickle(path: Path) -> None:
 
 
 HARMS: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda path: None,
     "cut in half": lambda path: os.truncate(path, path.stat().st_size // 2),
     "cut by a byte": lambda path: os.truncate(path, max(path.stat().st_size - 1, 0)),
     "one bit turned": _turn_bit,
@@ -172,7 +177,8 @@ CHECKPOINT_FILES: dict[str, tuple[str, ...]] = {
     "scheduler.pt": ("empty", "code"),
     "rng_state.pth": ("cut in half", "gone", "code"),
     "trainer_state.json": ("cut in half", "gone", "brackets", "one bit turned"),
-    "*.safetensors": ("cut in half", "one bit turned", "gone", "zeros"),
+    "carried.json": ("cut in half", "gone", "brackets"),
+    "policy/adapter_model.safetensors": ("cut in half", "one bit turned", "gone", "zeros"),
 }
 
 
@@ -180,6 +186,10 @@ def damages() -> Iterator[Damage]:
     """Yield every damage."""
     for file, harms in STAGE_FILES.items():
         yield from (Damage("finished", f"run/stages/{file}", harm) for harm in harms)
+    for base in ("killed in training", "killed between two lines of metrics"):
+        yield Damage(base, "run/stages/.dpo-seed0-*.partial/checkpoint-4/trainer_state.json", "nothing", quiet=True)
+    yield Damage("killed in evaluation", "run/stages/.eval-dpo-seed0-*.partial/answers-0.jsonl", "nothing", quiet=True)
+    yield Damage("finished", "run/stages/sft-*/stage.json", "nothing", quiet=True)
     for file, harms in CHECKPOINT_FILES.items():
         for harm in harms:
             # A kill in the middle of a checkpoint leaves it without its last file, too.

@@ -57,11 +57,13 @@ def columns() -> Iterator[Case]:
             {name: kit.question(i), "chosen": kit.answer(i, True), "rejected": kit.answer(i, False)}
             for i in range(kit.ROWS)
         ]
-        yield case(f"column/{name} for prompt", "data.jsonl", table(rows), refused(name))
+        # Read as the prompt, there are as many prompts as questions; what answers share would make fewer.
+        right = (*refused(name), Accepted(groups=kit.ROWS))
+        yield case(f"column/{name} for prompt", "data.jsonl", table(rows), right)
         alike = [
             {**row, "chosen": "He said " + row["chosen"], "rejected": "He said " + row["rejected"]} for row in rows
         ]
-        yield case(f"column/{name} for prompt, answers begin alike", "data.jsonl", table(alike), refused(name))
+        yield case(f"column/{name} for prompt, answers begin alike", "data.jsonl", table(alike), right)
     for name in ("system", "system_prompt"):
         rows = [{name: "Be kind.", **row} for row in kit.message_rows()]
         whole = [{**row, "prompt": [turn("system", "Be kind."), *row["prompt"]]} for row in kit.message_rows()]

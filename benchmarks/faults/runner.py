@@ -14,13 +14,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.faults.cases import Case
+from benchmarks.faults.cases import Case, words
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 LIMIT = 30.0  # seconds
 MEMORY = 8 << 30  # bytes that a command may take before it is told that there are no more
 NOT_MADE = 97
 """Exit status of a case whose files could not be made: a fault of the benchmark."""
+
+
+WARM = words(
+    "datasets pyarrow.parquet trl.data_utils peft rich.table httpx2 jinja2 tqdm.auto "
+    "transformers.models.llama.modeling_llama preflab.experiment preflab.trainer preflab.worlds.real "
+    "preflab.worlds.function preflab.worlds.exact eval.harness eval.comparison eval.subjects.models eval.report "
+    "eval.judges recipes.compare recipes.train recipes.evaluate"
+)
+"""Modules that recipes import, most of them late."""
 
 
 class Answer(NamedTuple):
@@ -58,27 +67,7 @@ def warm() -> None:
     import torch
 
     torch.set_num_threads(1)
-    for name in (
-        "datasets",
-        "pyarrow.parquet",
-        "trl.data_utils",
-        "peft",
-        "rich.table",
-        "httpx2",
-        "jinja2",
-        "tqdm.auto",
-        "transformers.models.llama.modeling_llama",
-        "preflab.experiment",
-        "preflab.trainer",
-        "eval.harness",
-        "eval.comparison",
-        "eval.subjects.models",
-        "eval.report",
-        "eval.judges",
-        "recipes.compare",
-        "recipes.train",
-        "recipes.evaluate",
-    ):
+    for name in WARM:
         importlib.import_module(name)
     from preflab import registry
 
@@ -170,16 +159,16 @@ def _become(case: Case, folder: Path) -> None:
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
     os.environ.update(case.environment)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     try:
+        (folder / "command.txt").write_text(repr(case.command))
         filled = case.make(folder) or {}
         command = [part.format(**filled) if filled else part for part in case.command]
-        (folder / "command.txt").write_text(repr(command))
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(NOT_MADE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     sys.argv = [str(RECIPES / command[0]), *command[1:]]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
