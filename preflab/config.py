@@ -154,6 +154,8 @@ class CommandLine:
         for name, value in content.items():
             field = name.replace("-", "_")
             # A field and a method may share a name; a mapping is then the method's section.
+            if field in values:
+                raise UserError(f"{where}: {field} stands there twice, with - and with _; keep one")
             if self.sections and isinstance(value, dict) and get_origin(hints.get(field)) is not dict:
                 sections[name] = dict(value)
             elif field in hints:
