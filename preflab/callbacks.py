@@ -15,6 +15,7 @@ from preflab.checkpoints import SealCheckpoints
 from preflab.errors import UserError
 from preflab.runs import write_jsonl
 from preflab.settings import MOST_STEPS
+from preflab.terminal import one_line
 
 
 def watch(trainer: Trainer, title: str, folder: Path) -> None:
@@ -37,7 +38,7 @@ class ProgressBar(TrainerCallback):
 
         if state.is_world_process_zero:
             total = state.max_steps if state.max_steps < MOST_STEPS else None
-            self.bar = tqdm(total=total, initial=state.global_step, desc=self.title, unit="step")
+            self.bar = tqdm(total=total, initial=state.global_step, desc=one_line(self.title, 80), unit="step")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move on."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
-from preflab.errors import HelpShown, UserError, near_misses
+from preflab.errors import UserError, near_misses
 from preflab.plain_yaml import read_yaml
 from preflab.terminal import shown
 from preflab.values import convert, parse_text, within_bounds
@@ -154,6 +154,8 @@ class CommandLine:
         for name, value in content.items():
             field = name.replace("-", "_")
             # A field and a method may share a name; a mapping is then the method's section.
+            if field in values:
+                raise UserError(f"{where}: {field} stands there twice, with - and with _; keep one")
             if self.sections and isinstance(value, dict) and get_origin(hints.get(field)) is not dict:
                 sections[name] = dict(value)
             elif field in hints:
@@ -199,10 +201,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
         """Raise the complaint as a `UserError`."""
         raise UserError(f"{message}; see --help")
-
-    def exit(self, status: int = 0, message: str | None = None) -> typing.NoReturn:
-        """Leave after ``--help``; argparse's only other way out is `error`."""
-        raise HelpShown(status)
 
 
 def _add_option(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from preflab.terminal import one_line, printable
 
 LOG = "crash.log"
-SECRET_NAMES = re.compile(r"(?i)key|token|secret|passw|credential")
+SECRET_NAMES = re.compile(r"(?i)(?:key|token)$|secret|passw|credential")
 SECRET_SHAPES = re.compile(r"\b(?:sk|pk|hf|ghp|gho|glpat|xox[abp])[-_][\w-]{8,}|(?<=://)[^/\s@]+@")
-SECRET_OPTIONS = re.compile(r"(?i)(--[\w.-]*(?:token|secret|passw|api-?_?key)[\w.-]*[= ])\S+")
+SECRET_OPTIONS = re.compile(r"(?i)(--[\w.-]*(?:token|secret|passw\w*|api-?_?key)[= ])\S+")
 SHORTEST_SECRET = 6  # placeholders such as "none" are no secrets, and would be struck from every word
 
 _places: list[Path] = []

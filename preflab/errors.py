@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import errno
 import os
@@ -28,10 +29,6 @@ class UserError(Exception):
 
 class PluginError(UserError):
     """Code that a person brought along failed; the traceback, which is theirs to read, goes to ``crash.log``."""
-
-
-class HelpShown(SystemExit):  # noqa: N818: it is no error
-    """Nothing is left to do after ``--help``. No other way of leaving a recipe early is ours."""
 
 
 class Terminated(KeyboardInterrupt):  # noqa: N818: it is no error
@@ -76,12 +73,18 @@ def run_recipe(main: Callable[[], int | None]) -> None:
         try:
             status = main() or 0
             sys.stdout.flush()  # so that a full disk under `> file` is found while it can still be said
-        except HelpShown:
-            raise
         except BaseException as error:
+            if _left_by_argparse(error):
+                raise
             status = _answer(error)
     if status:
         sys.exit(status)
+
+
+def _left_by_argparse(error: BaseException) -> bool:
+    """Whether nothing is left to do after ``--help``, or a benchmark's options are wrong; nobody else may leave so."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, SystemExit) and frames[-1].f_code.co_filename == argparse.__file__
 
 
 def _answer(error: BaseException) -> int:

@@ -83,6 +83,7 @@ def log_to_stderr() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(SafeFormatter())
         logging.basicConfig(level=logging.WARNING, handlers=[handler])
+        logging.captureWarnings(True)  # libraries' warnings go the same way
 
 
 class _Outlet(io.FileIO):

@@ -67,7 +67,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     wanted = getattr(hint, "__name__", None) or str(hint)
-    kind = type(value).__name__
+    kind = "str" if isinstance(value, str) else type(value).__name__
     raise UserError(f"{where} is {shown(value)} ({kind}); it must be of type {wanted}{_way_out(value, hint)}")
 
 

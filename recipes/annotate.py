@@ -54,6 +54,8 @@ class AnnotateConfig:
         if bool(self.samples) == bool(self.pairs) and (self.samples or not self.export):
             raise ValueError("give either samples or pairs (or export alone, to write verdicts as preference data)")
         files = (self.output, self.pairs, *(item.partition("=")[2] for item in self.samples))
+        if self.export and Path(self.export).expanduser().is_dir():
+            raise ValueError(f"export {self.export} is a folder; name a file in it")
         if self.export and any(file and _same_file(self.export, file) for file in files):
             raise ValueError(f"export {self.export} would overwrite what is read; choose another file")
 

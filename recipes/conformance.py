@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preflab import registry
+from preflab import crash, registry
 from preflab.config import option
 from preflab.errors import UserError, run_recipe
+from preflab.plugins import brought_files
 from preflab.settings import LoraSettings
 from preflab.terminal import console, say
 from recipes.common import Session
@@ -113,6 +114,11 @@ def check(method: Method) -> tuple[str, list[str]]:
             wrong = checked(method)
         except NotApplicableError:
             continue
+        except Exception as error:
+            brought = brought_files(type(method.algorithm))
+            if not brought:
+                raise
+            wrong = f"raised {crash.described(error)} ({crash.at(error, brought) or crash.at(error)})"
         held += wrong is None
         if wrong is not None:
             complaints.append(f"{method.label}: {name}: {wrong}")

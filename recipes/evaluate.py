@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from preflab.experiment import Experiment
 
 
+MOST_SAMPLES = 2**16  # of one prompt, as for the method best-of-n
+
+
 @dataclass(frozen=True)
 class EvaluateConfig:
     """What is judged."""
@@ -73,6 +76,9 @@ def main() -> None:
     check_methods(config.methods, subjects)
     sft = reference(config.sft, subjects)
     rewards = open_reward("--reward-model", config.reward_model) if config.reward_model else None
+    for name, subject in subjects.items():
+        if isinstance(subject, PolicySubject) and subject.best_of > MOST_SAMPLES:
+            raise UserError(f"{name} chooses among {subject.best_of} samples; {MOST_SAMPLES} are the most")
     choosing = [n for n, s in subjects.items() if isinstance(s, PolicySubject) and s.best_of > 1]
     if choosing and not rewards:
         raise UserError(f"{choosing[0]} chooses among samples by a reward model; name one as --reward-model")

@@ -20,7 +20,7 @@ def train_one(description: str, name: str) -> None:
     method = session.method(name)
     needs = method.needs
 
-    stands_on = session.stage_methods() if name not in ("sft", "reward") else ()
+    stands_on = () if name == "sft" else session.stage_methods()
     judged = ("eval_prompts", "heldout") if needs.trains[0] == "policy" else ("heldout",)
     experiment = session.open([*stands_on, method], judged=judged)
     from eval.comparison import summarise_comparison

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from eval.judges.journal import read_rows
 from preflab.errors import UserError
+from preflab.terminal import shown
 
 VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}
 Key = tuple[str, str, str]
@@ -73,7 +74,7 @@ def verdicts_of(rows: Iterable[Mapping[str, Any]], where: str) -> list[Verdict]:
             raise UserError(f"{where}, row {number}: {bad[0]!r} is missing or no text")
         if verdict.verdict not in VALUES:
             raise UserError(
-                f"{where}, row {number}: verdict {verdict.verdict!r}; it must be one of {', '.join(VALUES)}"
+                f"{where}, row {number}: verdict {shown(verdict.verdict)}; it must be one of {', '.join(VALUES)}"
             )
         last[verdict.pair[0], verdict.annotator] = verdict
     return list(last.values())

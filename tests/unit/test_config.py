@@ -348,8 +348,8 @@ LAUGHS = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
         ("extra: {1: 2}", ["1 is read as int"]),
         ("extra: {on: 2}", ["on is read as bool"]),
         ("extra: {[1]: 2}", ["read as seq"]),
-        ("extra: {a: .nan}", ["extra: a is nan"]),
-        ("extra: {a: [1, {b: 1.0e+30}]}", ["extra: a: b is 1e+30"]),
+        ("extra: {a: .nan}", ["extra: 'a' is nan"]),
+        ("extra: {a: [1, {b: 1.0e+30}]}", ["extra: 'a': 'b' is 1e+30"]),
         ("extra: !!set {a, b}", ["line 1", "set"]),
         ("extra: {a: !!binary aGk=}", ["line 1", "binary"]),
         ("size: !!python/object/apply:os.getpid []", ["line 1", "python/object"]),
@@ -417,3 +417,16 @@ def test_a_name_of_a_megabyte_is_answered_in_a_line():
     with pytest.raises(UserError) as refused:
         build(Numbers, {"x" * 10**6: 1}, "here")
     assert len(str(refused.value)) < 300
+
+
+def test_a_field_written_in_two_ways_is_refused(tmp_path):
+    path = write(tmp_path, "eval-size: 1\neval_size: 2\n")
+
+    @dataclass(frozen=True)
+    class Sized:
+        """One field of two words."""
+
+        eval_size: int = option(1, "a size")
+
+    with pytest.raises(UserError, match="eval_size stands there twice"):
+        CommandLine("test", {"sized": Sized}).read(["--config", str(path)])

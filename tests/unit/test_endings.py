@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -107,6 +108,14 @@ def test_what_nobody_foresaw_names_its_log(main, capsys, places, tmp_path):
     assert all(name in log for name in ("command: ", "python: ", "torch: "))
 
 
+def test_help_is_no_crash_whoever_parses(capsys, places, tmp_path, monkeypatch):
+    crash.log_in(tmp_path)
+    for options, code in (("--help", 0), ("--wrong", 2)):
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", options])
+        assert ending(capsys, lambda: argparse.ArgumentParser().parse_args() and None)[0] == code
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_plugins_failure_is_a_mistake_with_a_log(capsys, places, tmp_path):
     crash.log_in(tmp_path)
     code, shown = ending(capsys, raising(PluginError("mine.py, line 3: no")))
@@ -141,9 +150,11 @@ def test_no_secret_is_written_down(capsys, places, tmp_path, monkeypatch):
     crash.keep_secret("open-sesame")
     secrets = ["abracadabra", "open-sesame", "sk-0123456789abcdef", "hf_0123456789abcdef"]
     monkeypatch.setattr(sys, "argv", ["compare.py", *secrets, "http://user:pass@host", "--hub-token", "plain"])
+    sys.argv += ["--max-prompt-tokens", "2048"]
     _, shown = ending(capsys, raising(RuntimeError(" ".join(secrets))))
     text = shown + (tmp_path / "crash.log").read_text()
     assert "compare.py" in text
+    assert "--max-prompt-tokens 2048" in text, "what only sounds like one stays"
     assert not [secret for secret in [*secrets, "plain", "user:pass"] if secret in text]
 
 

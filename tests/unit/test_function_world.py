@@ -241,9 +241,10 @@ def test_labels_agree_with_the_reward_as_often_as_bradley_terry_says(
 
 
 def test_equal_rewards_give_coin_flips_and_no_agreement(
-    world: World, tiny_model_path: Path, rewards: str, cache: Path
+    world: World, tiny_model_path: Path, rewards: str, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     constant = open_world(config(tiny_model_path, f"{rewards}:constant"), cache)
+    assert "the same value; labels are chance" in caplog.text
     assert constant.facts["label_agreement"] is None
     by_length = open_world(config(tiny_model_path, f"{rewards}:strong"), cache)
     rows = zip(constant.pairs["chosen"], by_length.pairs["chosen"], strict=True)

@@ -216,3 +216,12 @@ def test_a_reward_that_fails_is_answered_by_file_and_line(kind, tmp_path):
 def test_whatever_is_a_number_is_a_reward(value, expected, tmp_path):
     path = write(tmp_path, REWARD, f"def r(p, y): return {value}")
     assert gold_reward(f"{path}:r")(["a"], ["b"]) == [expected]
+
+
+def test_a_methods_failing_checks_are_complaints(tmp_path):
+    from recipes.conformance import check
+
+    path = write(tmp_path, METHOD, "class Mine(Bare):\n    def loss(self, batch, scores): raise ValueError('no')")
+    passed, complaints = check(make_method(f"{path}:Mine"))
+    assert passed.startswith("0/")
+    assert all(re.search(rf"raised ValueError: no \({re.escape(str(path))}, line \d+\)", line) for line in complaints)

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_fixture import comparison
+from report_fixture import comparison, poisoned
 
 from eval.report import write_report
 from eval.results import write_result
 from preflab.errors import UserError
+from preflab.terminal import console
 from recipes.compare import show
+from recipes.evaluate import preference_tables
 
 
 def strict(path):
@@ -69,3 +71,17 @@ def test_a_comparison_of_figures_that_are_none_is_shown_and_reported(share, tmp_
     assert strict(tmp_path / "comparison.json")["methods"]
     assert "written to" in capsys.readouterr().out
     assert write_report(figures, {}, tmp_path / "report")[0].stat().st_size > 1000
+
+
+def test_names_steer_no_terminal_and_are_no_markup(tmp_path, capsys):
+    hostile = "\x1b]0;t\x07[bold red]:smile:[/]\u202e"
+    figures = poisoned(comparison(), hostile)
+    figures["headline"], figures["verdict"] = hostile, [hostile]
+    show(figures, tmp_path / "comparison.json")
+    out = capsys.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in out)
+    assert "\\x1b]0;t\\x07[bold red]:smile:[/]\\u202e" in out
+    for table in preference_tables({hostile: {"preferences": {"accuracy": None, "subsets": None}}}):
+        console(200).print(table)
+    assert "[bold red]:smile:[/]" in (out := capsys.readouterr().out)
+    assert all(c.isprintable() or c == "\n" for c in out)

@@ -167,6 +167,8 @@ def _world(config: WorldConfig, rows: list[Row], drawn: Drawn, gold: GoldReward,
         gold=gold,
     )
     world.facts.update(_facts(config, world, rows, drawn, counts))
+    if world.facts["equal_rewards"] == len(rows):
+        logger.warning("reward %s gives both responses of every pair the same value; labels are chance", config.reward)
     logger.info("function world: %d pairs; %s", len(rows), _listed(counts))
     return world
 
