@@ -20,6 +20,7 @@ MOST_BYTES = 64 * 2**20
 
 DEEPEST = 64
 FULL = ("No space left on device", "Disk quota exceeded", "file write failed")  # libraries' words, torch's last
+NO_ROOM = 2**16
 
 
 # ---- writing -----------------------------------------------------------------------------------------
@@ -72,15 +73,17 @@ def disk_space(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # each library wraps the system's error in a type of its own
-        if not _full(error):
+        if not _full(error, path):
             raise
         raise UserError(
             f"no space left on the disk of {path}: nothing finished is lost; free space and run the same command again"
         ) from error
 
 
-def _full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an error."""
+def _full(error: BaseException | None, path: Path) -> bool:
+    """Whether a full disk is behind an error; some libraries tell no more than that less was written than asked for."""
+    if isinstance(error, (OSError, RuntimeError)) and _free(path) < NO_ROOM:
+        return True
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -88,6 +91,11 @@ def _full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _free(path: Path) -> int:
+    there = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), Path("/"))
+    return shutil.disk_usage(there).free
 
 
 def sync(path: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from preflab import runs
 from preflab.errors import UserError
@@ -127,6 +129,42 @@ def test_a_full_disk_is_one_line_and_the_next_attempt_goes_on(tmp_path, monkeypa
     assert not run.stage("reward", {}, writer(calls)).reused
     assert run.stage("sft", {}, writer(calls)).reused
     assert (first.folder / "weights").read_text() == "done"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 200 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", folder], check=False).returncode
+    ):
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+WRITERS = {
+    "safetensors": lambda f: save_file({"x": torch.zeros(10**5)}, f / "x.safetensors"),
+    "torch": lambda f: torch.save(torch.zeros(10**5), f / "x.pt"),
+    "numpy": lambda f: np.save(f / "x.npy", np.zeros(10**5)),
+    "text": lambda f: (f / "x.txt").write_text("x" * 10**6),
+    "JSON lines": lambda f: write_jsonl(f / "x.jsonl", [{"x": "x" * 10**6}]),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_whatever_meets_a_full_disk_says_so(small_disk, name):
+    run = Run(small_disk / "run")
+    sft = run.stage("sft", {}, writer([]))
+    with pytest.raises(UserError, match="no space left"):
+        run.stage("reward", {}, lambda folder: WRITERS[name](folder) or {})
+    assert run.stage("sft", {}, writer([])).reused
+    for left in run.stages.glob(".*"):
+        shutil.rmtree(left)
+    assert not run.stage("reward", {}, writer([])).reused
+    assert sft.folder.is_dir()
 
 
 # ---- damage --------------------------------------------------------------------------------------
