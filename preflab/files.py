@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import numbers
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from preflab.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 MOST_BYTES = 64 * 2**20
 """Of a JSON file that describes something: a record, a config. Data and weights have no such limit."""
@@ -36,24 +39,35 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a binary file in the same way.
 
     Raises:
-        UserError: if the disk is full; what was there stays.
+        UserError: if the disk is full, or the file cannot be written; what was there stays.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with disk_space(path):
-        try:
+    try:
+        with disk_space(path):
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-        except OSError:
+    except (OSError, UserError) as error:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, UserError):
             raise
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NaN and infinity are refused, since JSON has none (see `json_ready`)."""
     write_text(path, json.dumps(content, indent=2, sort_keys=False, allow_nan=False, default=str) + "\n")
+
+
+def write_result(path: Path, content: Any) -> None:
+    """Write JSON atomically, whatever is in it: what JSON cannot hold is said, and written as null or text."""
+    ready, changed = json_ready(content)
+    if changed:
+        logger.warning("%s: JSON cannot hold all of it: %s; written as null or text", path.name, "; ".join(changed[:5]))
+    write_json(path, ready)
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:

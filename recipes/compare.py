@@ -252,9 +252,9 @@ def show(comparison: dict[str, Any], path: Path) -> None:
     from rich.console import Console
 
     from eval.table import comparison_table, plain
-    from preflab.runs import write_json
+    from preflab.runs import write_result
 
-    write_json(path, comparison)
+    write_result(path, comparison)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(comparison_table(comparison))
     for sentence in (comparison["headline"], *comparison["verdict"], *judge_lines(comparison["judge"])):

@@ -18,7 +18,17 @@ from safetensors.torch import save_file
 
 from preflab import runs
 from preflab.errors import UserError
-from preflab.runs import Run, content_hash, provenance, read_jsonl, versions, write_json, write_jsonl, write_text
+from preflab.runs import (
+    Run,
+    content_hash,
+    provenance,
+    read_jsonl,
+    versions,
+    write_json,
+    write_jsonl,
+    write_result,
+    write_text,
+)
 from preflab.seals import SUMS, files, seal
 
 
@@ -372,6 +382,27 @@ def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}, "the old content stays"
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"], "what was begun takes no space"
+
+
+def test_a_result_is_written_whatever_is_in_it(tmp_path, caplog):
+    write_result(tmp_path / "comparison.json", {"kl": {"mean": float("inf")}, "steps": 3})
+    assert json.loads((tmp_path / "comparison.json").read_text()) == {"kl": {"mean": None}, "steps": 3}
+    assert "kl.mean is inf" in caplog.text
+
+
+def test_a_place_that_cannot_be_written_is_a_users_error(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "folder", tmp_path / "absent" / "x.json"):
+        with pytest.raises(UserError, match="cannot be written"):
+            write_json(path, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}\n{"a"', "[1]\n", "[" * 10**5, "\udcff"])
+def test_lines_that_are_no_rows_are_named(tmp_path, text):
+    (tmp_path / "rows.jsonl").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"rows\.jsonl"):
+        read_jsonl(tmp_path / "rows.jsonl")
 
 
 def test_writing_again_replaces(tmp_path):
