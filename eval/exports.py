@@ -39,16 +39,18 @@ def alpaca_outputs(samples: Sequence[Row], generator: str, dataset: str) -> list
         dataset: what the prompts are called.
 
     Raises:
-        UserError: if a row lacks one of the two texts.
+        UserError: if a row lacks one of the two texts, or a prompt has two responses.
     """
+    rows = [(_text(row, "prompt", number), _text(row, "response", number)) for number, row in enumerate(samples, 1)]
+    first: dict[str, int] = {}
+    for number, (prompt, _) in enumerate(rows, 1):
+        if first.setdefault(prompt, number) != number:
+            raise UserError(
+                f"rows {first[prompt]} and {number} answer the same prompt, {prompt[:60]!r}; AlpacaEval takes one each"
+            )
     return [
-        {
-            "instruction": _text(row, "prompt", number),
-            "output": _text(row, "response", number),
-            "generator": generator,
-            "dataset": dataset,
-        }
-        for number, row in enumerate(samples, 1)
+        {"instruction": prompt, "output": response, "generator": generator, "dataset": dataset}
+        for prompt, response in rows
     ]
 
 
@@ -62,7 +64,9 @@ def rewardbench_pairs(pairs: Sequence[Row], preferences: Sequence[Row] | None = 
     Raises:
         UserError: if a row lacks one of the three, or the table scored a pair that is not there.
     """
-    numbers = range(len(pairs)) if preferences is None else [int(_number(row, "row", 0)) for row in preferences]
+    numbers = (
+        range(len(pairs)) if preferences is None else [_index(row, number) for number, row in enumerate(preferences, 1)]
+    )
     if any(not 0 <= number < len(pairs) for number in numbers):
         raise UserError(f"the evaluation scored pair {max(numbers)} of {len(pairs)}; these are not its pairs")
     return [
@@ -86,7 +90,7 @@ def rewardbench_scores(preferences: Sequence[Row]) -> list[dict[str, Any]]:
     """
     return [
         {
-            "id": int(_number(row, "row", number)),
+            "id": _index(row, number),
             "subset": row.get("subset") or NO_SUBSET,
             "chosen": _number(row, "chosen_score", number),
             "rejected": _number(row, "rejected_score", number),
@@ -103,9 +107,16 @@ def _text(row: Row, name: str, number: int, *others: type) -> Any:
     raise UserError(f"row {number}: {name!r} {found}; the row has {', '.join(sorted(row)) or 'nothing'}")
 
 
+def _index(row: Row, number: int) -> int:
+    value = _number(row, "row", number)
+    if value != int(value):
+        raise UserError(f"row {number}: 'row' is {value!r}; it must be the number of a pair")
+    return int(value)
+
+
 def _number(row: Row, name: str, number: int) -> float:
     value = row.get(name)
-    if isinstance(value, (int, float)) and math.isfinite(value):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return value
     raise UserError(f"row {number}: {name!r} is {value!r}; it must be a finite number")
 
@@ -134,10 +145,7 @@ def read_table(source: str, table: str) -> list[dict[str, Any]]:
 
 
 def _write(write: Callable[[Path, Any], None], path: Path, content: list[dict[str, Any]]) -> None:
-    try:
-        write(path, content)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from None
+    write(path, content)
     say(f"{len(content)} rows written to {path}")
 
 

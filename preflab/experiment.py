@@ -57,17 +57,23 @@ def model_fingerprint(name: str) -> str:
 
     Weight files past 64 MiB count by size and time of change, which is quick and errs towards building
     again.
+
+    Raises:
+        UserError: if a file cannot be read.
     """
     folder = Path(name)
     if not folder.is_dir():
         return name
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*")):
-        if path.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja"):
-            status = path.stat()
-            large = status.st_size > LARGE_FILE
-            digest.update(path.name.encode())
-            digest.update(f"{status.st_size} {status.st_mtime_ns}".encode() if large else path.read_bytes())
+    try:
+        for path in sorted(folder.glob("*")):
+            if path.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja") and path.is_file():
+                status = path.stat()
+                large = status.st_size > LARGE_FILE
+                digest.update(path.name.encode(errors="surrogateescape"))
+                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode() if large else path.read_bytes())
+    except OSError as error:
+        raise UserError(f"model {name!r}: {error.filename} cannot be read: {error.strerror}") from None
     return digest.hexdigest()[:16]
 
 

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import numbers
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
 from typing import Any
 
 from preflab.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 MOST_BYTES = 64 * 2**20
 """Of a JSON file that describes something: a record, a config. Data and weights have no such limit."""
 
 DEEPEST = 64
+NAMED = 5  # of the values that JSON cannot hold; the others are counted
 FULL = ("No space left on device", "Disk quota exceeded", "file write failed")  # libraries' words, torch's last
+NO_ROOM = 2**16
 
 
 # ---- writing -----------------------------------------------------------------------------------------
@@ -35,24 +40,45 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a binary file in the same way.
 
     Raises:
-        UserError: if the disk is full; what was there stays.
+        UserError: if the disk is full, or the file cannot be written; what was there stays.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with disk_space(path):
-        try:
+    try:
+        with disk_space(path):
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-        except OSError:
+    except (OSError, UserError) as error:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, UserError):
             raise
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NaN and infinity are refused, since JSON has none (see `json_ready`)."""
     write_text(path, json.dumps(content, indent=2, sort_keys=False, allow_nan=False, default=str) + "\n")
+
+
+def write_result(path: Path, content: Any) -> Any:
+    """Write JSON atomically, whatever is in it: what JSON cannot hold is said, and written as null or text.
+
+    Returns:
+        The content as it is written.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
+    ready, changed = json_ready(content)
+    if changed:
+        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        named = "; ".join(changed[:NAMED])
+        logger.warning("%s: JSON cannot hold all of it: %s%s; written as null or text", path.name, named, more)
+    write_json(path, ready)
+    return ready
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -72,15 +98,17 @@ def disk_space(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # each library wraps the system's error in a type of its own
-        if not _full(error):
+        if not _full(error, path):
             raise
         raise UserError(
             f"no space left on the disk of {path}: nothing finished is lost; free space and run the same command again"
         ) from error
 
 
-def _full(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an error."""
+def _full(error: BaseException | None, path: Path) -> bool:
+    """Whether a full disk is behind an error; some libraries tell no more than that less was written than asked for."""
+    if isinstance(error, (OSError, RuntimeError)) and _free(path) < NO_ROOM:
+        return True
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -88,6 +116,11 @@ def _full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _free(path: Path) -> int:
+    there = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), Path("/"))
+    return shutil.disk_usage(there).free
 
 
 def sync(path: Path) -> None:
@@ -121,6 +154,8 @@ def json_ready(content: Any, where: str = "", above: tuple[int, ...] = ()) -> tu
     """
     if content is None or isinstance(content, (str, bool)):
         return content, []
+    if isinstance(content, PurePath):
+        return str(content), []
     if isinstance(content, numbers.Integral) and int(content).bit_length() <= 1024:
         return int(content), []
     if isinstance(content, numbers.Real) and not isinstance(content, numbers.Integral):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,9 +49,10 @@ def open_model(
 
     noun, trusted = f"{NOUNS[kind]} {name!r}", {"trust_remote_code": trust_remote_code}
     found = read_model_files(name)
+    source = name if found is None else str(Path(name).expanduser())
     auto = getattr(transformers, f"AutoModelFor{kind}")
     try:
-        config = transformers.AutoConfig.from_pretrained(name, **trusted, **options)
+        config = transformers.AutoConfig.from_pretrained(source, **trusted, **options)
         _check_architecture(kind, noun, config)
         if found is not None:
             check_sizes(name, found, config)
@@ -58,7 +60,7 @@ def open_model(
                 sketch = auto.from_config(config, **trusted)
             check_count(name, found, sum(parameter.numel() for parameter in sketch.parameters()))
         model, info = auto.from_pretrained(
-            name,
+            source,
             config=config,
             dtype=dtype,
             use_safetensors=True,

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -22,10 +21,12 @@ from preflab.files import (
     json_ready,
     read_jsonl,
     read_object,
+    remove,
     sync,
     write_bytes,
     write_json,
     write_jsonl,
+    write_result,
     write_text,
 )
 from preflab.seals import SUMS, damage, files, seal
@@ -40,6 +41,7 @@ __all__ = [
     "write_bytes",
     "write_json",
     "write_jsonl",
+    "write_result",
     "write_text",
 ]
 
@@ -191,10 +193,7 @@ def _move(path: Path, place: Path) -> None:
     """Move what is damaged out of the way, over what an earlier damage left."""
     try:
         place.parent.mkdir(exist_ok=True)
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
-        else:
-            place.unlink(missing_ok=True)
+        remove(place)
         path.rename(place)
     except OSError as error:
         raise UserError(

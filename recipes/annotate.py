@@ -93,7 +93,7 @@ def main() -> None:
 
         try:
             write_jsonl(Path(config.export).expanduser(), rows)
-        except OSError as error:
+        except UserError as error:
             raise UserError(f"--export {config.export} cannot be written: {error}") from None
         say(f"{len(rows)} preferences written to {config.export}; {ties} ties left out")
 

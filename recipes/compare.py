@@ -137,7 +137,7 @@ def compare(
     experiment = session.open(methods, judged=("eval_prompts", "heldout"))
     from eval.comparison import summarise_comparison
     from eval.contestant import Contestant
-    from eval.results import write_result
+    from preflab.files import write_result
     from preflab.runs import provenance
 
     pipeline = Pipeline(session, experiment)
@@ -259,8 +259,8 @@ def contest(
 
 def show(comparison: dict[str, Any], path: Path) -> None:
     """Write comparison.json, print the table and what it says."""
-    from eval.results import write_result
     from eval.table import comparison_table
+    from preflab.files import write_result
 
     comparison = write_result(path, comparison)
     page = console(None if sys.stdout.isatty() else WIDTH)

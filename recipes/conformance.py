@@ -67,8 +67,8 @@ def run(session: Session, config: ConformanceConfig, methods: list[Method]) -> i
     """Return 0 if every method did what is asked of it, else 1."""
     experiment = session.open(methods)
     from eval.conformance.figures import Suite
-    from eval.results import write_result
     from preflab.experiment import Experiment
+    from preflab.files import write_result
     from preflab.runs import provenance
 
     folder = Path(session.run.output)

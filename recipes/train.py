@@ -26,7 +26,7 @@ def train_one(description: str, name: str) -> None:
     from eval.comparison import summarise_comparison
     from eval.contestant import Contestant
     from eval.contests import by_gold
-    from eval.results import write_result
+    from preflab.files import write_result
     from preflab.runs import provenance
 
     pipeline = Pipeline(session, experiment)

@@ -31,6 +31,13 @@ class Answer(NamedTuple):
     model: str
 
 
+TYPES = (str, bool, int, int, str)
+
+
+def _digest(answer: Answer) -> str:
+    return hashlib.sha256(json.dumps(answer).encode()).hexdigest()
+
+
 class AnswerCache:
     """Answers by request, shared by all processes that name the folder.
 
@@ -56,11 +63,13 @@ class AnswerCache:
     def load(self, key: str) -> Answer | None:
         """Return the stored answer; None if there is none, or something spoilt it."""
         try:
-            answer = Answer(**json.loads(self._path(key).read_text(encoding="utf-8"))["answer"])
+            kept = json.loads(self._path(key).read_text(encoding="utf-8"))
+            answer = Answer(**kept["answer"])
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
-        kinds = (str, bool, int, int, str)
-        return answer if all(type(value) is kind for value, kind in zip(answer, kinds, strict=True)) else None
+        # Older answers bear no digest.
+        whole = kept.get("sha256") in (None, _digest(answer))
+        return answer if whole and all(type(x) is kind for x, kind in zip(answer, TYPES, strict=True)) else None
 
     def store(self, key: str, body: Mapping[str, Any], answer: Answer) -> None:
         """Keep an answer and, for a reader's sake, what was asked; on disk when this returns."""
@@ -69,7 +78,7 @@ class AnswerCache:
         # A temporary name of its own: two processes may store the same answer at once.
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
             try:
-                json.dump({"request": body, "answer": answer._asdict()}, file)
+                json.dump({"request": body, "answer": answer._asdict(), "sha256": _digest(answer)}, file)
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:

@@ -264,3 +264,14 @@ def test_a_policy_loads_as_lm_evaluation_harness_loads_it(tiny_model_path, tmp_p
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(merged, expected, atol=1e-5, rtol=1e-4)
     assert (found - bare).abs().max() > 0.1
+
+
+def test_two_answers_to_one_prompt_and_pairs_without_a_number_are_refused():
+    rows = [{"prompt": "A", "response": "1"}, {"prompt": "a", "response": "2"}]
+    assert len(alpaca_outputs(rows, "m", "d")) == 2
+    with pytest.raises(UserError, match=r"rows 1 and 3 .* 'A'"):
+        alpaca_outputs([*rows, {"prompt": "A", "response": "3"}], "m", "d")
+    score = {"chosen_score": 1.0, "rejected_score": 0.0}
+    for row in (1.5, True, "1"):
+        with pytest.raises(UserError, match="'row'"):
+            rewardbench_scores([{"row": row, **score}])

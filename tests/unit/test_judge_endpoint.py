@@ -484,11 +484,23 @@ WRONG_KINDS = json.dumps(
 def test_a_spoilt_cache_file_is_asked_again(judge, server, tmp_path):
     judge().prefer(["p"], ["a"], ["b"])
     (path,) = (tmp_path / "cache").rglob("*.json")
-    for content in (path.read_text()[:-5], "[]", '{"answer": {"text": "VERDICT: TIE"}}', "\xff", WRONG_KINDS):
+    flipped, numbered = path.read_text().replace("VERDICT", "VERDIKT"), json.loads(path.read_text())
+    numbered = json.dumps({"answer": {**numbered["answer"], "text": 5}})
+    spoilt = (
+        path.read_text()[:-5],
+        "[]",
+        '{"answer": {"text": "VERDICT: TIE"}}',
+        "\xff",
+        flipped,
+        numbered,
+        "[" * 10**5,
+        WRONG_KINDS,
+    )
+    for content in spoilt:
         path.write_text(content, encoding="latin-1")
         assert judge().prefer(["p"], ["aa"], ["a"]) == [1.0]
         assert judge().prefer(["p"], ["a"], ["b"]) == [0.5]
-    assert len(server.requests) == 1 + 1 + 5
+    assert len(server.requests) == 1 + 1 + len(spoilt)
     assert [p.suffix for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [".json", ".json"], "no remains"
 
 

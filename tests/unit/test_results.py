@@ -12,8 +12,8 @@ import pytest
 from report_fixture import comparison, poisoned
 
 from eval.report import write_report
-from eval.results import write_result
 from preflab.errors import UserError
+from preflab.files import write_result
 from preflab.terminal import console
 from recipes.compare import show
 from recipes.evaluate import preference_tables
@@ -40,16 +40,16 @@ def test_what_json_cannot_hold_is_null_and_named_once(tmp_path, caplog):
     assert write_result(tmp_path / "r.json", given) == expected
     assert strict(tmp_path / "r.json") == expected
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
-        "written as null, being no finite numbers: a.mean, a.high, b[1]"
+        "JSON cannot hold all of it: a.mean is nan; a.high is inf; b.1 is -inf; written as null or text"
     ]
     caplog.clear()
     write_result(tmp_path / "r.json", [math.nan] * 9)
-    assert "[4] and 4 more" in caplog.text
+    assert "4 is nan and 4 more" in caplog.text
 
 
 def test_a_folder_in_the_way_is_named(tmp_path):
     (tmp_path / "r.json").mkdir()
-    with pytest.raises(UserError, match=r"r.json is a folder"):
+    with pytest.raises(UserError, match=r"r.json cannot be written: Is a directory"):
         write_result(tmp_path / "r.json", {})
 
 

@@ -13,10 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from preflab import runs
 from preflab.errors import UserError
-from preflab.runs import Run, content_hash, provenance, read_jsonl, versions, write_json, write_jsonl, write_text
+from preflab.runs import (
+    Run,
+    content_hash,
+    provenance,
+    read_jsonl,
+    versions,
+    write_json,
+    write_jsonl,
+    write_result,
+    write_text,
+)
 from preflab.seals import SUMS, files, seal
 
 
@@ -127,6 +139,42 @@ def test_a_full_disk_is_one_line_and_the_next_attempt_goes_on(tmp_path, monkeypa
     assert not run.stage("reward", {}, writer(calls)).reused
     assert run.stage("sft", {}, writer(calls)).reused
     assert (first.folder / "weights").read_text() == "done"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 200 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", folder], check=False).returncode
+    ):
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+WRITERS = {
+    "safetensors": lambda f: save_file({"x": torch.zeros(10**5)}, f / "x.safetensors"),
+    "torch": lambda f: torch.save(torch.zeros(10**5), f / "x.pt"),
+    "numpy": lambda f: np.save(f / "x.npy", np.zeros(10**5)),
+    "text": lambda f: (f / "x.txt").write_text("x" * 10**6),
+    "JSON lines": lambda f: write_jsonl(f / "x.jsonl", [{"x": "x" * 10**6}]),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_whatever_meets_a_full_disk_says_so(small_disk, name):
+    run = Run(small_disk / "run")
+    sft = run.stage("sft", {}, writer([]))
+    with pytest.raises(UserError, match="no space left"):
+        run.stage("reward", {}, lambda folder: WRITERS[name](folder) or {})
+    assert run.stage("sft", {}, writer([])).reused
+    for left in run.stages.glob(".*"):
+        shutil.rmtree(left)
+    assert not run.stage("reward", {}, writer([])).reused
+    assert sft.folder.is_dir()
 
 
 # ---- damage --------------------------------------------------------------------------------------
@@ -334,6 +382,27 @@ def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}, "the old content stays"
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"], "what was begun takes no space"
+
+
+def test_a_result_is_written_whatever_is_in_it(tmp_path, caplog):
+    write_result(tmp_path / "comparison.json", {"kl": {"mean": float("inf")}, "steps": 3})
+    assert json.loads((tmp_path / "comparison.json").read_text()) == {"kl": {"mean": None}, "steps": 3}
+    assert "kl.mean is inf" in caplog.text
+
+
+def test_a_place_that_cannot_be_written_is_a_users_error(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "folder", tmp_path / "absent" / "x.json"):
+        with pytest.raises(UserError, match="cannot be written"):
+            write_json(path, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}\n{"a"', "[1]\n", "[" * 10**5, "\udcff"])
+def test_lines_that_are_no_rows_are_named(tmp_path, text):
+    (tmp_path / "rows.jsonl").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"rows\.jsonl"):
+        read_jsonl(tmp_path / "rows.jsonl")
 
 
 def test_writing_again_replaces(tmp_path):
