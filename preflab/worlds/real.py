@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflab.cleaning import BadRows, is_conversational, preference_rows
 from preflab.data import check_leak, fingerprint, paired, split_of, to_dataset
-from preflab.encoding import Dropped, Encoder, load_tokenizer
+from preflab.encoding import EQUAL, Dropped, Encoder, load_tokenizer
 from preflab.errors import UserError
 from preflab.literals import raw_rows
 from preflab.reading import Row, read_rows
@@ -137,6 +137,11 @@ def _source(
     groups, too_long = encoder.encode_pairs(pairs)
     dropped = {reason: dropped.get(reason, 0) + too_long.get(reason, 0) for reason in dropped | too_long}
     encoder.report(name)
+    if equal := too_long.get(EQUAL):
+        what = f"{name}: {equal} of {len(pairs)} pairs have {EQUAL}, to this model's tokenizer"
+        if config.bad_rows == "refuse":
+            raise UserError(f"{what}. Mend them, or use --bad-rows drop")
+        logger.warning("%s; dropped", what)
     if sum(dropped.values()) > len(rows) / 2:
         logger.warning(
             "%s: %d of %d rows are over the token limits: %s", name, sum(dropped.values()), len(rows), dropped
