@@ -17,7 +17,7 @@ from preflab.fused import Steps
 from preflab.interface import Batch
 from preflab.scoring import single_logps
 
-Ends = int | tuple[int, ...]
+EndIds = int | tuple[int, ...]
 """What ends a response: a token, or any of several."""
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def decode(
     mask: Tensor,
     noise: Tensor,
     *,
-    end_ids: Ends,
+    end_ids: EndIds,
     temperature: float,
     feeder: type[Feed] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -196,7 +196,7 @@ FEEDERS = (FusedFeed, Feed)
 _FEEDERS: WeakKeyDictionary[nn.Module, type[Feed] | None] = WeakKeyDictionary()
 
 
-def feeder_of(model: nn.Module, ids: Tensor, mask: Tensor, steps: int, end_ids: Ends) -> type[Feed] | None:
+def feeder_of(model: nn.Module, ids: Tensor, mask: Tensor, steps: int, end_ids: EndIds) -> type[Feed] | None:
     """Return the fastest way of feeding a model by which `decode` draws from its own distribution, if there is one.
 
     They are tried once for each model: four responses to two of the prompts ``[B, P]``, at most `steps` tokens long,
@@ -212,7 +212,7 @@ def feeder_of(model: nn.Module, ids: Tensor, mask: Tensor, steps: int, end_ids: 
 
 @torch.no_grad()
 def _exact(
-    model: nn.Module, feeder: type[Feed], ids: Tensor, mask: Tensor, steps: int, end_ids: Ends, reasons: list[str]
+    model: nn.Module, feeder: type[Feed], ids: Tensor, mask: Tensor, steps: int, end_ids: EndIds, reasons: list[str]
 ) -> bool:
     lengths = mask.sum(1)
     chosen = torch.stack([lengths.argmin(), lengths.argmax()])
@@ -234,17 +234,17 @@ def _exact(
     return False
 
 
-def is_end(ids: Tensor, end_ids: Ends) -> Tensor:
+def is_end(ids: Tensor, end_ids: EndIds) -> Tensor:
     """Return which tokens are end tokens."""
     return functools.reduce(torch.logical_or, [ids == end for end in several(end_ids)])
 
 
-def several(end_ids: Ends) -> tuple[int, ...]:
+def several(end_ids: EndIds) -> tuple[int, ...]:
     """Return end tokens as a tuple, one alone too."""
     return (end_ids,) if isinstance(end_ids, int) else end_ids
 
 
-def until_end(ids: Tensor, end_ids: Ends) -> Tensor:
+def until_end(ids: Tensor, end_ids: EndIds) -> Tensor:
     """Return which tokens ``[..., T]`` have no end token before them."""
     ends = is_end(ids, end_ids)
     return (ends.cumsum(-1) - ends.long()) == 0

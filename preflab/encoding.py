@@ -278,9 +278,13 @@ class Encoder:
         for i, ids in zip(merged, self.tokenise([responses[i] for i in merged], False), strict=True):
             tails[i] = ids
         ended = [self._ended(ids) for ids in tails]
+        blank: dict[tuple[int, ...], bool] = {}  # few different things stand behind a template's end token
         for text, whole, kept in zip(responses, tails, ended, strict=True):
-            if len(whole) > len(kept) and self.tokenizer.decode(whole[len(kept) :], skip_special_tokens=True).strip():
-                self.noted.setdefault(CUT, set()).add(text)
+            if rest := tuple(whole[len(kept) :]):
+                if rest not in blank:
+                    blank[rest] = not self.tokenizer.decode(rest, skip_special_tokens=True).strip()
+                if not blank[rest]:
+                    self.noted.setdefault(CUT, set()).add(text)
         return ended
 
     def _note_literals(self, texts: Iterable[str]) -> None:

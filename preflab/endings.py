@@ -150,9 +150,12 @@ def _read(name: str, file: str) -> dict[str, Any]:
     if Path(name).is_dir():
         path = Path(name) / file if (Path(name) / file).is_file() else None
     else:
-        path = cached_file(
-            name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
-        )
+        try:
+            path = cached_file(
+                name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+            )
+        except OSError:  # no such model; who loads it says so
+            path = None
     if path is None:
         return {}
     try:

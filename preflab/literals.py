@@ -50,6 +50,7 @@ class Literals:
         rests: dict[str, list[str]] = {}
         for string in sorted(self.strings):
             rests.setdefault(string[0], []).append(f"{JOINER}*".join(map(re.escape, string[1:])))
+        self._starts = tuple(rests)
         # The rest is looked ahead for: strings may overlap, and may hold joiners already.
         first = "|".join(f"{re.escape(c)}(?={JOINER}*(?:{'|'.join(found)}))" for c, found in rests.items())
         self._first, self._guarded = re.compile(first), re.compile(f"(?:{first}){JOINER}")
@@ -64,6 +65,10 @@ class Literals:
 
     def guard(self, text: str) -> str:
         """Return a text in which every special-token string is guarded."""
+        if JOINER not in text and not any(c in text for c in self._starts):  # nearly always, and far quicker
+            return text
+        if JOINER not in text and not any(string in text for string in self.strings):
+            return text
         return self._first.sub(lambda found: found[0] + JOINER, text)
 
     def keep(self, text: str) -> str:
@@ -80,10 +85,6 @@ class Literals:
     def written(self, text: str) -> str:
         """Return a guarded text as its writer wrote it."""
         return "".join(self.pieces(text))
-
-    def found(self, text: str) -> bool:
-        """Return whether a text holds any special-token string."""
-        return self._first.search(text) is not None
 
 
 _KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[str, Literals]] = WeakKeyDictionary()

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from preflab.batching import rows_at_once
 from preflab.budget import sampled
-from preflab.decoding import Ends, Feed, decode, feeder_of, is_end, several, until_end
+from preflab.decoding import EndIds, Feed, decode, feeder_of, is_end, several, until_end
 from preflab.errors import UserError
 from preflab.interface import Batch, Role
 from preflab.roles import Roles
@@ -82,7 +82,7 @@ class TransformersSampler:
 
     def __init__(
         self,
-        end_ids: Ends,
+        end_ids: EndIds,
         pad_id: int,
         max_response_tokens: int,
         sequences_at_once: int = 512,

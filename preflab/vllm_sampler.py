@@ -15,7 +15,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from preflab.budget import sampled
-from preflab.decoding import Ends, several
+from preflab.decoding import EndIds, several
 from preflab.errors import UserError
 from preflab.interface import Batch, Role
 from preflab.roles import Roles
@@ -52,7 +52,7 @@ class VllmSampler:
     def __init__(
         self,
         model: str,
-        end_ids: Ends,
+        end_ids: EndIds,
         pad_id: int,
         max_prompt_tokens: int,
         max_response_tokens: int,

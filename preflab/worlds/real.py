@@ -150,10 +150,13 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     pairs = [row for row in rows if "chosen" in row] + made
     groups, too_long = encoder.encode_pairs(pairs)
     equal = too_long.pop(EQUAL, 0)
-    if equal:
-        logger.warning("%s: %d pairs dropped: chosen equal to rejected once they are tokens", name, equal)
     dropped = {reason: count + too_long[reason] for reason, count in dropped.items()}
     encoder.report(name)
+    if equal:
+        what = f"{name}: {equal} of {len(pairs)} pairs have {EQUAL}, to this model's tokenizer"
+        if config.bad_rows == "refuse":
+            raise UserError(f"{what}. Mend them, or use --bad-rows drop")
+        logger.warning("%s; dropped", what)
     if sum(dropped.values()) > len(rows) / 2:
         logger.warning(
             "%s: %d of %d rows are over the token limits: %s", name, sum(dropped.values()), len(rows), dropped

@@ -23,7 +23,7 @@ from preflab.sampling import TransformersSampler
 from preflab.settings import LoraSettings, TrainConfig
 from preflab.trainer import Task
 from preflab.trl_model import copy_for_trl
-from preflab.worlds import WorldConfig
+from preflab.worlds import WorldConfig, open_world
 
 PAD, START, END, TURN, STOP, WORDS = 0, 1, 2, 28, 29, 30
 TURNS = (
@@ -163,6 +163,23 @@ def test_pairs_that_are_equal_as_tokens_are_dropped_and_counted(chat_model):
     assert len(encoder.encode_pairs([unknown, good, cut], equals=True)[0]) == 3
     with pytest.raises(UserError, match="same tokens in all 1 rows"):
         encoder.encode_pairs([unknown])
+
+
+@pytest.mark.parametrize("bad_rows", ["drop", "refuse"])
+def test_the_real_world_says_so(chat_model, tmp_path, caplog, bad_rows):
+    data = tmp_path / "d.jsonl"
+    rows = [{"prompt": f"word{i}", "chosen": f" odd{i}", "rejected": f" word{i % 2}"} for i in range(12)]
+    rows[3] |= {"chosen": " this", "rejected": " that"}
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = WorldConfig(
+        model=str(chat_model), heldout=str(data), max_prompt_tokens=8, max_response_tokens=8, bad_rows=bad_rows
+    )
+    if bad_rows == "refuse":
+        with pytest.raises(UserError, match=r"d\.jsonl: 1 of 12 pairs have chosen and rejected equal as tokens"):
+            open_world(config, tmp_path)
+    else:
+        assert len(open_world(config, tmp_path).heldout) == 11
+        assert "1 of 12 pairs" in caplog.text
 
 
 # ---- sampling ----------------------------------------------------------------------------------------
