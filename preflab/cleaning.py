@@ -119,13 +119,6 @@ class Cleaned(NamedTuple):
     turns: list[str]
 
 
-def is_conversational(row: Mapping[str, Any]) -> bool:
-    """Return whether a raw row holds lists of ``{role, content}`` messages rather than plain text."""
-    responses = row.get("responses")
-    values = [row.get(name) for name in ("prompt", "chosen", "rejected", "completion")]
-    return any(isinstance(v, list) for v in [*values, *(responses if isinstance(responses, list) else [])])
-
-
 def preference_rows(
     rows: Iterable[tuple[int, Row]],
     tokenizer: PreTrainedTokenizerBase | None = None,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from preflab.answers import NO_PROMPT
-from preflab.cleaning import BadRows, is_conversational, preference_rows
+from preflab.cleaning import BadRows, preference_rows
 from preflab.data import (
     check_leak,
     fingerprint,
@@ -434,7 +434,6 @@ def test_unpaired_row_by_the_chat_template(tokenizer: PreTrainedTokenizerBase) -
     tokenizer.chat_template = CHATML
     rows, _ = preference_rows(numbered(lone(False, [say(USER, "Hi")], [say(BOT, "4")])), tokenizer)
     assert (rows[0]["prompt"], rows[0]["response"]) == ("<|user|>Hi</s>\n<|assistant|>", "4</s>")
-    assert is_conversational(lone(True, "2+2?", [say(BOT, "4")]))
 
 
 @pytest.mark.parametrize(
@@ -547,13 +546,6 @@ def test_rows_the_template_refuses_are_bad(tokenizer: PreTrainedTokenizerBase) -
     assert preference_rows(numbered(good, refused), tokenizer)[1].reasons == {
         "refused by the chat template (no system)": [2]
     }
-
-
-def test_is_conversational() -> None:
-    assert is_conversational({"prompt": DIALOGUE})
-    assert is_conversational({"responses": [[say(BOT, "a")]]})
-    assert not is_conversational(pair())
-    assert not is_conversational({"prompt": "Q", "responses": ["a", "b"]})
 
 
 # 3. Splitting
