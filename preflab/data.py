@@ -94,6 +94,9 @@ def fingerprint(dataset: Rows) -> str:
 
 def each_row(dataset: Rows) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of a data set or a list; a data set's by many at a time, since one by one each is converted."""
+    if isinstance(dataset, (list, tuple)):
+        yield from dataset
+        return
     from datasets import Dataset
 
     if not isinstance(dataset, Dataset):
