@@ -234,6 +234,8 @@ def test_a_column_that_is_not_there() -> None:
     [
         ({"query": "Q", "chosen": "I am", "rejected": "I was"}, "--columns prompt=query"),
         ({"prompt": "Q", "good": "a", "bad": "b"}, "--columns chosen=good,rejected=bad"),
+        ({"prompt": "Q", "response": "a", "is_safe": True}, "--columns completion=response,label=is_safe"),
+        ({"query": "Q", "candidates": ["a", "b"]}, "--columns prompt=query,responses=candidates"),
         ({"Prompt": "Q", "Chosen": "a", "Rejected": "b"}, "--columns prompt=Prompt,chosen=Chosen,rejected=Rejected"),
     ],
 )
