@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from preflab.answers import EQUAL, NO_PROMPT, Parted, parted
 from preflab.cells import absent, missing, number, plain, shown, truth
 from preflab.data import group_key, normalised
-from preflab.dialogues import form_of
+from preflab.dialogues import form_of, templated
 from preflab.errors import UserError
 from preflab.layouts import (
     BESIDE,
@@ -27,6 +27,7 @@ from preflab.layouts import (
     Layout,
     beside,
     check_columns,
+    columns_for,
     items,
     layout_of,
     mapping_for,
@@ -74,13 +75,26 @@ class BadRows:
 
 @dataclass
 class Seen:
-    """What was met in the rows of one source and must be said of them."""
+    """What was met in the rows of one source and must be said of them.
+
+    Attributes:
+        layouts: how many rows are of each.
+        names: all columns.
+        unread: columns that hold something and were not read, with the number of rows.
+        messages: rows that are messages.
+        texts: rows that are text.
+        bare: of these, rows that no chat template wrote.
+        repeated: text rows whose responses repeated the prompt.
+        systems: text rows with a system column.
+        grouped: rows that name their group.
+    """
 
     layouts: Counter[Layout] = field(default_factory=Counter)
     names: dict[str, None] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter)
     messages: int = 0
     texts: int = 0
+    bare: int = 0
     repeated: int = 0
     systems: int = 0
     grouped: int = 0
@@ -117,13 +131,6 @@ class Cleaned(NamedTuple):
     bad: BadRows
     seen: Seen
     turns: list[str]
-
-
-def is_conversational(row: Mapping[str, Any]) -> bool:
-    """Return whether a raw row holds lists of ``{role, content}`` messages rather than plain text."""
-    responses = row.get("responses")
-    values = [row.get(name) for name in ("prompt", "chosen", "rejected", "completion")]
-    return any(isinstance(v, list) for v in [*values, *(responses if isinstance(responses, list) else [])])
 
 
 def preference_rows(
@@ -198,8 +205,15 @@ def clean_rows(
     _check(found, bad_rows, source)
     for line in found.seen.lines():
         logger.warning("%s: %s", source, line)
-    if found.seen.messages and not (tokenizer and tokenizer.chat_template):
+    template = bool(tokenizer and tokenizer.chat_template)
+    if found.seen.messages and not template:
         logger.warning("no chat template: messages are written as Human/Assistant text (see --chat-template)")
+    if found.seen.bare and template:
+        logger.warning(
+            "%s: %d rows are text, which is joined as it stands: the chat template is for messages",
+            source,
+            found.seen.bare,
+        )
     return found
 
 
@@ -216,13 +230,13 @@ def _needs(found: Cleaned) -> str:
     """Return what to do where no row is usable."""
     if not any(reason.startswith(("missing field", NO_PROMPT)) for reason in found.bad.reasons):
         return "Mend the data"
-    mapping = mapping_for(found.seen.names, ("prompt", "chosen", "rejected"))
     names = list(found.seen.names)
+    option = columns_for(names)
     return (
         "Preference data needs 'chosen' and 'rejected' (with 'prompt', or as whole dialogues), or 'prompt' and ranked "
         "'responses', or 'prompt', 'completion' and 'label', under these names or those that --columns gives; it has "
         + (", ".join(names[:20]) or "no columns")
-        + (f". Perhaps --columns {','.join(mapping)}" if mapping else "")
+        + (f". Perhaps {option}" if option else "")
     )
 
 
@@ -278,6 +292,7 @@ class _Cleaner:
         seen.layouts[layout] += 1
         text = isinstance(found.prompt, str)
         seen.texts += text
+        seen.bare += isinstance(found.prompt, str) and not templated(found.prompt)
         seen.messages += not text
         seen.repeated += found.repeated and text
         seen.grouped += grouped

@@ -28,8 +28,8 @@ def normalised(text: str) -> str:
 def group_key(prompt: str | list[dict[str, Any]]) -> str:
     """Return what prompts of one dialogue share: the normalised first human turn, else all of it."""
     if not isinstance(prompt, str):
-        users = [m["content"] for m in prompt if m["role"] == "user"]
-        return normalised(users[0] if users else prompt[0]["content"])
+        said = [m["content"] for m in prompt if m["role"] == "user" and m["content"].strip()]
+        return normalised(said[0] if said else " ".join(m["content"] for m in prompt))
     return normalised(first_human_turn(prompt) or prompt)
 
 
@@ -94,6 +94,9 @@ def fingerprint(dataset: Rows) -> str:
 
 def each_row(dataset: Rows) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of a data set or a list; a data set's by many at a time, since one by one each is converted."""
+    if isinstance(dataset, (list, tuple)):
+        yield from dataset
+        return
     from datasets import Dataset
 
     if not isinstance(dataset, Dataset):

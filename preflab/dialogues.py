@@ -32,6 +32,8 @@ for _order, _form in enumerate(FORMS):
     for _hint in _form.hints:
         _HINTED.setdefault(_hint, []).append(_order)
 _HINT = re.compile("|".join(map(re.escape, sorted(_HINTED, key=len, reverse=True))))  # one look for all forms
+_SPEAKERS: dict[str, dict[str, str]] = {form.name: {} for form in FORMS}  # markers met so far
+_MOST_MARKERS = 1000
 _BEFORE_NAME = re.compile(r"(?:[ \t\ufeff]|<[^<>\s]{1,40}>)*")
 _INDENT = 200  # characters of a line that may stand before a name
 
@@ -57,12 +59,14 @@ def form_of(text: str) -> Form | None:
 
 def turns(text: str, form: Form) -> Iterator[Turn]:
     """Yield the markers of a dialogue's turns, in order."""
-    anywhere, speakers = form.templated, dict[str, str]()
+    anywhere, speakers = form.templated, _SPEAKERS[form.name]
     for match in form.turn.finditer(text):
         start, end = match.span()
         if anywhere or _opens(text, start, form):
             marker = match[0]
             if marker not in speakers:
+                if len(speakers) > _MOST_MARKERS:
+                    speakers.clear()
                 speakers[marker] = form.speaker(marker)
             yield Turn(speakers[marker], start, end)
 
@@ -132,12 +136,16 @@ def shared_prompt(texts: Sequence[str]) -> int | None:
 
 def speaks_for_human(answer: str, form: Form) -> bool:
     """Whether an answer goes on into another turn of its dialogue, the human's or a second one of its own."""
+    if form.turn.search(answer) is None:  # nearly always
+        return False
     blank = len(answer) - len(answer.lstrip())
     return any(turn.speaker == HUMAN or (turn.speaker == ANSWER and turn.start > blank) for turn in turns(answer, form))
 
 
 def opening_marker(answer: str, form: Form) -> int:
     """Return where the marker ends with which an answer opens its own turn, 0 if it has none."""
+    if form.turn.search(answer) is None:  # nearly always
+        return 0
     first = next(turns(answer, form), None)
     opens = first is not None and first.speaker == ANSWER and not answer[: first.start].strip()
     return first.end if first is not None and opens else 0

@@ -382,9 +382,18 @@ def unknown_layout(row: Row) -> str:
     """Return why a row of no layout is refused: the field that is missing, and the option that would name it."""
     names = [str(name) for name, value in row.items() if not missing(value)]
     reason = f"missing field {'rejected' if 'chosen' in names else 'chosen'!r}"
-    found = mapping_for(names, ("prompt", "chosen", "rejected"))
-    complete = {"chosen", "rejected"} <= {*names, *(option.partition("=")[0] for option in found)}
-    return f"{reason} (perhaps --columns {','.join(found)})" if found and complete else reason
+    option = columns_for(names)
+    return f"{reason} (perhaps {option})" if option else reason
+
+
+def columns_for(names: Iterable[str]) -> str:
+    """Return the ``--columns`` that would make one of our own formats of such columns, or ""."""
+    names = list(names)
+    for fields in (("prompt", *PAIR), ("prompt", "responses"), ("prompt", "completion", "label")):
+        found = mapping_for(names, fields)
+        if found and {*fields} <= {*names, *(option.partition("=")[0] for option in found)}:
+            return f"--columns {','.join(found)}"
+    return ""
 
 
 def mapping_for(names: Iterable[str], fields: Sequence[str]) -> list[str]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from preflab.cleaning import BadRows, Cleaned, clean_rows
-from preflab.data import check_leak, group_key, paired, split_of, to_dataset
+from preflab.cleaning import Cleaned, clean_rows
+from preflab.data import check_leak, paired, to_dataset
 from preflab.dialogues import human_turns
-from preflab.encoding import EQUAL, Dropped, EncodedGroup, Encoder, feedback, load_tokenizer
+from preflab.encoding import EQUAL, EncodedGroup, Encoder, load_tokenizer
 from preflab.errors import UserError
 from preflab.layouts import parse_columns
 from preflab.literals import raw_rows
 from preflab.reading import Row, iter_rows
 from preflab.worlds import World, WorldConfig
+from preflab.worlds.splits import Source, check_parts, encoded_parts, say_large_group, split_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,22 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 QUICK_PAIRS = 512
-
-
-class Source(NamedTuple):
-    """One file or hub data set, cleaned: pairs and lone responses that fit the token limits, and what was lost."""
-
-    name: str
-    pairs: list[Row]
-    encoded: list[EncodedGroup]
-    singles: list[Row]
-    read: int
-    bad: BadRows
-    dropped: Dropped
-    equal: int
-    shortened: int
-    longer_wins: float
-    grouped: bool
 
 
 def build(config: WorldConfig, cache: Path) -> World:
@@ -54,6 +40,11 @@ def build(config: WorldConfig, cache: Path) -> World:
     Raises:
         UserError: where model or data cannot be used, or a split would be empty.
     """
+    with _without_collector():
+        return _built(config)
+
+
+def _built(config: WorldConfig) -> World:
     assert config.model, "WorldConfig sees to model and data"
     # 1. See that model and options can be used.
     tokenizer = load_tokenizer(config.model, config.trust_remote_code, config.chat_template)
@@ -70,14 +61,14 @@ def build(config: WorldConfig, cache: Path) -> World:
     chat = bool(tokenizer.chat_template) and _conversational(cleaned)
     _use_groups(cleaned, names)
     sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
-    _say_large_group(sources[0])
+    say_large_group(sources[0])
     # 3. Split by group, and see that no prompt is on both sides.
-    parts = _split(sources, config)
+    parts = split_sources(sources, config)
     trained_on = [row for name in ("train", "gold", "singles") for row in parts[name]]
     parts["heldout"], leaked = check_leak(trained_on, parts["heldout"])
-    _check_parts(parts, sources, config, leaked)
+    check_parts(parts, sources, config, leaked)
     # 4. Describe.
-    world = _world(config, parts, chat, _encoded(sources, parts))
+    world = _world(config, parts, chat, encoded_parts(sources, parts))
     world.facts.update(_facts(sources, world, leaked, roles=[r for r in ("dataset", "heldout") if getattr(config, r)]))
     logger.info(
         "real world: %s read, %s bad, %s too long, %s leaking; train %d, gold %d, held-out %d pairs, %d unpaired",
@@ -88,6 +79,18 @@ def build(config: WorldConfig, cache: Path) -> World:
         *(len(parts[name]) for name in ("train", "gold", "heldout", "singles")),
     )
     return world
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Leave the garbage collector out: millions of new lists are no garbage, and it would look through them all."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _check_context(config: WorldConfig) -> None:
@@ -209,89 +212,6 @@ def _drawn(count: int, config: WorldConfig) -> Iterable[int]:
     return sorted(random.Random(config.data_seed).sample(range(count), limit)) if limit < count else range(count)
 
 
-def _split(sources: list[Source], config: WorldConfig) -> dict[str, list[Row]]:
-    """Return pairs by split, and as ``singles`` what is unpaired of training prompts."""
-    if config.dataset is None:  # nothing to train on, only to evaluate
-        return {"heldout": sources[0].pairs, "gold": [], "train": [], "singles": []}
-    held = 0.0 if len(sources) > 1 else config.heldout_fraction
-    gold = (1 - held) * config.gold_fraction
-    fractions = {"heldout": held, "gold": gold, "train": 1 - held - gold}
-    parts: dict[str, list[Row]] = {name: [] for name in fractions}
-    for row in sources[0].pairs:
-        parts[split_of(row["group"], config.data_seed, fractions)].append(row)
-    if len(sources) > 1:
-        parts["heldout"] = sources[1].pairs
-    singles = sources[0].singles
-    parts["singles"] = [row for row in singles if split_of(row["group"], config.data_seed, fractions) == "train"]
-    return parts
-
-
-def _check_parts(parts: dict[str, list[Row]], sources: list[Source], config: WorldConfig, leaked: int) -> None:
-    needed = ["heldout"] + (["gold"] if config.gold_fraction else []) + ([] if parts["singles"] else ["train"])
-    needed = needed if config.dataset else needed[:1]
-    empty = [name for name in needed if not parts[name]]
-    if empty:
-        _refuse_one_group(sources[0])
-        counts = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items() if name != "singles" or rows)
-        leaks = f"; {leaked} held-out rows dropped because their prompt is in training" if leaked else ""
-        advice = "Give more rows, another --heldout-fraction, --gold-fraction or --data-seed, or larger token limits"
-        if any(source.singles for source in sources):
-            advice += (
-                "; unpaired responses make a pair where a prompt has a desirable and an undesirable one: else give "
-                "held-out pairs in --heldout FILE, and --gold-fraction 0"
-            )
-        raise UserError(f"too little data: no {' and no '.join(empty)} pairs are left ({counts}{leaks}). {advice}")
-
-
-def _refuse_one_group(source: Source) -> None:
-    """Say so where all rows must stay together: no other fraction or seed could part them."""
-    rows = [*source.pairs, *source.singles]
-    if len(rows) < 2 or len({row["group"] for row in rows}) > 1:
-        return
-    if source.grouped:
-        why, advice = (
-            "the column 'group' has one value",
-            "give each dialogue a value of its own, or leave the column out",
-        )
-    else:
-        why = f"their first human turn is the same ({group_key(rows[0]['prompt'])[:60]!r})"
-        advice = "add a column 'group' with a value of its own for each dialogue"
-    raise UserError(
-        f"all {len(rows)} usable rows of {source.name} are one group, which no split may part: {why}; {advice}"
-    )
-
-
-def _say_large_group(source: Source) -> None:
-    """Say so where most rows must stay together: the splits are then not of the sizes that were asked for."""
-    counts = Counter(row["group"] for row in source.pairs)
-    if len(counts) > 1 and counts.most_common(1)[0][1] > max(10, len(source.pairs) / 2):
-        group, count = counts.most_common(1)[0]
-        prompt = next(row["prompt"] for row in source.pairs if row["group"] == group)
-        what = "the value of their column 'group'" if source.grouped else f"the first turn {group_key(prompt)[:60]!r}"
-        logger.warning(
-            "%s: %d of %d pairs share %s, so they stay in one split; a column 'group' can part them",
-            source.name,
-            count,
-            len(source.pairs),
-            what,
-        )
-
-
-def _encoded(sources: list[Source], parts: dict[str, list[Row]]) -> dict[str, list[EncodedGroup]]:
-    """Return what `_source` encoded by the world's splits, so that no text is encoded again."""
-    of_row = {id(row): group for source in sources for row, group in zip(source.pairs, source.encoded, strict=True)}
-    found = {}
-    for name, rows in (("pairs", parts["train"]), ("heldout", parts["heldout"]), ("gold_pairs", parts["gold"])):
-        said = zip(rows, feedback(rows), strict=True)
-        found[name] = [of_row[id(row)]._replace(row=i, feedback=says) for i, (row, says) in enumerate(said)]
-    found["demonstrations"] = [EncodedGroup(g.prompt_ids, g.response_ids[:1], g.row) for g in found["pairs"]]
-    for name, split in (("prompts", "pairs"), ("eval_prompts", "heldout")):
-        rows = parts["train" if split == "pairs" else split]
-        ids = {row["prompt"]: group.prompt_ids for row, group in zip(rows, found[split], strict=True)}
-        found[name] = [EncodedGroup(prompt, [], i) for i, prompt in enumerate(ids.values())]
-    return found
-
-
 def _world(
     config: WorldConfig, parts: dict[str, list[Row]], chat: bool, encoded: dict[str, list[EncodedGroup]]
 ) -> World:
@@ -340,7 +260,7 @@ def _facts(sources: list[Source], world: World, leaked: int, roles: list[str]) -
     return {
         "sources": files,
         "rows": {name: len(split) for name, split in splits.items()},
-        "groups": {name: len(set(split["group"])) for name, split in splits.items()},
+        "groups": {name: len(set(split.select_columns("group")[:]["group"])) for name, split in splits.items()},
         "leaking held-out rows dropped": leaked,
         "fingerprints": world.fingerprints,
     }

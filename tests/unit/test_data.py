@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from preflab.answers import NO_PROMPT
-from preflab.cleaning import BadRows, is_conversational, preference_rows
+from preflab.cleaning import BadRows, preference_rows
 from preflab.data import (
     check_leak,
     fingerprint,
@@ -434,7 +434,6 @@ def test_unpaired_row_by_the_chat_template(tokenizer: PreTrainedTokenizerBase) -
     tokenizer.chat_template = CHATML
     rows, _ = preference_rows(numbered(lone(False, [say(USER, "Hi")], [say(BOT, "4")])), tokenizer)
     assert (rows[0]["prompt"], rows[0]["response"]) == ("<|user|>Hi</s>\n<|assistant|>", "4</s>")
-    assert is_conversational(lone(True, "2+2?", [say(BOT, "4")]))
 
 
 @pytest.mark.parametrize(
@@ -529,6 +528,16 @@ def test_chat_template_writes_dialogues_and_the_response_ends_with_the_end_token
     assert cleaned(pair("plain text"), tokenizer)[0] == "plain text"
 
 
+def test_text_beside_a_chat_template_is_said_unless_a_template_wrote_it(
+    caplog: pytest.LogCaptureFixture, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    tokenizer.chat_template = CHATML
+    preference_rows(numbered(pair("<|user|>Hi</s>\n<|assistant|>")), tokenizer)
+    assert "joined as it stands" not in caplog.text
+    preference_rows(numbered(pair("Hi"), pair("Ho"), pair("<|user|>Hi</s>\n<|assistant|>")), tokenizer)
+    assert "2 rows are text, which is joined as it stands" in caplog.text
+
+
 def test_template_that_rewrites_the_prompt_gives_the_bare_answer(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = "{{ messages | length }}{% for m in messages %}|{{ m['content'] }}{% endfor %}"
     assert cleaned({"prompt": [say(USER, "Q")], "chosen": "a", "rejected": "b"}, tokenizer) == (
@@ -549,13 +558,6 @@ def test_rows_the_template_refuses_are_bad(tokenizer: PreTrainedTokenizerBase) -
     }
 
 
-def test_is_conversational() -> None:
-    assert is_conversational({"prompt": DIALOGUE})
-    assert is_conversational({"responses": [[say(BOT, "a")]]})
-    assert not is_conversational(pair())
-    assert not is_conversational({"prompt": "Q", "responses": ["a", "b"]})
-
-
 # 3. Splitting
 
 
@@ -567,6 +569,8 @@ def test_group_key_is_the_first_human_turn() -> None:
         group_key("hi there"),
     }
     assert keys == {"hi there"}
+    assert group_key([say("system", "s"), say(USER, " "), say(USER, "Hi")]) == "hi"
+    assert group_key([say("system", "s"), say(BOT, "Yes?")]) == "s yes?", "one system text is no one dialogue"
     assert group_key("Once upon a time") == "once upon a time"
     assert group_key("Human:\n\nAssistant:") == "human: assistant:"  # no turn to go by: the whole prompt
 

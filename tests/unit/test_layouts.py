@@ -6,10 +6,12 @@ import logging
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from preflab.cleaning import clean_rows, preference_rows
 from preflab.errors import UserError
-from preflab.layouts import LAYOUTS, TIE, parse_columns
+from preflab.layouts import FIELDS, LAYOUTS, TIE, parse_columns
 from preflab.worlds import WorldConfig
 
 ASKED, BEST, WORST = "Why is the sky blue?", "Light scatters.", "No idea."
@@ -232,6 +234,8 @@ def test_a_column_that_is_not_there() -> None:
     [
         ({"query": "Q", "chosen": "I am", "rejected": "I was"}, "--columns prompt=query"),
         ({"prompt": "Q", "good": "a", "bad": "b"}, "--columns chosen=good,rejected=bad"),
+        ({"prompt": "Q", "response": "a", "is_safe": True}, "--columns completion=response,label=is_safe"),
+        ({"query": "Q", "candidates": ["a", "b"]}, "--columns prompt=query,responses=candidates"),
         ({"Prompt": "Q", "Chosen": "a", "Rejected": "b"}, "--columns prompt=Prompt,chosen=Chosen,rejected=Rejected"),
     ],
 )
@@ -241,3 +245,52 @@ def test_what_is_not_recognised_is_refused_with_the_option_that_helps(row: dict[
     assert option in str(error.value)
     columns = parse_columns(option.removeprefix("--columns ").split(","))
     assert clean_rows([(1, row)], columns=columns).rows[0]["prompt"] == "Q"
+
+
+# ---- anything at all -----------------------------------------------------------------------------------
+
+
+MESSAGE = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.sampled_from(["user", "assistant", "system", "tool", "x", "", None, 3]),
+        "from": st.sampled_from(["human", "gpt", None]),
+        "content": st.one_of(st.text(max_size=5), st.none(), st.just([{"type": "text", "text": "a"}]), st.just([1])),
+        "value": st.text(max_size=5),
+        "tool_calls": st.sampled_from([None, [], [{"name": "f"}], "f"]),
+    },
+)
+CELL = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 5),
+    st.floats(),
+    st.just(10**400),
+    st.text(max_size=8),
+    st.sampled_from(
+        ["", " ", "nan", "[1, 2]", '["a", "b"]', "[", "{", "Human: a\n\nAssistant: b", "[INST] a [/INST] b"]
+    ),
+    st.binary(max_size=3),
+    st.lists(MESSAGE, max_size=3),
+    st.lists(st.one_of(st.text(max_size=3), st.floats(), st.none(), st.lists(MESSAGE, max_size=2)), max_size=4),
+    MESSAGE,
+    st.lists(MESSAGE, max_size=2).map(repr),
+    st.just([{"response": "a", "score": 1}, {"response": "b", "score": "x"}]),
+    st.just([{"answer": "a", "rank": 1}, {"answer": "b", "rank": None}]),
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_row_is_clean_or_bad_and_nothing_else(data: st.DataObject) -> None:
+    """Whatever stands in the columns of whatever layout: a reason of one line, or texts that can be trained on."""
+    needs = data.draw(st.sampled_from(LAYOUTS)).needs
+    names = [*needs, *data.draw(st.lists(st.sampled_from(FIELDS), max_size=3))]
+    row = {name: data.draw(CELL, label=name) for name in names}
+    rows, bad = preference_rows([(1, {"prompt": "Q", "chosen": "a", "rejected": "b"}), (2, row)])
+    assert len(rows) + bad.total == 2
+    assert all("\n" not in reason for reason in [*bad.reasons, bad.summary()])
+    for found in rows[1:]:
+        texts = [found["prompt"], *(found[name] for name in ("chosen", "rejected", "response") if name in found)]
+        assert all(isinstance(text, str) and text.strip() for text in texts)
+        assert found.get("chosen", "").strip() != found.get("rejected", " x").strip()

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from preflab.data import fingerprint, normalised
+from preflab.encoding import Encoder, load_tokenizer
 from preflab.errors import UserError
 from preflab.worlds import World, WorldConfig, open_world
 
@@ -162,6 +163,23 @@ def test_preference_and_margin_reach_every_split_and_fingerprint(model: str, tmp
     assert world.facts["fingerprints"]["demonstrations"] == plain.facts["fingerprints"]["demonstrations"]
     turned = open_rows(model, tmp_path, [pair(i, preference=0.25) for i in range(60)])
     assert set(turned.pairs["chosen"]) == {"Bad."} == set(turned.demonstrations["response"])
+
+
+@pytest.mark.parametrize("extra", [{}, {"preference": 0.75}])
+def test_what_opening_encoded_is_what_the_encoder_gives(model: str, tmp_path: Path, extra: dict[str, Any]) -> None:
+    """Feedback included: where one row of a split says how sure it is, all of that split do."""
+    rows = [pair(i // 2, rejected=f"Bad {i}.", **(extra if i < 3 else {})) for i in range(120)]
+    heldout = write(tmp_path / "heldout.jsonl", [pair(i) for i in range(100, 110)])
+    world = open_rows(model, tmp_path, rows, heldout=heldout, chat_template=None)
+    encoder = Encoder(load_tokenizer(model))
+    encode = {
+        **dict.fromkeys(("pairs", "heldout", "gold_pairs"), encoder.encode_pairs),
+        **dict.fromkeys(("prompts", "eval_prompts"), encoder.encode_prompts),
+        "demonstrations": encoder.encode_demonstrations,
+    }
+    assert set(world.encoded) == set(encode)
+    for name, work in encode.items():
+        assert world.encoded[name] == work(getattr(world, name))[0], name
 
 
 # Unpaired rows
