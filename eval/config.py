@@ -8,6 +8,8 @@ from preflab.config import option
 from preflab.settings import MOST_AT_ONCE
 from preflab.values import LARGEST_SEED
 
+FEWEST_SAMPLES = 4  # of each prompt, by which the error of the oracle line can be told
+
 
 @dataclass(frozen=True)
 class EvalConfig:
@@ -27,3 +29,10 @@ class EvalConfig:
         minimum=0,
         maximum=100_000,
     )
+
+    def __post_init__(self) -> None:
+        if 0 < self.oracle_samples < FEWEST_SAMPLES:
+            raise ValueError(
+                f"oracle_samples is {self.oracle_samples}; the line needs at least {FEWEST_SAMPLES} samples of each "
+                "prompt, and 0 leaves it out"
+            )

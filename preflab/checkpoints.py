@@ -30,6 +30,11 @@ class SealCheckpoints(TrainerCallback):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let a line of metrics end with each checkpoint: a kill would else leave half of what it is a mean of."""
+        if control.should_save:
+            control.should_log = True
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Seal what has just been saved."""
         if state.is_world_process_zero:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from preflab.errors import UserError
+from preflab.templates import written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,7 +95,9 @@ def rendered_probe(tokenizer: PreTrainedTokenizerBase) -> str:
         return ""
     turns = [{"role": role, "content": PROBE} for role in ("user", "assistant")]
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False))
+        return written(tokenizer, turns)
+    except UserError:
+        raise
     except Exception:  # whoever writes messages by the template says what is wrong with it
         return ""
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from preflab.answers import NOT_ONE_TURN
 from preflab.dialogues import form_of, speaks_for_human
 from preflab.endings import end_strings
+from preflab.errors import UserError
 from preflab.literals import guard
 from preflab.messages import ASSISTANT, CALLS, SYSTEM, USER, Message
 from preflab.reading import RowError
+from preflab.templates import written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,15 +110,15 @@ class _Template:
     def _applied(self, messages: Sequence[Message], tools: Any, goes_on: bool) -> str:
         asks = messages[-1]["role"] != ASSISTANT
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    list(messages),
-                    tools=tools or None,
-                    tokenize=False,
-                    add_generation_prompt=asks,
-                    continue_final_message=goes_on,
-                )
+            return written(
+                self.tokenizer,
+                messages,
+                tools=tools or None,
+                add_generation_prompt=asks,
+                continue_final_message=goes_on,
             )
+        except UserError:
+            raise
         except Exception as error:  # a template is a program of somebody else's, and raises whatever it likes
             raise RowError(f"refused by the chat template ({_first_line(error)})") from None
 

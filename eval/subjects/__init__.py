@@ -43,6 +43,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 ADAPTER, MODEL = "adapter_config.json", "config.json"
+MOST_SAMPLES = 100_000  # of each prompt, for best-of-n
 ROLES = ("policy", "reward")
 LOOKED_FOR = (
     f"{ADAPTER} (a PEFT adapter), {MODEL} (a model), {RECORD} with policy/ or reward/ (a preflab stage), "
@@ -63,11 +64,13 @@ def open_subject(spec: str, methods: Sequence[str] = ()) -> Subject:
     Raises:
         UserError: if it names nothing that can be evaluated, with what was looked for; or a damaged stage.
     """
-    best = re.fullmatch(r"best-of-(\d+):(.+)", spec)
+    best = re.fullmatch(r"best-of-(\d{1,9}):(.+)", spec)
     if best:
         inner = open_subject(best[2], methods)
-        if not isinstance(inner, PolicySubject) or inner.best_of > 1 or int(best[1]) < 2:
-            raise UserError(f"{spec!r}: best-of-n takes n ≥ 2 samples of a policy; {best[2]} is a {inner.kind}")
+        if not isinstance(inner, PolicySubject) or inner.best_of > 1 or not 2 <= int(best[1]) <= MOST_SAMPLES:
+            raise UserError(
+                f"{spec!r}: best-of-n takes 2 to {MOST_SAMPLES} samples of a policy; {best[2]} is a {inner.kind}"
+            )
         return PolicySubject(inner.source, f"best of {best[1]}", inner.adapter, int(best[1]))
     path = Path(spec).expanduser()
     if path.is_file():

@@ -364,7 +364,7 @@ def test_pairs_that_are_equal_as_tokens_are_dropped(
     world = open_rows(str(lower), tmp_path, [*(pair(i) for i in range(60)), *tied])
     assert source(world)["chosen equal to rejected as tokens"] == 5
     assert source(world)["pairs used"] == 60
-    assert "5 pairs dropped: chosen equal to rejected" in caplog.text
+    assert "5 of 65 pairs have chosen and rejected equal as tokens" in caplog.text
 
 
 def test_columns_by_option(model: str, tmp_path: Path) -> None:
