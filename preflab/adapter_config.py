@@ -103,7 +103,7 @@ def read_normalisation(folder: Path) -> dict[str, float]:
 def say_other_base(folder: Path, made_for: str | None, base: str) -> None:
     """Say so, once, where an adapter was made for a model of another name."""
     if made_for and PurePath(made_for).name.lower() != PurePath(base).name.lower():
-        logger.warning("adapter %s says that it was made for %s; it is put on %s", folder, made_for, base)
+        logger.warning("adapter %s says that it was made for %s; it is put on %s", folder.resolve(), made_for, base)
 
 
 def _is_number(value: Any) -> bool:

@@ -121,7 +121,7 @@ class Run:
             return Stage(name, key, final, kept, True)
         with disk_space(self.folder):
             self._workplace(working)
-            record, changed = json_ready(dict(build(working)))
+            record, changed = json_ready(dict(_built(build, working)))
             if changed:
                 logger.warning(
                     "%s: JSON cannot hold all of its record: %s; written as null or text", name, "; ".join(changed)
@@ -162,6 +162,19 @@ class Run:
             raise UserError(
                 f"{working} cannot be written: {error.strerror or error}; choose another --output"
             ) from None
+
+
+def _built(build: Callable[[Path], Mapping[str, Any]], working: Path) -> Mapping[str, Any]:
+    """Build; a folder in a file's place, or the other way round, is what somebody did to an interrupted stage."""
+    try:
+        return build(working)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        if working not in Path(os.fsdecode(error.filename or "")).parents:
+            raise
+        raise UserError(
+            f"something is in the way in the unfinished stage {working}: {Path(error.filename).name}: "
+            f"{error.strerror}; remove that folder and run the same command again"
+        ) from error
 
 
 def _signature(folder: Path) -> Any:

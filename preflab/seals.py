@@ -13,7 +13,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from preflab.files import sync, write_bytes
+from preflab.files import remove, sync, write_bytes
 
 SUMS = "SHA256SUMS"
 BLOCK = 1 << 20
@@ -21,10 +21,13 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 def seal(folder: Path) -> None:
-    """Write every file of a folder through to the disk, and the list of their digests."""
+    """Write every file of a folder through to the disk, and the list of their digests; what is no file is removed."""
     found = files(folder)
     sums = {}
-    for name, path in found.items():
+    for name, path in list(found.items()):
+        if not stat.S_ISREG(path.lstat().st_mode):  # a link or a pipe: nothing that we write
+            remove(found.pop(name))
+            continue
         sync(path)
         sums[name] = _digest(path)
     for inner in {path.parent for path in found.values()}:

@@ -322,6 +322,30 @@ def test_a_file_in_the_place_of_a_working_folder_is_no_obstacle(tmp_path):
     assert not run.stage("sft", {}, filled()).reused
 
 
+def test_what_is_no_file_does_not_get_into_a_stage(tmp_path):
+    def build(folder):
+        os.mkfifo(folder / "pipe")
+        (folder / "loop").symlink_to("loop")
+        return filled()(folder)
+
+    stage = Run(tmp_path).stage("sft", {}, build)
+    assert set(files(stage.folder)) == {WEIGHTS, "rows.jsonl", "stage.json"}
+
+
+def test_a_file_in_the_place_of_a_folder_of_an_unfinished_stage_is_named(tmp_path):
+    def build(folder):
+        (folder / "policy").write_text("")
+        (folder / "policy" / "model").mkdir()
+
+    def other(folder):
+        raise FileExistsError(17, "File exists", "/elsewhere")
+
+    with pytest.raises(UserError, match=r"in the way .*partial: model"):
+        Run(tmp_path).stage("sft", {}, build)
+    with pytest.raises(FileExistsError):
+        Run(tmp_path / "b").stage("sft", {}, other)
+
+
 HOLD = "import sys; from pathlib import Path; from preflab.runs import Run; run = Run(Path(sys.argv[1])); {then}"
 
 
