@@ -104,7 +104,8 @@ def rendered_probe(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _closing(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the token that stands behind an assistant's words, if it is one."""
-    tail = rendered_probe(tokenizer).rpartition(PROBE)[2].lstrip()
+    _, found, tail = rendered_probe(tokenizer).rpartition(PROBE)
+    tail = tail.lstrip() if found else ""  # a template may write other words than it is given
     longest_first = sorted(written_tokens(tokenizer).items(), key=lambda item: -len(item[0]))
     return next((number for token, number in longest_first if token and tail.startswith(token)), None)
 

@@ -81,6 +81,7 @@ def test_ends_are_the_tokenizers_the_templates_and_the_models(chat_model, tiny_t
         "{{ messages[-1]['content'] }}|| and on",  # closed by what is several tokens
         "{% for m in messages %}{{ m['content'] }}{% endfor %}",  # by nothing
         "{{ raise_exception('no') }}",
+        "<|turn|>{{ messages[-1]['content'].upper() }}",  # other words than it was given
     ],
 )
 def test_a_template_that_closes_with_no_token_leaves_the_tokenizers(tiny_tokenizer, chat_model, template):

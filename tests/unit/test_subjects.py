@@ -406,11 +406,11 @@ def test_a_killed_evaluation_goes_on_and_ends_alike(ground, folder, tmp_path, mo
         return sample
 
     plain = Experiment.sampler
-    monkeypatch.setattr(Experiment, "sampler", lambda self, **given: breaking(plain(self, **given), 2))
+    monkeypatch.setattr(Experiment, "sampler", lambda self, **options: breaking(plain(self, **options), 2))
     with pytest.raises(KeyboardInterrupt):
         subject.evaluate(ground, "killed", tmp_path)
     assert (tmp_path / "preferences.jsonl").is_file()
-    monkeypatch.setattr(Experiment, "sampler", lambda self, **given: breaking(plain(self, **given), 3))
+    monkeypatch.setattr(Experiment, "sampler", lambda self, **options: breaking(plain(self, **options), 3))
     monkeypatch.setattr(harness, "score_preferences", None)  # done already
     again = subject.evaluate(ground, "killed", tmp_path)
     assert len(asked) == len(set(asked)) == 3, "no part was sampled twice"
