@@ -223,7 +223,9 @@ class Encoder:
         encodings = dict(zip(different, self._prompts(different), strict=True))
         prompts = [encodings[row.prompt] for row in rows]
         # One flat list: fast tokenizers are several times faster on many texts at once.
-        flat = [(i, text) for i, row in enumerate(rows) for text in row.responses]
+        # What is said to a prompt that is too long is dropped with it, however long it is itself.
+        fits = [len(ids) <= self.max_prompt_tokens for ids in prompts]
+        flat = [(i, text) for i, row in enumerate(rows) if fits[i] for text in row.responses]
         texts, ids = [rows[i].prompt for i, _ in flat], [prompts[i] for i, _ in flat]
         encoded = self._responses(texts, ids, [text for _, text in flat])
         responses: list[list[list[int]]] = [[] for _ in rows]
