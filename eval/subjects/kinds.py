@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -224,10 +224,12 @@ class ResponsesSubject:
         logger.warning("%s is a file of responses: no log-probabilities, KL, entropy or held-out accuracy", title)
         if not ground.generate:
             return Records([], [])
-        given = _responses(self.source)
+        # A special-token string inside a message is guarded in a world's texts, and may not be in a file's.
+        written = ground.experiment.encoder.literals.written
+        given = _responses(self.source, written)
         world, groups = ground.experiment.world, ground.experiment.eval_prompts[: ground.config.eval_prompts]
         prompts = [world.eval_prompts[group.row]["prompt"] for group in groups]
-        missing = [prompt for prompt in prompts if prompt not in given]
+        missing = [prompt for prompt in prompts if written(prompt) not in given]
         if missing:
             alike = {normalised(prompt) for prompt in given}
             hint = "; it answers one that differs in case or blanks alone" if normalised(missing[0]) in alike else ""
@@ -235,15 +237,15 @@ class ResponsesSubject:
                 f"{self.source} answers {len(prompts) - len(missing)} of {len(prompts)} evaluation prompts; first "
                 f"missing: {missing[0][:80]!r}{hint}. It must answer all; --eval-prompts asks for fewer"
             )
-        answers = {prompt: given[prompt][0] for prompt in prompts}
+        answers = {prompt: given[written(prompt)][0] for prompt in prompts}
         return evaluate_responses(ground.experiment, ground.roles(), ground.judge, ground.config, answers)
 
 
 FIELDS = (("prompt", "instruction"), ("response", "output"))
 
 
-def _responses(source: str) -> dict[str, tuple[str, int]]:
-    """Return the response to each prompt of a file, and its row.
+def _responses(source: str, written: Callable[[str], str] = str) -> dict[str, tuple[str, int]]:
+    """Return the response to each prompt of a file, and its row; prompts as they were `written`.
 
     Raises:
         UserError: for a row without the two texts, and for a second response to a prompt.
@@ -251,6 +253,7 @@ def _responses(source: str) -> dict[str, tuple[str, int]]:
     found: dict[str, tuple[str, int]] = {}
     for number, row in read_rows(source):
         prompt, response = (_text(source, number, row, names) for names in FIELDS)
+        prompt = written(prompt)
         if prompt in found:
             raise UserError(
                 f"{source}, rows {found[prompt][1]} and {number} answer the same prompt, {prompt[:60]!r}; one response "
