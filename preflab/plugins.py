@@ -140,18 +140,24 @@ def check_method(name: str, algorithm: Any) -> None:
     """
     if not inspect.isclass(algorithm):
         raise UserError(f"method {name!r} is no class but {shown(algorithm)}; see docs/add_an_algorithm.md")
-    where, cls = f"method {name!r}{place_of(algorithm)}", cast(Any, algorithm)
+    cls = cast(Any, algorithm)
     missing = [part for part in PARTS if not hasattr(cls, part)]
-    if missing:
-        raise UserError(f"{where} lacks {', '.join(missing)}; see docs/add_an_algorithm.md")
-    with blamed(f"{where}: its Config cannot be made:"):
+    problem = f" lacks {', '.join(missing)}" if missing else _problem(name, cls)
+    if problem:  # the place is looked up here alone: that reads the file, and every command checks every method
+        raise UserError(f"method {name!r}{place_of(cls)}{problem}; see docs/add_an_algorithm.md")
+    try:
+        build(TrainConfig, cls.training, "training")
+    except UserError as error:
+        raise UserError(f"method {name!r}{place_of(cls)}: {error}") from None
+
+
+def _problem(name: str, cls: Any) -> str | None:
+    with blamed(f"method {name!r}: its Config cannot be made:", end=lambda: place_of(cls)):
         problem = _config_problem(cls.Config)
     problem = problem or _needs_problem(cls) or _loss_problem(cls)
-    if problem:
-        raise UserError(f"{where}: {problem}; see docs/add_an_algorithm.md")
-    if not isinstance(cls.training, Mapping):
-        raise UserError(f"{where}: training is no mapping of settings")
-    build(TrainConfig, cls.training, f"{where}: training")
+    if problem is None and not isinstance(cls.training, Mapping):
+        problem = "training is no mapping of settings"
+    return problem and f": {problem}"
 
 
 def _config_problem(config: Any) -> str | None:
