@@ -154,6 +154,25 @@ def test_encode_pairs_drops_and_counts_what_is_too_long() -> None:
     assert encoder.encode_pairs([]) == ([], {"prompt too long": 0, "response too long": 0})
 
 
+def test_texts_are_encoded_some_at_a_time_and_none_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = Encoder(word_level(), max_prompt_tokens=3, max_response_tokens=3)
+    rows = [pair("the cat", "sat", "mat"), pair("the cat sat", "sat", "mat"), pair("the cat", "a", "sat")] * 3
+    expected = encoder.encode_pairs(rows)
+    monkeypatch.setattr("preflab.encoding.AT_ONCE", 2)
+    seen: list[list[str]] = []
+
+    def tokenizer(texts: list[str], **options: bool) -> Any:
+        seen.append(texts)
+        return word_level()(texts, **options)
+
+    encoder.tokenizer = tokenizer  # type: ignore[assignment]
+    assert encoder.encode_pairs(rows) == expected
+    assert max(map(len, seen)) == 2
+    flat = [text for texts in seen for text in texts]
+    assert flat.count("the cat") == 1, "each prompt once"
+    assert "the cat satsat" not in flat, "it is dropped for its prompt"
+
+
 def test_ranked_rows_give_all_responses_that_fit() -> None:
     encoder = Encoder(word_level(), max_prompt_tokens=8, max_response_tokens=2)
     row = pair("the", "cat", "mat", responses=["cat", "a a a", "sat", "mat"])
