@@ -90,6 +90,9 @@ def read_normalisation(folder: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     given = read_object(path)
+    other = sorted(given.keys() - {"mean", "std"})
+    if other:
+        raise UserError(f"{path} holds {other[0]!r:.40} beside mean and std, and nothing here knows what it means")
     for name in ("mean", "std"):
         value = given.get(name)
         if not _is_number(value):
@@ -138,6 +141,7 @@ def _is_layers(value: Any) -> bool:
     return all(isinstance(layer, int) for layer in (value if isinstance(value, list) else [value]))
 
 
+TASKS = ("SEQ_CLS", "SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
 TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "r": (_is_rank, "a whole number above 0"),
     "lora_alpha": (_is_number, "a finite number"),
@@ -147,7 +151,7 @@ TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "layers_to_transform": (_is_layers, "a list of numbers"),
     "modules_to_save": (_is_names, "a list of names"),
     "base_model_name_or_path": (_is_text, "text"),
-    "task_type": (_is_text, "text"),
+    "task_type": (lambda value: value in TASKS, "one of PEFT's tasks, such as CAUSAL_LM"),
     "rank_pattern": (_is_pattern, "numbers above 0 by name"),
     "alpha_pattern": (_is_pattern, "numbers above 0 by name"),
     "bias": (lambda value: value in ("none", "all", "lora_only"), "none, all or lora_only"),

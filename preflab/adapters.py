@@ -83,6 +83,7 @@ def read_folder(folder: Path, settings: LoraSettings) -> tuple[dict[str, Tensor]
         OtherAdapterError: if the adapter is not of the shape in the settings.
         UserError: if a file is missing, damaged or something else.
     """
+    folder = folder.resolve()
     weights, config = read_plain_lora(folder)
     normalisation = read_normalisation(folder)
     variants = ("use_rslora", "use_dora", "lora_bias", "rank_pattern", "alpha_pattern", "layers_to_transform")
@@ -102,6 +103,7 @@ def read_plain_lora(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         UserError: as `read_weights` and `read_config` do, or if the two are not of one adapter.
     """
+    folder = folder.resolve()  # stages keep adapters from elsewhere as links, and messages name the place itself
     weights, config = read_weights(folder), read_config(folder)
     ranks = {len(weight) for name, weight in weights.items() if ".lora_A" in name or ".lora_embedding_A" in name}
     said = {config["r"], *(config.get("rank_pattern") or {}).values()}
@@ -110,7 +112,23 @@ def read_plain_lora(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"adapter {folder} has rank {config['r']} in its {CONFIG} and {min(ranks - said)} in its weights; "
             "they are not of one adapter"
         )
+    _check_targets(folder, {name.partition(".lora_")[0] for name in weights if ".lora_" in name}, config)
     return weights, config
+
+
+def _check_targets(folder: Path, modules: set[str], config: Mapping[str, Any]) -> None:
+    """Refuse weights of other modules than the config names: whoever goes by it would read another adapter."""
+    named = config.get("target_modules")
+    if not isinstance(named, list) or not named:  # a pattern, or all that are linear
+        return
+    untold = sorted(path for path in modules if not any(path == n or path.endswith(f".{n}") for n in named))
+    unfound = sorted(n for n in named if not any(path == n or path.endswith(f".{n}") for path in modules))
+    if untold or unfound:
+        wrong = f"weights for {untold[0]}, which it does not name" if untold else f"no weights for {unfound[0]}"
+        raise UserError(
+            f"adapter {folder} has target_modules {', '.join(sorted(named))} in its {CONFIG} and {wrong}; they are not "
+            "of one adapter"
+        )
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ def watch(trainer: Trainer, title: str, folder: Path) -> None:
     """Give a trainer our bar, ``metrics.jsonl``, stop at NaN and sealed checkpoints; take away what it prints."""
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    for added in (ProgressBar(title), MetricsFile(folder / "metrics.jsonl"), StopAtNaN(), SealCheckpoints(folder)):
+    for added in (ProgressBar(title), MetricsFile(folder / "metrics.jsonl"), StopAtNaN(title), SealCheckpoints(folder)):
         trainer.add_callback(added)
 
 
@@ -78,13 +78,18 @@ class MetricsFile(TrainerCallback):
 class StopAtNaN(TrainerCallback):
     """A loss that is no number will not heal: stop at once, and say where."""
 
+    def __init__(self, title: str) -> None:
+        self.title = title
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Raise `UserError` if the logged loss or gradient norm is not finite."""
         # train_loss, logged at the end, covers the steps after the last line.
         for name in ("loss", "grad_norm", "train_loss"):
             value = (logs or {}).get(name, 0.0)
             if not torch.isfinite(torch.tensor(float(value))):
-                raise UserError(f"{name} is {value} at step {state.global_step}; lower learning_rate or check the data")
+                raise UserError(
+                    f"{self.title}: {name} is {value} at step {state.global_step}; lower learning_rate or check data"
+                )
 
 
 class StopAtBudget(TrainerCallback):

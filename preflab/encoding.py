@@ -107,6 +107,8 @@ def load_tokenizer(
             tokenizer.chat_template = Path(chat_template).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"chat template {chat_template!r} cannot be read: {error}") from None
+        if not tokenizer.chat_template.strip():
+            raise UserError(f"chat template {chat_template!r} is empty; leave it out, or give one that writes messages")
     hide_ends(tokenizer)
     return tokenizer
 

@@ -6,13 +6,14 @@ which its chat template closes a turn. No torch at import time.
 
 from __future__ import annotations
 
-import json
 import logging
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from preflab.errors import UserError
+from preflab.files import read_object
 from preflab.templates import written
 
 if TYPE_CHECKING:
@@ -102,6 +103,20 @@ def rendered_probe(tokenizer: PreTrainedTokenizerBase) -> str:
         return ""
 
 
+def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a chat template that leaves out what is said: all dialogues would be one.
+
+    Raises:
+        UserError: naming it.
+    """
+    text = rendered_probe(tokenizer)
+    if text and text.count(PROBE) < 2:
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path!r} (or the one in --chat-template) leaves out what messages "
+            f"say: it writes a dialogue of two as {text[:80]!r}; give one that writes role and content of each"
+        )
+
+
 def _closing(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the token that stands behind an assistant's words, if it is one."""
     _, found, tail = rendered_probe(tokenizer).rpartition(PROBE)
@@ -129,13 +144,18 @@ def model_ends(name: str, size: int) -> list[int]:
                 found.append(end)
             elif file == CONFIG or (content.get("_from_model_config") and type(end) is int):
                 # Filled in by the library for all models of a kind, whatever their vocabulary.
-                logger.warning("%s of %s names end token %r, which none of its %d tokens is", file, name, end, size)
+                _say_no_token(file, name, repr(end), size)
             else:
                 raise UserError(
                     f"{file} of model {name!r} names end token {end!r}, which none of its {size} tokens is; mend its "
                     "eos_token_id"
                 )
     return found
+
+
+@cache
+def _say_no_token(file: str, name: str, end: str, size: int) -> None:
+    logger.warning("%s of %s names end token %s, which none of its %d tokens is", file, name, end, size)
 
 
 def embedding_rows(name: str) -> int | None:
@@ -163,9 +183,6 @@ def _read(name: str, file: str) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_object(Path(path))
+    except UserError as error:
         raise UserError(f"{file} of model {name!r} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} of model {name!r} holds no mapping of names to values")
-    return content

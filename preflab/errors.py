@@ -120,6 +120,10 @@ def _advice(error: BaseException) -> str | None:
             f"out of memory ({crash.described(error)}); lower per_device_train_batch_size, eval_batch_size, "
             "rollout_prompts or the token limits, or take a smaller model. Finished stages are kept"
         )
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return (
+            "too many files are open; allow more (ulimit -n) and run the same command again: finished stages are kept"
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         _drop_stdout()
         where = f" for {error.filename}" if error.filename else ""

@@ -74,6 +74,11 @@ def open_model(
         raise UserError(f"{noun} cannot be loaded: {_reason(error)}") from error
     _check_names(noun, info, lent)
     _check_finite(noun, model)
+    if getattr(config, "quantization_config", None) and getattr(model, "hf_quantizer", None) is None:
+        raise UserError(
+            f"{noun} cannot be used: quantization_config in its config.json asks for what the library does not know; "
+            "its weights would be read as if they were plain"
+        )
     if kind == "CausalLM" and not config.architectures and _reads_ahead(model):
         raise UserError(f"{noun} cannot be used: it is an encoder, whose probabilities depend on what comes after")
     return model

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from preflab.errors import UserError
 from preflab.interface import Batch, Loss, Needs, Scores, mean_of, unit_mask
 from preflab.maths import masked_sum
+from preflab.plugins import place_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,6 +84,19 @@ class Pairwise:
         """
         return preference
 
+    def _losses(self, pair: Pair) -> Tensor:
+        """Return `pair_loss`, held to its shape: a mean over pairs would be spread over all of them again."""
+        import torch
+
+        values = self.pair_loss(pair)
+        if not isinstance(values, torch.Tensor) or values.shape != pair.margin.shape:
+            found = f"shape {tuple(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
+            raise UserError(
+                f"{type(self).__name__}.pair_loss returned {found}; it must be a tensor of one loss for each pair, "
+                f"{tuple(pair.margin.shape)}{place_of(type(self).pair_loss)}"
+            )
+        return values
+
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Sum log-probabilities over each response and hand the pairs to `pair_loss`."""
         assert scores.logps is not None
@@ -94,9 +109,9 @@ class Pairwise:
             reference = masked_sum(scores.reference_logps, mask)
         pair = Pair(logps, reference, mask.sum(-1))
         weight = self.certainty(batch.feedback.get("preference", logps.new_ones(len(logps))))
-        values = weight * self.pair_loss(pair)
+        values = weight * self._losses(pair)
         if (weight != 1).any():
-            values = values + (1 - weight) * self.pair_loss(pair.swapped())
+            values = values + (1 - weight) * self._losses(pair.swapped())
         present = unit_mask(batch, "prompt")
         return Loss(
             values,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from preflab import crash
 from preflab.config import build
-from preflab.errors import INTERRUPTS, PluginError, UserError, is_out_of_memory
+from preflab.errors import INTERRUPTS, PluginError, UserError, is_out_of_memory, near_misses
 from preflab.interface import Batch, Loss, Mean, Needs, Responses, Role, Unit
 from preflab.settings import RolloutConfig, TrainConfig
 from preflab.terminal import shown
@@ -45,12 +45,17 @@ def blamed(what: str, files: Collection[str] = (), *, end: Callable[[], str] = s
     except UserError:
         raise
     except BaseException as error:
-        if type(error) in INTERRUPTS or is_out_of_memory(error):
+        if type(error) in INTERRUPTS or (is_out_of_memory(error) and not _raised_in(error, files)):
             raise
         at = crash.at(error, files) or crash.at(error)
         if at is None:  # there is no such module: none of its code ever ran
             raise UserError(f"{what} {crash.described(error)}{end()}") from error
         raise PluginError(f"{what} {crash.described(error)} ({at}){end()}") from error
+
+
+def _raised_in(error: BaseException, files: Collection[str]) -> bool:
+    """Whether the innermost frame of an exception is in some files."""
+    return bool(files) and crash.at(error) == crash.at(error, files)
 
 
 @contextmanager
@@ -113,8 +118,18 @@ def check_loss(algorithm: Any, loss: Any, mask: Tensor) -> None:
         problem = f"returned values that do not depend on the scores of {', '.join(algorithm.needs.trains)}"
     elif metric is not None:
         problem = f"returned the metric {metric!r} as {type(metrics[metric]).__name__}; it must be a preflab.Mean"
+    elif undeclared := sorted(set(metrics) - set(algorithm.metrics)):
+        hint = near_misses(undeclared[0], algorithm.metrics)
+        problem = f"returned the metric {undeclared[0]!r}, which metrics does not declare{hint}"
     if problem:
-        raise UserError(f"{type(algorithm).__name__}.loss {problem}{place_of(type(algorithm).loss)}")
+        raise UserError(f"{type(algorithm).__name__}.loss {problem}{_place_of_part(type(algorithm), 'loss')}")
+
+
+def _place_of_part(cls: type, part: str) -> str:
+    """Return where a class has a part of it from; where it itself is written, if that is a base of ours."""
+    function = getattr(cls, part)
+    brought = brought_files(cls)
+    return place_of(function if not brought or inspect.getsourcefile(function) in brought else cls)
 
 
 def arguments_of(function: Any, *given: Any) -> str | None:
@@ -157,6 +172,8 @@ def _problem(name: str, cls: Any) -> str | None:
     problem = problem or _needs_problem(cls) or _loss_problem(cls)
     if problem is None and not isinstance(cls.training, Mapping):
         problem = "training is no mapping of settings"
+    if problem is None and not isinstance(cls.metrics, Mapping):
+        problem = "metrics is no mapping of names to what they mean"
     return problem and f": {problem}"
 
 
@@ -167,7 +184,8 @@ def _config_problem(config: Any) -> str | None:
     if bare:
         return f"Config.{bare[0]} has no default; every field needs one"
     typing.get_type_hints(config)
-    config()
+    made = config()
+    build(config, {field.name: getattr(made, field.name) for field in dataclasses.fields(config)}, "default of Config")
     return None
 
 

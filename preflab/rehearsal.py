@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from preflab.crash import described
 from preflab.errors import INTERRUPTS, UserError
@@ -36,6 +37,7 @@ def rehearse(method: Method) -> None:
     unread = [name for name in method.train.extra if NOT_READ.fullmatch(name)]
     if unread and not hasattr(method.algorithm, "fit"):  # a trainer that a method brings along may read them
         raise UserError(f"{method.name}: extra: {unread[0]} is not read by this project's loop; leave it out")
+    _check_kinds(method)
     with tempfile.TemporaryDirectory() as folder, _untouched_randomness():
         try:
             arguments = training_arguments(method.train, STEPS, Path(folder), 0)
@@ -47,6 +49,22 @@ def rehearse(method: Method) -> None:
             if type(error) in INTERRUPTS:
                 raise
             raise UserError(f"{method.name}: training settings are not accepted: {described(error)}") from error
+
+
+def _check_kinds(method: Method) -> None:
+    """Refuse what the library would take for a truth value without being one, and arguments that no optimiser gets.
+
+    Raises:
+        UserError: naming the field.
+    """
+    extra = method.train.extra
+    flags = {field.name for field in dataclasses.fields(TrainingArguments) if isinstance(field.default, bool)}
+    for name in sorted(flags & extra.keys()):
+        if not isinstance(extra[name], bool):
+            raise UserError(f"{method.name}: extra: {name} is {extra[name]!r:.40}; it must be true or false")
+    optimiser = str(extra.get("optim", "adamw_torch"))
+    if extra.get("optim_args") and optimiser.startswith("adamw_torch"):
+        raise UserError(f"{method.name}: extra: optim_args is not read by the optimiser {optimiser}; leave it out")
 
 
 @contextmanager

@@ -376,6 +376,7 @@ class Roles(nn.Module):
             OtherAdapterError: if it is whole, but does not fit this base or these settings.
             UserError: if a file of it is missing, damaged or something else.
         """
+        folder = folder.resolve()
         state, normalisation = read_folder(folder, self.settings)
         say_other_base(folder, read_config(folder).get("base_model_name_or_path"), self.model.config._name_or_path)
         if role not in self._trunks:

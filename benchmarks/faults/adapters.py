@@ -40,9 +40,9 @@ def cases(seed: int) -> Iterator[Case]:
     for role in ("scorer", "reward model", "judge"):
         yield case(f"without its head/{role}", role, tensors(lambda s: s.pop(head(s))), refused("mine", "score"))
         yield case(f"a head of two labels/{role}", role, tensors(_two_labels), refused("mine"))
-    other = settings(base_model_name_or_path="other/model")
+    other = settings(base_model_name_or_path="other/stranger")
     for role in ROLES:
-        yield case(f"made for another base/{role}", role, other, (*said("other/model"), *refused("other/model")))
+        yield case(f"made for another base/{role}", role, other, (*said("other/stranger"), *refused("other/stranger")))
     yield case("a reward model as policy/policy", "policy", settings(task_type="SEQ_CLS"), refused("mine"))
     yield case("a policy as judge/judge", "judge", settings(task_type="CAUSAL_LM"), refused("mine"))
 
@@ -143,7 +143,7 @@ FAULTS: dict[str, tuple[Change, tuple[str, ...]]] = {
         tensors(lambda s: s.update({QUERY.replace(".0.", ".7.", 1): s[QUERY].clone()})),
         ("layers.7",),
     ),
-    "weights of another shape": (tensors(lambda s: s.update({QUERY: s[QUERY][:1]})), ("q_proj",)),
+    "weights of another shape": (tensors(lambda s: s.update({QUERY: s[QUERY][:1]})), ("q_proj|rank",)),
     "weights of another width": (tensors(lambda s: s.update({QUERY: s[QUERY][:, :8]})), ("q_proj",)),
     "weights by other names": (tensors(_renamed), ("layers|blocks",)),
     "weights with NaN": (tensors(_poison), ("q_proj",)),

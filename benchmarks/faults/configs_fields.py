@@ -192,7 +192,8 @@ def wrong_yaml(field: Field) -> list[str]:
     if origin is dict:
         return ["7", "[a]", "text", "true"]
     if hint is str:
-        return ["[a]", "{a: b}", "7", "true", "2024-01-01", '"a\\0b"', "1.5", *nothing]
+        # A date is text.
+        return ["[a]", "{a: b}", "7", "true", '"a\\0b"', "1.5", *nothing]
     return []
 
 
@@ -210,11 +211,12 @@ def option_case(field: Field, value: str) -> Case:
 
 
 def yaml_case(field: Field, value: str) -> Case:
-    """Return the case of a wrong value in a config file."""
+    """Return the case of a wrong value in a config file; a message names the field, or the line with the value."""
+    parts = f"{field.said}|mine.yaml is not readable YAML: line|unknown method"
     name = f"configs/yaml/{field.section or 'shared'}.{field.name} is {short(value)}"
     if field.section:
-        return compare(name, f"{SHORT}{field.section}:\n  {field.name}: {value}\n", refused(field.said), field)
-    return compare(name, f"{without(field.name)}{field.name}: {value}\n", refused(field.said), field)
+        return compare(name, f"{SHORT}{field.section}:\n  {field.name}: {value}\n", refused(parts), field)
+    return compare(name, f"{without(field.name)}{field.name}: {value}\n", refused(parts), field)
 
 
 def compare(name: str, text: Content, right: tuple[Right, ...], field: Field | None = None, *more: str) -> Case:

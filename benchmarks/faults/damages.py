@@ -27,11 +27,13 @@ class Base(NamedTuple):
     Attributes:
         command: what made it, and mends it.
         kill: what must match for it to be killed; none: it is finished.
+        again: what is taken away of it, so that what is damaged is needed again.
         result: where its figures are.
     """
 
     command: tuple[str, ...]
     kill: str = ""
+    again: str = ""
     result: str = "run/comparison.json"
 
 
@@ -43,13 +45,14 @@ BASES = {
             *words("--pair.max-steps 4 --sampled.max-steps 4"),
         )
     ),
+    "reference kept": Base((*REAL, *words("--algorithms dpo --pair.max-steps 4")), again="run/stages/*dpo-seed0-*"),
     "killed in training": Base(
         (*REAL, *words("--algorithms dpo --dpo.max-steps 6 --dpo.save-steps 2 --dpo.logging-steps 2")),
-        kill="run/stages/.dpo-seed0-*.partial/checkpoint-4/trainer_state.json",
+        kill="run/stages/.dpo-seed0-*.partial/checkpoint-4/SHA256SUMS",
     ),
     "killed between two lines of metrics": Base(
         (*REAL, *words("--algorithms dpo --dpo.max-steps 6 --dpo.save-steps 2 --dpo.logging-steps 6")),
-        kill="run/stages/.dpo-seed0-*.partial/checkpoint-4/trainer_state.json",
+        kill="run/stages/.dpo-seed0-*.partial/checkpoint-4/SHA256SUMS",
     ),
     "killed in evaluation": Base(
         (*REAL, *words("--algorithms dpo")), kill="run/stages/.eval-dpo-seed0-*.partial/answers-0.jsonl"
@@ -59,10 +62,12 @@ BASES = {
             "dpo.py --model kit/model --reward preflab.worlds.rewards:varied_story --config kit/tiny.yaml "
             "--max-pairs 48 --output run --cache cache"
         ),
+        again="run",
         result="run/dpo.json",
     ),
     "base kept": Base(
         words("dpo.py --world exact --max-steps 1 --eval-prompts 4 --eval-pairs 8 --output run --cache cache"),
+        again="run",
         result="run/dpo.json",
     ),
 }
@@ -157,7 +162,6 @@ STAGE_FILES: dict[str, tuple[str, ...]] = {
     "reward-*/reward/normalisation.json": (*MOST, "longer", "a folder"),
     "judge-*/reward/adapter_model.safetensors": ("one bit turned", "gone"),
     "judge-*/reward/normalisation.json": ("another's", "gone"),
-    "reference-*/reference_logps.safetensors": (*MOST, "zeros"),
     "reference-samples-*/rewards.npy": (*MOST, "zeros", "longer"),
     "dpo-seed0-*/policy/adapter_model.safetensors": ("one bit turned", "another's", "cut by a byte"),
     "dpo-seed0-*/metrics.jsonl": ("one bit turned", "empty", "zeros", "a folder", "brackets"),
@@ -186,15 +190,15 @@ def damages() -> Iterator[Damage]:
     """Yield every damage."""
     for file, harms in STAGE_FILES.items():
         yield from (Damage("finished", f"run/stages/{file}", harm) for harm in harms)
+    for harm in (*MOST, "zeros"):
+        yield Damage("reference kept", "run/stages/reference-*/reference_logps.safetensors", harm)
     for base in ("killed in training", "killed between two lines of metrics"):
         yield Damage(base, "run/stages/.dpo-seed0-*.partial/checkpoint-4/trainer_state.json", "nothing", quiet=True)
     yield Damage("killed in evaluation", "run/stages/.eval-dpo-seed0-*.partial/answers-0.jsonl", "nothing", quiet=True)
     yield Damage("finished", "run/stages/sft-*/stage.json", "nothing", quiet=True)
     for file, harms in CHECKPOINT_FILES.items():
         for harm in harms:
-            # A kill in the middle of a checkpoint leaves it without its last file, too.
-            quiet = file == "trainer_state.json" and harm in ("gone", "cut in half")
-            yield Damage("killed in training", f"run/stages/.dpo-seed0-*.partial/checkpoint-4/{file}", harm, quiet)
+            yield Damage("killed in training", f"run/stages/.dpo-seed0-*.partial/checkpoint-4/{file}", harm)
     for harm in ("cut in half", "one bit turned", "zeros", "another's", "a folder"):
         yield Damage("killed in evaluation", "run/stages/.eval-dpo-seed0-*.partial/answers-0.jsonl", harm)
     for harm in ("cut in half", "one bit turned", "gone", "brackets"):
@@ -250,8 +254,8 @@ def as_case(damage: Damage, source: Path) -> Case:
         for part in ("run", "cache"):
             if (source / part).exists():
                 shutil.copytree(source / part, folder / part, symlinks=True)
-        if damage.base in ("samples kept", "base kept"):  # a run that has them already would not look at them
-            shutil.rmtree(folder / "run")
+        for path in folder.glob(BASES[damage.base].again) if BASES[damage.base].again else ():
+            shutil.rmtree(path)
         HARMS[damage.harm](target(damage, folder))
 
     return Case(damage.name, BASES[damage.base].command, said(), make)

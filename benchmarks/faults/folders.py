@@ -108,7 +108,7 @@ def cases(seed: int) -> Iterator[Case]:
         yield case(f"method is {what}", inputs(method=value), named)
         yield case(f"config is {what}", inputs(config=value), named)
         for role in ("sft", "reward"):
-            yield case(f"{role} is {what}", inputs(**{role: value}), said() if value is None else started)
+            yield case(f"{role} is {what}", inputs(**{role: value}), (*said(), *started) if value is None else started)
     for what, config in {
         "an unknown field": {"bta": 1},
         "a wrong type": {"beta": "high"},
@@ -119,7 +119,9 @@ def cases(seed: int) -> Iterator[Case]:
         yield case(f"config with {what}", inputs(config=config), (*named, *said()))
     for key in KEYS:
         for role in ("sft", "reward"):
-            yield case(f"{role} key/{ascii(key)[:30]}", inputs(**{role: key}), said() if not key else started)
+            yield case(
+                f"{role} key/{ascii(key)[:30]}", inputs(**{role: key}), (*said(), *started) if not key else started
+            )
     for what, content in RECORDS.items():
         for models in ("a=foreign", "a=foreign/stages/dpo-seed0"):
             yield record_case(what, content, models)

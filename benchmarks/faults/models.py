@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.cases import CANARY, Case, files, refused
+from benchmarks.faults.cases import CANARY, Case, files, refused, said
 from benchmarks.faults.foreign import DATA, Change, as_folder, base, both, gone, judged, remote, scoring, write
 
 
@@ -238,7 +238,9 @@ CONFIG_FILES = {
 def configs() -> Iterator[Case]:
     """Yield config.json that says something else than the weights, or nothing."""
     for what, values in CONFIGS.items():
-        yield base(f"config/{what}", config(values), refused("model|position|token"))
+        # An end that is no token is never drawn: it is left out, and said.
+        ends = said("end token 99999") if "end token" in what else ()
+        yield base(f"config/{what}", config(values), (*refused("model|position|token"), *ends))
     for what, content in CONFIG_FILES.items():
         yield base(f"config file/{what}", write("config.json", content), refused("model"))
         if what in ("empty", "a list", "null", "nested without end", "zeros"):

@@ -86,8 +86,13 @@ def tokenizers() -> Iterator[Case]:
         "in the data": ("--dataset", "new.jsonl"),
         "in the template": ("--chat-template", "t.jinja", "--dataset", "kit/chat.jsonl"),
     }.items():
+        # Raw text that no template wrote: the string is text, which has embeddings.
+        as_text = said("special-token strings", "text") if what == "in the data" else ()
         case = base(
-            f"tokenizer/a token without an embedding {what}", added("<|new|>"), refused("320|<|new|>"), *options
+            f"tokenizer/a token without an embedding {what}",
+            added("<|new|>"),
+            (*refused("320|<|new|>"), *as_text),
+            *options,
         )
         more = files(
             {"new.jsonl": lines(words), "t.jinja": "{% for m in messages %}<|new|>{{ m['content'] }}{% endfor %}"}

@@ -43,13 +43,16 @@ class EndpointConfig:
             # Perhaps the key itself, which no message and no record may repeat.
             raise ValueError("judge_key_variable must be the name of an environment variable, not the key")
         if self.judge_url is not None:
-            parts = urlsplit(self.judge_url)
+            try:
+                parts = urlsplit(self.judge_url)
+                _ = parts.port
+            except ValueError as error:  # brackets or a port that are none; a message may repeat no more than the port
+                raise ValueError(f"judge_url is no address: {error}") from None
             # Such an address would end up in records; the messages do not repeat it for the same reason.
             if parts.username or parts.password or parts.query or parts.fragment:
                 raise ValueError("judge_url must hold no user name, password or query; see judge_key_variable")
             plain = self.judge_url.isprintable() and " " not in self.judge_url
             if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
                 raise ValueError("judge_url must start with http:// or https:// and name a host")
-            _ = parts.port  # raises ValueError for one that is no number
         if (self.judge_prompt_price is None) != (self.judge_completion_price is None):
             raise ValueError("give both judge_prompt_price and judge_completion_price, or neither")

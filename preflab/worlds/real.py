@@ -15,6 +15,7 @@ from preflab.cleaning import Cleaned, clean_rows
 from preflab.data import check_leak, paired, to_dataset
 from preflab.dialogues import human_turns
 from preflab.encoding import EQUAL, EncodedGroup, Encoder, load_tokenizer
+from preflab.endings import check_template
 from preflab.errors import UserError
 from preflab.layouts import parse_columns
 from preflab.literals import raw_rows
@@ -59,6 +60,8 @@ def _built(config: WorldConfig) -> World:
         for name in names
     ]
     chat = bool(tokenizer.chat_template) and _conversational(cleaned)
+    if chat:
+        check_template(tokenizer)
     _use_groups(cleaned, names)
     sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
     say_large_group(sources[0])
