@@ -157,13 +157,16 @@ def check_method(name: str, algorithm: Any) -> None:
         raise UserError(f"method {name!r} is no class but {shown(algorithm)}; see docs/add_an_algorithm.md")
     cls = cast(Any, algorithm)
     missing = [part for part in PARTS if not hasattr(cls, part)]
-    problem = f" lacks {', '.join(missing)}" if missing else _problem(name, cls)
+    try:
+        problem = f" lacks {', '.join(missing)}" if missing else _problem(name, cls)
+        if not problem:
+            build(TrainConfig, cls.training, "training")
+    except PluginError:
+        raise
+    except UserError as error:
+        problem = f": {error}"
     if problem:  # the place is looked up here alone: that reads the file, and every command checks every method
         raise UserError(f"method {name!r}{place_of(cls)}{problem}; see docs/add_an_algorithm.md")
-    try:
-        build(TrainConfig, cls.training, "training")
-    except UserError as error:
-        raise UserError(f"method {name!r}{place_of(cls)}: {error}") from None
 
 
 def _problem(name: str, cls: Any) -> str | None:
