@@ -102,9 +102,18 @@ def _any_of(strings: list[str]) -> str:
     return options[0] if len(options) == 1 else f"(?:{'|'.join(options)})"
 
 
-def guard(text: str, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """Return the content of a message as text alone, to be written into a dialogue; without a tokenizer, as it is."""
-    return text if tokenizer is None else Literals.of(tokenizer).guard(text)
+def guard(value: Any, tokenizer: PreTrainedTokenizerBase | None) -> Any:
+    """Return a message's content, or whatever else a template writes, as text alone; without a tokenizer, as it is.
+
+    A call's arguments, names and thoughts are written into a dialogue too; so every text in it is guarded.
+    """
+    if tokenizer is None:
+        return value
+    if isinstance(value, str):
+        return Literals.of(tokenizer).guard(value)
+    if isinstance(value, Mapping):
+        return {guard(key, tokenizer): guard(found, tokenizer) for key, found in value.items()}
+    return [guard(item, tokenizer) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> set[str]:
@@ -139,7 +148,7 @@ def raw_rows(rows: list[Row], tokenizer: PreTrainedTokenizerBase, how: How, sour
     literals, counts = Literals.of(tokenizer), Counter[str]()
     before = rendered_probe(tokenizer).partition(PROBE)[0].strip()
     openings = (*literals.strings, *([before] if before else []))
-    written = written_tokens(tokenizer)
+    written, start = written_tokens(tokenizer), tokenizer.bos_token
     ends = tuple(token for token, number in written.items() if number in Ends.of(tokenizer).ids)
     own = re.compile("|".join(map(re.escape, literals.strings & written.keys())))
 
@@ -148,12 +157,16 @@ def raw_rows(rows: list[Row], tokenizer: PreTrainedTokenizerBase, how: How, sour
         at = len(body) - max((len(end) for end in ends if body.endswith(end)), default=0)
         return literals.guard(text[:at]) + text[at:]
 
+    def begun(text: str) -> str:
+        """Return a prompt from its start token on, where blanks alone stand before it."""
+        return text.lstrip() if start and text.lstrip().startswith(start) else text
+
     def read(row: Row) -> Row:
         texts = [row["prompt"], *_responses(row)]
         if not any(own.search(text) or JOINER in text for text in texts):
             return row
         if how == "tokens" or (how == "auto" and row["prompt"].lstrip().startswith(openings)):
-            read_as, changed = "tokens", _changed(row, literals.keep, literals.keep)
+            read_as, changed = "tokens", _changed(row, lambda text: literals.keep(begun(text)), literals.keep)
         else:
             read_as, changed = "text", _changed(row, literals.guard, response if how == "auto" else literals.guard)
         # An end token at the very end alone is no news.
