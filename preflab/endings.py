@@ -153,7 +153,8 @@ def model_ends(name: str, size: int) -> list[int]:
 def embedding_rows(name: str) -> int | None:
     """Return how many token ids a model has an embedding for, as its config says; None where it does not."""
     config = _read(name, CONFIG)
-    rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    inner = config.get("text_config")
+    rows = config.get("vocab_size") or (inner.get("vocab_size") if isinstance(inner, dict) else None)
     return rows if isinstance(rows, int) else None
 
 
