@@ -53,8 +53,8 @@ def read_model_files(name: str) -> ModelFiles | None:
     whole = sorted(key for key, kind, _ in tensors if kind not in FLOATS and key.endswith(".weight"))
     if whole and "quantization_config" not in config:
         raise UserError(
-            f"model {name!r} cannot be loaded: {whole[0]} holds small numbers of a quantised model, and its {CONFIG} has "
-            "no quantization_config that says what they stand for"
+            f"model {name!r} cannot be loaded: {whole[0]} holds small numbers of a quantised model, and its "
+            f"{CONFIG} has no quantization_config that says what they stand for"
         )
     return ModelFiles(config, len(tensors), sum(prod(shape) for *_, shape in tensors))
 
