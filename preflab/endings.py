@@ -7,8 +7,10 @@ which its chat template closes a turn. No torch at import time.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -62,16 +64,26 @@ class Ends(NamedTuple):
 _KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[tuple[int, str, str], Ends]] = WeakKeyDictionary()
 
 
-def written_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the tokens that a tokenizer finds as whole strings, wherever in a text: those added to its vocabulary."""
-    added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
-    return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+def written_tokens(tokenizer: PreTrainedTokenizerBase) -> Mapping[str, int]:
+    """Return the tokens that a tokenizer finds as whole strings, wherever in a text: those added to its vocabulary.
+
+    They are looked up once, some tokenizers having thousands, and again where others have become special.
+    """
+    special = tokenizer.all_special_ids
+    if tokenizer not in _WRITTEN or _WRITTEN[tokenizer][0] != special:
+        added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items()}
+        found = added | dict(zip(tokenizer.all_special_tokens, special, strict=True))
+        _WRITTEN[tokenizer] = (special, MappingProxyType(found))
+    return _WRITTEN[tokenizer][1]
+
+
+_WRITTEN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[list[int], Mapping[str, int]]] = WeakKeyDictionary()
 
 
 def end_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return the end tokens that are found as whole strings wherever they stand in a text."""
-    ends = Ends.of(tokenizer).ids
-    return [text for text, number in written_tokens(tokenizer).items() if number in ends]
+    written, ends = written_tokens(tokenizer), Ends.of(tokenizer).ids
+    return [text for text in tokenizer.convert_ids_to_tokens(list(ends)) if text in written]
 
 
 def hide_ends(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -161,7 +173,8 @@ def _say_no_token(file: str, name: str, end: str, size: int) -> None:
 def embedding_rows(name: str) -> int | None:
     """Return how many token ids a model has an embedding for, as its config says; None where it does not."""
     config = _read(name, CONFIG)
-    rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    inner = config.get("text_config")
+    rows = config.get("vocab_size") or (inner.get("vocab_size") if isinstance(inner, dict) else None)
     return rows if isinstance(rows, int) else None
 
 

@@ -49,10 +49,10 @@ class Literals:
         self.strings = frozenset(s for s in strings if len(s) > 1)
         rests: dict[str, list[str]] = {}
         for string in sorted(self.strings):
-            rests.setdefault(string[0], []).append(f"{JOINER}*".join(map(re.escape, string[1:])))
+            rests.setdefault(string[0], []).append(string[1:])
         self._starts = tuple(rests)
         # The rest is looked ahead for: strings may overlap, and may hold joiners already.
-        first = "|".join(f"{re.escape(c)}(?={JOINER}*(?:{'|'.join(found)}))" for c, found in rests.items())
+        first = "|".join(f"{re.escape(c)}(?={_any_of(found)})" for c, found in rests.items())
         self._first, self._guarded = re.compile(first), re.compile(f"(?:{first}){JOINER}")
 
     @classmethod
@@ -66,8 +66,6 @@ class Literals:
     def guard(self, text: str) -> str:
         """Return a text in which every special-token string is guarded."""
         if JOINER not in text and not any(c in text for c in self._starts):  # nearly always, and far quicker
-            return text
-        if JOINER not in text and not any(string in text for string in self.strings):
             return text
         return self._first.sub(lambda found: found[0] + JOINER, text)
 
@@ -90,20 +88,49 @@ class Literals:
 _KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[str, Literals]] = WeakKeyDictionary()
 
 
-def guard(text: str, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """Return the content of a message as text alone, to be written into a dialogue; without a tokenizer, as it is."""
-    return text if tokenizer is None else Literals.of(tokenizer).guard(text)
+def _any_of(strings: list[str]) -> str:
+    """Return a pattern that stands where one of some strings does, with joiners before any of its characters.
+
+    What strings begin with alike is looked for once: some tokenizers have thousands.
+    """
+    if "" in strings:
+        return ""  # that a string stands there is all that is asked
+    rests: dict[str, list[str]] = {}
+    for string in strings:
+        rests.setdefault(string[0], []).append(string[1:])
+    options = [f"{JOINER}*{re.escape(c)}{_any_of(found)}" for c, found in rests.items()]
+    return options[0] if len(options) == 1 else f"(?:{'|'.join(options)})"
+
+
+def guard(value: Any, tokenizer: PreTrainedTokenizerBase | None) -> Any:
+    """Return a message's content, or whatever else a template writes, as text alone; without a tokenizer, as it is.
+
+    A call's arguments, names and thoughts are written into a dialogue too; so every text in it is guarded.
+    """
+    if tokenizer is None:
+        return value
+    if isinstance(value, str):
+        return Literals.of(tokenizer).guard(value)
+    if isinstance(value, Mapping):
+        return {guard(key, tokenizer): guard(found, tokenizer) for key, found in value.items()}
+    return [guard(item, tokenizer) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     """Return a tokenizer's special tokens and the markers of its chat template.
 
-    A token that was added as an ordinary one, such as ``<think>``, is content, unless it opens or closes turns.
+    A token that was added as an ordinary one is content where it has a closing one, as ``<think>`` has, or where the
+    template does not write it; else it opens or closes turns.
     """
     opening, *rest = rendered_probe(tokenizer).split(PROBE)
     ordinary = {str(token) for token in tokenizer.added_tokens_decoder.values() if not token.special}
+    pairs = Counter(token.replace("/", "", 1) for token in ordinary)
     turns = {*MARKER.findall(opening), str(tokenizer.convert_ids_to_tokens(Ends.of(tokenizer).closing))}
-    return ({*written_tokens(tokenizer), *MARKER.findall(" ".join(rest))} - ordinary) | turns
+    for marker in MARKER.findall(" ".join(rest)):
+        bare = marker.replace("/", "", 1)
+        if pairs[bare] < 2 or bare in turns:
+            turns.add(marker)
+    return {*written_tokens(tokenizer)} - ordinary | turns
 
 
 def raw_rows(rows: list[Row], tokenizer: PreTrainedTokenizerBase, how: How, source: str) -> list[Row]:
@@ -121,7 +148,7 @@ def raw_rows(rows: list[Row], tokenizer: PreTrainedTokenizerBase, how: How, sour
     literals, counts = Literals.of(tokenizer), Counter[str]()
     before = rendered_probe(tokenizer).partition(PROBE)[0].strip()
     openings = (*literals.strings, *([before] if before else []))
-    written = written_tokens(tokenizer)
+    written, start = written_tokens(tokenizer), tokenizer.bos_token
     ends = tuple(token for token, number in written.items() if number in Ends.of(tokenizer).ids)
     own = re.compile("|".join(map(re.escape, literals.strings & written.keys())))
 
@@ -130,12 +157,16 @@ def raw_rows(rows: list[Row], tokenizer: PreTrainedTokenizerBase, how: How, sour
         at = len(body) - max((len(end) for end in ends if body.endswith(end)), default=0)
         return literals.guard(text[:at]) + text[at:]
 
+    def begun(text: str) -> str:
+        """Return a prompt from its start token on, where blanks alone stand before it."""
+        return text.lstrip() if start and text.lstrip().startswith(start) else text
+
     def read(row: Row) -> Row:
         texts = [row["prompt"], *_responses(row)]
         if not any(own.search(text) or JOINER in text for text in texts):
             return row
         if how == "tokens" or (how == "auto" and row["prompt"].lstrip().startswith(openings)):
-            read_as, changed = "tokens", _changed(row, literals.keep, literals.keep)
+            read_as, changed = "tokens", _changed(row, lambda text: literals.keep(begun(text)), literals.keep)
         else:
             read_as, changed = "text", _changed(row, literals.guard, response if how == "auto" else literals.guard)
         # An end token at the very end alone is no news.

@@ -14,6 +14,7 @@ from preflab.files import read_object
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
+FLOATS = ("F64", "F32", "F16", "BF16")
 ROOM = 2**26
 """So many weights may a model have that its files do not hold, before any is counted by name."""
 
@@ -48,8 +49,14 @@ def read_model_files(name: str) -> ModelFiles | None:
         kind = "a preflab run, of which a stage can be evaluated" if (folder / "stages").is_dir() else "no model"
         raise UserError(f"model {name!r} cannot be loaded: it has no {CONFIG}; it is {kind}")
     config = read_object(folder / CONFIG)
-    shapes = [shape for file in _weight_files(name, folder) for shape in _shapes(name, file)]
-    return ModelFiles(config, len(shapes), sum(map(prod, shapes)))
+    tensors = [tensor for file in _weight_files(name, folder) for tensor in _tensors(name, file)]
+    whole = sorted(key for key, kind, _ in tensors if kind not in FLOATS and key.endswith(".weight"))
+    if whole and "quantization_config" not in config:
+        raise UserError(
+            f"model {name!r} cannot be loaded: {whole[0]} holds small numbers of a quantised model, and its "
+            f"{CONFIG} has no quantization_config that says what they stand for"
+        )
+    return ModelFiles(config, len(tensors), sum(prod(shape) for *_, shape in tensors))
 
 
 def check_sizes(name: str, found: ModelFiles, config: Any) -> None:
@@ -119,8 +126,8 @@ def _weight_files(name: str, folder: Path) -> list[Path]:
     return [folder / file for file in files]
 
 
-def _shapes(name: str, file: Path) -> Iterator[list[int]]:
-    """Yield the shapes that a safetensors file's header names.
+def _tensors(name: str, file: Path) -> Iterator[tuple[str, str, list[int]]]:
+    """Yield the names, types and shapes that a safetensors file's header names.
 
     Raises:
         UserError: if the file is cut, or something else.
@@ -130,6 +137,7 @@ def _shapes(name: str, file: Path) -> Iterator[list[int]]:
     try:
         with safe_open(file, framework="np") as opened:
             for key in opened.keys():  # noqa: SIM118
-                yield opened.get_slice(key).get_shape()
+                found = opened.get_slice(key)
+                yield key, found.get_dtype(), found.get_shape()
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"model {name!r} cannot be loaded: {file.name} is no whole safetensors file: {error}") from None

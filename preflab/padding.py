@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
+from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+from preflab.endings import written_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,13 +48,20 @@ def classifier_tokenizer(
     Returns:
         The copy; None if every token ends some text.
     """
-    if pad_id is None or not 0 <= pad_id < len(tokenizer):
+    if pad_id is None or not 0 <= pad_id < len(tokenizer) or _is_word(tokenizer, pad_id):
         special = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids]
-        # The last token of a vocabulary is a rare one.
-        candidates = [*special, *reversed(range(len(tokenizer)))]
-        pad_id = next((token for token in candidates if token is not None and token not in ends), None)
+        # The last tokens of a vocabulary are rare ones.
+        every = list(reversed(range(len(tokenizer))))
+        rest = chain((token for token in every if not _is_word(tokenizer, token)), every)
+        pad_id = next((token for token in chain(special, rest) if token is not None and token not in ends), None)
     if pad_id is None:
         return None
     padded = copy.deepcopy(tokenizer)
     padded.pad_token = padded.convert_ids_to_tokens(pad_id)
     return padded
+
+
+def _is_word(tokenizer: PreTrainedTokenizerBase, token: int) -> bool:
+    """Whether a token is written as texts write it: as padding it would be looked for in them as a whole string."""
+    text = tokenizer.convert_ids_to_tokens(token)
+    return text not in written_tokens(tokenizer) and tokenizer.decode([token]) == text

@@ -48,11 +48,11 @@ def rendered(
         if tools or any(name in message for message in (*prompt, *answers) for name in CALLS):
             raise RowError("tool calls need a chat template that writes them")
         return _plainly(prompt, [str(answer["content"]) for answer in answers])
-    return _Template(tokenizer, tools).write(prompt, answers)
+    return _Template(tokenizer, guard(tools, tokenizer)).write(prompt, answers)
 
 
 def _contents(message: Message, tokenizer: PreTrainedTokenizerBase | None) -> Message:
-    return {**message, "content": guard(message["content"], tokenizer)}
+    return {**guard(message, tokenizer), "role": message["role"]}
 
 
 def _plainly(prompt: Sequence[Message], answers: Sequence[str]) -> tuple[str, list[str]]:

@@ -264,7 +264,10 @@ def test_whatever_a_template_raises_is_a_bad_row(tokenizer: PreTrainedTokenizerB
 def test_every_content_goes_through_one_function(
     tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendering, "content_text", lambda text, tokenizer: text.upper())
+    def louder(value: Any, tokenizer: Any) -> Any:
+        return value and {**value, "content": value["content"].upper()}
+
+    monkeypatch.setattr(rendering, "guard", louder)
     row = {"prompt": "q", "system": "s", "chosen": [{"role": "assistant", "content": "a"}], "rejected": "b"}
     (found,), _ = preference_rows([(1, row)], tokenizer)
     assert (found["prompt"], found["chosen"]) == ("<|system|>S</s>\n<|user|>Q</s>\n<|assistant|>", "A</s>")

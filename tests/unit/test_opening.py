@@ -104,6 +104,7 @@ WEIGHTS = {
     "shape": ("llama", lambda w: w.update({DOWN: w[DOWN].T.contiguous()}), (DOWN, "(24, 16)", "(16, 24)")),
     "NaN": ("llama", lambda w: w[DOWN].__setitem__((2, 3), float("nan")), (DOWN, "not finite")),
     "infinity": ("gpt2", lambda w: w["transformer.wte.weight"].__setitem__((2, 3), float("-inf")), ("wte", "infinity")),
+    "whole numbers": ("llama", lambda w: w.update({DOWN: (100 * w[DOWN]).to(torch.int8)}), (DOWN, "quantised")),
     "nothing": ("llama", lambda w: w.clear(), ("cannot be loaded",)),
 }
 

@@ -175,3 +175,23 @@ def test_the_tokenizer_pads_with_what_ends_no_text(tiny_tokenizer, own, pad_id, 
     assert (found and found.pad_token) == expected
     assert tiny_tokenizer.pad_token == own
     tiny_tokenizer.pad_token = "<pad>"
+
+
+@pytest.mark.parametrize("pad", [None, "word"])
+def test_padding_is_no_word_of_a_text(pad, tmp_path):
+    """Saved as padding, a word is looked for as a whole string: ``sugar`` would be cut out of ``sugary``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["</s>", *"▁sugary", "sugar", "ry", "▁s", "▁sugar", "sug", "ar", "sugar!"]
+    merges = [("▁", "s"), ("s", "u"), ("su", "g"), ("r", "y"), ("a", "ry"), ("sug", "ary")]
+    vocabulary = {name: i for i, name in enumerate(dict.fromkeys([*names, "su", "ary", "sugary", "ug"]))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="never")
+    plain = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
+    padded = classifier_tokenizer(plain, None if pad is None else vocabulary["sugar"], (vocabulary["</s>"],))
+    padded.save_pretrained(tmp_path)
+    opened = AutoTokenizer.from_pretrained(tmp_path)
+    assert opened.pad_token_id not in (None, vocabulary["</s>"])
+    assert opened("sugary")["input_ids"] == plain("sugary")["input_ids"]
