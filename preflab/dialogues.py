@@ -25,7 +25,8 @@ class Turn(NamedTuple):
 
 SYSTEM_BLOCK = re.compile(r"\s*<<SYS>>.*?<</SYS>>", re.DOTALL)
 _END_TOKEN = re.compile(
-    r"<\|(?:im_end|eot_id|eot|end|endoftext|end_of_text|END_OF_TURN_TOKEN)\|>|<end_of_turn>|</?s>|<bos>|<eos>"
+    r"<\|(?:im_end|eot_id|eot|end|endoftext|end_of_text|end_of_turn|END_OF_TURN_TOKEN)\|>"
+    r"|\[\|endofturn\|\]|<end_of_turn>|</?s>|<bos>|<eos>"
 )
 _HINTED: dict[str, list[int]] = {}
 for _order, _form in enumerate(FORMS):

@@ -41,6 +41,13 @@ WRITTEN = {
     "Alpaca": ("### Instruction:\n", "\n\n", "### Response:\n", "\n\n"),
     "Guanaco": ("### Human: ", "", "\n### Assistant:", "\n"),
     "questions": ("\nQ: ", "", "\nA:", ""),
+    "capitals": ("\nHUMAN: ", "", "\nASSISTANT:", ""),
+    "small letters": ("\r\nuser: ", "", "\r\nassistant:", ""),
+    "Phi 4": ("<|im_start|>user<|im_sep|>", "<|im_end|>", "<|im_start|>assistant<|im_sep|>", "<|im_end|>"),
+    "InternLM": ("<|User|>:", "\n", "<|Bot|>:", "<eoa>\n"),
+    "StableLM": ("<|USER|>", "", "<|ASSISTANT|>", ""),
+    "EXAONE": ("[|user|]", "\n", "[|assistant|]", "[|endofturn|]\n"),
+    "OpenChat": ("GPT4 Correct User: ", "<|end_of_turn|>", "GPT4 Correct Assistant:", "<|end_of_turn|>"),
 }
 BEFORE = {
     "nothing": "",
@@ -125,7 +132,7 @@ def test_no_dialogue_no_first_turn() -> None:
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_templated_text_is_evident(name: str) -> None:
-    own = ("Human", "User", "Vicuna", "Alpaca", "Guanaco", "questions")
+    own = ("Human", "User", "Vicuna", "Alpaca", "Guanaco", "questions", "capitals", "small", "OpenChat")
     assert templated(prompt_of(name)) == (not name.startswith(own))
 
 
