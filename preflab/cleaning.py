@@ -11,7 +11,7 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -80,6 +80,7 @@ class Seen:
     Attributes:
         layouts: how many rows are of each.
         names: all columns.
+        named: fields of ``--columns`` for which a row had a value.
         unread: columns that hold something and were not read, with the number of rows.
         messages: rows that are messages.
         texts: rows that are text.
@@ -91,6 +92,7 @@ class Seen:
 
     layouts: Counter[Layout] = field(default_factory=Counter)
     names: dict[str, None] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)
     unread: Counter[str] = field(default_factory=Counter)
     messages: int = 0
     texts: int = 0
@@ -99,9 +101,10 @@ class Seen:
     systems: int = 0
     grouped: int = 0
 
-    def lines(self) -> list[str]:
-        """Return one line for each thing that must be said."""
-        found = [f"{layout.name}: {layout.note}" for layout in self.layouts if layout.note]
+    def lines(self, columns: Collection[str] = ()) -> list[str]:
+        """Return one line for each thing that must be said; how a layout is read, if no field of `columns` says it."""
+        assumed = [layout for layout in self.layouts if layout.note and not {*layout.needs} & {*columns}]
+        found = [f"{layout.name}: {layout.note}" for layout in assumed]
         if len({layout.name for layout in self.layouts}) > 1:
             counts = ", ".join(f"{layout.name} ({count})" for layout, count in self.layouts.most_common())
             found.append(f"rows of several layouts, each read by its own columns: {counts}")
@@ -201,9 +204,9 @@ def clean_rows(
             found.rows.append(clean)
             found.turns.append(turn)
     if found.rows or found.bad.total:
-        check_columns(cleaner.columns, cleaner.seen.names, source)
+        check_columns(cleaner.columns, cleaner.seen.names, cleaner.seen.named, source)
     _check(found, bad_rows, source)
-    for line in found.seen.lines():
+    for line in found.seen.lines(cleaner.columns):
         logger.warning("%s: %s", source, line)
     template = bool(tokenizer and tokenizer.chat_template)
     if found.seen.messages and not template:
@@ -252,6 +255,7 @@ class _Cleaner:
             raise RowError(row[UNREADABLE])
         self.seen.names.update(dict.fromkeys(map(str, row)))
         row = renamed(row, self.columns)
+        self.seen.named.update(field for field in self.columns if not missing(row[field]))
         layout = layout_of(row)
         if layout is None:
             raise RowError(unknown_layout(row))
@@ -297,6 +301,7 @@ class _Cleaner:
         seen.repeated += found.repeated and text
         seen.grouped += grouped
         read = {*layout.needs, *layout.also, *BESIDE} - ({"tools"} if text else set())
+        read |= {column.partition(".")[0] for column in self.columns.values()}
         for name, value in row.items():
             if name not in read and not missing(value):
                 seen.unread[str(name)] += 1

@@ -70,6 +70,9 @@ READ = {
     "distilabel": {"instruction": ASKED, "chosen_response": BEST, "rejected_response": WORST},
     "WebGPT": {"question": {"full_text": ASKED}, "answer_0": WORST, "answer_1": BEST, "score_0": -1.0, "score_1": 1.0},
     "Stack Exchange": {"question": ASKED, "response_j": BEST, "response_k": WORST},
+    "Swift, query": {"query": ASKED, "response": BEST, "rejected_response": WORST, "history": []},
+    "Swift, last turn": {"messages": [USER, BOT], "rejected_response": WORST},
+    "Swift, messages": {"messages": [USER, BOT], "rejected_messages": [USER, BAD_BOT]},
 }  # fmt: skip
 
 
@@ -165,10 +168,12 @@ def test_what_a_layout_assumes_is_said_once(caplog: pytest.LogCaptureFixture) ->
     assert "question, chosen, rejected (2), SHP (1)" in text
 
 
-def test_the_safer_response_by_option() -> None:
+def test_the_safer_response_by_option(caplog: pytest.LogCaptureFixture) -> None:
     columns = parse_columns(["better_response_id=safer_response_id"])
     (row,), _ = preference_rows([(1, READ["PKU"])], columns=columns)
     assert row["chosen"].strip() == WORST
+    text = said(caplog, READ["PKU"], columns=columns)
+    assert "helpful" not in text, "it is not so"
 
 
 @pytest.mark.parametrize("system", ["system", "system_prompt", "system_message"])
@@ -214,6 +219,7 @@ def test_columns_by_option() -> None:
         (("prompt=",), ["'prompt='", "field=column"]),
         (("promt=question",), ["'promt'", "did you mean 'prompt'"]),
         (("prompt=a", "prompt=b"), ["'prompt' twice"]),
+        (("chosen=answer", "rejected=answer"), ["'chosen' and 'rejected' from one column, 'answer'"]),
     ],
 )
 def test_columns_that_cannot_be_meant(columns: tuple[str, ...], words: list[str]) -> None:
@@ -229,11 +235,26 @@ def test_a_column_that_is_not_there() -> None:
         clean_rows([(1, READ["Orca"])], columns={"prompt": "qestion"}, source="d.csv")
 
 
+def test_an_inner_field_that_is_in_no_row_and_one_that_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    row = {"asked": {"text": ASKED}, "chosen": "a", "rejected": "b"}
+    with pytest.raises(UserError, match=r"no column 'asked\.txt' \(--columns prompt=asked\.txt\)"):
+        clean_rows([(1, row)], columns={"prompt": "asked.txt"})
+    assert "not read" not in said(caplog, row, columns={"prompt": "asked.text"})
+
+
+def test_two_system_columns_must_say_the_same() -> None:
+    row = {"prompt": [USER], "chosen": [BOT], "rejected": [BAD_BOT], "system": "Be kind.", "system_prompt": "Be kind."}
+    rows, bad = preference_rows([(1, row), (2, {**row, "system_message": "Be rude."})])
+    assert rows[0]["prompt"].startswith("Be kind.")
+    assert bad.reasons == {"system and system_prompt and system_message differ": [2]}
+
+
 @pytest.mark.parametrize(
     ("row", "option"),
     [
         ({"query": "Q", "chosen": "I am", "rejected": "I was"}, "--columns prompt=query"),
         ({"prompt": "Q", "good": "a", "bad": "b"}, "--columns chosen=good,rejected=bad"),
+        ({"query": "Q", "response": "a", "rejected": "b"}, "--columns prompt=query,chosen=response"),
         ({"prompt": "Q", "response": "a", "is_safe": True}, "--columns completion=response,label=is_safe"),
         ({"query": "Q", "candidates": ["a", "b"]}, "--columns prompt=query,responses=candidates"),
         ({"Prompt": "Q", "Chosen": "a", "Rejected": "b"}, "--columns prompt=Prompt,chosen=Chosen,rejected=Rejected"),
