@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from preflab.data import normalised
 from preflab.dialogues import (
-    ends_open,
     form_of,
     human_said,
+    open_answer,
     opening_marker,
     opens_at_once,
     shared_prompt,
@@ -30,11 +30,15 @@ class Parted(NamedTuple):
         prompt: text, or messages.
         answers: texts, or (where the prompt is messages) one assistant's message each.
         repeated: whether the answers repeated the prompt, which was cut off.
+        begun: whether they repeated the beginning of an answer that the prompt ends with, which was cut off.
+        plays: whether a text answer holds turns of a dialogue, and the prompt is none.
     """
 
     prompt: str | list[Message]
     answers: list[Any]
     repeated: bool = False
+    begun: bool = False
+    plays: bool = False
 
 
 def parted(prompt: str | list[Message] | None, answers: Sequence[str | list[Message]]) -> Parted:
@@ -69,13 +73,25 @@ def _texts(prompt: str | None, answers: list[str]) -> Parted:
     else:
         prompt, answers, repeated = _without_repetition(prompt, answers)
     prompt, answers = _led(prompt, answers)
-    form = form_of(prompt)
-    for answer in answers:
-        # Where the prompt is no dialogue, an answer may well hold one (a play, say), but not a template's markers.
+    form, plays = form_of(prompt), False
+    rests = _going_on(None if form is None else open_answer(prompt, form), answers)
+    for answer in rests or answers:
         own = form or form_of(answer)
-        if own is not None and (form is not None or own.templated) and speaks_for_human(answer, own):
+        if own is None or not speaks_for_human(answer, own):
+            continue
+        # Where the prompt is no dialogue, an answer may well hold one (a play, say), but not a template's markers.
+        if form is not None or own.templated:
             raise RowError(NOT_ONE_TURN)
-    return Parted(prompt, answers, repeated)
+        plays = True
+    return Parted(prompt, rests or answers, repeated, rests is not None, plays)
+
+
+def _going_on(begun: str | None, answers: Sequence[str]) -> list[str] | None:
+    """Return answers as they go on from the beginning that the prompt ends with, if all repeat it; else None."""
+    if not begun or not begun.strip() or len(answers) < 2:
+        return None
+    rests = [_after(begun, answer) for answer in answers]
+    return None if None in rests else [str(rest) for rest in rests]
 
 
 def _without_repetition(prompt: str, answers: list[str]) -> tuple[str, list[str], bool]:
@@ -118,7 +134,7 @@ def _led(prompt: str, answers: list[str]) -> tuple[str, list[str]]:
     if not all(ends) or len(markers) > 1:
         return prompt, answers
     rests = [answer[end:] for answer, end in zip(answers, ends, strict=True)]
-    return (prompt if ends_open(prompt, form) else prompt + markers.pop()), rests
+    return (prompt + markers.pop() if open_answer(prompt, form) is None else prompt), rests
 
 
 # ---- messages ----------------------------------------------------------------------------------------
@@ -135,7 +151,11 @@ def _messages(prompt: str | list[Message] | None, answers: Sequence[str | list[M
     elif isinstance(prompt, str):
         prompt, answers = _beside_text(prompt, answers)
     found = [_answer(prompt, answer) for answer in answers]
-    return Parted(prompt, [answer for answer, _ in found], any(again for _, again in found))
+    turns, again = [answer for answer, _ in found], any(again for _, again in found)
+    begun = prompt[-1]["content"] if prompt and prompt[-1]["role"] == ASSISTANT and not again else None
+    rests = _going_on(begun, [turn["content"] for turn in turns])
+    turns = [{**turn, "content": rest} for turn, rest in zip(turns, rests, strict=True)] if rests else turns
+    return Parted(prompt, turns, again, rests is not None)
 
 
 def _shared_turns(dialogues: list[list[Message]]) -> list[Message]:

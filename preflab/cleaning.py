@@ -86,6 +86,8 @@ class Seen:
         texts: rows that are text.
         bare: of these, rows that no chat template wrote.
         repeated: text rows whose responses repeated the prompt.
+        begun: rows whose responses repeated the beginning of an answer.
+        plays: text rows whose responses hold a dialogue that the prompt is no part of.
         systems: text rows with a system column.
         grouped: rows that name their group.
     """
@@ -98,6 +100,8 @@ class Seen:
     texts: int = 0
     bare: int = 0
     repeated: int = 0
+    begun: int = 0
+    plays: int = 0
     systems: int = 0
     grouped: int = 0
 
@@ -112,6 +116,16 @@ class Seen:
             found.append("columns not read: " + ", ".join(map(_meant, self.unread)))
         if self.repeated:
             found.append(f"{self.repeated} rows repeat the prompt at the head of their responses; it is cut off there")
+        if self.begun:
+            found.append(
+                f"{self.begun} rows begin their responses with the beginning of an answer that the prompt ends with; "
+                "it is cut off there"
+            )
+        if self.plays:
+            found.append(
+                f"{self.plays} rows have responses that hold turns of a dialogue, such as 'Human:', beside a prompt "
+                "that is none; they are read as they stand"
+            )
         if self.systems:
             found.append(f"{self.systems} prompts of text have the system column in front")
         return found
@@ -248,6 +262,7 @@ class _Cleaner:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase | None, columns: Mapping[str, str]) -> None:
         self.tokenizer, self.columns, self.seen = tokenizer, columns, Seen()
+        self.template = str(tokenizer.chat_template) if tokenizer else ""
 
     def clean(self, row: Row) -> tuple[Row, str]:
         """Return one usable row and its group by its prompt alone, or raise `RowError`."""
@@ -299,12 +314,24 @@ class _Cleaner:
         seen.bare += isinstance(found.prompt, str) and not templated(found.prompt)
         seen.messages += not text
         seen.repeated += found.repeated and text
+        seen.begun += found.begun
+        seen.plays += found.plays
         seen.grouped += grouped
         read = {*layout.needs, *layout.also, *BESIDE} - ({"tools"} if text else set())
         read |= {column.partition(".")[0] for column in self.columns.values()}
         for name, value in row.items():
             if name not in read and not missing(value):
                 seen.unread[str(name)] += 1
+        seen.unread.update({f"{name} of messages" for message in _messages(found) for name in self._unwritten(message)})
+
+    def _unwritten(self, message: Message) -> list[str]:
+        """Return what a message has besides that no chat template could have written."""
+        written = ("role", "content", *CALLS)  # calls are seen to
+        return [name for name in message if name not in written and name not in self.template]
+
+
+def _messages(found: Parted) -> list[Message]:
+    return [] if isinstance(found.prompt, str) else [*found.prompt, *found.answers]
 
 
 def _hashed(key: str) -> str:

@@ -152,12 +152,12 @@ def opening_marker(answer: str, form: Form) -> int:
     return first.end if first is not None and opens else 0
 
 
-def ends_open(prompt: str, form: Form) -> bool:
-    """Whether a prompt's last turn is the assistant's, there to be written."""
-    speaker = ""
-    for turn in turns(prompt, form):
-        speaker = turn.speaker
-    return speaker == ANSWER
+def open_answer(prompt: str, form: Form) -> str | None:
+    """Return what stands in a prompt's last turn, if that is the assistant's, there to be written."""
+    last = Turn("", 0, 0)
+    for last in turns(prompt, form):  # noqa: B007 (the last one is wanted)
+        pass
+    return prompt[last.end :] if last.speaker == ANSWER else None
 
 
 def opens_at_once(text: str) -> bool:

@@ -89,12 +89,13 @@ def test_an_answer_that_speaks_for_the_human_is_bad(name: str) -> None:
     assert preference_rows(list(enumerate(lone, 1)))[1].reasons == {NOT_ONE_TURN: [2]}
 
 
-def test_an_answer_may_hold_words_that_are_no_marker_of_its_dialogue() -> None:
+def test_an_answer_may_hold_words_that_are_no_marker_of_its_dialogue(caplog: pytest.LogCaptureFixture) -> None:
     prompt = "Human: Write a play.\n\nAssistant:"
     for text in (" Q: who?\nA: me", " She said to the human: go!", " The human:\nhe", "\nUser: hi\nAssistant of none"):
         preference_rows([(1, {"prompt": prompt, "chosen": text, "rejected": " No."})], bad_rows="refuse")
     play = {"prompt": "Write a play.", "chosen": "Human: Hi!\n\nAssistant: Yes?", "rejected": "No."}
     preference_rows([(1, play)], bad_rows="refuse")
+    assert "1 rows have responses that hold turns of a dialogue" in caplog.text
     marked = {"prompt": "Write a play.", "chosen": "Yes.<|im_end|>\n<|im_start|>user\nMore", "rejected": "No."}
     with pytest.raises(UserError, match=NOT_ONE_TURN):
         preference_rows([(1, marked)])
