@@ -88,6 +88,7 @@ class Seen:
         repeated: text rows whose responses repeated the prompt.
         begun: rows whose responses repeated the beginning of an answer.
         plays: text rows whose responses hold a dialogue that the prompt is no part of.
+        rewritten: rows of messages whose prompt the chat template writes otherwise once an answer follows.
         systems: text rows with a system column.
         grouped: rows that name their group.
     """
@@ -102,6 +103,7 @@ class Seen:
     repeated: int = 0
     begun: int = 0
     plays: int = 0
+    rewritten: int = 0
     systems: int = 0
     grouped: int = 0
 
@@ -125,6 +127,11 @@ class Seen:
             found.append(
                 f"{self.plays} rows have responses that hold turns of a dialogue, such as 'Human:', beside a prompt "
                 "that is none; they are read as they stand"
+            )
+        if self.rewritten:
+            found.append(
+                f"in {self.rewritten} rows the chat template writes another prompt once an answer follows; the answers "
+                "are put as they stand behind the prompt that asks for them"
             )
         if self.systems:
             found.append(f"{self.systems} prompts of text have the system column in front")
@@ -297,7 +304,9 @@ class _Cleaner:
         if not isinstance(found.prompt, str):
             prompt = found.prompt if system is None else _with_system(found.prompt, system)
             tools = None if "tools" not in extra else items(extra["tools"], "tools")
-            return rendered(prompt, found.answers, self.tokenizer, tools)
+            written = rendered(prompt, found.answers, self.tokenizer, tools)
+            self.seen.rewritten += written.bare
+            return written.prompt, written.answers
         if system is None or found.prompt.lstrip().startswith(system.strip()):
             return found.prompt, found.answers
         form = form_of(found.prompt)

@@ -272,6 +272,39 @@ def test_calls_and_tools_that_would_be_lost_are_refused(tokenizer: PreTrainedTok
     assert plainly.reasons == {"tool calls need a chat template that writes them": [2, 3, 4]}
 
 
+LINES = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}</s>\n{% endfor %}"
+FORGETFUL = "{% for m in messages if m['role'] != 'system' %}<|{{ m['role'] }}|>{{ m['content'] }}</s>{% endfor %}"
+REWRITES = "{{ messages[0]['content'] if messages|length < 2 else 'Other' }}: "
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_what_opens_an_answer_is_the_prompts_where_the_template_knows_of_no_asking(
+    tokenizer: PreTrainedTokenizerBase, blank: str
+) -> None:
+    tokenizer.chat_template = LINES
+    row = {"prompt": "Q", "chosen": [{**SAID, "content": blank + "Yes."}], "rejected": [{**SAID, "content": "No."}]}
+    (found,), _ = preference_rows([(1, row)], tokenizer)
+    assert found["prompt"] == "<|user|>Q</s>\n<|assistant|>"
+    assert (found["chosen"], found["rejected"]) == (f"{blank}Yes.</s>", "No.</s>")
+
+
+def test_a_template_that_leaves_the_system_message_out_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = FORGETFUL
+    row = {"prompt": [ASKED], "chosen": [SAID], "rejected": [{**SAID, "content": "No."}]}
+    bad = preference_rows([(1, row), (2, {**row, "system": "Be kind."})], tokenizer)[1]
+    assert bad.reasons == {rendering.LEFT_OUT: [2]}
+
+
+def test_a_template_that_writes_another_prompt_once_an_answer_follows(
+    tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer.chat_template = REWRITES
+    row = {"prompt": [ASKED], "chosen": [SAID], "rejected": [{**SAID, "content": "No."}]}
+    (found, _), _ = preference_rows([(1, row)] * 2, tokenizer)
+    assert (found["prompt"], found["chosen"]) == (f"{ASKED['content']}: ", SAID["content"])
+    assert "in 2 rows the chat template writes another prompt once an answer follows" in caplog.text
+
+
 def test_what_no_template_writes_of_messages_is_named(
     tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
 ) -> None:
