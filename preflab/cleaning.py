@@ -43,6 +43,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+REWRITTEN = (
+    "rows get another prompt from the chat template once an answer follows; the answers are put as they stand behind "
+    "the prompt that asks for them"
+)
+SYSTEMS = "prompts of text have the system column in front"
+
 
 @dataclass(frozen=True)
 class BadRows:
@@ -85,11 +91,7 @@ class Seen:
         messages: rows that are messages.
         texts: rows that are text.
         bare: of these, rows that no chat template wrote.
-        repeated: text rows whose responses repeated the prompt.
-        begun: rows whose responses repeated the beginning of an answer.
-        plays: text rows whose responses hold a dialogue that the prompt is no part of.
-        rewritten: rows of messages whose prompt the chat template writes otherwise once an answer follows.
-        systems: text rows with a system column.
+        notes: what must be said of some rows, with their number.
         grouped: rows that name their group.
     """
 
@@ -100,11 +102,7 @@ class Seen:
     messages: int = 0
     texts: int = 0
     bare: int = 0
-    repeated: int = 0
-    begun: int = 0
-    plays: int = 0
-    rewritten: int = 0
-    systems: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
     grouped: int = 0
 
     def lines(self, columns: Collection[str] = ()) -> list[str]:
@@ -116,25 +114,7 @@ class Seen:
             found.append(f"rows of several layouts, each read by its own columns: {counts}")
         if self.unread:
             found.append("columns not read: " + ", ".join(map(_meant, self.unread)))
-        if self.repeated:
-            found.append(f"{self.repeated} rows repeat the prompt at the head of their responses; it is cut off there")
-        if self.begun:
-            found.append(
-                f"{self.begun} rows begin their responses with the beginning of an answer that the prompt ends with; "
-                "it is cut off there"
-            )
-        if self.plays:
-            found.append(
-                f"{self.plays} rows have responses that hold turns of a dialogue, such as 'Human:', beside a prompt "
-                "that is none; they are read as they stand"
-            )
-        if self.rewritten:
-            found.append(
-                f"in {self.rewritten} rows the chat template writes another prompt once an answer follows; the answers "
-                "are put as they stand behind the prompt that asks for them"
-            )
-        if self.systems:
-            found.append(f"{self.systems} prompts of text have the system column in front")
+        found += [f"{count} {note}" for note, count in self.notes.items()]
         return found
 
 
@@ -305,14 +285,15 @@ class _Cleaner:
             prompt = found.prompt if system is None else _with_system(found.prompt, system)
             tools = None if "tools" not in extra else items(extra["tools"], "tools")
             written = rendered(prompt, found.answers, self.tokenizer, tools)
-            self.seen.rewritten += written.bare
+            if written.bare:
+                self.seen.notes[REWRITTEN] += 1
             return written.prompt, written.answers
         if system is None or found.prompt.lstrip().startswith(system.strip()):
             return found.prompt, found.answers
         form = form_of(found.prompt)
         if form is not None and form.templated:
             raise RowError("a system column beside a prompt that a chat template wrote: put it into the prompt")
-        self.seen.systems += 1
+        self.seen.notes[SYSTEMS] += 1
         return f"{system.strip()}\n\n{found.prompt.lstrip()}", found.answers
 
     def _count(self, row: Row, layout: Layout, found: Parted, grouped: bool) -> None:
@@ -322,9 +303,7 @@ class _Cleaner:
         seen.texts += text
         seen.bare += isinstance(found.prompt, str) and not templated(found.prompt)
         seen.messages += not text
-        seen.repeated += found.repeated and text
-        seen.begun += found.begun
-        seen.plays += found.plays
+        seen.notes.update(found.notes)
         seen.grouped += grouped
         read = {*layout.needs, *layout.also, *BESIDE} - ({"tools"} if text else set())
         read |= {column.partition(".")[0] for column in self.columns.values()}

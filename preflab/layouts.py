@@ -7,6 +7,7 @@ rejected``; ``prompt, responses, rank``; ``prompt, completion, label``; and ``sy
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -71,7 +72,8 @@ def _number(row: Row, name: str) -> float:
 
 
 def _one_of(row: Row, name: str, meaning: Mapping[float, bool | None]) -> bool | None:
-    found = _number(row, name)
+    value = plain(row[name])
+    found = float(value) if isinstance(value, bool) else _number(row, name)
     if found not in meaning:
         raise RowError(f"{name} is not {' or '.join(f'{value:g}' for value in meaning)}", row[name])
     return meaning[found]
@@ -133,7 +135,11 @@ def _ultrafeedback(row: Row) -> Row:
     found = _objects(row["completions"], "completions", "response")
     name = (
         next(
-            (n for n in ("fine-grained_score", "overall_score", "score", "rating") if not missing(found[0].get(n))),
+            (
+                name
+                for name in ("fine-grained_score", "overall_score", "score", "rating")
+                if not any(missing(completion.get(name)) for completion in found)
+            ),
             None,
         )
         if found
@@ -225,6 +231,15 @@ PAIR = ("chosen", "rejected")
 TEXTS = {"prompt", *PAIR, "responses", "completion"}
 
 LAYOUTS = (
+    Layout("our own rankings", ("prompt", "responses", "rank"), _own("prompt", "responses", "rank")),
+    Layout(
+        "responses with scores",
+        ("prompt", "responses", "scores"),
+        lambda row: _scored(
+            row["prompt"], items(row["responses"], "responses"), items(row["scores"], "scores"), "scores"
+        ),
+        note="responses are ranked by their scores, the larger the better",
+    ),
     Layout("our own rankings", ("prompt", "responses"), _own("prompt", "responses", "rank"), ("rank",)),
     Layout("our own pairs", ("prompt", *PAIR), _own("prompt", *PAIR)),
     Layout("our own unpaired responses", ("prompt", "completion", "label"), _own("prompt", "completion", "label")),
@@ -353,13 +368,22 @@ LAYOUTS = (
 )
 
 
-def _steered(prompt: Any) -> Any:
-    """Return a HelpSteer2 prompt: one question, or a dialogue as text in its own markers."""
-    return prompt if isinstance(prompt, str) and "<extra_id_1>" in prompt else _asked(prompt)
+def _steered(prompt: Any) -> list[dict[str, Any]]:
+    """Return a HelpSteer2 prompt: one question, or a dialogue whose later turns bear markers."""
+    if not isinstance(prompt, str):
+        return _asked(prompt)
+    first, *rest = re.split(r"\s*<extra_id_1>(User|Assistant)\s", prompt)
+    roles = {"User": USER, "Assistant": ASSISTANT}
+    found = [(USER, first), *((roles[name], said) for name, said in zip(rest[::2], rest[1::2], strict=True))]
+    if found[-1] == (ASSISTANT, ""):
+        found.pop()
+    role, said = found[-1]
+    return _asked(said, *found[:-1]) if role == USER else [{"role": r, "content": text} for r, text in found]
 
 
 MEANT = {
-    "prompt": "question instruction query input context history user_prompt user post text prompt_text problem",
+    "prompt": "question instruction query input context history user_prompt user post text prompt_text problem "
+    "conversations conversation messages dialogue dialog",
     "chosen": "chosen_response response_chosen answer_chosen preferred preferred_response better accepted win winner "
     "positive good answer_a response_a good_response chosen_answer",
     "rejected": "rejected_response response_rejected answer_rejected dispreferred non_preferred worse lose loser "
@@ -405,7 +429,9 @@ def beside(row: Row) -> Row:
 def unknown_layout(row: Row) -> str:
     """Return why a row of no layout is refused: the field that is missing, and the option that would name it."""
     names = [str(name) for name, value in row.items() if not missing(value)]
-    reason = f"missing field {'rejected' if 'chosen' in names else 'chosen'!r}"
+    meant = next((layout for layout in LAYOUTS if {*layout.needs} <= {*row}), None)
+    lost = next((name for name in meant.needs if missing(row[name])), None) if meant else None
+    reason = f"missing field {lost or ('rejected' if 'chosen' in names else 'chosen')!r}"
     option = columns_for(names)
     return f"{reason} (perhaps {option})" if option else reason
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from preflab.answers import NOT_ONE_TURN
+from preflab.answers import ANSWERED, NOT_ONE_TURN
 from preflab.cleaning import preference_rows
 from preflab.data import group_key
 from preflab.dialogues import first_human_turn, form_of, human_turns, shared_prompt, templated
@@ -87,6 +87,26 @@ def test_an_answer_that_speaks_for_the_human_is_bad(name: str) -> None:
     assert preference_rows(list(enumerate(rows, 1)))[1].reasons == {NOT_ONE_TURN: [2, 3]}
     lone = [{"prompt": prompt, "completion": text, "label": True} for text in (" Here.", goes_on)]
     assert preference_rows(list(enumerate(lone, 1)))[1].reasons == {NOT_ONE_TURN: [2]}
+
+
+def test_a_marker_that_the_prompt_has_already_is_cut_off_wherever_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    prompt = prompt_of("Human/Assistant, Windows")
+    row = {"prompt": prompt, "chosen": "\nAssistant: Here.", "rejected": " There."}
+    (found,), _ = preference_rows([(1, row)])
+    assert (found["prompt"], found["chosen"], found["rejected"]) == (prompt, " Here.", " There.")
+    assert "end in the human's turn" not in caplog.text
+    preference_rows([(1, {**row, "prompt": "Human: Where?", "chosen": "Here."})])
+    assert "1 rows have prompts that end in the human's turn" in caplog.text
+
+
+@pytest.mark.parametrize("answer", ["Here it is.", [{"role": "assistant", "content": "Here it is."}]])
+def test_a_prompt_that_ends_with_a_response_is_bad(answer: Any) -> None:
+    text = isinstance(answer, str)
+    asked = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": "Here it is."}]
+    row = {"prompt": prompt_of("ChatML") + " Here it is." if text else asked, "chosen": answer, "rejected": "Away."}
+    lone = {"prompt": row["prompt"], "completion": answer, "label": 1}
+    with pytest.raises(UserError, match=ANSWERED):
+        preference_rows([(1, row), (2, lone)])
 
 
 def test_an_answer_may_hold_words_that_are_no_marker_of_its_dialogue(caplog: pytest.LogCaptureFixture) -> None:

@@ -55,6 +55,15 @@ READ = {
     },
     "HelpSteer2": {"prompt": ASKED, "response_1": WORST, "response_2": BEST, "preference_strength": 2},
     "HelpSteer2, first better": {"prompt": ASKED, "response_1": BEST, "response_2": WORST, "preference_strength": -1},
+    "SHP, a truth value": {"history": ASKED, "human_ref_A": BEST, "human_ref_B": WORST, "labels": True},
+    "scores": {"prompt": PROMPT, "responses": [WORST, "Because.", BEST], "scores": [-1.0, 0.5, 2]},
+    "UltraFeedback, one score of two is everywhere": {
+        "instruction": ASKED,
+        "completions": [
+            {"response": WORST, "overall_score": 2.0, "fine-grained_score": 4.5},
+            {"response": BEST, "overall_score": 9.5, "fine-grained_score": None},
+        ],
+    },
     "HelpSteer3": {"context": [USER], "response1": BEST, "response2": WORST, "overall_preference": -3},
     "ShareGPT": {"conversations": [gpt(ASKED, "human")], "chosen": gpt(BEST), "rejected": gpt(WORST)},
     "Orca": {"question": ASKED, "chosen": BEST, "rejected": WORST},
@@ -104,11 +113,24 @@ def test_instruction_with_input_and_history() -> None:
     assert bad.reasons == {"history is not a list of [question, answer]": [2]}
 
 
+@pytest.mark.parametrize("end", ["", "\n<extra_id_1>Assistant\n"])
+def test_helpsteer_dialogues_are_messages_like_its_questions(end: str) -> None:
+    dialogue = f"Hi\n<extra_id_1>Assistant\nYes?\n<extra_id_1>User\n{ASKED}{end}"
+    rows = [READ["HelpSteer2"], READ["HelpSteer2"] | {"prompt": dialogue}]
+    found = clean_rows(list(enumerate(rows, 1)))
+    assert found.seen.messages == 2
+    assert found.rows[1]["prompt"] == f"Human: Hi\n\nAssistant: Yes?\n\n{PROMPT}"
+    assert found.rows[1]["chosen"].strip() == BEST
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
         (READ["HelpSteer2"] | {"preference_strength": 0}, TIE),
         (READ["HelpSteer3"] | {"overall_preference": 0}, TIE),
+        (READ["HelpSteer3"] | {"overall_preference": None}, "missing field 'overall_preference'"),
+        (READ["SHP"] | {"labels": float("nan")}, "missing field 'labels'"),
+        (READ["scores"] | {"scores": [1, 1, 1]}, TIE),
         (READ["arena"] | {"winner": "tie (bothbad)"}, TIE),
         (READ["arena, flags"] | {"winner_model_a": 0, "winner_tie": 1}, TIE),
         (READ["WebGPT"] | {"score_0": 1.0}, TIE),

@@ -302,7 +302,7 @@ def test_a_template_that_writes_another_prompt_once_an_answer_follows(
     row = {"prompt": [ASKED], "chosen": [SAID], "rejected": [{**SAID, "content": "No."}]}
     (found, _), _ = preference_rows([(1, row)] * 2, tokenizer)
     assert (found["prompt"], found["chosen"]) == (f"{ASKED['content']}: ", SAID["content"])
-    assert "in 2 rows the chat template writes another prompt once an answer follows" in caplog.text
+    assert "2 rows get another prompt from the chat template once an answer follows" in caplog.text
 
 
 def test_what_no_template_writes_of_messages_is_named(
