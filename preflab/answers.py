@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from preflab.data import normalised
 from preflab.dialogues import (
-    ends_open,
     form_of,
     human_said,
+    open_answer,
     opening_marker,
     opens_at_once,
     shared_prompt,
@@ -21,6 +21,14 @@ from preflab.reading import RowError
 NO_PROMPT = "no field 'prompt', and chosen and rejected share no dialogue"
 NOT_ONE_TURN = "response is not one assistant turn"
 EQUAL = "chosen equal to rejected"
+ANSWERED = "the prompt ends with one of the responses"
+REPEATED = "rows repeat the prompt at the head of their responses; it is cut off there"
+BEGUN = "rows begin their responses with the beginning of an answer that the prompt ends with; it is cut off there"
+PLAYS = (
+    "rows have responses that hold turns of a dialogue, such as 'Human:', beside a prompt that is none; they are read "
+    "as they stand"
+)
+UNASKED = "rows have prompts that end in the human's turn; the responses are joined to them as they stand"
 
 
 class Parted(NamedTuple):
@@ -29,12 +37,12 @@ class Parted(NamedTuple):
     Attributes:
         prompt: text, or messages.
         answers: texts, or (where the prompt is messages) one assistant's message each.
-        repeated: whether the answers repeated the prompt, which was cut off.
+        notes: what must be said of rows like this one.
     """
 
     prompt: str | list[Message]
     answers: list[Any]
-    repeated: bool = False
+    notes: Collection[str] = ()
 
 
 def parted(prompt: str | list[Message] | None, answers: Sequence[str | list[Message]]) -> Parted:
@@ -69,13 +77,38 @@ def _texts(prompt: str | None, answers: list[str]) -> Parted:
     else:
         prompt, answers, repeated = _without_repetition(prompt, answers)
     prompt, answers = _led(prompt, answers)
-    form = form_of(prompt)
-    for answer in answers:
-        # Where the prompt is no dialogue, an answer may well hold one (a play, say), but not a template's markers.
+    form, notes = form_of(prompt), {REPEATED} if repeated else set()
+    begun = None if form is None else open_answer(prompt, form)
+    if form is not None and begun is None:
+        notes.add(UNASKED)
+    rests = _going_on(begun, answers)
+    if rests is not None:
+        notes.add(BEGUN)
+    for answer in answers if rests is None else rests:
         own = form or form_of(answer)
-        if own is not None and (form is not None or own.templated) and speaks_for_human(answer, own):
+        if own is None or not speaks_for_human(answer, own):
+            continue
+        # Where the prompt is no dialogue, an answer may well hold one (a play, say), but not a template's markers.
+        if form is not None or own.templated:
             raise RowError(NOT_ONE_TURN)
-    return Parted(prompt, answers, repeated)
+        notes.add(PLAYS)
+    return Parted(prompt, answers if rests is None else rests, notes)
+
+
+def _going_on(begun: str | None, answers: Sequence[str]) -> list[str] | None:
+    """Return answers as they go on from the beginning that the prompt ends with, if all repeat it; else None.
+
+    Raises:
+        RowError: if that is no beginning, but one of the answers.
+    """
+    if not begun or not begun.strip():
+        return None
+    if begun.strip() in map(str.strip, answers):
+        raise RowError(ANSWERED)
+    if len(answers) < 2:
+        return None
+    rests = [_after(begun, answer) for answer in answers]
+    return None if None in rests else [str(rest) for rest in rests]
 
 
 def _without_repetition(prompt: str, answers: list[str]) -> tuple[str, list[str], bool]:
@@ -109,16 +142,16 @@ def _after(prompt: str, answer: str) -> str | None:
 
 
 def _led(prompt: str, answers: list[str]) -> tuple[str, list[str]]:
-    """Move a marker that all answers open with ("Assistant:") to the prompt, or drop it if it is there already."""
+    """Move a marker that all answers open with ("Assistant:") to the prompt, or drop any if it is there already."""
     form = form_of(prompt)
     if form is None:
         return prompt, answers
     ends = [opening_marker(answer, form) for answer in answers]
-    markers = {answer[:end] for answer, end in zip(answers, ends, strict=True)}
-    if not all(ends) or len(markers) > 1:
-        return prompt, answers
     rests = [answer[end:] for answer, end in zip(answers, ends, strict=True)]
-    return (prompt if ends_open(prompt, form) else prompt + markers.pop()), rests
+    if any(ends) and open_answer(prompt, form) is not None:
+        return prompt, rests
+    markers = {answer[:end] for answer, end in zip(answers, ends, strict=True)}
+    return (prompt + markers.pop(), rests) if all(ends) and len(markers) == 1 else (prompt, answers)
 
 
 # ---- messages ----------------------------------------------------------------------------------------
@@ -135,7 +168,11 @@ def _messages(prompt: str | list[Message] | None, answers: Sequence[str | list[M
     elif isinstance(prompt, str):
         prompt, answers = _beside_text(prompt, answers)
     found = [_answer(prompt, answer) for answer in answers]
-    return Parted(prompt, [answer for answer, _ in found], any(again for _, again in found))
+    turns, again = [answer for answer, _ in found], any(again for _, again in found)
+    begun = prompt[-1]["content"] if prompt and prompt[-1]["role"] == ASSISTANT and not again else None
+    rests = _going_on(begun, [turn["content"] for turn in turns])
+    turns = [{**turn, "content": rest} for turn, rest in zip(turns, rests, strict=True)] if rests else turns
+    return Parted(prompt, turns, () if rests is None else (BEGUN,))
 
 
 def _shared_turns(dialogues: list[list[Message]]) -> list[Message]:

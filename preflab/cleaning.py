@@ -11,7 +11,7 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -42,6 +42,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+
+REWRITTEN = (
+    "rows get another prompt from the chat template once an answer follows; the answers are put as they stand behind "
+    "the prompt that asks for them"
+)
+SYSTEMS = "prompts of text have the system column in front"
 
 
 @dataclass(frozen=True)
@@ -80,37 +86,35 @@ class Seen:
     Attributes:
         layouts: how many rows are of each.
         names: all columns.
+        named: fields of ``--columns`` for which a row had a value.
         unread: columns that hold something and were not read, with the number of rows.
         messages: rows that are messages.
         texts: rows that are text.
         bare: of these, rows that no chat template wrote.
-        repeated: text rows whose responses repeated the prompt.
-        systems: text rows with a system column.
+        notes: what must be said of some rows, with their number.
         grouped: rows that name their group.
     """
 
     layouts: Counter[Layout] = field(default_factory=Counter)
     names: dict[str, None] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)
     unread: Counter[str] = field(default_factory=Counter)
     messages: int = 0
     texts: int = 0
     bare: int = 0
-    repeated: int = 0
-    systems: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
     grouped: int = 0
 
-    def lines(self) -> list[str]:
-        """Return one line for each thing that must be said."""
-        found = [f"{layout.name}: {layout.note}" for layout in self.layouts if layout.note]
+    def lines(self, columns: Collection[str] = ()) -> list[str]:
+        """Return one line for each thing that must be said; how a layout is read, if no field of `columns` says it."""
+        assumed = [layout for layout in self.layouts if layout.note and not {*layout.needs} & {*columns}]
+        found = [f"{layout.name}: {layout.note}" for layout in assumed]
         if len({layout.name for layout in self.layouts}) > 1:
             counts = ", ".join(f"{layout.name} ({count})" for layout, count in self.layouts.most_common())
             found.append(f"rows of several layouts, each read by its own columns: {counts}")
         if self.unread:
             found.append("columns not read: " + ", ".join(map(_meant, self.unread)))
-        if self.repeated:
-            found.append(f"{self.repeated} rows repeat the prompt at the head of their responses; it is cut off there")
-        if self.systems:
-            found.append(f"{self.systems} prompts of text have the system column in front")
+        found += [f"{count} {note}" for note, count in self.notes.items()]
         return found
 
 
@@ -201,9 +205,9 @@ def clean_rows(
             found.rows.append(clean)
             found.turns.append(turn)
     if found.rows or found.bad.total:
-        check_columns(cleaner.columns, cleaner.seen.names, source)
+        check_columns(cleaner.columns, cleaner.seen.names, cleaner.seen.named, source)
     _check(found, bad_rows, source)
-    for line in found.seen.lines():
+    for line in found.seen.lines(cleaner.columns):
         logger.warning("%s: %s", source, line)
     template = bool(tokenizer and tokenizer.chat_template)
     if found.seen.messages and not template:
@@ -245,6 +249,7 @@ class _Cleaner:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase | None, columns: Mapping[str, str]) -> None:
         self.tokenizer, self.columns, self.seen = tokenizer, columns, Seen()
+        self.template = str(tokenizer.chat_template) if tokenizer else ""
 
     def clean(self, row: Row) -> tuple[Row, str]:
         """Return one usable row and its group by its prompt alone, or raise `RowError`."""
@@ -252,6 +257,7 @@ class _Cleaner:
             raise RowError(row[UNREADABLE])
         self.seen.names.update(dict.fromkeys(map(str, row)))
         row = renamed(row, self.columns)
+        self.seen.named.update(field for field in self.columns if not missing(row[field]))
         layout = layout_of(row)
         if layout is None:
             raise RowError(unknown_layout(row))
@@ -278,13 +284,16 @@ class _Cleaner:
         if not isinstance(found.prompt, str):
             prompt = found.prompt if system is None else _with_system(found.prompt, system)
             tools = None if "tools" not in extra else items(extra["tools"], "tools")
-            return rendered(prompt, found.answers, self.tokenizer, tools)
+            written = rendered(prompt, found.answers, self.tokenizer, tools)
+            if written.bare:
+                self.seen.notes[REWRITTEN] += 1
+            return written.prompt, written.answers
         if system is None or found.prompt.lstrip().startswith(system.strip()):
             return found.prompt, found.answers
         form = form_of(found.prompt)
         if form is not None and form.templated:
             raise RowError("a system column beside a prompt that a chat template wrote: put it into the prompt")
-        self.seen.systems += 1
+        self.seen.notes[SYSTEMS] += 1
         return f"{system.strip()}\n\n{found.prompt.lstrip()}", found.answers
 
     def _count(self, row: Row, layout: Layout, found: Parted, grouped: bool) -> None:
@@ -294,12 +303,23 @@ class _Cleaner:
         seen.texts += text
         seen.bare += isinstance(found.prompt, str) and not templated(found.prompt)
         seen.messages += not text
-        seen.repeated += found.repeated and text
+        seen.notes.update(found.notes)
         seen.grouped += grouped
         read = {*layout.needs, *layout.also, *BESIDE} - ({"tools"} if text else set())
+        read |= {column.partition(".")[0] for column in self.columns.values()}
         for name, value in row.items():
             if name not in read and not missing(value):
                 seen.unread[str(name)] += 1
+        seen.unread.update({f"{name} of messages" for message in _messages(found) for name in self._unwritten(message)})
+
+    def _unwritten(self, message: Message) -> list[str]:
+        """Return what a message has besides that no chat template could have written."""
+        written = ("role", "content", *CALLS)  # calls are seen to
+        return [name for name in message if name not in written and name not in self.template]
+
+
+def _messages(found: Parted) -> list[Message]:
+    return [] if isinstance(found.prompt, str) else [*found.prompt, *found.answers]
 
 
 def _hashed(key: str) -> str:

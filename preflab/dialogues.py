@@ -25,7 +25,8 @@ class Turn(NamedTuple):
 
 SYSTEM_BLOCK = re.compile(r"\s*<<SYS>>.*?<</SYS>>", re.DOTALL)
 _END_TOKEN = re.compile(
-    r"<\|(?:im_end|eot_id|eot|end|endoftext|end_of_text|END_OF_TURN_TOKEN)\|>|<end_of_turn>|</?s>|<bos>|<eos>"
+    r"<\|(?:im_end|eot_id|eot|end|endoftext|end_of_text|end_of_turn|END_OF_TURN_TOKEN)\|>"
+    r"|\[\|endofturn\|\]|<end_of_turn>|</?s>|<bos>|<eos>"
 )
 _HINTED: dict[str, list[int]] = {}
 for _order, _form in enumerate(FORMS):
@@ -151,12 +152,12 @@ def opening_marker(answer: str, form: Form) -> int:
     return first.end if first is not None and opens else 0
 
 
-def ends_open(prompt: str, form: Form) -> bool:
-    """Whether a prompt's last turn is the assistant's, there to be written."""
-    speaker = ""
-    for turn in turns(prompt, form):
-        speaker = turn.speaker
-    return speaker == ANSWER
+def open_answer(prompt: str, form: Form) -> str | None:
+    """Return what stands in a prompt's last turn, if that is the assistant's, there to be written."""
+    last = Turn("", 0, 0)
+    for last in turns(prompt, form):  # noqa: B007 (the last one is wanted)
+        pass
+    return prompt[last.end :] if last.speaker == ANSWER else None
 
 
 def opens_at_once(text: str) -> bool:

@@ -62,12 +62,13 @@ def _patterns(human: str, answer: str, other: str) -> tuple[re.Pattern[str], tup
 
 
 LINE, LINES = r"(?:[ \t]*\r?\n)?", r"(?:[ \t]*\r?\n){0,2}"
+SEPARATED = rf"(?:<\|im_sep\|>|{LINE})"
 
 FORMS = (
     _template(
-        rf"<\|im_start\|>(?:user|human){LINE}",
-        rf"<\|im_start\|>(?:assistant|gpt){LINE}",
-        rf"<\|im_start\|>\w*{LINE}",
+        rf"<\|im_start\|>(?:user|human){SEPARATED}",
+        rf"<\|im_start\|>(?:assistant|gpt){SEPARATED}",
+        rf"<\|im_start\|>\w*{SEPARATED}",
         ("<|im_start|>",),
     ),
     _template(
@@ -84,11 +85,12 @@ FORMS = (
         ("<start_of_turn>",),
     ),
     _template(
-        rf"<\|(?:user|prompter|User)\|>{LINE}",
-        rf"<\|(?:assistant|Assistant|Bot)\|>{LINE}",
-        rf"<\|(?:system|System|tool|observation)\|>{LINE}",
-        ("<|user|>", "<|assistant|>", "<|prompter|>", "<|User|>"),
+        rf"<\|(?:user|prompter|User|USER)\|>:?{LINE}",
+        rf"<\|(?:assistant|Assistant|Bot|ASSISTANT)\|>:?{LINE}",
+        rf"<\|(?:system|System|SYSTEM|tool|observation)\|>:?{LINE}",
+        ("<|user|>", "<|assistant|>", "<|prompter|>", "<|User|>", "<|USER|>"),
     ),
+    _template(r"\[\|user\|\]", r"\[\|assistant\|\]", r"\[\|system\|\]", ("[|user|]",)),
     _template(
         r"<\|START_OF_TURN_TOKEN\|><\|USER_TOKEN\|>",
         r"<\|START_OF_TURN_TOKEN\|><\|CHATBOT_TOKEN\|>(?:<\|START_RESPONSE\|>)?",
@@ -115,6 +117,7 @@ FORMS = (
         ("<extra_id_1>",),
         bare_opening=True,
     ),
+    _names("GPT4 Correct User", "GPT4 Correct Assistant", stands="blank"),
     _names("Human", "Assistant"),
     _names("User", "Assistant"),
     _names("Human", "AI", both=True),
@@ -122,6 +125,9 @@ FORMS = (
     _names("Human", "Bot", both=True),
     _names("User", "Bot", both=True),
     _names("USER", "ASSISTANT", stands="blank"),
+    _names("HUMAN", "ASSISTANT", both=True),
+    _names("human", "assistant", both=True),
+    _names("user", "assistant", both=True),
     _names("### Human", "### Assistant"),
     _names("### User", "### Assistant", LINE),
     _names("### Instruction", "### Response", LINE),

@@ -7,7 +7,8 @@ rejected``; ``prompt, responses, rank``; ``prompt, completion, label``; and ``sy
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from preflab.cells import absent, missing, number, plain, structure, truth
@@ -71,7 +72,8 @@ def _number(row: Row, name: str) -> float:
 
 
 def _one_of(row: Row, name: str, meaning: Mapping[float, bool | None]) -> bool | None:
-    found = _number(row, name)
+    value = plain(row[name])
+    found = float(value) if isinstance(value, bool) else _number(row, name)
     if found not in meaning:
         raise RowError(f"{name} is not {' or '.join(f'{value:g}' for value in meaning)}", row[name])
     return meaning[found]
@@ -103,9 +105,9 @@ def items(value: Any, name: str) -> list[Any]:
     return value
 
 
-def _instruction(row: Row) -> list[dict[str, Any]]:
+def _instruction(row: Row, name: str = "instruction") -> list[dict[str, Any]]:
     """Return an Alpaca row's prompt: instruction, its input below, earlier rounds before."""
-    asked = row["instruction"] if absent(row.get("input")) else f"{row['instruction']}\n{row['input']}"
+    asked = row[name] if absent(row.get("input")) else f"{row[name]}\n{row['input']}"
     rounds = [] if missing(row.get("history")) else items(row["history"], "history")
     if any(not isinstance(said, list) or len(said) != 2 for said in rounds):
         raise RowError("history is not a list of [question, answer]")
@@ -133,7 +135,11 @@ def _ultrafeedback(row: Row) -> Row:
     found = _objects(row["completions"], "completions", "response")
     name = (
         next(
-            (n for n in ("fine-grained_score", "overall_score", "score", "rating") if not missing(found[0].get(n))),
+            (
+                name
+                for name in ("fine-grained_score", "overall_score", "score", "rating")
+                if not any(missing(completion.get(name)) for completion in found)
+            ),
             None,
         )
         if found
@@ -206,6 +212,13 @@ def _labelled_dialogue(name: str, label: str) -> Callable[[Row], Row]:
     return read
 
 
+def _last_turn_against(row: Row) -> Row:
+    messages = text_or_messages(row["messages"])
+    if isinstance(messages, str) or not messages or messages[-1]["role"] != ASSISTANT:
+        raise RowError("messages does not end with an assistant turn")
+    return {"prompt": messages[:-1], "chosen": messages[-1:], "rejected": row["rejected_response"]}
+
+
 def _asked_in(name: str) -> Callable[[Row], Row]:
     return lambda row: {"prompt": _asked(row[name]), "chosen": row["chosen"], "rejected": row["rejected"]}
 
@@ -215,8 +228,18 @@ def _own(*names: str) -> Callable[[Row], Row]:
 
 
 PAIR = ("chosen", "rejected")
+TEXTS = {"prompt", *PAIR, "responses", "completion"}
 
 LAYOUTS = (
+    Layout("our own rankings", ("prompt", "responses", "rank"), _own("prompt", "responses", "rank")),
+    Layout(
+        "responses with scores",
+        ("prompt", "responses", "scores"),
+        lambda row: _scored(
+            row["prompt"], items(row["responses"], "responses"), items(row["scores"], "scores"), "scores"
+        ),
+        note="responses are ranked by their scores, the larger the better",
+    ),
     Layout("our own rankings", ("prompt", "responses"), _own("prompt", "responses", "rank"), ("rank",)),
     Layout("our own pairs", ("prompt", *PAIR), _own("prompt", *PAIR)),
     Layout("our own unpaired responses", ("prompt", "completion", "label"), _own("prompt", "completion", "label")),
@@ -231,10 +254,23 @@ LAYOUTS = (
     Layout("input, chosen, rejected", ("input", *PAIR), _asked_in("input")),
     Layout("whole dialogues", PAIR, _own(*PAIR)),
     Layout(
+        "query, response, rejected_response",
+        ("query", "response", "rejected_response"),
+        lambda row: _pair(_instruction(row, "query"), row["response"], row["rejected_response"], True),
+        ("input", "history"),
+    ),
+    Layout("messages, rejected_response", ("messages", "rejected_response"), _last_turn_against),
+    Layout(
+        "messages, rejected_messages",
+        ("messages", "rejected_messages"),
+        lambda row: {"chosen": row["messages"], "rejected": row["rejected_messages"]},
+    ),
+    Layout(
         "UltraFeedback",
         ("instruction", "completions"),
         _ultrafeedback,
-        note="completions are ranked by their fine-grained_score, else overall_score, score or rating",
+        note="completions are ranked by their fine-grained_score, else overall_score, score or rating; system prompts "
+        "inside them are not read",
     ),
     Layout(
         "rated generations",
@@ -332,13 +368,22 @@ LAYOUTS = (
 )
 
 
-def _steered(prompt: Any) -> Any:
-    """Return a HelpSteer2 prompt: one question, or a dialogue as text in its own markers."""
-    return prompt if isinstance(prompt, str) and "<extra_id_1>" in prompt else _asked(prompt)
+def _steered(prompt: Any) -> list[dict[str, Any]]:
+    """Return a HelpSteer2 prompt: one question, or a dialogue whose later turns bear markers."""
+    if not isinstance(prompt, str):
+        return _asked(prompt)
+    first, *rest = re.split(r"\s*<extra_id_1>(User|Assistant)\s", prompt)
+    roles = {"User": USER, "Assistant": ASSISTANT}
+    found = [(USER, first), *((roles[name], said) for name, said in zip(rest[::2], rest[1::2], strict=True))]
+    if found[-1] == (ASSISTANT, ""):
+        found.pop()
+    role, said = found[-1]
+    return _asked(said, *found[:-1]) if role == USER else [{"role": r, "content": text} for r, text in found]
 
 
 MEANT = {
-    "prompt": "question instruction query input context history user_prompt user post text prompt_text problem",
+    "prompt": "question instruction query input context history user_prompt user post text prompt_text problem "
+    "conversations conversation messages dialogue dialog",
     "chosen": "chosen_response response_chosen answer_chosen preferred preferred_response better accepted win winner "
     "positive good answer_a response_a good_response chosen_answer",
     "rejected": "rejected_response response_rejected answer_rejected dispreferred non_preferred worse lose loser "
@@ -372,16 +417,21 @@ def layout_of(row: Row) -> Layout | None:
 
 
 def beside(row: Row) -> Row:
-    """Return the optional fields of a row that say something; of several names for the system message, the first."""
+    """Return the optional fields of a row that say something; the system message under one name."""
     found = {name: row[name] for name in BESIDE if name in row and not absent(row[name])}
-    systems = [found.pop(name) for name in SYSTEM_NAMES if name in found]
-    return {**found, SYSTEM: systems[0]} if systems else found
+    systems = {name: found.pop(name) for name in SYSTEM_NAMES if name in found}
+    one, *others = systems.values() or [None]
+    if any(other != one for other in others):
+        raise RowError(f"{' and '.join(systems)} differ")
+    return {**found, SYSTEM: one} if systems else found
 
 
 def unknown_layout(row: Row) -> str:
     """Return why a row of no layout is refused: the field that is missing, and the option that would name it."""
     names = [str(name) for name, value in row.items() if not missing(value)]
-    reason = f"missing field {'rejected' if 'chosen' in names else 'chosen'!r}"
+    meant = next((layout for layout in LAYOUTS if {*layout.needs} <= {*row}), None)
+    lost = next((name for name in meant.needs if missing(row[name])), None) if meant else None
+    reason = f"missing field {lost or ('rejected' if 'chosen' in names else 'chosen')!r}"
     option = columns_for(names)
     return f"{reason} (perhaps {option})" if option else reason
 
@@ -391,6 +441,9 @@ def columns_for(names: Iterable[str]) -> str:
     names = list(names)
     for fields in (("prompt", *PAIR), ("prompt", "responses"), ("prompt", "completion", "label")):
         found = mapping_for(names, fields)
+        if "chosen" in fields and not any(option.startswith("chosen=") for option in found):
+            # Beside one that is rejected, a response is the chosen one.
+            found += [f"chosen={option.partition('=')[2]}" for option in mapping_for(names, ("completion",))]
         if found and {*fields} <= {*names, *(option.partition("=")[0] for option in found)}:
             return f"--columns {','.join(found)}"
     return ""
@@ -417,7 +470,7 @@ def parse_columns(columns: Iterable[str]) -> dict[str, str]:
     """Return our field to the data's column for options ``field=column``.
 
     Raises:
-        ValueError: for anything of another form, a field that does not exist, or one named twice.
+        ValueError: for anything of another form, a field that does not exist, and a field or a text named twice.
     """
     found: dict[str, str] = {}
     for text in columns:
@@ -428,19 +481,28 @@ def parse_columns(columns: Iterable[str]) -> dict[str, str]:
             raise ValueError(f"columns names the field {field!r}, which there is not{near_misses(field, FIELDS)}")
         if field in found:
             raise ValueError(f"columns names the field {field!r} twice")
+        twice = next((other for other, taken in found.items() if taken == column and {field, other} <= TEXTS), None)
+        if twice:
+            raise ValueError(f"columns takes {twice!r} and {field!r} from one column, {column!r}")
         found[field] = column
     return found
 
 
-def check_columns(columns: Mapping[str, str], names: Iterable[str], source: str) -> None:
+def check_columns(columns: Mapping[str, str], names: Iterable[str], found: Collection[str], source: str) -> None:
     """See that the columns that are to be read are there.
+
+    Args:
+        columns: our fields to columns.
+        names: the data's columns.
+        found: fields for which some row had a value.
+        source: what to call the data.
 
     Raises:
         UserError: if one is in no row.
     """
     names = sorted(map(str, names))
     for field, column in columns.items():
-        if column not in names and column.partition(".")[0] not in names:
+        if column not in names and field not in found:
             raise UserError(
                 f"{source} has no column {column!r} (--columns {field}={column}){near_misses(column, names)}; "
                 f"it has {', '.join(names[:20])}"

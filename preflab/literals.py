@@ -148,25 +148,30 @@ def raw_rows(rows: list[Row], tokenizer: PreTrainedTokenizerBase, how: How, sour
     literals, counts = Literals.of(tokenizer), Counter[str]()
     before = rendered_probe(tokenizer).partition(PROBE)[0].strip()
     openings = (*literals.strings, *([before] if before else []))
-    written, start = written_tokens(tokenizer), tokenizer.bos_token
+    written, start = written_tokens(tokenizer), _start_token(tokenizer)
     ends = tuple(token for token, number in written.items() if number in Ends.of(tokenizer).ids)
     own = re.compile("|".join(map(re.escape, literals.strings & written.keys())))
+
+    def opened(text: str) -> str:  # a blank before the start token would hide it from who doubles none
+        return literals.keep(text.lstrip() if start and text.lstrip().startswith(start) else text)
+
+    def going_on(text: str) -> str:
+        if not start or not text.lstrip().startswith(start):
+            return literals.keep(text)
+        counts[STARTED] += 1
+        return literals.keep(text.lstrip().removeprefix(start))
 
     def response(text: str) -> str:
         body = text.rstrip()
         at = len(body) - max((len(end) for end in ends if body.endswith(end)), default=0)
         return literals.guard(text[:at]) + text[at:]
 
-    def begun(text: str) -> str:
-        """Return a prompt from its start token on, where blanks alone stand before it."""
-        return text.lstrip() if start and text.lstrip().startswith(start) else text
-
     def read(row: Row) -> Row:
         texts = [row["prompt"], *_responses(row)]
         if not any(own.search(text) or JOINER in text for text in texts):
             return row
         if how == "tokens" or (how == "auto" and row["prompt"].lstrip().startswith(openings)):
-            read_as, changed = "tokens", _changed(row, lambda text: literals.keep(begun(text)), literals.keep)
+            read_as, changed = "tokens", _changed(row, opened, going_on)
         else:
             read_as, changed = "text", _changed(row, literals.guard, response if how == "auto" else literals.guard)
         # An end token at the very end alone is no news.
@@ -175,6 +180,8 @@ def raw_rows(rows: list[Row], tokenizer: PreTrainedTokenizerBase, how: How, sour
         return changed
 
     found = [read(row) for row in rows]
+    if started := counts.pop(STARTED, 0):
+        logger.warning("%s: %d responses begin with the start token %s; it is cut off", source, started, start)
     if counts:
         logger.warning(
             "%s: special-token strings are read as %s; --special-tokens changes that",
@@ -184,6 +191,14 @@ def raw_rows(rows: list[Row], tokenizer: PreTrainedTokenizerBase, how: How, sour
     return found
 
 
+def _start_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the start token, if the tokenizer puts one before every text and it is not an end token too."""
+    found = tokenizer("a", verbose=False)["input_ids"][:1]
+    opens = found == [tokenizer.bos_token_id] and found[0] not in Ends.of(tokenizer).ids
+    return str(tokenizer.bos_token) if opens else None
+
+
+STARTED = "responses that begin with the start token"
 FIELDS = ("chosen", "rejected", "response")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ _ROLE, _CONTENT, _WRAPPER = ("role", "from"), ("content", "value", "text"), ("me
 _LIKE_MESSAGES = re.compile(
     r"\s*(?:array\(\s*)?(?:\[\s*)?\{\s*['\"](?:" + "|".join(_ROLE + _CONTENT + _WRAPPER) + r")['\"]\s*:"
 )
-_HAS_ROLE = re.compile(r"['\"](?:role|from)['\"]\s*:")
+_HAS_ROLE = re.compile(r"['\"](?:role|from)\\*['\"]\s*:")
 
 
 def text_or_messages(value: Any) -> str | list[Message]:
@@ -46,7 +47,14 @@ def text_or_messages(value: Any) -> str | list[Message]:
 
 
 def _read(text: str) -> str | list[Message]:
-    """Return messages that a CSV or JSON column made text of; any other text as it is."""
+    """Return messages that a CSV or JSON column made text of, maybe twice; any other text as it is."""
+    if text.startswith('"') and _HAS_ROLE.search(text):
+        try:
+            inner = json.loads(text)
+        except ValueError:
+            return text
+        found = _read(inner) if isinstance(inner, str) else text
+        return text if isinstance(found, str) else found
     if not _LIKE_MESSAGES.match(text):
         return text
     try:

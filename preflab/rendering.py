@@ -6,7 +6,7 @@ transformers and jinja2 are imported where they are used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflab.answers import NOT_ONE_TURN
 from preflab.dialogues import form_of, speaks_for_human
@@ -20,8 +20,23 @@ from preflab.templates import written
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+LEFT_OUT = "the chat template leaves out a message of the prompt"
 ASKS = "\n\nAssistant:"  # ends a prompt in Human/Assistant text
 NAMES = {USER: "Human: ", ASSISTANT: "Assistant: ", SYSTEM: "", "developer": ""}
+
+
+class Rendered(NamedTuple):
+    """A prompt and its answers as text.
+
+    Attributes:
+        prompt: asks for an answer.
+        answers: each as it goes on from there.
+        bare: whether the template writes another prompt once an answer follows, so that answers are as they stand.
+    """
+
+    prompt: str
+    answers: list[str]
+    bare: bool = False
 
 
 def rendered(
@@ -29,7 +44,7 @@ def rendered(
     answers: Sequence[Message],
     tokenizer: PreTrainedTokenizerBase | None,
     tools: Any = None,
-) -> tuple[str, list[str]]:
+) -> Rendered:
     """Write messages as text: a prompt that asks for an answer, and each answer as it goes on from there.
 
     Where the prompt ends with an assistant's turn, that is the beginning of the answers, and they go on inside it.
@@ -41,13 +56,13 @@ def rendered(
         tools: what the row says may be called; for the template.
 
     Raises:
-        RowError: if the template refuses them, or would leave calls of tools out.
+        RowError: if the template refuses them, or would leave calls of tools, or what somebody says, out.
     """
     prompt, answers = ([_contents(m, tokenizer) for m in messages] for messages in (prompt, answers))
     if tokenizer is None or not tokenizer.chat_template:
         if tools or any(name in message for message in (*prompt, *answers) for name in CALLS):
             raise RowError("tool calls need a chat template that writes them")
-        return _plainly(prompt, [str(answer["content"]) for answer in answers])
+        return Rendered(*_plainly(prompt, [str(answer["content"]) for answer in answers]))
     return _Template(tokenizer, guard(tools, tokenizer)).write(prompt, answers)
 
 
@@ -74,13 +89,14 @@ class _Template:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, tools: Any) -> None:
         self.tokenizer, self.tools = tokenizer, tools
 
-    def write(self, prompt: Sequence[Message], answers: Sequence[Message]) -> tuple[str, list[str]]:
+    def write(self, prompt: Sequence[Message], answers: Sequence[Message]) -> Rendered:
         """Return the prompt and its answers as text; see `rendered`."""
         begun = prompt[-1] if prompt[-1]["role"] == ASSISTANT else None
         before = self._apply(prompt, goes_on=begun is not None)
         if not before.strip():
             raise RowError("the chat template writes nothing for the prompt")
-        texts = []
+        self._check_said(prompt, before)
+        texts, bare = [], False
         for answer in answers:
             if begun is None:
                 whole = self._apply([*prompt, answer])
@@ -91,9 +107,30 @@ class _Template:
                     raise RowError("the chat template cannot go on in the assistant turn that the prompt ends with")
             # Some templates rewrite earlier turns once an answer is there; then the bare answer must do.
             text = whole.removeprefix(before) if whole.startswith(before) else answer["content"]
+            bare |= not whole.startswith(before)
             texts.append(ended(text, self.tokenizer))
         self._check_calls(prompt, answers, before)
-        return before, texts
+        opening = "" if begun else self._opening(texts, answers)
+        return Rendered(before + opening, [text.removeprefix(opening) for text in texts], bare)
+
+    def _opening(self, texts: Sequence[str], answers: Sequence[Message]) -> str:
+        """Return what opens an answer's turn, which belongs to the prompt, where the template knows of no asking."""
+        if "add_generation_prompt" in str(self.tokenizer.chat_template):
+            return ""
+        said = [
+            a["content"] if a["content"] in t else a["content"].strip() for t, a in zip(texts, answers, strict=True)
+        ]
+        openings = {text.partition(content)[0] for text, content in zip(texts, said, strict=True)}
+        opening = openings.pop() if len(openings) == 1 else ""
+        return opening if opening.strip() and all(text.startswith(opening) for text in texts) else ""
+
+    def _check_said(self, prompt: Sequence[Message], before: str) -> None:
+        """See that no message is left out; what is written otherwise than it was given is."""
+        for i, message in enumerate(prompt):
+            if message["content"].strip() not in before:
+                other = [*prompt[:i], {**message, "content": message["content"] + "x"}, *prompt[i + 1 :]]
+                if self._apply(other, goes_on=prompt[-1]["role"] == ASSISTANT) == before:
+                    raise RowError(LEFT_OUT)
 
     def _check_calls(self, prompt: Sequence[Message], answers: Sequence[Message], before: str) -> None:
         """See that calls and tools are written at all: most templates know nothing of them, and leave them out."""

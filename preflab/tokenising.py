@@ -74,12 +74,19 @@ class Tokeniser:
         for i, pieces in guarded.items():
             found[i] = self._joined(found[i], pieces[1:], special)
         if special and self._doubled is not None:
-            found = [ids[1:] if ids[:2] == self._doubled else ids for ids in found]
+            found = [self._once(ids) for ids in found]
         if self.rows is None:
             self._used |= {token for ids in found for token in ids}
         elif self.rows < len(self.tokenizer):
             self.check_rows(self.rows, {token for ids in found for token in ids})
         return found
+
+    def _once(self, ids: list[int]) -> list[int]:
+        """Return the ids of a text with one start token, however many it begins with."""
+        at = 0
+        while ids[at : at + 2] == self._doubled:
+            at += 1
+        return ids[at:] if at else ids
 
     def check_rows(self, rows: int, used: Collection[int] | None = None) -> None:
         """Refuse token ids beyond so many embeddings, before a model meets them.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from preflab.cleaning import Cleaned, clean_rows
 from preflab.data import check_leak, paired, to_dataset
 from preflab.dialogues import human_turns
-from preflab.encoding import EQUAL, EncodedGroup, Encoder, load_tokenizer
+from preflab.encoding import EQUAL, TEXT, EncodedGroup, Encoder, load_tokenizer
 from preflab.endings import check_template
 from preflab.errors import UserError
 from preflab.layouts import parse_columns
@@ -157,6 +157,8 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     groups, too_long = encoder.encode_pairs(pairs)
     equal = too_long.pop(EQUAL, 0)
     dropped = {reason: count + too_long[reason] for reason, count in dropped.items()}
+    if not found.seen.messages:
+        encoder.noted.pop(TEXT, None)  # `raw_rows` has said so
     encoder.report(name)
     if equal:
         what = f"{name}: {equal} of {len(pairs)} pairs have {EQUAL}, to this model's tokenizer"

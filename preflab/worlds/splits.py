@@ -7,7 +7,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from preflab.cleaning import BadRows
-from preflab.data import group_key, split_of
+from preflab.data import group_key, normalised, split_of
 from preflab.encoding import Dropped, EncodedGroup, feedback
 from preflab.errors import UserError
 from preflab.reading import Row
@@ -59,7 +59,7 @@ def check_parts(parts: dict[str, list[Row]], sources: list[Source], config: Worl
     needed = needed if config.dataset else needed[:1]
     empty = [name for name in needed if not parts[name]]
     if empty:
-        _refuse_one_group(sources[0])
+        _refuse_few_groups(sources[0], len(needed) - (len(sources) > 1))
         counts = ", ".join(f"{name} {len(rows)}" for name, rows in parts.items() if name != "singles" or rows)
         leaks = f"; {leaked} held-out rows dropped because their prompt is in training" if leaked else ""
         advice = "Give more rows, another --heldout-fraction, --gold-fraction or --data-seed, or larger token limits"
@@ -71,22 +71,25 @@ def check_parts(parts: dict[str, list[Row]], sources: list[Source], config: Worl
         raise UserError(f"too little data: no {' and no '.join(empty)} pairs are left ({counts}{leaks}). {advice}")
 
 
-def _refuse_one_group(source: Source) -> None:
-    """Say so where all rows must stay together: no other fraction or seed could part them."""
+def _refuse_few_groups(source: Source, splits: int) -> None:
+    """Say so where fewer groups than splits are there: no other fraction or seed could help."""
     rows = [*source.pairs, *source.singles]
-    if len(rows) < 2 or len({row["group"] for row in rows}) > 1:
+    groups, prompts = {row["group"] for row in rows}, {normalised(row["prompt"]) for row in rows}
+    if len(groups) >= splits or len(groups) == len(rows):
         return
-    if source.grouped:
-        why, advice = (
-            "the column 'group' has one value",
-            "give each dialogue a value of its own, or leave the column out",
-        )
+    one = len(groups) == 1
+    count = "one group, which no split may part" if one else f"{len(groups)} groups, too few for {splits} splits"
+    if len(prompts) < splits:
+        why = "they have one prompt" if len(prompts) == 1 else f"they have {len(prompts)} prompts"
+        advice = "give rows of other prompts, in a file of their own as --heldout if they are to be held out"
+    elif source.grouped:
+        why = f"the column 'group' has {'one value' if one else f'{len(groups)} values'}"
+        advice = "give each dialogue a value of its own, or leave the column out"
     else:
-        why = f"their first human turn is the same ({group_key(rows[0]['prompt'])[:60]!r})"
+        turns = " or ".join(sorted({repr(group_key(row["prompt"])[:60]) for row in rows}))
+        why = f"their first human turn is the same ({turns})" if one else f"their first human turn is {turns}"
         advice = "add a column 'group' with a value of its own for each dialogue"
-    raise UserError(
-        f"all {len(rows)} usable rows of {source.name} are one group, which no split may part: {why}; {advice}"
-    )
+    raise UserError(f"all {len(rows)} usable rows of {source.name} are {count}: {why}; {advice}")
 
 
 def say_large_group(source: Source) -> None:

@@ -465,7 +465,7 @@ def test_labels(label: Any, desirable: bool) -> None:
         (lone(-1), "label is neither true nor false"),
         (lone(0.5), "label is neither true nor false"),
         (lone(float("nan")), "missing field 'label'"),
-        (lone(True, completion=float("nan")), "missing field 'chosen'"),
+        (lone(True, completion=float("nan")), "missing field 'completion'"),
         (lone([True]), "label is neither true nor false"),
         (lone(True, completion=" "), "empty response"),
         (lone(True, completion=3), "not text"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from preflab.answers import NOT_ONE_TURN
+from preflab.answers import ANSWERED, NOT_ONE_TURN
 from preflab.cleaning import preference_rows
 from preflab.data import group_key
 from preflab.dialogues import first_human_turn, form_of, human_turns, shared_prompt, templated
@@ -41,6 +41,13 @@ WRITTEN = {
     "Alpaca": ("### Instruction:\n", "\n\n", "### Response:\n", "\n\n"),
     "Guanaco": ("### Human: ", "", "\n### Assistant:", "\n"),
     "questions": ("\nQ: ", "", "\nA:", ""),
+    "capitals": ("\nHUMAN: ", "", "\nASSISTANT:", ""),
+    "small letters": ("\r\nuser: ", "", "\r\nassistant:", ""),
+    "Phi 4": ("<|im_start|>user<|im_sep|>", "<|im_end|>", "<|im_start|>assistant<|im_sep|>", "<|im_end|>"),
+    "InternLM": ("<|User|>:", "\n", "<|Bot|>:", "<eoa>\n"),
+    "StableLM": ("<|USER|>", "", "<|ASSISTANT|>", ""),
+    "EXAONE": ("[|user|]", "\n", "[|assistant|]", "[|endofturn|]\n"),
+    "OpenChat": ("GPT4 Correct User: ", "<|end_of_turn|>", "GPT4 Correct Assistant:", "<|end_of_turn|>"),
 }
 BEFORE = {
     "nothing": "",
@@ -82,12 +89,33 @@ def test_an_answer_that_speaks_for_the_human_is_bad(name: str) -> None:
     assert preference_rows(list(enumerate(lone, 1)))[1].reasons == {NOT_ONE_TURN: [2]}
 
 
-def test_an_answer_may_hold_words_that_are_no_marker_of_its_dialogue() -> None:
+def test_a_marker_that_the_prompt_has_already_is_cut_off_wherever_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    prompt = prompt_of("Human/Assistant, Windows")
+    row = {"prompt": prompt, "chosen": "\nAssistant: Here.", "rejected": " There."}
+    (found,), _ = preference_rows([(1, row)])
+    assert (found["prompt"], found["chosen"], found["rejected"]) == (prompt, " Here.", " There.")
+    assert "end in the human's turn" not in caplog.text
+    preference_rows([(1, {**row, "prompt": "Human: Where?", "chosen": "Here."})])
+    assert "1 rows have prompts that end in the human's turn" in caplog.text
+
+
+@pytest.mark.parametrize("answer", ["Here it is.", [{"role": "assistant", "content": "Here it is."}]])
+def test_a_prompt_that_ends_with_a_response_is_bad(answer: Any) -> None:
+    text = isinstance(answer, str)
+    asked = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": "Here it is."}]
+    row = {"prompt": prompt_of("ChatML") + " Here it is." if text else asked, "chosen": answer, "rejected": "Away."}
+    lone = {"prompt": row["prompt"], "completion": answer, "label": 1}
+    with pytest.raises(UserError, match=ANSWERED):
+        preference_rows([(1, row), (2, lone)])
+
+
+def test_an_answer_may_hold_words_that_are_no_marker_of_its_dialogue(caplog: pytest.LogCaptureFixture) -> None:
     prompt = "Human: Write a play.\n\nAssistant:"
     for text in (" Q: who?\nA: me", " She said to the human: go!", " The human:\nhe", "\nUser: hi\nAssistant of none"):
         preference_rows([(1, {"prompt": prompt, "chosen": text, "rejected": " No."})], bad_rows="refuse")
     play = {"prompt": "Write a play.", "chosen": "Human: Hi!\n\nAssistant: Yes?", "rejected": "No."}
     preference_rows([(1, play)], bad_rows="refuse")
+    assert "1 rows have responses that hold turns of a dialogue" in caplog.text
     marked = {"prompt": "Write a play.", "chosen": "Yes.<|im_end|>\n<|im_start|>user\nMore", "rejected": "No."}
     with pytest.raises(UserError, match=NOT_ONE_TURN):
         preference_rows([(1, marked)])
@@ -125,7 +153,7 @@ def test_no_dialogue_no_first_turn() -> None:
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_templated_text_is_evident(name: str) -> None:
-    own = ("Human", "User", "Vicuna", "Alpaca", "Guanaco", "questions")
+    own = ("Human", "User", "Vicuna", "Alpaca", "Guanaco", "questions", "capitals", "small", "OpenChat")
     assert templated(prompt_of(name)) == (not name.startswith(own))
 
 

@@ -55,6 +55,15 @@ READ = {
     },
     "HelpSteer2": {"prompt": ASKED, "response_1": WORST, "response_2": BEST, "preference_strength": 2},
     "HelpSteer2, first better": {"prompt": ASKED, "response_1": BEST, "response_2": WORST, "preference_strength": -1},
+    "SHP, a truth value": {"history": ASKED, "human_ref_A": BEST, "human_ref_B": WORST, "labels": True},
+    "scores": {"prompt": PROMPT, "responses": [WORST, "Because.", BEST], "scores": [-1.0, 0.5, 2]},
+    "UltraFeedback, one score of two is everywhere": {
+        "instruction": ASKED,
+        "completions": [
+            {"response": WORST, "overall_score": 2.0, "fine-grained_score": 4.5},
+            {"response": BEST, "overall_score": 9.5, "fine-grained_score": None},
+        ],
+    },
     "HelpSteer3": {"context": [USER], "response1": BEST, "response2": WORST, "overall_preference": -3},
     "ShareGPT": {"conversations": [gpt(ASKED, "human")], "chosen": gpt(BEST), "rejected": gpt(WORST)},
     "Orca": {"question": ASKED, "chosen": BEST, "rejected": WORST},
@@ -70,6 +79,9 @@ READ = {
     "distilabel": {"instruction": ASKED, "chosen_response": BEST, "rejected_response": WORST},
     "WebGPT": {"question": {"full_text": ASKED}, "answer_0": WORST, "answer_1": BEST, "score_0": -1.0, "score_1": 1.0},
     "Stack Exchange": {"question": ASKED, "response_j": BEST, "response_k": WORST},
+    "Swift, query": {"query": ASKED, "response": BEST, "rejected_response": WORST, "history": []},
+    "Swift, last turn": {"messages": [USER, BOT], "rejected_response": WORST},
+    "Swift, messages": {"messages": [USER, BOT], "rejected_messages": [USER, BAD_BOT]},
 }  # fmt: skip
 
 
@@ -101,11 +113,24 @@ def test_instruction_with_input_and_history() -> None:
     assert bad.reasons == {"history is not a list of [question, answer]": [2]}
 
 
+@pytest.mark.parametrize("end", ["", "\n<extra_id_1>Assistant\n"])
+def test_helpsteer_dialogues_are_messages_like_its_questions(end: str) -> None:
+    dialogue = f"Hi\n<extra_id_1>Assistant\nYes?\n<extra_id_1>User\n{ASKED}{end}"
+    rows = [READ["HelpSteer2"], READ["HelpSteer2"] | {"prompt": dialogue}]
+    found = clean_rows(list(enumerate(rows, 1)))
+    assert found.seen.messages == 2
+    assert found.rows[1]["prompt"] == f"Human: Hi\n\nAssistant: Yes?\n\n{PROMPT}"
+    assert found.rows[1]["chosen"].strip() == BEST
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
         (READ["HelpSteer2"] | {"preference_strength": 0}, TIE),
         (READ["HelpSteer3"] | {"overall_preference": 0}, TIE),
+        (READ["HelpSteer3"] | {"overall_preference": None}, "missing field 'overall_preference'"),
+        (READ["SHP"] | {"labels": float("nan")}, "missing field 'labels'"),
+        (READ["scores"] | {"scores": [1, 1, 1]}, TIE),
         (READ["arena"] | {"winner": "tie (bothbad)"}, TIE),
         (READ["arena, flags"] | {"winner_model_a": 0, "winner_tie": 1}, TIE),
         (READ["WebGPT"] | {"score_0": 1.0}, TIE),
@@ -165,10 +190,12 @@ def test_what_a_layout_assumes_is_said_once(caplog: pytest.LogCaptureFixture) ->
     assert "question, chosen, rejected (2), SHP (1)" in text
 
 
-def test_the_safer_response_by_option() -> None:
+def test_the_safer_response_by_option(caplog: pytest.LogCaptureFixture) -> None:
     columns = parse_columns(["better_response_id=safer_response_id"])
     (row,), _ = preference_rows([(1, READ["PKU"])], columns=columns)
     assert row["chosen"].strip() == WORST
+    text = said(caplog, READ["PKU"], columns=columns)
+    assert "helpful" not in text, "it is not so"
 
 
 @pytest.mark.parametrize("system", ["system", "system_prompt", "system_message"])
@@ -214,6 +241,7 @@ def test_columns_by_option() -> None:
         (("prompt=",), ["'prompt='", "field=column"]),
         (("promt=question",), ["'promt'", "did you mean 'prompt'"]),
         (("prompt=a", "prompt=b"), ["'prompt' twice"]),
+        (("chosen=answer", "rejected=answer"), ["'chosen' and 'rejected' from one column, 'answer'"]),
     ],
 )
 def test_columns_that_cannot_be_meant(columns: tuple[str, ...], words: list[str]) -> None:
@@ -229,11 +257,26 @@ def test_a_column_that_is_not_there() -> None:
         clean_rows([(1, READ["Orca"])], columns={"prompt": "qestion"}, source="d.csv")
 
 
+def test_an_inner_field_that_is_in_no_row_and_one_that_is_read(caplog: pytest.LogCaptureFixture) -> None:
+    row = {"asked": {"text": ASKED}, "chosen": "a", "rejected": "b"}
+    with pytest.raises(UserError, match=r"no column 'asked\.txt' \(--columns prompt=asked\.txt\)"):
+        clean_rows([(1, row)], columns={"prompt": "asked.txt"})
+    assert "not read" not in said(caplog, row, columns={"prompt": "asked.text"})
+
+
+def test_two_system_columns_must_say_the_same() -> None:
+    row = {"prompt": [USER], "chosen": [BOT], "rejected": [BAD_BOT], "system": "Be kind.", "system_prompt": "Be kind."}
+    rows, bad = preference_rows([(1, row), (2, {**row, "system_message": "Be rude."})])
+    assert rows[0]["prompt"].startswith("Be kind.")
+    assert bad.reasons == {"system and system_prompt and system_message differ": [2]}
+
+
 @pytest.mark.parametrize(
     ("row", "option"),
     [
         ({"query": "Q", "chosen": "I am", "rejected": "I was"}, "--columns prompt=query"),
         ({"prompt": "Q", "good": "a", "bad": "b"}, "--columns chosen=good,rejected=bad"),
+        ({"query": "Q", "response": "a", "rejected": "b"}, "--columns prompt=query,chosen=response"),
         ({"prompt": "Q", "response": "a", "is_safe": True}, "--columns completion=response,label=is_safe"),
         ({"query": "Q", "candidates": ["a", "b"]}, "--columns prompt=query,responses=candidates"),
         ({"Prompt": "Q", "Chosen": "a", "Rejected": "b"}, "--columns prompt=Prompt,chosen=Chosen,rejected=Rejected"),

@@ -8,7 +8,7 @@ import logging
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from preflab.cleaning import preference_rows
@@ -236,6 +236,20 @@ def test_blanks_before_a_start_token_go():
     assert raw_rows([pair("\n <s>hello", "y")], BYTES, "text", "x")[0]["prompt"].startswith("\n <")
 
 
+@pytest.mark.parametrize("start", ["<s>", " <s>", "\n<s>", "<s><s>"])
+def test_text_that_a_template_wrote_has_one_start_token(start, caplog):
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    (row,) = raw_rows([pair(f"{start}hello<|im_end|>", "<s> yes", " <s>no")], tokenizer, "auto", "x")
+    prompt = Encoder(tokenizer).prompt(row["prompt"])
+    assert prompt == Encoder(BYTES).prompt("<s>hello<|im_end|>")
+    assert prompt.count(tokenizer.bos_token_id) == 1
+    assert (row["chosen"], row["rejected"]) == (" yes", "no")
+    assert "x: 2 responses begin with the start token <s>; it is cut off" in caplog.text
+
+
 def test_a_joiner_of_the_users_own_survives_in_text():
     text = f"a <{JOINER}|im_end|> b"
     for how in ("auto", "tokens", "text"):
@@ -264,3 +278,13 @@ def test_the_real_world_reads_messages_as_text(tmp_path, tiny_model_path, caplog
     assert all("</s>" not in row["prompt"] + row["chosen"] for row in world.heldout)
     assert sum(TEXT in message for message in caplog.messages) == 1
     assert f"40 {TEXT}" in caplog.text
+
+
+def test_the_real_world_says_of_text_what_it_is_and_once(tmp_path, tiny_model_path, caplog):
+    data = tmp_path / "d.jsonl"
+    data.write_text("".join(json.dumps(pair(f"word{i}", "word1 </s> word2", "word3")) + "\n" for i in range(20)))
+    options = {"heldout": str(data), "max_prompt_tokens": 32, "max_response_tokens": 16}
+    with caplog.at_level(logging.WARNING):
+        open_world(WorldConfig(model=str(tiny_model_path), **options), tmp_path)
+    assert sum("special-token strings" in message for message in caplog.messages) == 1
+    assert "inside messages" not in caplog.text

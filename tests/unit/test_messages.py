@@ -55,6 +55,8 @@ def share(role: str, text: str) -> dict[str, str]:
         json.dumps(DIALOGUE),
         json.dumps(DIALOGUE, indent=2),
         json.dumps({"messages": DIALOGUE}),
+        json.dumps(json.dumps(DIALOGUE)),
+        json.dumps(repr(DIALOGUE)),
         repr(DIALOGUE),
         str(np.array(DIALOGUE, dtype=object)),
         repr(np.array(DIALOGUE, dtype=object)),
@@ -74,6 +76,8 @@ def test_messages_are_messages_whatever_they_were_written_as(value: Any) -> None
     "text",
     [
         "[1] see below",
+        '"role": said the director',
+        json.dumps('A "role": none'),
         "[{'role'",
         '{"answer": 42}',
         '[{"content": "no role"}]',
@@ -194,6 +198,35 @@ def test_an_answer_goes_on_in_the_turn_that_the_prompt_began(
     assert (found["prompt"], found["chosen"]) == ("Human: A tale?\n\nAssistant: Once", " upon")
 
 
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"prompt": PREFILL, "chosen": "Once upon", "rejected": "Once more"}, "<|user|>A tale?</s>\n<|assistant|>Once"),
+        (
+            {
+                "prompt": [PREFILL[0], {"role": "assistant", "content": "Once "}],
+                "responses": [[{"role": "assistant", "content": "Once upon"}], "Once even", "Once more"],
+            },
+            "<|user|>A tale?</s>\n<|assistant|>Once ",
+        ),
+        ({"prompt": "Q: A tale?\r\nA: Once", "chosen": " Once upon", "rejected": "Once more"}, "Q: A tale?\r\nA: Once"),
+    ],
+)
+def test_answers_that_repeat_how_the_prompt_begins_them(
+    tokenizer: PreTrainedTokenizerBase, row: dict[str, Any], prompt: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (found,), _ = preference_rows([(1, row)], tokenizer)
+    assert found["prompt"] == prompt
+    said = [found[name].removesuffix("</s>").strip() for name in ("chosen", "rejected")]
+    assert said == ["upon", "more"]
+    assert "1 rows begin their responses with the beginning of an answer" in caplog.text
+    caplog.clear()
+    alike = {"prompt": "Q: A tale?\nA: On", "chosen": "Once upon", "rejected": "Once more"}
+    for kept in ({"prompt": PREFILL, "chosen": "Once upon", "rejected": "No."}, alike):
+        assert preference_rows([(1, kept)], tokenizer)[0][0]["chosen"].startswith("Once upon")
+    assert "begin their responses" not in caplog.text, "not both do, or words only begin alike"
+
+
 def test_a_template_that_cannot_go_on_in_a_turn_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"
     row = {"prompt": PREFILL, "chosen": " upon", "rejected": " more"}
@@ -237,6 +270,54 @@ def test_calls_and_tools_that_would_be_lost_are_refused(tokenizer: PreTrainedTok
     }
     plainly = preference_rows(list(enumerate(rows[:4], 1)))[1]
     assert plainly.reasons == {"tool calls need a chat template that writes them": [2, 3, 4]}
+
+
+LINES = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}</s>\n{% endfor %}"
+FORGETFUL = "{% for m in messages if m['role'] != 'system' %}<|{{ m['role'] }}|>{{ m['content'] }}</s>{% endfor %}"
+REWRITES = "{{ messages[0]['content'] if messages|length < 2 else 'Other' }}: "
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_what_opens_an_answer_is_the_prompts_where_the_template_knows_of_no_asking(
+    tokenizer: PreTrainedTokenizerBase, blank: str
+) -> None:
+    tokenizer.chat_template = LINES
+    row = {"prompt": "Q", "chosen": [{**SAID, "content": blank + "Yes."}], "rejected": [{**SAID, "content": "No."}]}
+    (found,), _ = preference_rows([(1, row)], tokenizer)
+    assert found["prompt"] == "<|user|>Q</s>\n<|assistant|>"
+    assert (found["chosen"], found["rejected"]) == (f"{blank}Yes.</s>", "No.</s>")
+
+
+def test_a_template_that_leaves_the_system_message_out_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = FORGETFUL
+    row = {"prompt": [ASKED], "chosen": [SAID], "rejected": [{**SAID, "content": "No."}]}
+    bad = preference_rows([(1, row), (2, {**row, "system": "Be kind."})], tokenizer)[1]
+    assert bad.reasons == {rendering.LEFT_OUT: [2]}
+
+
+def test_a_template_that_writes_another_prompt_once_an_answer_follows(
+    tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer.chat_template = REWRITES
+    row = {"prompt": [ASKED], "chosen": [SAID], "rejected": [{**SAID, "content": "No."}]}
+    (found, _), _ = preference_rows([(1, row)] * 2, tokenizer)
+    assert (found["prompt"], found["chosen"]) == (f"{ASKED['content']}: ", SAID["content"])
+    assert "2 rows get another prompt from the chat template once an answer follows" in caplog.text
+
+
+def test_what_no_template_writes_of_messages_is_named(
+    tokenizer: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = {**SAID, "reasoning_content": "Hm.", "weight": 1}
+    row = {"prompt": [{**ASKED, "name": "Tom"}], "chosen": [said], "rejected": [{**said, "content": "No."}]}
+    preference_rows([(1, row)] * 2, tokenizer)
+    assert caplog.text.count("columns not read") == 1
+    named = caplog.text.partition("columns not read: ")[2].strip()
+    assert sorted(named.split(", ")) == ["name of messages", "reasoning_content of messages", "weight of messages"]
+    caplog.clear()
+    tokenizer.chat_template = CHATML + "{# weight, name, reasoning_content #}"
+    preference_rows([(1, row)], tokenizer)
+    assert "not read" not in caplog.text
 
 
 def test_tools_beside_text_are_named(caplog: pytest.LogCaptureFixture) -> None:

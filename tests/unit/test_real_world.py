@@ -303,6 +303,15 @@ def test_group_column_in_one_file_only_is_not_trusted(model: str, tmp_path: Path
     assert world.facts["groups"]["pairs"] + world.facts["groups"]["gold_pairs"] == 30
 
 
+def test_one_prompt_is_said_with_the_way_out(model: str, tmp_path: Path) -> None:
+    """A column 'group' would not help: a prompt is on one side only."""
+    rows = [pair(0, chosen=f" word{i}", group=i) for i in range(30)]
+    with pytest.raises(UserError, match=r"they have one prompt; give rows of other prompts") as error:
+        open_rows(model, tmp_path, [{k: v for k, v in row.items() if k != "group"} for row in rows])
+    assert "column" not in str(error.value)
+    assert "fraction" not in str(error.value)
+
+
 def test_group_column_keeps_prompts_together(model: str, tmp_path: Path) -> None:
     world = open_rows(model, tmp_path, [pair(i, group=i // 10) for i in range(400)])
     groups = [{int(p.split()[1][:-1]) // 10 for p in getattr(world, name)["prompt"]} for name in SPLITS[:3]]
@@ -340,6 +349,9 @@ def test_one_group_is_said_with_the_way_out(
     message = str(error.value)
     assert all(word in message for word in ["all 30 usable rows", "data.jsonl", "one group", *words]), message
     assert "fraction" not in message, "no fraction could help"
+    with pytest.raises(UserError, match=r"are 2 groups, too few for 3 splits: ") as error:
+        open_rows(model, tmp_path, [turn(i, group=i % 2) for i in range(30)])
+    assert "the column 'group' has 2 values; give each dialogue" in str(error.value)
     assert len(open_rows(model, tmp_path, [turn(i, group=i) for i in range(30)]).heldout)
 
 
