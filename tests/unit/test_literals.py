@@ -178,7 +178,7 @@ def test_calls_tools_and_thoughts_are_text_too():
     }
     rows, _ = preference_rows([(1, row)], tokenizer)
     ids = Encoder(tokenizer, chat=True).prompt(rows[0]["prompt"])
-    assert [ids.count(token) for token in (2, 3)] == [3, 3]
+    assert [ids.count(token) for token in (2, 3)] == [4, 3]  # the last opens the answer's turn
     assert tokenizer.decode(ids).count(attack) == 4
 
 
@@ -228,12 +228,6 @@ def test_text_is_read_as_asked(how, templated, plain, caplog):
     }
     assert len(caplog.messages) == 1
     assert counts[how] in caplog.text
-
-
-def test_blanks_before_a_start_token_go():
-    """The tokenizer would put its own before them, and there would be two."""
-    assert raw_rows([pair("\n <s>hello", "y")], BYTES, "auto", "x")[0]["prompt"] == "<s>hello"
-    assert raw_rows([pair("\n <s>hello", "y")], BYTES, "text", "x")[0]["prompt"].startswith("\n <")
 
 
 @pytest.mark.parametrize("start", ["<s>", " <s>", "\n<s>", "<s><s>"])
