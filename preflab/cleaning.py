@@ -257,7 +257,8 @@ class _Cleaner:
             raise RowError(row[UNREADABLE])
         self.seen.names.update(dict.fromkeys(map(str, row)))
         row = renamed(row, self.columns)
-        self.seen.named.update(field for field in self.columns if not missing(row[field]))
+        if self.columns:
+            self.seen.named.update(field for field in self.columns if not missing(row[field]))
         layout = layout_of(row)
         if layout is None:
             raise RowError(unknown_layout(row))
@@ -303,23 +304,23 @@ class _Cleaner:
         seen.texts += text
         seen.bare += isinstance(found.prompt, str) and not templated(found.prompt)
         seen.messages += not text
-        seen.notes.update(found.notes)
+        if found.notes:
+            seen.notes.update(found.notes)
         seen.grouped += grouped
         read = {*layout.needs, *layout.also, *BESIDE} - ({"tools"} if text else set())
-        read |= {column.partition(".")[0] for column in self.columns.values()}
+        if self.columns:
+            read |= {column.partition(".")[0] for column in self.columns.values()}
         for name, value in row.items():
             if name not in read and not missing(value):
                 seen.unread[str(name)] += 1
-        seen.unread.update({f"{name} of messages" for message in _messages(found) for name in self._unwritten(message)})
+        if not text:
+            unwritten = {name for message in (*found.prompt, *found.answers) for name in self._unwritten(message)}
+            seen.unread.update(f"{name} of messages" for name in unwritten)
 
     def _unwritten(self, message: Message) -> list[str]:
         """Return what a message has besides that no chat template could have written."""
         written = ("role", "content", *CALLS)  # calls are seen to
         return [name for name in message if name not in written and name not in self.template]
-
-
-def _messages(found: Parted) -> list[Message]:
-    return [] if isinstance(found.prompt, str) else [*found.prompt, *found.answers]
 
 
 def _hashed(key: str) -> str:

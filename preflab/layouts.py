@@ -372,9 +372,9 @@ def _steered(prompt: Any) -> list[dict[str, Any]]:
     """Return a HelpSteer2 prompt: one question, or a dialogue whose later turns bear markers."""
     if not isinstance(prompt, str):
         return _asked(prompt)
-    first, *rest = re.split(r"\s*<extra_id_1>(User|Assistant)\s", prompt)
-    roles = {"User": USER, "Assistant": ASSISTANT}
-    found = [(USER, first), *((roles[name], said) for name, said in zip(rest[::2], rest[1::2], strict=True))]
+    first, *rest = re.split(r"<extra_id_1>(User|Assistant)\s", prompt)
+    roles, texts = {"User": USER, "Assistant": ASSISTANT}, [text.rstrip() for text in (first, *rest[1::2])]
+    found = list(zip((USER, *map(roles.__getitem__, rest[::2])), texts, strict=True)) if rest else [(USER, prompt)]
     if found[-1] == (ASSISTANT, ""):
         found.pop()
     role, said = found[-1]

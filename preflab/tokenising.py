@@ -74,7 +74,7 @@ class Tokeniser:
         for i, pieces in guarded.items():
             found[i] = self._joined(found[i], pieces[1:], special)
         if special and self._doubled is not None:
-            found = [self._once(ids) for ids in found]
+            found = [self._once(ids) if ids[:2] == self._doubled else ids for ids in found]
         if self.rows is None:
             self._used |= {token for ids in found for token in ids}
         elif self.rows < len(self.tokenizer):

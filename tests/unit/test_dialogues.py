@@ -225,6 +225,7 @@ SHAPES = [
     *("Human:", "Human: ", "Human:\n", "\n\nAssistant:", "\n\nHuman: a\n\nAssistant: b", " ", "\n", "\r\n", "\n \t"),
     *("[[[[", '{"role":', "[{'role': 'user', 'content': '", "<", "<s>", "<|im_start|>", "[INST]<<SYS>>", "'", "\\"),
     *("USER: ", "<|user|>", "Q: \nA: ", "### ", "x", "é", "array([", "<|start_header_id|>user"),
+    *('"', "user: ", "[|user|]", "<extra_id_1>User\n"),
 ]
 
 
@@ -237,9 +238,10 @@ def test_a_very_long_row_is_read_at_once(shape: str) -> None:
         {"chosen": text + " yes", "rejected": text + " no"},
         {"prompt": text, "chosen": text + " yes", "rejected": "no"},
         {"prompt": [{"role": "user", "content": text}], "chosen": "yes", "rejected": "no"},
+        {"prompt": text, "response_1": "yes", "response_2": "no", "preference_strength": -1},
     ]
     found, bad = preference_rows([(0, {"prompt": "Q", "chosen": "a", "rejected": "b"}), *enumerate(rows, 1)])
-    assert len(found) + bad.total == 4
+    assert len(found) + bad.total == 5
 
 
 def test_deeply_nested_text_is_refused_or_text() -> None:
