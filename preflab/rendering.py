@@ -15,7 +15,7 @@ from preflab.errors import UserError
 from preflab.literals import guard
 from preflab.messages import ASSISTANT, CALLS, SYSTEM, USER, Message
 from preflab.reading import RowError
-from preflab.templates import written
+from preflab.templates import limited, written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,11 +48,12 @@ def rendered(
         if tools or any(name in message for message in (*prompt, *answers) for name in CALLS):
             raise RowError("tool calls need a chat template that writes them")
         return _plainly(prompt, [str(answer["content"]) for answer in answers])
-    return _Template(tokenizer, guard(tools, tokenizer)).write(prompt, answers)
+    with limited():
+        return _Template(tokenizer, guard(tools, tokenizer)).write(prompt, answers)
 
 
 def _contents(message: Message, tokenizer: PreTrainedTokenizerBase | None) -> Message:
-    return {**guard(message, tokenizer), "role": message["role"]}
+    return {name: value if name == "role" else guard(value, tokenizer) for name, value in message.items()}
 
 
 def _plainly(prompt: Sequence[Message], answers: Sequence[str]) -> tuple[str, list[str]]:
