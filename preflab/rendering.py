@@ -81,7 +81,7 @@ class _Template:
         before = self._apply(prompt, goes_on=begun is not None)
         if not before.strip():
             raise RowError("the chat template writes nothing for the prompt")
-        texts = []
+        texts, ends = [], end_strings(self.tokenizer)
         for answer in answers:
             if begun is None:
                 whole = self._apply([*prompt, answer])
@@ -92,7 +92,7 @@ class _Template:
                     raise RowError("the chat template cannot go on in the assistant turn that the prompt ends with")
             # Some templates rewrite earlier turns once an answer is there; then the bare answer must do.
             text = whole.removeprefix(before) if whole.startswith(before) else answer["content"]
-            texts.append(ended(text, self.tokenizer))
+            texts.append(_ended(text, ends))
         self._check_calls(prompt, answers, before)
         return before, texts
 
@@ -129,8 +129,8 @@ def _first_line(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def ended(answer: str, tokenizer: PreTrainedTokenizerBase) -> str:
+def _ended(answer: str, ends: Sequence[str]) -> str:
     """Return a rendered answer up to the end token that closes its turn; templates may write more after it."""
-    found = ((answer.find(end), len(end)) for end in end_strings(tokenizer))
+    found = ((answer.find(end), len(end)) for end in ends)
     at, length = min(((at, length) for at, length in found if at >= 0), default=(len(answer), 0))
     return answer[: at + length]
