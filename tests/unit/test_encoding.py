@@ -158,7 +158,7 @@ def test_texts_are_encoded_some_at_a_time_and_none_in_vain(monkeypatch: pytest.M
     encoder = Encoder(word_level(), max_prompt_tokens=3, max_response_tokens=3)
     rows = [pair("the cat", "sat", "mat"), pair("the cat sat", "sat", "mat"), pair("the cat", "a", "sat")] * 3
     expected = encoder.encode_pairs(rows)
-    monkeypatch.setattr("preflab.encoding.AT_ONCE", 2)
+    monkeypatch.setattr("preflab.tokenising.AT_ONCE", 2)
     seen: list[list[str]] = []
 
     def tokenizer(texts: list[str], **options: bool) -> Any:
