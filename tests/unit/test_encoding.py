@@ -165,7 +165,7 @@ def test_texts_are_encoded_some_at_a_time_and_none_in_vain(monkeypatch: pytest.M
         seen.append(texts)
         return word_level()(texts, **options)
 
-    encoder.tokenizer = tokenizer  # type: ignore[assignment]
+    encoder.tokenise.tokenizer = tokenizer  # type: ignore[assignment]
     assert encoder.encode_pairs(rows) == expected
     assert max(map(len, seen)) == 2
     flat = [text for texts in seen for text in texts]
