@@ -220,7 +220,11 @@ class Experiment:
         """Load the frozen base model afresh."""
         model = load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
         # What the config says was checked with every text; this is for configs that say nothing, and for the weights.
-        self.encoder.tokenise.check_rows(model.get_input_embeddings().num_embeddings)
+        rows, tokenise = model.get_input_embeddings().num_embeddings, self.encoder.tokenise
+        if tokenise.rows is None:  # and of splits that the world encoded itself, our encoder has seen nothing
+            groups = [group for split in self.world.encoded.values() for group in split]
+            tokenise.check_rows(rows, {x for g in groups for ids in (g.prompt_ids, *g.response_ids) for x in ids})
+        tokenise.check_rows(rows)
         return model
 
     def open_roles(

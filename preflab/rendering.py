@@ -15,7 +15,7 @@ from preflab.errors import UserError
 from preflab.literals import guard
 from preflab.messages import ASSISTANT, CALLS, SYSTEM, USER, Message
 from preflab.reading import RowError
-from preflab.templates import written
+from preflab.templates import limited, written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,11 +63,12 @@ def rendered(
         if tools or any(name in message for message in (*prompt, *answers) for name in CALLS):
             raise RowError("tool calls need a chat template that writes them")
         return Rendered(*_plainly(prompt, [str(answer["content"]) for answer in answers]))
-    return _Template(tokenizer, guard(tools, tokenizer)).write(prompt, answers)
+    with limited():
+        return _Template(tokenizer, guard(tools, tokenizer)).write(prompt, answers)
 
 
 def _contents(message: Message, tokenizer: PreTrainedTokenizerBase | None) -> Message:
-    return {**guard(message, tokenizer), "role": message["role"]}
+    return {name: value if name == "role" else guard(value, tokenizer) for name, value in message.items()}
 
 
 def _plainly(prompt: Sequence[Message], answers: Sequence[str]) -> tuple[str, list[str]]:
@@ -96,7 +97,7 @@ class _Template:
         if not before.strip():
             raise RowError("the chat template writes nothing for the prompt")
         self._check_said(prompt, before)
-        texts, bare = [], False
+        texts, bare, ends = [], False, end_strings(self.tokenizer)
         for answer in answers:
             if begun is None:
                 whole = self._apply([*prompt, answer])
@@ -108,7 +109,7 @@ class _Template:
             # Some templates rewrite earlier turns once an answer is there; then the bare answer must do.
             text = whole.removeprefix(before) if whole.startswith(before) else answer["content"]
             bare |= not whole.startswith(before)
-            texts.append(ended(text, self.tokenizer))
+            texts.append(_ended(text, ends))
         self._check_calls(prompt, answers, before)
         opening = "" if begun else self._opening(texts, answers)
         return Rendered(before + opening, [text.removeprefix(opening) for text in texts], bare)
@@ -165,8 +166,8 @@ def _first_line(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def ended(answer: str, tokenizer: PreTrainedTokenizerBase) -> str:
+def _ended(answer: str, ends: Sequence[str]) -> str:
     """Return a rendered answer up to the end token that closes its turn; templates may write more after it."""
-    found = ((answer.find(end), len(end)) for end in end_strings(tokenizer))
+    found = ((answer.find(end), len(end)) for end in ends)
     at, length = min(((at, length) for at, length in found if at >= 0), default=(len(answer), 0))
     return answer[: at + length]

@@ -346,7 +346,7 @@ def test_every_content_goes_through_one_function(
     tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def louder(value: Any, tokenizer: Any) -> Any:
-        return value and {**value, "content": value["content"].upper()}
+        return value and value.upper()
 
     monkeypatch.setattr(rendering, "guard", louder)
     row = {"prompt": "q", "system": "s", "chosen": [{"role": "assistant", "content": "a"}], "rejected": "b"}

@@ -84,7 +84,7 @@ def test_a_policy_of_its_own_is_held_to_the_same(added, tiny_model_path, tmp_pat
 
 
 def test_a_base_with_fewer_embeddings_than_its_config_says_nothing_of(added, tmp_path, monkeypatch):
-    monkeypatch.setattr("preflab.encoding.embedding_rows", lambda name: None)
+    monkeypatch.setattr("preflab.tokenising.embedding_rows", lambda name: None)
     monkeypatch.setattr("preflab.endings.embedding_rows", lambda name: None)
     experiment = open_experiment(added, pairs(tmp_path / "d.jsonl", True), tmp_path / "run")
     assert experiment.heldout
