@@ -72,6 +72,9 @@ def write_folder(
     save_file({k: v.detach().contiguous().cpu() for k, v in state.items()}, folder / WEIGHTS)
 
 
+NAMED = 4  # of the modules that a message lists
+
+
 class OtherAdapterError(UserError):
     """An adapter that is whole, but not one that the roles of these settings can take."""
 
@@ -126,8 +129,8 @@ def _check_targets(folder: Path, modules: set[str], config: Mapping[str, Any]) -
     if untold or unfound:
         wrong = f"weights for {untold[0]}, which it does not name" if untold else f"no weights for {unfound[0]}"
         raise UserError(
-            f"adapter {folder} has target_modules {', '.join(sorted(named))} in its {CONFIG} and {wrong}; they are not "
-            "of one adapter"
+            f"adapter {folder} has target_modules {', '.join(sorted(named)[:NAMED])}{', …' * (len(named) > NAMED)} in its "
+            f"{CONFIG} and {wrong}; they are not of one adapter"
         )
 
 

@@ -210,7 +210,8 @@ def scored(batch: Batch, path: str, *, last: bool, head: bool) -> Passed:
     else:
         rows = (prompts + responses) * (responses > 0)
         body, pairs = rows.sum(), (rows**2).sum()
-    at_head = (body if path == "single" else responses.sum()) if head else 0
+    # The model's own pass gives the logits after the last token too.
+    at_head = (responses + (responses > 0) * (path == "single")).sum() if head else 0
     passed = Passed(int(body), int(pairs), int(at_head))
     if asked is None:
         return passed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -201,6 +202,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
         """Raise the complaint as a `UserError`."""
         raise UserError(f"{message}; see --help")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse's own swallows what a full disk answers.
+        (file or sys.stderr).write(message or "")
 
 
 def _add_option(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:

@@ -71,14 +71,22 @@ def run_recipe(main: Callable[[], int | None]) -> None:
     terminal.log_to_stderr()
     with _signals_and_threads():
         try:
-            status = main() or 0
+            status = _finished(main)
             sys.stdout.flush()  # so that a full disk under `> file` is found while it can still be said
         except BaseException as error:
-            if _left_by_argparse(error):
-                raise
             status = _answer(error)
     if status:
         sys.exit(status)
+
+
+def _finished(main: Callable[[], int | None]) -> int:
+    """Run ``main`` to its end, or to where ``--help`` ends it; return its status."""
+    try:
+        return main() or 0
+    except SystemExit as left:
+        if not _left_by_argparse(left):
+            raise
+        return left.code if isinstance(left.code, int) else 0
 
 
 def _left_by_argparse(error: BaseException) -> bool:

@@ -161,9 +161,12 @@ def raw_rows(rows: list[Row], tokenizer: PreTrainedTokenizerBase, how: How, sour
         counts[STARTED] += 1
         return literals.keep(text.lstrip().removeprefix(start))
 
-    def response(text: str) -> str:
+    def before_end(text: str) -> int:
         body = text.rstrip()
-        at = len(body) - max((len(end) for end in ends if body.endswith(end)), default=0)
+        return len(body) - max((len(end) for end in ends if body.endswith(end)), default=0)
+
+    def response(text: str) -> str:
+        at = before_end(text)
         return literals.guard(text[:at]) + text[at:]
 
     def read(row: Row) -> Row:
@@ -175,7 +178,7 @@ def raw_rows(rows: list[Row], tokenizer: PreTrainedTokenizerBase, how: How, sour
         else:
             read_as, changed = "text", _changed(row, literals.guard, response if how == "auto" else literals.guard)
         # An end token at the very end alone is no news.
-        if any(own.search(text) for text in texts[:1]) or any(own.search(text.rstrip()[:-1]) for text in texts[1:]):
+        if own.search(texts[0]) or any(own.search(text[: before_end(text)]) for text in texts[1:]):
             counts[read_as] += 1
         return changed
 

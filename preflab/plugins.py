@@ -80,6 +80,12 @@ def brought_files(cls: type) -> frozenset[str]:
     return frozenset(file for file in files if file and not file.startswith((*ours, sys.base_prefix)))
 
 
+def written_in(function: Any) -> frozenset[str]:
+    """Return the file that a function is written in, where Python can tell."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return frozenset({code.co_filename}) if code is not None else frozenset()
+
+
 def place_of(thing: Any) -> str:
     """Return ``" (file, line n)"`` of a class or function, or ``""`` where Python cannot tell."""
     try:

@@ -30,7 +30,9 @@ def cases(seed: int) -> Iterator[Case]:
         yield case(name, (*COMPARE, "--output", output), lambda folder: None, refused(output))
     for count in (12, 16, 24, 32):
         limit = set_limit(resource.RLIMIT_NOFILE, count)
-        yield case(f"files/{count} open at a time", COMPARE, limit, (*refused("open files|descriptor"), *said()))
+        yield case(
+            f"files/{count} open at a time", COMPARE, limit, (*refused("files are open|open files|descriptor"), *said())
+        )
     for size in (64, 128, 256):  # with less, torch's own threads abort the process, which nothing in it can answer
         right = (*refused("memory|allocate"), *said())
         yield case(f"memory/of {size} MiB more than now", COMPARE, memory(size * MIB), right)

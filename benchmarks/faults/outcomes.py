@@ -96,7 +96,7 @@ def _misfit(right: Right, answer: Answer, splits: Callable[[str], Any]) -> str:
     if answer.status:
         return f"refused: {last_line(answer.err)}"
     lines = [*answer.out.splitlines(), *answer.err.splitlines()]
-    if not any(names(line, right.says) for line in lines):
+    if right.says and not any(names(line, right.says) for line in lines):
         return f"no line says {' … '.join(right.says)}"
     return _other_rows(right, answer, splits)
 

@@ -289,7 +289,7 @@ def a_sampler_with_stale_weights(bench, monkeypatch):
         return sampler(roles, "reference", *args, **kwargs)
 
     stale.other_engine = False
-    monkeypatch.setattr(bench.experiment, "sampler", lambda *rollouts: stale)
+    monkeypatch.setattr(bench.experiment, "sampler", lambda *rollouts, **options: stale)
     return bench.run("rloo", "stale", bench.reward, samples_per_prompt=2, max_steps=12, learning_rate=1e-2)
 
 

@@ -316,7 +316,7 @@ def test_specs_are_told_apart(folder, foreign, tmp_path):
         (None, "nowhere", "adapter_config.json"),
         ("", "empty", "nothing that can be evaluated"),
         ("notes.txt", "empty/notes.txt", "no known kind"),
-        ("config.json", "best-of-1:empty", "n ≥ 2"),
+        ("config.json", "best-of-1:empty", "takes 2 to"),
         ("config.json", "best-of-4:best-of-4:empty", "policy"),
         (None, "best-of-4:nowhere", "nowhere"),
     ],
@@ -357,7 +357,7 @@ def test_an_adapter_of_which_a_part_finds_no_place_is_refused(ground, folder, tm
     weights = load_file(path)
     name = next(iter(weights))
     save_file({**weights, name.replace("layers.0", "layers.7"): weights[name].clone()}, path)
-    with pytest.raises(UserError, match=r"does not fit model .*layers\.7"):
+    with pytest.raises(UserError, match=r"weights for .*layers\.7.*, which it does not name"):
         open_subject(str(tmp_path / "deeper")).evaluate(ground, "deeper")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from preflab.errors import UserError
-from preflab.plugins import arguments_of, blamed, place_of
+from preflab.plugins import arguments_of, blamed, place_of, written_in
 from preflab.registry import import_object
 from preflab.terminal import shown
 from preflab.worlds import GoldReward
@@ -63,7 +63,7 @@ def _judge(function: RewardFunction, place: str, prompt: str, response: str) -> 
     def texts() -> str:
         return f", for prompt {shown(prompt)} and response {shown(response)}"
 
-    with blamed(f"reward {place!r} raised", end=texts):
+    with blamed(f"reward {place!r} raised", written_in(function), end=texts):
         value = function(prompt, response)
     number = _number(value)
     if number is not None and abs(number) <= LARGEST:
