@@ -128,9 +128,9 @@ def _check_targets(folder: Path, modules: set[str], config: Mapping[str, Any]) -
     unfound = sorted(n for n in named if not any(path == n or path.endswith(f".{n}") for path in modules))
     if untold or unfound:
         wrong = f"weights for {untold[0]}, which it does not name" if untold else f"no weights for {unfound[0]}"
+        listed = ", ".join(sorted(named)[:NAMED]) + ", …" * (len(named) > NAMED)
         raise UserError(
-            f"adapter {folder} has target_modules {', '.join(sorted(named)[:NAMED])}{', …' * (len(named) > NAMED)} in its "
-            f"{CONFIG} and {wrong}; they are not of one adapter"
+            f"adapter {folder} has target_modules {listed} in its {CONFIG} and {wrong}; they are not of one adapter"
         )
 
 
