@@ -107,7 +107,7 @@ def test_failure_during_use_names_the_texts_shortened(rewards: str) -> None:
     assert gold(["p", "p"], ["word1", "word2"]) == [1.0, 1.0]
     with pytest.raises(UserError, match=r"'once' and response 'word7 x+…x+'") as caught:
         gold(["once"], ["word7 " + 500 * "x"])
-    assert len(str(caught.value)) < 300
+    assert 60 * "x" not in str(caught.value)  # its length hangs on that of the file's path, too
 
 
 def test_gold_ignores_white_space_around_a_response_as_the_evaluation_does() -> None:
