@@ -44,16 +44,6 @@ def write(name: str, content: bytes | str, where: str = "dpo-seed0") -> Change:
     return lambda run: (stage(run, where) / name).write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def edit(name: str, change: Callable[[Any], Any], where: str = "dpo-seed0") -> Change:
-    """Return what changes the JSON of a stage's file."""
-
-    def apply(run: Path) -> None:
-        path = stage(run, where) / name
-        path.write_text(json.dumps(change(json.loads(path.read_text()))))
-
-    return apply
-
-
 def case(name: str, change: Change, right: tuple[Right, ...], models: str = "a=foreign", *options: str) -> Case:
     """Return a case in which a changed copy of a run is evaluated, with code that nobody named beside it."""
 
