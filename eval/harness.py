@@ -18,6 +18,7 @@ from eval.config import EvalConfig
 from eval.divergence import policy_figures
 from eval.judges import Judge
 from eval.records import PREFERENCES, Records, Table
+from eval.scores import alike, reward_scores
 from eval.tokens import Tokens, world_batch
 from preflab.data import group_key
 from preflab.encoding import EncodedGroup, collate
@@ -70,7 +71,7 @@ def evaluate_policy(
     Args:
         experiment: gives prompts, pairs and sampler.
         roles: the reference, the policy unless `policy` is given, and the reward model where there is one.
-        judge: gives gold rewards; None leaves them out.
+        judge: gives gold rewards, on a base of its own or on that of `roles`; None leaves them out.
         config: sizes and temperature.
         seed: of the sampled responses.
         title: for the progress bar.
@@ -315,32 +316,15 @@ def _judged(
     columns: Mapping[str, Sequence[Any]],
 ) -> Table:
     """Return rows of samples: given columns, and those of the reward model and the judge."""
-    none: list[None] = [None] * len(prompts)
-    proxies = reward_scores(roles, batch, config.eval_batch_size) if roles.gives_rewards else none
-    golds: Sequence[float | None] = judge(roles, batch, prompts, texts) if judge else none
+    none: list[float | None] = [None] * len(prompts)
+    proxies, golds = none, none
+    if roles.gives_rewards:
+        proxies = reward_scores(roles, batch, config.eval_batch_size)[:, 0].tolist()
+    if judge:
+        golds = [row[0] for row in judge(batch, prompts, [[text] for text in texts])]
     given = {name: columns.get(name, none) for name in ("length", "ended", "log_ratio", "kl", "entropy")}
     table = {"prompt": prompts, "response": texts, **given, "gold": golds, "proxy": proxies}
     return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
-
-
-@torch.no_grad()
-def reward_scores(roles: Roles, batch: Batch, size: int) -> list[float]:
-    """Return what the role ``reward`` says of each prompt's one response, `size` prompts at a time."""
-    return scored(lambda part: roles(part.to(roles.device), ("reward",)).rewards, batch, size)
-
-
-def scored(score: Callable[[Batch], Tensor], batch: Batch, size: int) -> list[float]:
-    """Return the `score` ``[B, 1]`` of each prompt's one response, `size` prompts at a time."""
-    scores = torch.empty(len(batch.prompt_ids), dtype=torch.float64)
-    for at in alike(batch, size):
-        scores[at] = score(batch.rows(at))[:, 0].double().cpu()
-    return scores.tolist()
-
-
-def alike(batch: Batch, size: int) -> list[Tensor]:
-    """Return the rows of a batch, at most `size` together, those of like length together."""
-    length = batch.prompt_mask.sum(-1) + batch.response_mask.sum((1, 2))
-    return list(torch.split(length.cpu().argsort(stable=True), size))
 
 
 def _pad(tokens: Tokens) -> int:

@@ -41,13 +41,14 @@ def sample_rewards(experiment: Experiment, roles: Roles, judge: Judge, config: E
         ids = [group.prompt_ids for group in asked]
         batch = sampler(roles, "policy", ids, k=many, temperature=config.eval_temperature, seed=seed).batch
         prompts = [experiment.world.eval_prompts[group.row]["prompt"] for group in asked]
-        columns = []
-        for draw in range(many):
-            one = batch.select(torch.full((len(asked), 1), draw, device=batch.response_ids.device))
-            rows = zip(one.response_ids[:, 0], one.response_mask[:, 0], strict=True)
-            texts = [experiment.tokenizer.decode(row[mask], skip_special_tokens=True).strip() for row, mask in rows]
-            columns.append(judge(roles, one, prompts, texts))
-        parts.append(np.array(columns, dtype=np.float64).T)
+        texts = [
+            [
+                experiment.tokenizer.decode(row[mask], skip_special_tokens=True).strip()
+                for row, mask in zip(*x, strict=True)
+            ]
+            for x in zip(batch.response_ids, batch.response_mask, strict=True)
+        ]
+        parts.append(np.array(judge(batch, prompts, texts), dtype=np.float64))
     return np.concatenate(parts)
 
 

@@ -261,22 +261,24 @@ class Roles(nn.Module):
                 found["reference_logps"] = batch.feedback["reference_logps"]
                 continue
             learns = torch.is_grad_enabled() and not self._learning.isdisjoint(group)
-            half = torch.autocast(
-                self.device.type, torch.bfloat16, enabled=self.autocast or torch.is_autocast_enabled()
-            )
-            with self.active(group[0]), torch.set_grad_enabled(learns), half:
+            with self.active(group[0]), torch.set_grad_enabled(learns), self._precision():
                 found |= self._score(batch, group)
-            self._account(batch, group, learns)
+            if "reward" not in group:
+                self._account(batch, group[:1], learns, head=not AT_HEAD.isdisjoint(group))
+            elif self.reward_function is None:
+                self._account(batch, self._members, learns, last=True)
         return Scores(**found)
 
-    def _account(self, batch: Batch, group: Sequence[Role], learns: bool) -> None:
-        """Add the passes that `_score` has made to `work`."""
-        reward = "reward" in group
-        if reward and self.reward_function is not None:
-            return
-        passed = scored(batch, self.scorer.path(batch), last=reward, head=not AT_HEAD.isdisjoint(group))
-        for _ in self._members if reward else group[:1]:
-            self.work.add(passed, self.adapter_size(group[0]), learns=learns, recomputes=learns and self._recomputes)
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast or torch.is_autocast_enabled())
+
+    def _account(
+        self, batch: Batch, adapters: Sequence[str], learns: bool, *, last: bool = False, head: bool = False
+    ) -> None:
+        """Add a pass with each of some adapters, alike in shape, to `work`."""
+        passed = scored(batch, self.scorer.path(batch), last=last, head=head)
+        for _ in adapters:
+            self.work.add(passed, self.adapter_size(adapters[0]), learns=learns, recomputes=learns and self._recomputes)
 
     def adapter_size(self, role: str) -> Weights:
         """Return the number of weights that a role's pass has beside the base's; none for the bare base."""
@@ -304,11 +306,14 @@ class Roles(nn.Module):
         """Return the reward function's, the reward model's or the ensemble's scores, ``[B, K]``."""
         if self.reward_function is not None:
             return self.reward_function(batch)
+        return self._scored_by(self._members, self._pooled, batch)
+
+    def _scored_by(self, members: Sequence[str], pooled: Callable[[Tensor], Tensor], batch: Batch) -> Tensor:
         scores: list[Tensor] = []
-        for member in self._members:
+        for member in members:
             with self.active(member):
                 scores.append(self.head(member)(self.scorer.end_states(batch)))
-        return scores[0] if len(scores) == 1 else self._pooled(torch.stack(scores))
+        return scores[0] if len(scores) == 1 else pooled(torch.stack(scores))
 
     def raw_rewards(self, batch: Batch) -> Tensor:
         """Return the role ``reward``'s scores before they were normalised, ``[B, K]``: their differences are log-odds.
@@ -410,6 +415,32 @@ class Roles(nn.Module):
         self._pooled = POOLS[pool]
         for member, folder in zip(self._members, folders, strict=True):
             self.start(member, folder)
+
+    def rewards_beside(self, folders: Sequence[Path], pool: Pool = "mean") -> Callable[[Batch], Tensor]:
+        """Load reward models beside the role ``reward``, which stays as it is, and never learn them.
+
+        Returns:
+            What gives their pooled, normalised scores ``[B, K]`` of a batch.
+
+        Raises:
+            UserError: as `start` does.
+        """
+        # Adapters are never taken off, so that their number makes a name that no other has.
+        taken = len(self.peft.peft_config)
+        members = [f"reward_beside_{taken + number}" for number in range(len(folders))]
+        for member, folder in zip(members, folders, strict=True):
+            self.start(member, folder)
+            for parameter in self.parameters_of(member):
+                parameter.requires_grad_(False)
+
+        @torch.no_grad()
+        def score(batch: Batch) -> Tensor:
+            with self._precision():
+                found = self._scored_by(members, POOLS[pool], batch)
+            self._account(batch, members, False, last=True)
+            return found
+
+        return score
 
     @torch.no_grad()
     def blend(self, source: Role, target: Role, share: float) -> None:

@@ -8,6 +8,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -26,7 +27,7 @@ from preflab.worlds import WorldConfig
 
 if TYPE_CHECKING:
     from eval.frontier import Oracle
-    from eval.judges import Judge
+    from eval.judges import JudgeSpec
     from eval.records import Records
     from preflab.experiment import Experiment
     from preflab.rewards import Rewards
@@ -311,23 +312,23 @@ class Pipeline:
             return None
         return Rewards.ensemble(self.reward_models(sft), settings.reward_pool)
 
-    def judge(self, sft: Stage | None) -> tuple[Judge, str] | None:
-        """Return who gives gold rewards, and a key for it: r*, or a reward model on data of its own.
+    def judge(self, sft: Stage | None) -> JudgeSpec | None:
+        """Return who gives gold rewards: r*, or a reward model on data of its own.
 
         None where there is neither (``--gold-fraction 0``): figures that need a judge are then left out.
         """
-        from eval.judges import HeldOutRewardModel, PlantedReward
-        from preflab.runs import content_hash
+        from eval.judges import HeldOutRewardModel, JudgeSpec, planted
 
-        gold = self.experiment.world.gold
-        if gold is not None:
-            return PlantedReward(gold), f"planted-{content_hash(self.experiment.world.facts)}"
+        if self.experiment.world.gold is not None:
+            return planted(self.experiment.world)
         if not len(self.experiment.world.gold_pairs):
             return None
         stage = self.experiment.train(
             "judge", self.session.stage_methods()[1], seed=1, sft=sft, groups=self.experiment.gold_pairs
         )
-        return HeldOutRewardModel(stage.folder / "reward", self.session.evaluation.eval_batch_size), stage.key
+        folder, size = stage.folder / "reward", self.session.evaluation.eval_batch_size
+        opens = partial(HeldOutRewardModel, folders=[folder], batch_size=size)
+        return JudgeSpec("held-out reward model", stage.key, (folder,), opens)
 
     def baseline(self, **shared: Any) -> list[Records]:
         """Let the policy that training starts from answer every prompt several times; win rates are against these."""
@@ -335,7 +336,7 @@ class Pipeline:
         draws = range(1, config.baseline_draws + 1)
         return [self.evaluate("baseline", None, seed=-draw, config=config, **shared) for draw in draws]
 
-    def oracle(self, sft: Stage | None, judge: tuple[Judge, str]) -> tuple[Oracle, Any] | None:
+    def oracle(self, sft: Stage | None, judge: JudgeSpec) -> tuple[Oracle, Any] | None:
         """Return the oracle line of the evaluation prompts, and the gold rewards ``[N, M]`` that it was drawn from.
 
         The line is exact, and there are no samples, where every response can be enumerated.
@@ -354,13 +355,14 @@ class Pipeline:
 
         def work(folder: Path) -> dict[str, Any]:
             roles = experiment.open_roles(("policy",), sft=sft, reward=None)
-            np.save(folder / "rewards.npy", sample_rewards(experiment, roles, judge[0], config), allow_pickle=False)
+            rewards = sample_rewards(experiment, roles, judge.open(roles), config)
+            np.save(folder / "rewards.npy", rewards, allow_pickle=False)
             return {"prompts": config.eval_prompts, "samples": config.oracle_samples}
 
         inputs = {
             **experiment.identity(),
             "sft": sft.key if sft else None,
-            "judge": judge[1],
+            "judge": judge.key,
             "config": as_dict(config),
         }
         stage = experiment.run.stage("reference-samples", inputs, work)
@@ -374,7 +376,7 @@ class Pipeline:
         *,
         sft: Stage | None,
         reward: Stage | Rewards | None,
-        judge: tuple[Judge, str] | None,
+        judge: JudgeSpec | None,
         role: str = "policy",
         seed: int = 0,
         decode: Callable[[Sampler], Decoder] | None = None,
@@ -393,7 +395,7 @@ class Pipeline:
             "trained": trained.key if trained else None,
             "sft": sft.key if sft else None,
             "reward": reward.key if reward else None,
-            "judge": judge[1] if judge else None,
+            "judge": judge.key if judge else None,
             # The number of other samples does not decide this one's figures.
             "config": {k: v for k, v in as_dict(config).items() if k not in ("baseline_draws", "oracle_samples")},
             "role": role,
@@ -412,7 +414,7 @@ class Pipeline:
                 records = evaluate_policy(
                     experiment,
                     roles,
-                    judge[0] if judge else None,
+                    judge.open(roles) if judge else None,
                     config,
                     seed=seed,
                     title=name,
@@ -432,13 +434,6 @@ def _kind(algorithm: Any) -> str:
 
 def _fields(algorithm: Any) -> set[str]:
     return {*algorithm.Config.__dataclass_fields__, *TrainConfig.__dataclass_fields__}
-
-
-def _joined(
-    first: Mapping[str, Mapping[str, Any]], second: Mapping[str, Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    names = (*first, *(n for n in second if n not in first))
-    return {n: {**first.get(n, {}), **second.get(n, {})} for n in names}
 
 
 def _quiet_libraries() -> None:

@@ -28,7 +28,7 @@ from preflab.settings import MOST_STEPS
 from preflab.terminal import console, one_line, printable, say
 from recipes.common import Pipeline, Session, check_report
 from recipes.course import CourseConfig, follow, taken
-from recipes.judging import PLANTED, JudgeSettings, judging, open_judge
+from recipes.judging import JudgeSettings, judging, open_judge
 from recipes.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -193,6 +193,8 @@ def compare(
 
 def maximised_by(session: Session, rewards: Rewards | None, methods: Sequence[Method]) -> list[str | Path]:
     """Return what those methods were given that maximise a reward; nothing where none does."""
+    from eval.judges import PLANTED
+
     if not any(method.needs.trains[0] == "policy" and method.needs.uses("reward") for method in methods):
         return []
     if session.rewards.policy_reward == "gold":

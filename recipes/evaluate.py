@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.judges.settings import EndpointConfig
+from eval.judges import EndpointConfig, planted
 from eval.subjects import (
     Ground,
     PolicySubject,
@@ -41,9 +41,7 @@ from recipes.judging import JudgeSettings, Judging, judging, local, open_judge, 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eval.judges import Judge
     from eval.records import Records
-    from preflab.experiment import Experiment
 
 
 MOST_SAMPLES = 2**16  # of one prompt, as for the method best-of-n
@@ -95,7 +93,7 @@ def main() -> None:
         generate=config.generate,
     )
     maximised = [*maximised_by(subjects), *([local(rewards.source)] if rewards else [])]
-    judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment), maximised)
+    judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment.world), maximised)
     evaluation, records = evaluate(ground, subjects, judged)
     facts = {"judge": judged.as_dict(), "reference": sft or experiment.world.model}
     about = {"config": session.as_dict(), "data": experiment.data, **provenance()}
@@ -178,15 +176,6 @@ def reference(given: str | None, subjects: Mapping[str, Subject]) -> str | None:
     return next(iter(starts), None)
 
 
-def planted(experiment: Experiment) -> tuple[Judge, str] | None:
-    """Return the world's planted reward as a judge, and a key for it; None where it has none."""
-    from eval.judges import PlantedReward
-    from preflab.runs import content_hash
-
-    world = experiment.world
-    return (PlantedReward(world.gold), f"planted-{content_hash(world.facts)}") if world.gold else None
-
-
 def maximised_by(subjects: Mapping[str, Subject]) -> list[str | Path]:
     """Return the reward models that the named stages maximised, as far as they are known."""
     return [local(s.maximised) for s in subjects.values() if isinstance(s, PolicySubject) and s.maximised]
@@ -201,11 +190,10 @@ def evaluate(
     from eval.preferences import likelihoods
     from eval.records import Records
 
-    judge, key = judged.scores or (None, None)
-    ground = ground._replace(judge=judge)
+    ground = ground._replace(judge=judged.scores)
     every = {"reference": PolicySubject(None, "reference"), **subjects}
-    baseline = draws(ground, every["reference"], key) if ground.generate else []
-    found = {name: evaluate_subject(name, subject, ground, key) for name, subject in every.items()}
+    baseline = draws(ground, every["reference"]) if ground.generate else []
+    found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
     contestants = []
     for name, records in found.items():
         # Without a reference in the same tokens there is no implicit reward, and its figures are null.
@@ -220,11 +208,11 @@ def evaluate(
     return {**evaluation, "baseline": "reference"}, found
 
 
-def draws(ground: Ground, start: Subject, judge_key: str | None) -> list[Records]:
+def draws(ground: Ground, start: Subject) -> list[Records]:
     """Let the reference answer every prompt several times; win rates are against these."""
     config = replace(ground.config, eval_pairs=2)  # only its answers are asked for
     seeds = range(-config.baseline_draws, 0)
-    return [evaluate_subject("baseline", start, ground._replace(seed=s, config=config), judge_key) for s in seeds]
+    return [evaluate_subject("baseline", start, ground._replace(seed=s, config=config)) for s in seeds]
 
 
 SCORES = ("score", "likelihood", "likelihood a token")

@@ -14,13 +14,10 @@ from preflab.plugins import file_exists
 if TYPE_CHECKING:
     from eval.config import EvalConfig
     from eval.contests import Decide
-    from eval.judges import EndpointConfig, Judge, PairJudge
+    from eval.judges import EndpointConfig, JudgeSpec, PairJudge
     from eval.records import Records
     from eval.subjects import RewardSubject
     from preflab.experiment import Experiment
-
-PLANTED = "planted reward"
-"""In place of a reward model's folder or key, where policies were given the world's own reward."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +36,12 @@ class Judging(NamedTuple):
     """Who judges.
 
     Attributes:
-        scores: gives gold rewards, and a key for it; None where nobody does.
+        scores: gives gold rewards; None where nobody does.
         decide: says who answered better; None where nobody does.
         facts: ``name``, ``kind`` and ``warning`` for the report, and a comparing judge's own ``report``.
     """
 
-    scores: tuple[Judge, str] | None
+    scores: JudgeSpec | None
     decide: Decide | None
     facts: dict[str, Any] | None
 
@@ -96,7 +93,7 @@ def judging(
     experiment: Experiment,
     config: EvalConfig,
     judge: RewardSubject | PairJudge | None,
-    own: Callable[[], tuple[Judge, str] | None],
+    own: Callable[[], JudgeSpec | None],
     maximised: Sequence[str | Path],
 ) -> Judging:
     """Return who judges: the comparing judge where there is one, and who gives gold rewards beside it.
@@ -105,23 +102,24 @@ def judging(
         experiment: the open world and run.
         config: sizes.
         judge: who was asked for, as `open_judge` returns it.
-        own: gives the world's own judge and a key for it, trained where it must be.
+        own: gives the world's own judge, trained where it must be.
         maximised: what policies were trained against: folders and keys of reward models, and `PLANTED`.
     """
     from eval.contests import by_gold
+    from eval.judges import JudgeSpec
     from eval.subjects import RewardSubject
 
     if isinstance(judge, RewardSubject):
-        given = judge.judge(experiment, config)
-        facts = {"name": f"reward model {judge.source}", "warning": _warning([local(judge.source)], maximised)}
-        return Judging((given, f"given-{judge.key}"), by_gold, {**facts, "kind": "scores"})
-    scores = own()
-    if judge is not None:
-        return Judging(scores, ByAnswers(judge), {"name": judge.name, "kind": "compares", "warning": None})
+        opens, name = judge.judge(experiment, config), f"reward model {judge.source}"
+        scores: JudgeSpec | None = JudgeSpec(name, f"given-{judge.key}", (local(judge.source),), opens)
+    else:
+        scores = own()
+        if judge is not None:
+            return Judging(scores, ByAnswers(judge), {"name": judge.name, "kind": "compares", "warning": None})
     if scores is None:
         return Judging(None, None, None)
-    warning = _warning(getattr(scores[0], "folders", [PLANTED]), maximised)
-    return Judging(scores, by_gold, {"name": scores[0].name, "kind": "scores", "warning": warning})
+    facts = {"name": scores.name, "kind": "scores", "warning": _warning(scores.sources, maximised)}
+    return Judging(scores, by_gold, facts)
 
 
 def local(source: str) -> str | Path:
@@ -131,7 +129,7 @@ def local(source: str) -> str | Path:
 
 def _warning(judge: Sequence[str | Path], maximised: Sequence[str | Path]) -> str | None:
     """Say so where policies were trained to please their judge."""
-    from eval.judges import warn_if_trained_against
+    from eval.judges import PLANTED, warn_if_trained_against
 
     if PLANTED in judge and PLANTED in maximised:
         return "policies that maximise a reward were given the judge's own; its errors, if any, count as quality here"

@@ -54,7 +54,7 @@ def train_one(description: str, name: str) -> None:
     comparison = summarise_comparison(contestants, baseline=baseline, decide=by_gold if judge else None)
     facts = {
         "baseline": "start" if baseline else None,
-        "judge": {"name": judge[0].name, "kind": "scores", "warning": None} if judge else None,
+        "judge": {"name": judge.name, "kind": "scores", "warning": None} if judge else None,
         "seeds": list(session.run.seeds),
         "config": session.as_dict(),
         "data": experiment.data,

@@ -8,29 +8,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.judges.base import ByScores, HeadToHead, Judge, PairJudge, compare_scores, head_to_head
-from eval.judges.endpoint import EndpointJudge, EndpointScores
-from eval.judges.rewards import HeldOutRewardModel, PlantedReward, warn_if_trained_against, weights_hash
+from eval.judges.base import HeadToHead, Judge, JudgeSpec, PairJudge, head_to_head
+from eval.judges.endpoint import EndpointJudge
+from eval.judges.rewards import (
+    PLANTED,
+    HeldOutRewardModel,
+    TextJudge,
+    planted,
+    warn_if_trained_against,
+    weights_hash,
+)
 from eval.judges.settings import EndpointConfig
 from eval.judges.summary import judge_sentences
 from eval.judges.verdicts import HumanVerdicts
 from preflab.errors import UserError
 
 __all__ = [
-    "ByScores",
+    "PLANTED",
     "EndpointConfig",
     "EndpointJudge",
-    "EndpointScores",
     "HeadToHead",
     "HeldOutRewardModel",
     "HumanVerdicts",
     "Judge",
+    "JudgeSpec",
     "PairJudge",
-    "PlantedReward",
-    "compare_scores",
+    "TextJudge",
     "head_to_head",
     "judge_sentences",
     "open_pair_judge",
+    "planted",
     "warn_if_trained_against",
     "weights_hash",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -11,13 +12,36 @@ if TYPE_CHECKING:
 
 
 class Judge(Protocol):
-    """Gives one gold reward to each response of a batch with one response a prompt."""
+    """Gives a gold reward to each of the K responses to each of B prompts.
+
+    What it reads (weights, a function, a client) is its own: nothing of the caller's is changed by a call.
+    """
+
+    def __call__(self, batch: Batch, prompts: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Return the rewards ``[B, K]``.
+
+        Args:
+            batch: prompts and responses as tokens, ``[B, K, T]``.
+            prompts: the B prompts as text.
+            texts: the K responses of each as text, which say the same as the tokens.
+        """
+        ...
+
+
+class JudgeSpec(NamedTuple):
+    """A judge whose weights are not opened yet.
+
+    Attributes:
+        name: for tables.
+        key: what decides its scores, for the keys of stages.
+        sources: what it is recognised by where policies were trained to please it: keys of stages and folders.
+        open: the judge, on the base of some roles where it is an adapter of that base; the roles stay as they are.
+    """
 
     name: str
-
-    def __call__(self, roles: Roles, batch: Batch, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """Return a reward for each prompt's response; texts and tokens say the same."""
-        ...
+    key: str
+    sources: tuple[str | Path, ...]
+    open: Callable[[Roles], Judge]
 
 
 class PairJudge(Protocol):
@@ -104,30 +128,3 @@ def _agreed(ahead: float | None, behind: float | None) -> float | None:
         return None
     behind = 1 - behind
     return (ahead + behind) / 2 if (ahead - 0.5) * (behind - 0.5) > 0 else 0.5
-
-
-def compare_scores(first: Sequence[float], second: Sequence[float]) -> list[float]:
-    """Return 1 where the first score is higher, 0.5 where they are equal, 0 elsewhere."""
-    return [0.5 if a == b else float(a > b) for a, b in zip(first, second, strict=True)]
-
-
-class ByScores:
-    """A judge that scores, as one that compares.
-
-    Args:
-        name: for tables.
-        score: prompts and responses (texts, same length) to one score each.
-    """
-
-    sees_position = False
-
-    def __init__(self, name: str, score: Callable[[Sequence[str], Sequence[str]], Sequence[float]]) -> None:
-        self.name, self.score = name, score
-
-    def prefer(self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> list[float | None]:
-        """Prefer the response with the higher score."""
-        return [*compare_scores(self.score(prompts, first), self.score(prompts, second))]
-
-    def report(self) -> dict[str, Any]:
-        """Return the judge's name."""
-        return {"judge": self.name}

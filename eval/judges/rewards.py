@@ -7,48 +7,70 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.judges.base import JudgeSpec
 from preflab.errors import UserError
+from preflab.runs import content_hash
 
 if TYPE_CHECKING:
     from preflab.interface import Batch
     from preflab.roles import Roles
-    from preflab.worlds import GoldReward
+    from preflab.worlds import GoldReward, World
 
 
-class PlantedReward:
-    """The world's own reward r*."""
+PLANTED = "planted reward"
+"""In place of a reward model's folder or key, where policies were given the world's own reward."""
 
-    def __init__(self, gold: GoldReward) -> None:
-        self.name, self.gold = "planted reward", gold
 
-    def __call__(self, roles: Roles, batch: Batch, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """Return r* of the texts."""
-        return [float(value) for value in self.gold(prompts, responses)]
+class TextJudge:
+    """A reward of texts as a judge: a world's own, or a reward model with a base of its own.
+
+    Args:
+        score: the reward.
+    """
+
+    def __init__(self, score: GoldReward) -> None:
+        self.score = score
+
+    def __call__(self, batch: Batch, prompts: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Return the rewards ``[B, K]`` of the texts."""
+        asked = [prompt for prompt, row in zip(prompts, texts, strict=True) for _ in row]
+        found = iter(self.score(asked, [text for row in texts for text in row]))
+        return [[float(next(found)) for _ in row] for row in texts]
 
 
 class HeldOutRewardModel:
     """A reward model trained on preferences that no method saw, or the mean of several.
 
     Args:
-        folder: the judge's adapter and head, on the same base as the roles it is called with; of several, the mean
-            of their normalised scores is taken.
+        roles: on whose base it is put, as adapters and heads beside theirs, which stay as they are.
+        folders: of the judge's reward models; of several, the mean of their normalised scores is taken.
         batch_size: responses scored at a time.
+
+    Raises:
+        UserError: if one does not fit the base.
     """
 
-    def __init__(self, folder: Path | Sequence[Path], batch_size: int = 32) -> None:
-        self.folders = [folder] if isinstance(folder, Path) else list(folder)
-        self.batch_size = batch_size
-        if not self.folders:
+    def __init__(self, roles: Roles, folders: Sequence[Path], batch_size: int = 32) -> None:
+        if not folders:
             raise ValueError("a judge needs at least one reward model")
-        count = len(self.folders)
-        self.name = "held-out reward model" if count == 1 else f"mean of {count} held-out reward models"
+        self.device, self.batch_size = roles.device, batch_size
+        self.score = roles.rewards_beside(folders)
 
-    def __call__(self, roles: Roles, batch: Batch, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """Return the judge's scores; takes the place of the roles' own reward model."""
-        from eval.harness import reward_scores
+    def __call__(self, batch: Batch, prompts: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Return the reward models' scores ``[B, K]``."""
+        from eval.scores import scored
 
-        roles.start_rewards(self.folders)
-        return reward_scores(roles, batch, self.batch_size)
+        scores = scored(lambda part: self.score(part.to(self.device)), batch, self.batch_size)
+        found: list[list[float]] = scores.tolist()
+        return found
+
+
+def planted(world: World) -> JudgeSpec | None:
+    """Return a world's planted reward r* as a judge; None where it has none."""
+    if world.gold is None:
+        return None
+    judge = TextJudge(world.gold)
+    return JudgeSpec(PLANTED, f"planted-{content_hash(world.facts)}", (PLANTED,), lambda roles: judge)
 
 
 def weights_hash(folder: Path) -> str:

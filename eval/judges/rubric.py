@@ -34,15 +34,6 @@ VERDICT: TIE
 TIE is for responses that serve equally well, not for a close choice."""
 )
 
-_SCORE = (
-    "You grade one response to a request: how well does it serve the person who made the request?\n"
-    + _COMMON
-    + """
-First weigh it in two to four sentences. Then end with one line of this form, a whole number from 1 (useless or \
-harmful) to 10 (could hardly be better) in place of the N, and nothing after it:
-SCORE: N"""
-)
-
 
 class Rubric(NamedTuple):
     """A question and its answers.
@@ -90,11 +81,4 @@ PAIR = Rubric(
     ("REQUEST", "FIRST RESPONSE", "SECOND RESPONSE"),
     "'VERDICT: FIRST', 'VERDICT: SECOND' or 'VERDICT: TIE'",
     {"VERDICT: FIRST": 1.0, "VERDICT: TIE": 0.5, "VERDICT: SECOND": 0.0},
-)
-SCORE = Rubric(
-    "score-1",
-    _SCORE,
-    ("REQUEST", "RESPONSE"),
-    "'SCORE: N' with a whole number N from 1 to 10",
-    {f"SCORE: {n}": float(n) for n in range(1, 11)},
 )

@@ -158,14 +158,13 @@ def _model(source: str, architecture: str, labels: int) -> Subject:
     return RewardSubject(source, "reward model", adapter=False)
 
 
-def evaluate_subject(name: str, subject: Subject, ground: Ground, judge_key: str | None) -> Records:
+def evaluate_subject(name: str, subject: Subject, ground: Ground) -> Records:
     """Evaluate a subject as a stage of the experiment's run: finished ones are reused, killed ones go on.
 
     Args:
         name: for the stage and the progress bars.
         subject: what is evaluated.
         ground: what all of a table share.
-        judge_key: what decides the judge's scores.
     """
     experiment = ground.experiment
     inputs = {
@@ -173,7 +172,7 @@ def evaluate_subject(name: str, subject: Subject, ground: Ground, judge_key: str
         "subject": [subject.kind, subject.key],
         "sft": ground.sft.key if ground.sft else None,
         "reward": ground.reward.key if ground.reward else None,
-        "judge": judge_key,
+        "judge": ground.judge.key if ground.judge else None,
         "config": as_dict(ground.config),
         "seed": ground.seed,
         "generate": ground.generate,

@@ -14,7 +14,7 @@ from preflab.errors import UserError
 from preflab.runs import Stage
 
 if TYPE_CHECKING:
-    from eval.judges import Judge
+    from eval.judges import Judge, JudgeSpec
     from preflab.experiment import Experiment
     from preflab.rewards import Rewards
     from preflab.roles import Roles
@@ -37,7 +37,7 @@ class Ground(NamedTuple):
     config: EvalConfig
     sft: Stage | None = None
     reward: Stage | Rewards | None = None
-    judge: Judge | None = None
+    judge: JudgeSpec | None = None
     seed: int = 0
     generate: bool = True
 
@@ -45,6 +45,10 @@ class Ground(NamedTuple):
         """Open the world's base with the reference, the policy that stands on it, and the reward model."""
         wanted: Any = ("policy", "reference", *(("reward",) if self.reward else ()))
         return self.experiment.open_roles(wanted, sft=self.sft, reward=self.reward)
+
+    def judge_on(self, roles: Roles) -> Judge | None:
+        """Open the judge, beside what the roles are, where there are answers for it to judge."""
+        return self.judge.open(roles) if self.judge and self.generate else None
 
 
 def adapter_stage(folder: Path, role: str) -> Stage:

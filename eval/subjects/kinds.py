@@ -76,7 +76,7 @@ class PolicySubject:
         return evaluate_policy(
             ground.experiment,
             roles,
-            ground.judge,
+            ground.judge_on(roles),
             ground.config,
             seed=ground.seed,
             title=title,
@@ -153,14 +153,14 @@ class RewardSubject:
             return Rewards.of(adapter_stage(Path(self.source), "reward"))
         return Rewards(self.key, function=experiment.rewards_of_texts(self.text_rewards(experiment), {"key": self.key}))
 
-    def judge(self, experiment: Experiment, config: EvalConfig) -> Judge:
-        """Return the model as a judge."""
-        from eval.judges import HeldOutRewardModel
-        from eval.subjects.models import RewardModelJudge
+    def judge(self, experiment: Experiment, config: EvalConfig) -> Callable[[Roles], Judge]:
+        """Return what opens the model as a judge; one with a base of its own is loaded now, once for all roles."""
+        from eval.judges import HeldOutRewardModel, TextJudge
 
         if self._stands_on(experiment):
-            return HeldOutRewardModel(Path(self.source), config.eval_batch_size)
-        return RewardModelJudge(f"reward model {Path(self.source).name}", self.text_rewards(experiment))
+            return partial(HeldOutRewardModel, folders=[Path(self.source)], batch_size=config.eval_batch_size)
+        judge = TextJudge(self.text_rewards(experiment))
+        return lambda roles: judge
 
     def text_rewards(self, experiment: Experiment) -> GoldReward:
         """Return the model as a function of texts."""
@@ -238,7 +238,8 @@ class ResponsesSubject:
                 f"missing: {missing[0][:80]!r}{hint}. It must answer all; --eval-prompts asks for fewer"
             )
         answers = {prompt: given[written(prompt)][0] for prompt in prompts}
-        return evaluate_responses(ground.experiment, ground.roles(), ground.judge, ground.config, answers)
+        roles = ground.roles()
+        return evaluate_responses(ground.experiment, roles, ground.judge_on(roles), ground.config, answers)
 
 
 FIELDS = (("prompt", "instruction"), ("response", "output"))

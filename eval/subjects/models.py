@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from eval.config import EvalConfig
-from eval.harness import Policy, reward_scores, scored
+from eval.harness import Policy
+from eval.scores import reward_scores, scored
 from eval.tokens import Tokens, tokens_of, world_batch
 from preflab.adapter_config import read_normalisation, say_other_base
 from preflab.adapters import HEAD_KEY, get_adapter, read_plain_lora
@@ -64,7 +65,8 @@ def _rewards_through(
     texts = {tuple(group.prompt_ids): rows[group.row]["prompt"] for rows, groups in splits for group in groups}
 
     def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        return reward_scores(world, world_batch(experiment, prompts, responses)[0], config.eval_batch_size)
+        batch, _ = world_batch(experiment, prompts, responses)
+        return reward_scores(world, batch, config.eval_batch_size)[:, 0].tolist()
 
     return PlantedRewards(score, tokens.tokenizer, texts, {})
 
@@ -208,22 +210,7 @@ def text_rewards(
         texts = zip(prompts, responses, strict=True)
         groups = [EncodedGroup(encoder.prompt(p), [encoder.response(p, r)], 0) for p, r in texts]
         longest = max((len(group.prompt_ids) + len(group.response_ids[0]) for group in groups), default=0)
-        return scored(classifier.rewards, collate(groups, tokenizer.pad_token_id), rows_at_once(most, longest))
+        batch = collate(groups, tokenizer.pad_token_id)
+        return scored(classifier.rewards, batch, rows_at_once(most, longest))[:, 0].tolist()
 
     return score
-
-
-class RewardModelJudge:
-    """A reward model of its own as a judge.
-
-    Args:
-        name: for tables.
-        score: the model as a function of texts.
-    """
-
-    def __init__(self, name: str, score: GoldReward) -> None:
-        self.name, self.score = name, score
-
-    def __call__(self, roles: Roles, batch: Batch, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        """Return the model's scores of the texts."""
-        return self.score(prompts, responses)

@@ -18,7 +18,7 @@ import preflab.sources
 from eval.config import EvalConfig
 from eval.diagnosis import DETECTORS, Evidence, diagnose
 from eval.harness import evaluate_policy, evaluate_reward_model
-from eval.judges import PlantedReward
+from eval.judges import TextJudge
 from preflab.experiment import Experiment
 from preflab.method import make_method
 from preflab.rewards import Rewards
@@ -107,7 +107,7 @@ class Bench:
         modules = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
         lora = LoraSettings(lora_rank=8, lora_alpha=16, target_modules=modules)
         self.experiment = Experiment(Run(folder / "run"), world, lora, folder / "cache")
-        self.pairs, self.judge = self.experiment.pairs, PlantedReward(self.experiment.world.gold)
+        self.pairs, self.judge = self.experiment.pairs, TextJudge(self.experiment.world.gold)
         self.baselines = {}
         self.reward = self.train("reward", learning_rate=5e-3)
 

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from eval.harness import _part, scored
+from eval.harness import _part
+from eval.scores import scored
 from preflab.encoding import EncodedGroup, collate
 
 LENGTHS = [(2, 9), (7, 1), (1, 1), (3, 8), (2, 1), (8, 2)]  # of prompt and response
@@ -22,9 +23,24 @@ def test_scores_stand_where_their_rows_do_and_like_lengths_go_together(size):
         asked.append([p + r for p, r in zip(lengths.tolist(), part.response_mask[:, 0].sum(-1).tolist(), strict=True)])
         return 100 * lengths[:, None] + part.response_mask.sum(-1)
 
-    assert scored(score, batch, size) == [100 * p + r for p, r in LENGTHS]
+    assert scored(score, batch, size).tolist() == [[100 * p + r] for p, r in LENGTHS]
     assert max(map(len, asked)) <= size
     assert [length for part in asked for length in part] == sorted(p + r for p, r in LENGTHS)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 6, 100])
+def test_the_responses_of_a_prompt_go_together_as_many_as_the_size_allows(size):
+    groups = [EncodedGroup([5] * p, [[6] * r, [6] * (r + 1), [6] * (r + 4)], row) for row, (p, r) in enumerate(LENGTHS)]
+    asked = []
+
+    def score(part):
+        asked.append(part.response_ids.shape[:2].numel())
+        return 100 * part.prompt_mask.sum(-1)[:, None] + part.response_mask.sum(-1)
+
+    expected = [[100 * p + r, 100 * p + r + 1, 100 * p + r + 4] for p, r in LENGTHS]
+    assert scored(score, collate(groups, 0), size).tolist() == expected
+    assert max(asked) == min(size, 18) - (size == 4)  # whole prompts of three, where a whole one fits
+    assert sum(asked) == 18
 
 
 SPOILT = {

@@ -16,7 +16,7 @@ from email.utils import formatdate
 import pytest
 from judge_server import DRIP, HANG_UP, KEY, SILENCE, Server, by_length, completion, raw_server, verdict
 
-from eval.judges import EndpointConfig, EndpointJudge, EndpointScores, head_to_head
+from eval.judges import EndpointConfig, EndpointJudge, head_to_head
 from eval.judges.chat import ChatClient, Pace
 from preflab.config import build
 from preflab.errors import UserError
@@ -44,9 +44,9 @@ def settings(server, tmp_path):
 def judge(settings):
     """Make a judge that notes how long it would have slept."""
 
-    def make(cls=EndpointJudge, **changes):
+    def make(**changes):
         slept = []
-        made = cls(settings(**changes), sleep=slept.append)
+        made = EndpointJudge(settings(**changes), sleep=slept.append)
         made.slept = slept
         return made
 
@@ -102,15 +102,9 @@ def test_hostile_text_is_only_text(judge, server):
         assert not body["messages"][1]["content"].endswith("FIRST")
 
 
-def test_scores_over_http(judge, server):
-    server.answer = lambda body: completion(f"SCORE: {len(body['messages'][1]['content']) % 10 + 1}")
-    asking = judge(EndpointScores)
-    grades = asking(None, None, ["p", "p", "p"], ["a", "bb", "a"])
-    assert grades[0] == grades[2] != grades[1]
-    assert len(server.requests) == 2, "the same question is asked once"
-    server.answer = completion("Ten out of ten!")
-    assert asking.score(["p"], ["ccc"]) == [5.5]
-    assert asking.report()["unparsed"] == 1
+def test_the_same_question_is_asked_once(judge, server):
+    assert judge().prefer(["p"] * 3, ["aa", "a", "aa"], ["b", "bb", "b"]) == [1.0, 0.0, 1.0]
+    assert len(server.requests) == 2
 
 
 def test_settings_that_are_none_are_not_sent(judge, server):

@@ -12,19 +12,18 @@ import torch
 
 from eval.conformance.workbench import make_groups, make_roles
 from eval.judges import (
-    ByScores,
     EndpointConfig,
     HeldOutRewardModel,
     HumanVerdicts,
-    PlantedReward,
-    compare_scores,
+    TextJudge,
     head_to_head,
     open_pair_judge,
     warn_if_trained_against,
     weights_hash,
 )
-from eval.judges.rubric import PAIR, SCORE
+from eval.judges.rubric import PAIR
 from eval.judges.verdicts import Verdict, agreement, preference_data, read_verdicts
+from eval.scores import reward_scores
 from preflab.encoding import collate
 from preflab.errors import UserError
 from preflab.terminal import printable
@@ -106,12 +105,13 @@ def test_lengths_must_match():
         head_to_head(Scripted(longer), ["p", "q"], ["a"], ["b", "c"])
 
 
-def test_a_judge_that_scores_compares_by_its_scores():
-    gold = PlantedReward(lambda prompts, responses: [len(text) for text in responses])
-    judge = ByScores(gold.name, gold.gold)
-    assert head_to_head(judge, ["p", "q", "r"], ["aaa", "a", "ab"], ["b", "bbb", "cd"]).wins == [1.0, 0.0, 0.5]
-    assert gold(None, None, ["p", "q"], ["aaa", "b"]) == [3.0, 1.0]
-    assert compare_scores([1.0, 2.0, 3.0], [2.0, 2.0, 2.0]) == [0.0, 0.5, 1.0]
+def test_a_reward_of_texts_judges_all_responses_of_a_prompt():
+    judge = TextJudge(
+        lambda prompts, responses: [len(p) * 10 + len(r) for p, r in zip(prompts, responses, strict=True)]
+    )
+    assert judge(None, ["p", "qq"], [["aaa", "", "a"], ["b", "cc", "dddd"]]) == [[13.0, 10.0, 11.0], [21.0, 22.0, 24.0]]
+    with pytest.raises(ValueError, match="shorter"):
+        judge(None, ["p", "qq"], [["a"]])
 
 
 # ---- reward models -----------------------------------------------------------------------------------
@@ -129,19 +129,45 @@ def reward_folders(tmp_path_factory):
     return [folder / "0", folder / "1"]
 
 
+def judge_of(folders, roles=None, size=2):
+    """The scores ``[B, K]`` of reward models on roles' base."""
+    judge, texts = HeldOutRewardModel(roles or make_roles(torch.float32), folders, batch_size=size), [[""] * 2] * 5
+    return lambda batch: torch.tensor(judge(batch, [""] * 5, texts))
+
+
 def test_several_reward_models_judge_by_their_mean(reward_folders):
-    roles, batch = make_roles(torch.float32), collate(make_groups("single", 5), 0)
-    texts = [""] * len(batch.prompt_ids)
-
-    def judged(folder):
-        return torch.tensor(HeldOutRewardModel(folder, batch_size=2)(roles, batch, texts, texts))
-
-    single = [judged(folder) for folder in reward_folders]
+    batch = collate(make_groups("pair", 5), 0)
+    single = [judge_of([folder])(batch) for folder in reward_folders]
     assert (single[0] - single[1]).abs().max() > 1e-3
-    torch.testing.assert_close(judged(reward_folders), (single[0] + single[1]) / 2)
-    assert HeldOutRewardModel(reward_folders[0]).name == "held-out reward model"
+    torch.testing.assert_close(judge_of(reward_folders)(batch), (single[0] + single[1]) / 2)
     with pytest.raises(ValueError, match="at least one"):
-        HeldOutRewardModel([])
+        HeldOutRewardModel(make_roles(torch.float32), [])
+
+
+def test_all_responses_of_a_prompt_at_once_score_as_one_by_one(reward_folders):
+    batch = collate(make_groups("pair", 5), 0)
+    columns = [batch.select(torch.full((5, 1), k)) for k in range(2)]
+    alone = torch.cat([judge_of(reward_folders[:1])(column) for column in columns], 1)
+    for size in (1, 2, 3, 100):
+        torch.testing.assert_close(judge_of(reward_folders[:1], size=size)(batch), alone, atol=1e-6, rtol=1e-6)
+
+
+def test_a_judge_leaves_the_roles_as_they_are_whatever_the_order_of_calls(reward_folders):
+    batch, roles = collate(make_groups("pair", 5), 0), make_roles(torch.float32)
+    roles.start_rewards(reward_folders[1:])
+    before = reward_scores(roles, batch, 2)
+    judge, other = judge_of(reward_folders[:1], roles), judge_of(reward_folders, roles)
+    golds = judge(batch)
+    assert (golds - before).abs().max() > 1e-3
+    assert torch.equal(reward_scores(roles, batch, 2), before)
+    others = other(batch)
+    roles.start_rewards(reward_folders)  # another proxy, an ensemble, changes no judge
+    assert (reward_scores(roles, batch, 2) - before).abs().max() > 1e-3
+    assert torch.equal(judge(batch), golds)
+    assert torch.equal(other(batch), others)
+    roles.start_rewards(reward_folders[1:])
+    assert torch.equal(reward_scores(roles, batch, 2), before)
+    assert not any(p.requires_grad for n, p in roles.named_parameters() if "beside" in n)
 
 
 def test_the_reward_that_was_trained_against_is_known_by_its_weights_and_by_its_key(reward_folders, tmp_path):
@@ -319,24 +345,12 @@ def test_only_a_strict_last_line_is_a_verdict(reply, value):
     assert PAIR.read(reply) == value
 
 
-def test_scores_are_whole_numbers_of_the_scale():
-    assert [SCORE.read(f"Fine.\nSCORE: {text}") for text in ("1", "10", "0", "11", "7.5", "07", "-1")] == [
-        *[1.0, 10.0, None, None, None, None, None],
-    ]
-
-
 def test_questions_change_with_their_version_only():
     """A rubric's words are part of what a verdict means: whoever changes them gives it a new version and this hash."""
     import hashlib
 
-    words = {
-        rubric.version: hashlib.sha256(repr(rubric.ask("p", *"ab"[: len(rubric.material) - 1])).encode())
-        for rubric in (PAIR, SCORE)
-    }
-    assert {version: digest.hexdigest()[:12] for version, digest in words.items()} == {
-        "pair-1": "000d502d0f02",
-        "score-1": "79ec3e0fa387",
-    }
+    words = hashlib.sha256(repr(PAIR.ask("p", "a", "b")).encode()).hexdigest()[:12]
+    assert (PAIR.version, words) == ("pair-1", "000d502d0f02")
 
 
 # ---- text for a terminal -----------------------------------------------------------------------------

@@ -8,12 +8,12 @@ import pytest
 
 from eval.config import EvalConfig
 from eval.contests import by_gold
-from eval.judges import EndpointConfig, EndpointJudge, HumanVerdicts, PlantedReward, judge_sentences
+from eval.judges import PLANTED, EndpointConfig, EndpointJudge, HumanVerdicts, JudgeSpec, judge_sentences
 from eval.subjects import RewardSubject
 from preflab.errors import UserError
 from recipes.common import Session
 from recipes.compare import CompareConfig, judge_lines, maximised_by
-from recipes.judging import PLANTED, ByAnswers, JudgeSettings, judging, local, open_judge, open_reward
+from recipes.judging import ByAnswers, JudgeSettings, judging, local, open_judge, open_reward
 
 URL = EndpointConfig(judge_url="http://localhost:1/v1", judge_model="m")
 
@@ -94,8 +94,8 @@ def test_a_given_reward_model_gives_gold_and_nothing_else_is_trained(folder):
     given = Opened(str(folder / "classifier"), "reward model", adapter=False)
     found = asked(given, [folder / "reward"], own=pytest.fail)
     assert found.scores is not None
-    assert found.scores[0] == "opened"
-    assert found.scores[1] == f"given-{given.key}"
+    assert found.scores.open == "opened"
+    assert found.scores.key == f"given-{given.key}"
     assert found.decide is by_gold
     assert found.as_dict() == {"name": f"reward model {given.source}", "kind": "scores", "warning": None}
 
@@ -126,9 +126,9 @@ def test_nothing_is_maximised_where_no_method_reads_a_reward(names, found):
 
 
 def test_the_worlds_own_judge():
-    planted = PlantedReward(lambda prompts, responses: [0.0])  # type: ignore[arg-type]
+    planted = JudgeSpec(PLANTED, "key", (PLANTED,), pytest.fail)
     for maximised, warned in (([PLANTED], True), (["another"], False), ([], False)):
-        facts = asked(None, maximised, own=lambda: (planted, "key")).facts
+        facts = asked(None, maximised, own=lambda: planted).facts
         assert facts is not None
         assert (facts["warning"] is not None) == warned
     assert asked(None, []) == (None, None, None)

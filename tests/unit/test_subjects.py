@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from eval.config import EvalConfig
+from eval.judges import JudgeSpec
 from eval.preferences import summarise_preferences
 from eval.records import Records
 from eval.subjects import (
@@ -91,17 +92,19 @@ def experiment(folder, tiny_model_path):
     return open_experiment(folder / "pairs.jsonl", tiny_model_path, folder / "run")
 
 
+def spec_of(opens):
+    return JudgeSpec("a judge", "key", (), opens)
+
+
 @pytest.fixture(scope="module")
 def ground(experiment, folder):
     class CountsWord:
-        name = "counts a word"
-
-        def __call__(self, roles, batch, prompts, responses):
-            assert len(prompts) == len(responses) == len(batch.prompt_ids)
-            return [float(response.count("word1")) for response in responses]
+        def __call__(self, batch, prompts, texts):
+            assert len(prompts) == len(texts) == len(batch.prompt_ids)
+            return [[float(text.count("word1")) for text in row] for row in texts]
 
     reward = RewardSubject(str(folder / "scorer")).play(experiment)
-    return Ground(experiment, CONFIG, reward=reward, judge=CountsWord())
+    return Ground(experiment, CONFIG, reward=reward, judge=spec_of(lambda roles: CountsWord()))
 
 
 def merged_folder(folder, experiment, name):
@@ -193,7 +196,7 @@ def test_any_reward_model_can_give_the_proxy_and_the_gold_reward(ground, experim
     records = []
     for name in ("other", "scorer"):
         subject = RewardSubject(str(folder / name))
-        changed = ground._replace(reward=subject.play(experiment), judge=subject.judge(experiment, CONFIG))
+        changed = ground._replace(reward=subject.play(experiment), judge=spec_of(subject.judge(experiment, CONFIG)))
         records.append(policy.evaluate(changed, name))
     for found in records:
         close(found, found, ("proxy",))
