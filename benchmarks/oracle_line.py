@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,12 @@ from scipy.interpolate import PchipInterpolator
 
 from benchmarks.pages import table, write
 from eval.frontier import Oracle, exact_oracle, sampled_oracle
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from preflab.interface import Batch
+    from preflab.roles import Roles
 
 Array = NDArray[np.float64]
 
@@ -132,13 +140,77 @@ def joining(draws: int = 300) -> str:
     return table(["reward", "noise of a point", *ways], rows)
 
 
+def judging(rounds: int = 5) -> str:
+    """CPU seconds in which a reward model judges the reference's samples of the embedded world, median of some."""
+    import torch
+
+    from recipes.common import Session
+
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        experiment = Session("", preset={"world": "reviews", "output": folder}, argv=[]).open()
+        roles = experiment.open_roles(("policy", "reward"), sft=None, reward=None, trains=("reward",))
+        torch.manual_seed(0)
+        for parameter in roles.parameters_of("reward"):
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        roles.save("reward", Path(folder) / "reward")
+        prompts = [group.prompt_ids for group in experiment.eval_prompts[:128]]
+        for samples in (8, 32):
+            batch = experiment.sampler()(roles, "policy", prompts, k=samples, temperature=1.0, seed=0).batch
+            ways = ways_to_judge(roles, Path(folder) / "reward", batch)
+            spent: dict[str, list[float]] = {name: [] for name in ways}
+            for name in list(ways) * rounds:
+                start = time.process_time()
+                ways[name]()
+                spent[name].append(time.process_time() - start)
+            found = [way() for way in ways.values()]
+            apart = max((one - found[-1]).abs().max().item() for one in found)
+            rows.append([str(samples), *(f"{np.median(times):.2f}" for times in spent.values()), f"{apart:.0e}"])
+            print(rows[-1], flush=True)
+    return table(["samples each", *spent, "largest difference of a score"], rows)
+
+
+def ways_to_judge(roles: Roles, folder: Path, batch: Batch) -> dict[str, Callable[[], Tensor]]:
+    """Return what scores all responses of a batch, in parts of 32 prompts: as it once was done, and as it is."""
+    import torch
+
+    from eval.judges import HeldOutRewardModel
+    from eval.scores import reward_scores
+
+    judge = HeldOutRewardModel(roles, [folder])
+    parts = [batch.rows(slice(at, at + 32)) for at in range(0, len(batch.prompt_ids), 32)]
+    many = batch.response_ids.shape[1]
+
+    def each(part: Batch) -> list[Batch]:
+        return [part.select(torch.full((len(part.prompt_ids), 1), draw)) for draw in range(many)]
+
+    def read(one: Batch) -> Tensor:
+        roles.start_rewards([folder])
+        return reward_scores(roles, one, 32)
+
+    def held(one: Batch) -> Tensor:
+        return torch.tensor(judge(one, [""] * len(one.prompt_ids), [[""]] * len(one.prompt_ids)))
+
+    return {
+        "adapter read for each sample": lambda: torch.cat([torch.cat([read(x) for x in each(p)], 1) for p in parts]),
+        "adapter held, one by one": lambda: torch.cat([torch.cat([held(x) for x in each(p)], 1) for p in parts]),
+        "adapter held, all at once": lambda: torch.cat([held(p) for p in parts]),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--only", default="joining,reach,agreement", help="which tables to make")
     parser.add_argument("--output", type=Path, default=PAGE)
     args = parser.parse_args()
-    parts = {"joining": joining, "reach": lambda: reach(args.seeds), "agreement": lambda: agreement(args.seeds)}
+    parts = {
+        "judging": judging,
+        "joining": joining,
+        "reach": lambda: reach(args.seeds),
+        "agreement": lambda: agreement(args.seeds),
+    }
     for name in args.only.split(","):
         write(args.output, name, parts[name]())
     print(f"written: {args.output}")

@@ -94,8 +94,8 @@ def train(experiment: Experiment, steps: int) -> dict[str, Path]:
 def harness_scores(experiment: Experiment, adapters: Mapping[str, Path]) -> tuple[list[dict[str, Any]], Scores]:
     """Return the held-out rows, and what the harness says of them."""
     ground = Ground(experiment, EvalConfig(eval_pairs=100_000, eval_batch_size=16), generate=False)
-    reward = evaluate_subject("reward", RewardSubject(str(adapters["reward"])), ground, None)
-    dpo = evaluate_subject("dpo", PolicySubject(str(adapters["dpo"])), ground, None)
+    reward = evaluate_subject("reward", RewardSubject(str(adapters["reward"])), ground)
+    dpo = evaluate_subject("dpo", PolicySubject(str(adapters["dpo"])), ground)
 
     def both(records: Any, name: str) -> Array:
         return np.stack([records.column(f"{side}_{name}") for side in ("chosen", "rejected")], axis=1)

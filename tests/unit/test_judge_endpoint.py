@@ -18,6 +18,7 @@ from judge_server import DRIP, HANG_UP, KEY, SILENCE, Server, by_length, complet
 
 from eval.judges import EndpointConfig, EndpointJudge, head_to_head
 from eval.judges.chat import ChatClient, Pace
+from eval.judges.rubric import PAIR
 from preflab.config import build
 from preflab.errors import UserError
 
@@ -465,7 +466,7 @@ def test_order_texts_and_rubric_are_part_of_the_question(judge, server, monkeypa
     for texts in (("p", "a", "b"), ("p", "b", "a"), ("p", "a", "c"), ("q", "a", "b"), ("p", "ab", "")):
         asking.prefer(*([text] for text in texts))
     assert len(server.requests) == 5
-    monkeypatch.setattr(EndpointJudge, "rubric", EndpointJudge.rubric._replace(system="Choose."))
+    monkeypatch.setattr("eval.judges.endpoint.PAIR", PAIR._replace(system="Choose."))
     judge().prefer(["p"], ["a"], ["b"])
     assert len(server.requests) == 6
 

@@ -422,20 +422,20 @@ def test_a_killed_evaluation_goes_on_and_ends_alike(ground, folder, tmp_path, mo
 
 def test_a_finished_evaluation_is_reused_unless_anything_in_it_changes(ground, folder):
     subject = open_subject(str(folder / "policy"))
-    first = evaluate_subject("policy", subject, ground, "j")
+    first = evaluate_subject("policy", subject, ground)
 
     def count():
         return len(list((folder / "run" / "stages").glob("eval-policy-*")))
 
-    assert evaluate_subject("policy", subject, ground, "j").samples == first.samples
+    assert evaluate_subject("policy", subject, ground).samples == first.samples
     assert count() == 1
     changes = [
-        (subject, ground._replace(generate=False), "j"),
-        (subject, ground._replace(seed=1), "j"),
-        (subject, ground._replace(reward=None), "j"),
-        (subject, ground._replace(sft=adapter_stage(folder / "policy", "policy")), "j"),
-        (subject, ground, "k"),
-        (open_subject(f"best-of-2:{folder / 'policy'}"), ground, "j"),
+        (subject, ground._replace(generate=False)),
+        (subject, ground._replace(seed=1)),
+        (subject, ground._replace(reward=None)),
+        (subject, ground._replace(sft=adapter_stage(folder / "policy", "policy"))),
+        (subject, ground._replace(judge=ground.judge._replace(key="another"))),
+        (open_subject(f"best-of-2:{folder / 'policy'}"), ground),
     ]
     for changed in changes:
         evaluate_subject("policy", *changed)
