@@ -154,9 +154,9 @@ def test_all_responses_of_a_prompt_at_once_score_as_one_by_one(reward_folders):
 
 def test_a_judge_leaves_the_roles_as_they_are_whatever_the_order_of_calls(reward_folders):
     batch, roles = collate(make_groups("pair", 5), 0), make_roles(torch.float32)
-    roles.start_rewards(reward_folders[1:])
+    roles.start_rewards(reward_folders[:1])
     before = reward_scores(roles, batch, 2)
-    judge, other = judge_of(reward_folders[:1], roles), judge_of(reward_folders, roles)
+    judge, other = judge_of(reward_folders[1:], roles), judge_of(reward_folders, roles)
     golds = judge(batch)
     assert (golds - before).abs().max() > 1e-3
     assert torch.equal(reward_scores(roles, batch, 2), before)
@@ -165,7 +165,7 @@ def test_a_judge_leaves_the_roles_as_they_are_whatever_the_order_of_calls(reward
     assert (reward_scores(roles, batch, 2) - before).abs().max() > 1e-3
     assert torch.equal(judge(batch), golds)
     assert torch.equal(other(batch), others)
-    roles.start_rewards(reward_folders[1:])
+    roles.start_rewards(reward_folders[:1])
     assert torch.equal(reward_scores(roles, batch, 2), before)
     assert not any(p.requires_grad for n, p in roles.named_parameters() if "beside" in n)
 
