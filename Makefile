@@ -51,9 +51,9 @@ format: install
 	$(BIN)/ruff check --fix .
 
 pages: install  ## docs/methods/, docs/metrics.md and docs/diagnosis.md, from the code
-	$(BIN)/python recipes/method_pages.py
-	$(BIN)/python -m eval.metrics
-	$(BIN)/python -m eval.diagnosis > docs/diagnosis.md
+	$(BIN)/python docs/make_method_pages.py
+	$(BIN)/python docs/make_metric_page.py
+	$(BIN)/python docs/make_diagnosis_page.py > docs/diagnosis.md
 
 clean:
 	rm -rf $(VENV) $(TRL112) *.egg-info build dist

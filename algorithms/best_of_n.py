@@ -1,7 +1,7 @@
 """Best-of-n: n samples, the one the reward model likes best is shown (arXiv 2009.01325, 2112.09332).
 
 Nothing is trained: the stage's policy is the one it starts from, and each response shown costs n samples.
-The KL in the table is an estimate that errs upwards, never past log n − (n−1)/n (see `preflab.best_of_n`).
+The KL in the table is an estimate that errs upwards, never past log n − (n−1)/n (see `preflab.sampling.best_of_n`).
 The held-out accuracy is the reward model's: log π_n/π rises with the reward, and with nothing else.
 
 Converges to nothing: it is a policy as it stands, π_n(y) = π(y) (Fⁿ − F⁻ⁿ) / (F − F⁻), with F and F⁻ the
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from preflab import Batch, BestOf, Loss, Needs, Scores, option
 
 if TYPE_CHECKING:
-    from preflab.sampling import Sampler
-    from preflab.trainer import Task, TrainRecord
+    from preflab.sampling.sampler import Sampler
+    from preflab.training.trainer import Task, TrainRecord
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class BestOfN:
 
     def fit(self, task: Task) -> TrainRecord:
         """Leave the policy as it is."""
-        from preflab.trainer import TrainRecord
+        from preflab.training.trainer import TrainRecord
 
         return TrainRecord(steps=0, seconds=0.0, tokens=0, sampled_tokens=0, peak_memory_bytes=0, final={})
 

@@ -62,7 +62,7 @@ class GRPO(TokenPolicyGradient):
 
     def expected_advantages(self, rewards: Tensor, probabilities: Tensor) -> Tensor:
         """Return E[A | y], ``[B, K]``: the group's mean holds y itself, and the deviation is the group's."""
-        from preflab.optima import group_standardised
+        from preflab.method.stationary import group_standardised
 
         k = self.config.samples_per_prompt
         if self.config.scale_rewards == "group":

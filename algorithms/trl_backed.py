@@ -11,7 +11,7 @@ from algorithms.reward import Reward
 from algorithms.rloo import RLOO
 from algorithms.sft import SFT
 from preflab import UserError
-from preflab.trl_backing import Backing, Renamed, TRLBacked
+from preflab.training.trl import Backing, Renamed, TRLBacked
 
 
 class TRLSFT(TRLBacked, SFT):

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 from benchmarks.pages import BENCHMARKS, table, update
 from benchmarks.workloads import WORKLOADS, Job, Result, Side, choices, models, run_alone
-from preflab.errors import UserError, run_recipe
+from preflab.errors import UserError
+from preflab.errors.answering import run_recipe
 
 HEADINGS = ("workload", "prompt/response", "TRL / native", "native s", "TRL s", "native tok/s", "TRL tok/s",
             "native MiB", "TRL MiB", "native / TRL memory", "agreement")  # fmt: skip

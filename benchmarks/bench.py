@@ -18,10 +18,10 @@ from benchmarks.shapes import make_groups
 from benchmarks.workloads import PRESETS, Job, Result
 
 if TYPE_CHECKING:
-    from preflab.encoding import EncodedGroup
-    from preflab.method import Method
-    from preflab.roles import Roles
-    from preflab.settings import LoraSettings
+    from preflab.data.encoding import EncodedGroup
+    from preflab.method.configured import Method
+    from preflab.model.roles import Roles
+    from preflab.settings.training import LoraSettings
 
 
 class Bench:
@@ -35,8 +35,8 @@ class Bench:
     """
 
     def __init__(self, job: Job) -> None:
-        from preflab.encoding import load_tokenizer
-        from preflab.settings import LoraSettings, RolloutConfig
+        from preflab.data.encoding import load_tokenizer
+        from preflab.settings.training import LoraSettings, RolloutConfig
 
         self.job, self.bf16 = job, PRESETS[job.preset].bf16
         self.tokenizer = load_tokenizer(job.model)
@@ -49,8 +49,8 @@ class Bench:
         self.groups = rows(job, self.method, len(self.tokenizer))
 
     def _method(self, **steps: int) -> Method:
-        from preflab import registry
-        from preflab.method import Method, make_method
+        from preflab.method import registry
+        from preflab.method.configured import Method, make_method
 
         job, what = self.job, self.job.what
         values = {**what.values, **job.values, "learning_rate": 1e-4, "lr_scheduler_type": "constant", **steps}
@@ -85,7 +85,7 @@ class Bench:
 
     def run(self, folder: Path) -> Any:
         """Train in a folder; return the trainer's record."""
-        from preflab.trainer import Task, run_training
+        from preflab.training.trainer import Task, run_training
 
         method, groups, train = self.method, self.groups, self.method.train
         algorithm: Any = method.algorithm
@@ -98,9 +98,9 @@ class Bench:
 
     def source(self) -> Any:
         """Return the native source of batches."""
-        from preflab.reference import ReferenceLogps
-        from preflab.sampling import TransformersSampler
-        from preflab.sources import OfflineSource, RolloutSource
+        from preflab.sampling.sampler import TransformersSampler
+        from preflab.training.reference import ReferenceLogps
+        from preflab.training.sources import OfflineSource, RolloutSource
 
         method, roles, pad = self.method, self.roles, self.tokenizer.pad_token_id
         if self.sampled:
@@ -117,8 +117,8 @@ class Bench:
 
 def make_roles(method: Method, model: str, settings: LoraSettings) -> Roles:
     """Return fresh roles for a method: a random reward model, and a value that starts as its copy."""
-    from preflab.base import load_base
-    from preflab.roles import Roles
+    from preflab.model.base import load_base
+    from preflab.model.roles import Roles
 
     needs, roles = method.needs, Roles(load_base(model, settings), settings)
     if needs.uses("reward"):

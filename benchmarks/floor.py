@@ -2,7 +2,8 @@
 
 What a method needs, and no more: each prompt once however many responses it has, the head and the late part of the
 last layer on response tokens alone, of frozen matrices the gradient of their input alone, and no pass for scores that
-are at hand. FLOPs are counted by `preflab.budget`; rates are measured here, at the sizes that the workload has.
+are at hand. FLOPs are counted by `preflab.model.work`; rates are measured here, at the sizes of the
+workload.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.clock import now
-from preflab.budget import NO_ADAPTER, Passed, Work, scored
-from preflab.interface import Batch, Role
+from preflab.method.contract import Batch, Role
+from preflab.model.work import NO_ADAPTER, Passed, Work, scored
 
 OPTIMISER_TRAFFIC = 7  # AdamW reads weight, gradient and both moments, and writes all but the gradient
 

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from benchmarks.pages import BENCHMARKS, kept, table, update
 from benchmarks.workloads import Job, choices, models, run_alone
-from preflab.errors import UserError, near_misses, run_recipe
+from preflab.errors import UserError, near_misses
+from preflab.errors.answering import run_recipe
 
 
 class Series(NamedTuple):

@@ -20,7 +20,7 @@ from benchmarks.clock import now
 from benchmarks.pages import BENCHMARKS, table, update
 from benchmarks.shapes import END, SHAPES, make_groups
 from benchmarks.workloads import PRESETS, Job, choices, models
-from preflab.errors import run_recipe
+from preflab.errors.answering import run_recipe
 
 HEADINGS = ("lever", "prompt/response", "measured on", "with, ms", "without, ms", "without / with")
 ROLLOUT_PROMPTS = 32
@@ -51,7 +51,7 @@ def path(name: str) -> Patch:
     """Score by another path where the fused one would be taken."""
 
     def patch(roles: Any) -> AbstractContextManager[Any]:
-        from preflab import scoring
+        from preflab.scoring import paths as scoring
 
         paths: dict[Any, Any] = scoring.PATHS
         return mock.patch.dict(paths, {"fused": paths[name]})
@@ -61,21 +61,21 @@ def path(name: str) -> Patch:
 
 def beside(roles: Any) -> AbstractContextManager[Any]:
     """Run adapters beside their weights."""
-    from preflab import lora
+    from preflab.scoring import lora
 
     return mock.patch.object(lora, "folds", return_value=False)
 
 
 def branching(roles: Any) -> AbstractContextManager[Any]:
     """Let the only response to a prompt branch off it, as where there are several."""
-    from preflab import packing
+    from preflab.scoring import packing
 
     return mock.patch.object(packing, "_whole", packing._branching)
 
 
 def kept_logits(roles: Any) -> AbstractContextManager[Any]:
     """Let autograd keep the logits and their log-softmax."""
-    from preflab import scoring
+    from preflab.scoring import paths as scoring
 
     def logps(model: Any, states: Any, batch: Any, temperature: float) -> Any:
         return scoring.spread(
@@ -89,7 +89,7 @@ def feeder(name: str) -> Patch:
     """Feed tokens in another way, or sample with `generate`."""
 
     def patch(roles: Any) -> AbstractContextManager[Any]:
-        from preflab import decoding
+        from preflab.sampling import decoding
 
         return mock.patch.dict(decoding._FEEDERS, {roles.model: getattr(decoding, name, None)})
 
@@ -111,8 +111,8 @@ LEVERS = (
 
 def runner(job: Job, roles: Any, on: str, k: int) -> Callable[[], None]:
     """Return one pass of a role there and back, or one rollout."""
-    from preflab.encoding import collate
-    from preflab.sampling import TransformersSampler
+    from preflab.data.batches import collate
+    from preflab.sampling.sampler import TransformersSampler
 
     words = {"vocabulary": SHAPES[PRESETS[job.preset].shape].vocabulary}
     if on == "rollout":
@@ -152,8 +152,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7, help="runs with and without")
     args = choices(parser, ["ppo"], argv)
-    from preflab.method import make_method
-    from preflab.settings import LoraSettings
+    from preflab.method.configured import make_method
+    from preflab.settings.training import LoraSettings
 
     if args.write:
         update(BENCHMARKS, f"levers-{args.preset}", HEADINGS, [], keys=3)  # ends here if the page has no place for it

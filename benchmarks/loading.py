@@ -60,9 +60,9 @@ def _measure(model: str, path: Path, folder: Path) -> None:
         return found
 
     def imports() -> tuple[Any, ...]:
-        from preflab.experiment import Experiment
-        from preflab.runs import Run
-        from preflab.settings import LoraSettings
+        from preflab.disk.stages import Run
+        from preflab.experiment.experiment import Experiment
+        from preflab.settings.training import LoraSettings
         from preflab.worlds import WorldConfig
 
         return Experiment, Run, LoraSettings, WorldConfig

@@ -19,14 +19,14 @@ from pathlib import Path
 def measure(method: str, model: Path, prompt: int, response: int, batch: int, steps: int) -> dict[str, float]:
     """Train a few steps in this process and return its peak memory and seconds."""
     from benchmarks.shapes import make_groups
-    from preflab.base import load_base
-    from preflab.encoding import load_tokenizer
-    from preflab.method import make_method
-    from preflab.roles import Roles
-    from preflab.sampling import TransformersSampler
-    from preflab.settings import LoraSettings
-    from preflab.sources import OfflineSource, RolloutSource
-    from preflab.trainer import run_training
+    from preflab.data.encoding import load_tokenizer
+    from preflab.method.configured import make_method
+    from preflab.model.base import load_base
+    from preflab.model.roles import Roles
+    from preflab.sampling.sampler import TransformersSampler
+    from preflab.settings.training import LoraSettings
+    from preflab.training.sources import OfflineSource, RolloutSource
+    from preflab.training.trainer import run_training
 
     values = {"per_device_train_batch_size": batch, "max_steps": steps}
     if method == "ppo":

@@ -23,8 +23,8 @@ from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 from benchmarks.clock import Clock
 from benchmarks.shapes import make_groups
 from benchmarks.workloads import PRESETS, Job, Result
-from preflab.memory import PeakMemory
-from preflab.settings import LoraSettings
+from preflab.settings.training import LoraSettings
+from preflab.training.memory import PeakMemory
 
 
 def arguments(job: Job, folder: str) -> PPOConfig:

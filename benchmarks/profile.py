@@ -26,7 +26,7 @@ from benchmarks.clock import Clock, now
 from benchmarks.floor import Machine, Seen, floor
 from benchmarks.pages import BENCHMARKS, table, update
 from benchmarks.workloads import WORKLOADS, Job, choices, models
-from preflab.errors import run_recipe
+from preflab.errors.answering import run_recipe
 
 STAGES = ("rollout", "scoring", "reward", "forward", "backward", "optimiser", "loader", "overhead")
 HEADINGS = ("workload", "prompt/response", *STAGES, "all", "floor", "gap", "GFLOP/s", "GB/s")
@@ -96,9 +96,9 @@ def timers(stages: Stages, bench: Bench) -> Iterator[None]:
     from accelerate import Accelerator
     from accelerate.optimizer import AcceleratedOptimizer
 
-    from preflab.roles import Roles
-    from preflab.sampling import TransformersSampler
-    from preflab.trainer import PreferenceTrainer
+    from preflab.model.roles import Roles
+    from preflab.sampling.sampler import TransformersSampler
+    from preflab.training.trainer import PreferenceTrainer
 
     def scoring(*args: Any, **kwargs: Any) -> str:
         return "forward" if torch.is_grad_enabled() else "scoring"

@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from preflab.encoding import EncodedGroup
+from preflab.data.encoding import EncodedGroup
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 END = SPECIAL.index("</s>")

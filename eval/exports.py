@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.records import PREFERENCES, SAMPLES
-from preflab.config import Parser
-from preflab.errors import UserError, run_recipe
-from preflab.reading import UNREADABLE, read_rows
-from preflab.runs import write_json, write_jsonl
-from preflab.terminal import say
+from eval.records.records import PREFERENCES, SAMPLES
+from preflab.data.reading import UNREADABLE, read_rows
+from preflab.disk.files import write_json, write_jsonl
+from preflab.errors import UserError
+from preflab.errors.answering import run_recipe
+from preflab.errors.terminal import say
+from preflab.settings.command_line import Parser
 
 Row = Mapping[str, Any]
 

@@ -3,10 +3,8 @@
 The names below are all that a method of your own needs; see docs/add_an_algorithm.md.
 """
 
-from preflab.best_of_n import BestOf, best_of_n_kl_bound, best_of_n_log_ratio, best_of_n_logps
-from preflab.config import option
 from preflab.errors import UserError
-from preflab.interface import (
+from preflab.method.contract import (
     Algorithm,
     Batch,
     KnownOptimum,
@@ -19,7 +17,7 @@ from preflab.interface import (
     mean_of,
     unit_mask,
 )
-from preflab.maths import (
+from preflab.method.maths import (
     STD_EPSILON,
     at_last_token,
     discounted_advantages,
@@ -39,14 +37,16 @@ from preflab.maths import (
     whiten,
     win_probability,
 )
-from preflab.pairwise import Pair, Pairwise
-from preflab.policy_gradient import (
+from preflab.method.pairwise import Pair, Pairwise
+from preflab.method.policy_gradient import (
     PolicyGradient,
     PolicyGradientConfig,
     TokenPolicyGradient,
     TokenPolicyGradientConfig,
 )
-from preflab.settings import LoraSettings, RolloutConfig, TrainConfig
+from preflab.sampling.best_of_n import BestOf, best_of_n_kl_bound, best_of_n_log_ratio, best_of_n_logps
+from preflab.settings.fields import option
+from preflab.settings.training import LoraSettings, RolloutConfig, TrainConfig
 
 __version__ = "0.1.0"
 

@@ -21,13 +21,15 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eval.judges.journal import Journal
-from eval.judges.journal import read_rows as read_objects
 from eval.judges.verdicts import Key, pair_key, preference_data, read_verdicts, verdicts_of
-from preflab.config import CommandLine, merge, option
-from preflab.errors import UserError, run_recipe
-from preflab.terminal import console, one_line, printable, say
-from preflab.values import LARGEST_SEED
+from preflab.disk.journal import Journal
+from preflab.disk.journal import read_rows as read_objects
+from preflab.errors import UserError
+from preflab.errors.answering import run_recipe
+from preflab.errors.terminal import console, one_line, printable, say
+from preflab.settings.command_line import CommandLine
+from preflab.settings.fields import merge, option
+from preflab.settings.values import LARGEST_SEED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +91,7 @@ def main() -> None:
             annotate(pairs, journal, config)
     if config.export:
         rows, ties = preference_data(read_verdicts(output))
-        from preflab.runs import write_jsonl
+        from preflab.disk.files import write_jsonl
 
         try:
             write_jsonl(Path(config.export).expanduser(), rows)
@@ -135,8 +137,8 @@ def sample_rows(path: Path) -> Iterator[tuple[str, str]]:
 
 def preference_pairs(source: str) -> Iterator[Pair]:
     """Read the pairs of a preference file; unusable rows are counted and left out."""
-    from preflab.cleaning import preference_rows
-    from preflab.reading import read_rows
+    from preflab.data.formats import preference_rows
+    from preflab.data.reading import read_rows
 
     rows, bad = preference_rows(read_rows(source), source=source)
     if bad.total:

@@ -13,25 +13,26 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from eval.config import EvalConfig
-from preflab import crash, registry
-from preflab.config import CommandLine, as_dict, merge, option
-from preflab.errors import UserError, near_misses
-from preflab.interface import Responses
-from preflab.method import Method, label, make_method
-from preflab.plain_yaml import read_yaml
-from preflab.runs import Run, Stage
-from preflab.settings import LoraSettings, Pool, TrainConfig
-from preflab.values import LARGEST_SEED
+from eval.settings import EvalConfig
+from preflab.disk.stages import Run, Stage
+from preflab.errors import UserError, crash, near_misses
+from preflab.method import registry
+from preflab.method.configured import Method, label, make_method
+from preflab.method.contract import Responses
+from preflab.settings.command_line import CommandLine
+from preflab.settings.fields import as_dict, merge, option
+from preflab.settings.plain_yaml import read_yaml
+from preflab.settings.training import LoraSettings, Pool, TrainConfig
+from preflab.settings.values import LARGEST_SEED
 from preflab.worlds import WorldConfig
 
 if TYPE_CHECKING:
     from eval.frontier import Oracle
     from eval.judges import JudgeSpec
-    from eval.records import Records
-    from preflab.experiment import Experiment
-    from preflab.rewards import Rewards
-    from preflab.sampling import Decoder, Sampler
+    from eval.records.records import Records
+    from preflab.experiment.experiment import Experiment
+    from preflab.experiment.rewards import Rewards
+    from preflab.sampling.sampler import Decoder, Sampler
 
 logger = logging.getLogger(__name__)
 
@@ -218,8 +219,8 @@ class Session:
     def _open(self, run: Run, methods: Sequence[Method], judged: Sequence[str]) -> Experiment:
         import torch
 
-        from preflab.experiment import Experiment
-        from preflab.rehearsal import rehearse
+        from preflab.experiment.experiment import Experiment
+        from preflab.training.rehearsal import rehearse
 
         if self.run.threads:
             torch.set_num_threads(self.run.threads)
@@ -303,7 +304,7 @@ class Pipeline:
 
     def rewards(self, sft: Stage | None) -> Rewards | None:
         """Return what on-policy methods maximise, trained where it must be; None without pairs to train it on."""
-        from preflab.rewards import Rewards
+        from preflab.experiment.rewards import Rewards
 
         settings = self.session.rewards
         if settings.policy_reward == "gold":
@@ -344,7 +345,7 @@ class Pipeline:
         import numpy as np
 
         from eval.frontier import sampled_oracle
-        from eval.reference_samples import enumerated_oracle, sample_rewards
+        from eval.harness.reference_samples import enumerated_oracle, sample_rewards
 
         config, experiment = self.session.evaluation, self.experiment
         exact = enumerated_oracle(experiment, config)
@@ -384,10 +385,10 @@ class Pipeline:
     ) -> Records:
         """Evaluate a trained policy or reward model; None stands for the policy training starts from.
 
-        `decode` is the trained method's own (see `preflab.interface.Algorithm`), if it has one.
+        `decode` is the trained method's own (see `preflab.method.contract.Algorithm`), if it has one.
         """
-        from eval.harness import evaluate_policy, evaluate_reward_model
-        from eval.records import Records
+        from eval.harness.evaluate import evaluate_policy, evaluate_reward_model
+        from eval.records.records import Records
 
         config, experiment = config or self.session.evaluation, self.experiment
         inputs = {

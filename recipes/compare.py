@@ -21,24 +21,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from preflab.budget import Budget, spent_by, under_budget
-from preflab.config import as_dict, option
-from preflab.errors import UserError, run_recipe
-from preflab.settings import MOST_STEPS
-from preflab.terminal import console, one_line, printable, say
+from preflab.errors import UserError
+from preflab.errors.answering import run_recipe
+from preflab.errors.terminal import console, one_line, printable, say
+from preflab.settings.fields import as_dict, option
+from preflab.settings.training import MOST_STEPS
+from preflab.training.budget import Budget, spent_by, under_budget
 from recipes.common import Pipeline, Session, check_report
 from recipes.course import CourseConfig, follow, taken
 from recipes.judging import JudgeSettings, judging, open_judge
 from recipes.sweep import Sweep
 
 if TYPE_CHECKING:
-    from eval.contestant import Contestant
+    from eval.comparison.contestant import Contestant
     from eval.judges import PairJudge
-    from eval.records import Table
+    from eval.records.records import Table
     from eval.subjects import RewardSubject
-    from preflab.method import Method
-    from preflab.rewards import Rewards
-    from preflab.runs import Stage
+    from preflab.disk.stages import Stage
+    from preflab.experiment.rewards import Rewards
+    from preflab.method.configured import Method
 
 WIDTH = 104  # of the table where there is no terminal to fit it to
 
@@ -135,10 +136,10 @@ def compare(
     """Train and evaluate everything; return what goes into comparison.json, and the records behind it."""
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
     experiment = session.open(methods, judged=("eval_prompts", "heldout"))
-    from eval.comparison import summarise_comparison
-    from eval.contestant import Contestant
-    from preflab.files import write_result
-    from preflab.runs import provenance
+    from eval.comparison.contestant import Contestant
+    from eval.comparison.record import summarise_comparison
+    from preflab.disk.files import write_result
+    from preflab.versions import provenance
 
     pipeline = Pipeline(session, experiment)
     folder = Path(session.run.output)
@@ -221,8 +222,8 @@ def under(budget: Budget, method: Method) -> Method:
 
 def judge_rewards(pipeline: Pipeline, rewards: Rewards | None, shared: dict[str, Any]) -> dict[str, Any] | None:
     """Evaluate the reward models that policies learnt from; None where there are none."""
-    from eval.comparison import summarise
-    from eval.contestant import Contestant
+    from eval.comparison.contestant import Contestant
+    from eval.comparison.record import summarise
 
     if rewards is None or not rewards.stages:
         return None
@@ -239,7 +240,7 @@ def contest(
     course: Sequence[Contestant] = (),
 ) -> Contestant:
     """Evaluate one method's stages: a policy by its answers, a reward model by its scores of held-out pairs."""
-    from eval.contestant import Contestant, read_curve
+    from eval.comparison.contestant import Contestant, read_curve
 
     method = entry.method
     role, decode = method.needs.trains[0], getattr(method.algorithm, "decode", None)
@@ -261,8 +262,8 @@ def contest(
 
 def show(comparison: dict[str, Any], path: Path) -> None:
     """Write comparison.json, print the table and what it says."""
-    from eval.table import comparison_table
-    from preflab.files import write_result
+    from eval.report.table import comparison_table
+    from preflab.disk.files import write_result
 
     comparison = write_result(path, comparison)
     page = console(None if sys.stdout.isatty() else WIDTH)
@@ -300,7 +301,7 @@ def write_pages(comparison: dict[str, Any], samples: Mapping[str, Mapping[str, T
 
 def list_algorithms() -> None:
     """Print every registered method with the first line of its module's docstring."""
-    from preflab import registry
+    from preflab.method import registry
 
     for name in registry.registered():
         try:

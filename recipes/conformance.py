@@ -16,17 +16,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preflab import crash, registry
-from preflab.config import option
-from preflab.errors import UserError, run_recipe
-from preflab.plugins import brought_files
-from preflab.settings import LoraSettings
-from preflab.terminal import console, say
+from preflab.errors import UserError, crash
+from preflab.errors.answering import run_recipe
+from preflab.errors.terminal import console, say
+from preflab.method import registry
+from preflab.method.plugins import brought_files
+from preflab.settings.fields import option
+from preflab.settings.training import LoraSettings
 from recipes.common import Session
 
 if TYPE_CHECKING:
     from eval.conformance.figures import Suite
-    from preflab.method import Method
+    from preflab.method.configured import Method
 
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->"
 
@@ -67,9 +68,9 @@ def run(session: Session, config: ConformanceConfig, methods: list[Method]) -> i
     """Return 0 if every method did what is asked of it, else 1."""
     experiment = session.open(methods)
     from eval.conformance.figures import Suite
-    from preflab.experiment import Experiment
-    from preflab.files import write_result
-    from preflab.runs import provenance
+    from preflab.disk.files import write_result
+    from preflab.experiment.experiment import Experiment
+    from preflab.versions import provenance
 
     folder = Path(session.run.output)
     write_result(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
@@ -128,7 +129,7 @@ def check(method: Method) -> tuple[str, list[str]]:
 def show(rows: list[dict[str, Any]], complaints: list[str], folder: Path, docs: str | None) -> None:
     """Print the table and what is wrong; write both files."""
     from eval.conformance.table import markdown_table, terminal_table
-    from preflab.runs import write_json, write_text
+    from preflab.disk.files import write_json, write_text
 
     write_text(folder / "conformance.md", markdown_table(rows))
     if docs is not None:

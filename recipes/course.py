@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from preflab.config import option
+from preflab.settings.fields import option
 
 if TYPE_CHECKING:
-    from eval.contestant import Contestant
-    from preflab.method import Method
-    from preflab.runs import Stage
+    from eval.comparison.contestant import Contestant
+    from preflab.disk.stages import Stage
+    from preflab.method.configured import Method
     from recipes.common import Pipeline
 
 
@@ -45,9 +45,9 @@ def follow(
 
     A method that trains nothing, or brings a trainer that takes no snapshots, kept none.
     """
-    from eval.contestant import Contestant
-    from eval.overoptimisation import mean_step
-    from preflab.snapshots import snapshots
+    from eval.comparison.contestant import Contestant
+    from eval.comparison.laws import mean_step
+    from preflab.training.snapshots import snapshots
 
     evaluation, seeds = pipeline.session.evaluation, pipeline.session.run.seeds
     prompts = min(evaluation.eval_prompts, config.snapshot_prompts)

@@ -30,10 +30,11 @@ from eval.subjects import (
     open_subject,
     open_subjects,
 )
-from preflab import registry
-from preflab.config import option
-from preflab.errors import UserError, run_recipe
-from preflab.terminal import console, one_line
+from preflab.errors import UserError
+from preflab.errors.answering import run_recipe
+from preflab.errors.terminal import console, one_line
+from preflab.method import registry
+from preflab.settings.fields import option
 from recipes.common import Session, check_report
 from recipes.compare import WIDTH, show, write_pages
 from recipes.judging import JudgeSettings, Judging, judging, local, open_judge, open_reward
@@ -41,7 +42,7 @@ from recipes.judging import JudgeSettings, Judging, judging, local, open_judge, 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from eval.records import Records
+    from eval.records.records import Records
 
 
 MOST_SAMPLES = 2**16  # of one prompt, as for the method best-of-n
@@ -83,7 +84,7 @@ def main() -> None:
     judge = open_judge(session.configs["judge"], session.configs["endpoint"])
 
     experiment = session.open(judged=("eval_prompts", "heldout") if config.generate else ("heldout",))
-    from preflab.runs import provenance
+    from preflab.versions import provenance
 
     ground = Ground(
         experiment,
@@ -185,10 +186,10 @@ def evaluate(
     ground: Ground, subjects: Mapping[str, Subject], judged: Judging
 ) -> tuple[dict[str, Any], dict[str, Records]]:
     """Evaluate every subject and, beside them, the reference; return their figures, and the records behind them."""
-    from eval.comparison import summarise_comparison
-    from eval.contestant import Contestant
-    from eval.preferences import likelihoods
-    from eval.records import Records
+    from eval.comparison.contestant import Contestant
+    from eval.comparison.preferences import likelihoods
+    from eval.comparison.record import summarise_comparison
+    from eval.records.records import Records
 
     ground = ground._replace(judge=judged.scores)
     every = {"reference": PolicySubject(None, "reference"), **subjects}

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from preflab.config import option
 from preflab.errors import UserError
-from preflab.plugins import file_exists
+from preflab.method.plugins import file_exists
+from preflab.settings.fields import option
 
 if TYPE_CHECKING:
-    from eval.config import EvalConfig
-    from eval.contests import Decide
+    from eval.comparison.contests import Decide
     from eval.judges import EndpointConfig, JudgeSpec, PairJudge
-    from eval.records import Records
+    from eval.records.records import Records
+    from eval.settings import EvalConfig
     from eval.subjects import RewardSubject
-    from preflab.experiment import Experiment
+    from preflab.experiment.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def judging(
         own: gives the world's own judge, trained where it must be.
         maximised: what policies were trained against: folders and keys of reward models, and `PLANTED`.
     """
-    from eval.contests import by_gold
+    from eval.comparison.contests import by_gold
     from eval.judges import JudgeSpec
     from eval.subjects import RewardSubject
 

@@ -5,7 +5,7 @@ python recipes/ppo.py --model M --dataset D    your model, your preferences
 python recipes/ppo.py --help                   every field
 """
 
-from preflab.errors import run_recipe
+from preflab.errors.answering import run_recipe
 from recipes.train import train_one
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from preflab.errors import UserError, near_misses
-from preflab.method import Method
-from preflab.plain_yaml import read_value
-from preflab.terminal import shown
+from preflab.errors.terminal import shown
+from preflab.method.configured import Method
+from preflab.settings.plain_yaml import read_value
 
 STRENGTH = ("beta", "kl_coefficient")
 """What a nat of KL to the reference costs: pairwise methods call it β, methods that sample its coefficient."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from preflab.terminal import say
+from preflab.errors.terminal import say
 from recipes.common import Pipeline, Session
 from recipes.compare import Entry, contest, show
 
@@ -23,11 +23,11 @@ def train_one(description: str, name: str) -> None:
     stands_on = () if name == "sft" else session.stage_methods()
     judged = ("eval_prompts", "heldout") if needs.trains[0] == "policy" else ("heldout",)
     experiment = session.open([*stands_on, method], judged=judged)
-    from eval.comparison import summarise_comparison
-    from eval.contestant import Contestant
-    from eval.contests import by_gold
-    from preflab.files import write_result
-    from preflab.runs import provenance
+    from eval.comparison.contestant import Contestant
+    from eval.comparison.contests import by_gold
+    from eval.comparison.record import summarise_comparison
+    from preflab.disk.files import write_result
+    from preflab.versions import provenance
 
     pipeline = Pipeline(session, experiment)
     write_result(

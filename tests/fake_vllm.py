@@ -17,10 +17,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from preflab.decoding import decode
-from preflab.interface import Batch
-from preflab.sampling import left_padded
-from preflab.scoring import single_logps
+from preflab.method.contract import Batch
+from preflab.sampling.decoding import decode
+from preflab.sampling.sampler import left_padded
+from preflab.scoring.paths import single_logps
 
 ENGINE_OPTIONS = {
     "trust_remote_code", "dtype", "max_model_len", "gpu_memory_utilization", "enable_prefix_caching", "enable_lora",

@@ -8,11 +8,11 @@ import json
 import numpy as np
 
 from eval.conformance.workbench import END, PAD, VOCABULARY, make_roles
-from preflab.encoding import EncodedGroup
-from preflab.sampling import TransformersSampler
-from preflab.settings import TrainConfig
-from preflab.sources import OfflineSource, RolloutSource
-from preflab.trainer import run_training
+from preflab.data.encoding import EncodedGroup
+from preflab.sampling.sampler import TransformersSampler
+from preflab.settings.training import TrainConfig
+from preflab.training.sources import OfflineSource, RolloutSource
+from preflab.training.trainer import run_training
 
 
 def make_groups(count=16, seed=0, size=2):

@@ -72,9 +72,9 @@ def fields_of(cls: type, section: str = "") -> list[Field]:
 
 def shared_fields() -> list[Field]:
     """Return the fields that compare.py and evaluate.py have whatever the method."""
-    from eval.config import EvalConfig
     from eval.judges.settings import EndpointConfig
-    from preflab.settings import LoraSettings
+    from eval.settings import EvalConfig
+    from preflab.settings.training import LoraSettings
     from preflab.worlds import WorldConfig
     from recipes.common import RewardSettings, RunConfig
     from recipes.compare import CompareConfig
@@ -97,8 +97,8 @@ def shared_fields() -> list[Field]:
 
 def method_fields() -> list[Field]:
     """Return the fields of every method's own config, and those of the optimiser's loop for one of them."""
-    from preflab import registry
-    from preflab.settings import RolloutConfig, TrainConfig
+    from preflab.method import registry
+    from preflab.settings.training import RolloutConfig, TrainConfig
 
     common = {field.name for field in dataclasses.fields(RolloutConfig)}
     found = fields_of(TrainConfig, "dpo") + fields_of(registry.load("ppo").Config, "ppo")
@@ -234,7 +234,7 @@ def command(field: Field | None = None, config: str = "kit/tiny.yaml") -> tuple[
 
 def section_options(field: Field) -> Mapping[str, str]:
     """Return what makes compare.py read a field's section, and end soon if the field is taken."""
-    from preflab import registry
+    from preflab.method import registry
 
     if not field.section:
         return {}

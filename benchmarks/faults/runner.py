@@ -25,9 +25,9 @@ NOT_MADE = 97
 
 WARM = words(
     "datasets pyarrow.parquet trl.data_utils peft rich.table httpx2 jinja2 tqdm.auto "
-    "transformers.models.llama.modeling_llama preflab.experiment preflab.trainer preflab.worlds.real "
-    "preflab.worlds.function preflab.worlds.exact eval.harness eval.comparison eval.subjects.models eval.report "
-    "eval.judges recipes.compare recipes.train recipes.evaluate"
+    "transformers.models.llama.modeling_llama preflab.experiment.experiment "
+    "preflab.training.trainer preflab.worlds.real preflab.worlds.function preflab.worlds.exact eval.harness.evaluate "
+    "eval.comparison.record eval.subjects.models eval.report eval.judges recipes.compare recipes.train recipes.evaluate"
 )
 """Modules that recipes import, most of them late."""
 
@@ -69,7 +69,7 @@ def warm() -> None:
     torch.set_num_threads(1)
     for name in WARM:
         importlib.import_module(name)
-    from preflab import registry
+    from preflab.method import registry
 
     for name in registry.registered():
         registry.load(name)

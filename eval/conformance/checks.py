@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from eval.conformance.workbench import Run, counts_good, open_source, roles_for, small, train
-from preflab.interface import Batch, Loss, Scores, unit_mask
-from preflab.maths import masked_sum
-from preflab.method import Method
-from preflab.roles import FIELDS, Roles
-from preflab.sources import Source
+from preflab.method.configured import Method
+from preflab.method.contract import Batch, Loss, Scores, unit_mask
+from preflab.method.maths import masked_sum
+from preflab.model.roles import FIELDS, Roles
+from preflab.training.sources import Source
 
 TOLERANCE = 1e-6  # float64, but the norms of some models are float32
 PLAIN = {"extra": {"optim": "sgd"}, "learning_rate": 0.1}  # Adam would hide a gradient of the wrong size

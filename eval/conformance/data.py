@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from eval.conformance.exact import Exact
-from preflab.encoding import EncodedGroup
-from preflab.interface import Responses
+from preflab.data.encoding import EncodedGroup
+from preflab.method.contract import Responses
 from preflab.worlds.exact import draw, ordered
 
 Labels = Literal["exact", "sampled"]

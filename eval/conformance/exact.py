@@ -21,12 +21,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from preflab.encoding import EncodedGroup, collate
+from preflab.data.batches import collate
+from preflab.data.encoding import EncodedGroup
 from preflab.errors import UserError
-from preflab.experiment import Experiment
-from preflab.interface import Role, Scores
-from preflab.maths import kl_regularised_optimum, masked_sum
-from preflab.roles import Roles
+from preflab.experiment.experiment import Experiment
+from preflab.method.contract import Role, Scores
+from preflab.method.maths import kl_regularised_optimum, masked_sum
+from preflab.model.roles import Roles
 
 MOST_RESPONSES = 100_000
 

@@ -14,9 +14,9 @@ from eval.conformance.data import Labels, training_groups
 from eval.conformance.exact import Exact, Position, explained
 from eval.conformance.floor import exact_gradient
 from eval.statistics import interval
-from preflab.experiment import Experiment
-from preflab.method import Method
-from preflab.runs import Stage
+from preflab.disk.stages import Stage
+from preflab.experiment.experiment import Experiment
+from preflab.method.configured import Method
 from preflab.seeds import derive
 
 LEARNT_R2 = 0.99

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from preflab.config import option
-from preflab.interface import Batch, Loss, Needs, Scores
-from preflab.maths import masked_sum
-from preflab.method import Method
-from preflab.runs import content_hash
-from preflab.settings import TrainConfig
+from preflab.disk.stages import content_hash
+from preflab.method.configured import Method
+from preflab.method.contract import Batch, Loss, Needs, Scores
+from preflab.method.maths import masked_sum
+from preflab.settings.fields import option
+from preflab.settings.training import TrainConfig
 
 
 @dataclass(frozen=True)

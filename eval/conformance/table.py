@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from preflab.terminal import one_line
+from preflab.errors.terminal import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table

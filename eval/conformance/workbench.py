@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from preflab.encoding import EncodedGroup
-from preflab.interface import Batch, Responses, Role
-from preflab.method import Method
-from preflab.roles import Roles
-from preflab.sampling import TransformersSampler
-from preflab.settings import LoraSettings, RolloutConfig, TrainConfig
-from preflab.sources import OfflineSource, RolloutSource, Source
-from preflab.trainer import run_training
+from preflab.data.encoding import EncodedGroup
+from preflab.method.configured import Method
+from preflab.method.contract import Batch, Responses, Role
+from preflab.model.roles import Roles
+from preflab.sampling.sampler import TransformersSampler
+from preflab.settings.training import LoraSettings, RolloutConfig, TrainConfig
+from preflab.training.sources import OfflineSource, RolloutSource, Source
+from preflab.training.trainer import run_training
 
 VOCABULARY, PAD, END, GOOD, BAD = 31, 0, 2, 3, 4
 ROLES: tuple[Role, ...] = ("policy", "reference", "reward", "value")

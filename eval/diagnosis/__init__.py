@@ -3,7 +3,7 @@
     findings = diagnose(Evidence(metrics, records, baseline))
 
 A detector is a small pure function, registered with what it looks at, its threshold and what to try;
-docs/diagnosis.md is made of these by ``python -m eval.diagnosis``. Importing this package loads no torch.
+docs/diagnosis.md is made of these by ``python docs/make_diagnosis_page.py``. Importing this package loads no torch.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.columns import prompt_groups
+from eval.records.columns import prompt_groups
 from eval.statistics import Estimate, interval
 
 Array = NDArray[np.float64]

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from eval.columns import UNDECIDED
 from eval.diagnosis.base import (
     Array,
     Evidence,
@@ -21,6 +20,7 @@ from eval.diagnosis.base import (
     sample_shift,
     training_shift,
 )
+from eval.records.columns import UNDECIDED
 from eval.statistics import interval
 
 REWARD_CHANGE = 0.1

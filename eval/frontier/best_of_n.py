@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from eval.frontier.tables import Array, as_table
 from eval.statistics import interval
-from preflab.best_of_n import best_of_n_kl_bound
+from preflab.sampling.best_of_n import best_of_n_kl_bound
 
 
 def expected_best(rewards: ArrayLike, n: int) -> Array:

@@ -10,16 +10,9 @@ from pathlib import Path
 
 from eval.judges.base import HeadToHead, Judge, JudgeSpec, PairJudge, head_to_head
 from eval.judges.endpoint import EndpointJudge
-from eval.judges.rewards import (
-    PLANTED,
-    HeldOutRewardModel,
-    TextJudge,
-    planted,
-    warn_if_trained_against,
-    weights_hash,
-)
 from eval.judges.settings import EndpointConfig
 from eval.judges.summary import judge_sentences
+from eval.judges.trained import PLANTED, HeldOutRewardModel, TextJudge, planted, warn_if_trained_against, weights_hash
 from eval.judges.verdicts import HumanVerdicts
 from preflab.errors import UserError
 

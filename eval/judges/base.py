@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from preflab.interface import Batch
-    from preflab.roles import Roles
+    from preflab.method.contract import Batch
+    from preflab.model.roles import Roles
 
 
 class Judge(Protocol):

@@ -16,7 +16,7 @@ from eval.judges.rubric import Messages
 from eval.judges.settings import EndpointConfig
 from eval.judges.wire import RefusedError, TransientError, Wire
 from preflab.errors import UserError
-from preflab.terminal import one_line
+from preflab.errors.terminal import one_line
 
 if TYPE_CHECKING:
     import httpx2

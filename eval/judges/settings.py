@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from preflab.config import option
+from preflab.settings.fields import option
 
 
 @dataclass(frozen=True)

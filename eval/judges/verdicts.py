@@ -7,9 +7,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.judges.journal import read_rows
+from preflab.disk.journal import read_rows
 from preflab.errors import UserError
-from preflab.terminal import shown
+from preflab.errors.terminal import shown
 
 VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}
 Key = tuple[str, str, str]

@@ -20,10 +20,9 @@ from urllib.request import getproxies
 
 from eval.judges.answers import Answer
 from eval.judges.settings import EndpointConfig
-from preflab import crash
-from preflab.crash import described
-from preflab.errors import UserError
-from preflab.terminal import one_line
+from preflab.errors import UserError, crash
+from preflab.errors.crash import described
+from preflab.errors.terminal import one_line
 
 if TYPE_CHECKING:
     import httpx2

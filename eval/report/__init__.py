@@ -27,10 +27,10 @@ def write_report(comparison: Mapping[str, Any], samples: Mapping[str, Any], fold
     from eval.report.figures import file_bytes
     from eval.report.page import render
     from eval.report.style import method_styles
+    from eval.report.table import latex_table, markdown_table
     from eval.report.text import clean
-    from eval.table import latex_table, markdown_table
+    from preflab.disk.files import write_bytes
     from preflab.errors import UserError
-    from preflab.runs import write_bytes
 
     shown = clean(dict(comparison))
     drawn, styles = plots(shown), method_styles(shown)

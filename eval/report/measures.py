@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from eval.report.table import COLUMNS, Column, estimate_text, fixed, scaled
 from eval.report.text import finite
-from eval.table import COLUMNS, Column, estimate_text, fixed, scaled
 
 Table = dict[str, Any]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from eval.judges import judge_sentences
 from eval.report.measures import COSTS, LAWS, PREFERENCES, RANKING, Table, cell, measure_table, minus, percent
+from eval.report.table import ABSENT, COLUMNS, Column, estimate_text, fixed
 from eval.report.text import finite, p_value
-from eval.table import ABSENT, COLUMNS, Column, estimate_text, fixed
 
 Comparison = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from markupsafe import Markup
 
-from eval.verdict import p_digits
+from eval.comparison.sentences import p_digits
 
 LONGEST = 20_000  # characters of one text on the page
 

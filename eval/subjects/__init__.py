@@ -17,16 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.records import SAMPLES, Records
+from eval.records.records import SAMPLES, Records
 from eval.subjects.ground import Ground, adapter_stage
 from eval.subjects.kinds import PolicySubject, ResponsesSubject, RewardSubject
 from eval.subjects.stages import read_stage, verify
-from preflab.config import as_dict
+from preflab.data.reading import SUFFIXES
+from preflab.disk.files import read_object
+from preflab.disk.seals import SUMS
+from preflab.disk.stages import RECORD
 from preflab.errors import UserError
-from preflab.files import read_object
-from preflab.reading import SUFFIXES
-from preflab.runs import RECORD
-from preflab.seals import SUMS
+from preflab.settings.fields import as_dict
 
 __all__ = [
     "Ground",

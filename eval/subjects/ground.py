@@ -9,15 +9,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eval.config import EvalConfig
+from eval.settings import EvalConfig
+from preflab.disk.stages import Stage
 from preflab.errors import UserError
-from preflab.runs import Stage
 
 if TYPE_CHECKING:
     from eval.judges import Judge, JudgeSpec
-    from preflab.experiment import Experiment
-    from preflab.rewards import Rewards
-    from preflab.roles import Roles
+    from preflab.experiment.experiment import Experiment
+    from preflab.experiment.rewards import Rewards
+    from preflab.model.roles import Roles
 
 
 class Ground(NamedTuple):

@@ -10,25 +10,25 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.config import EvalConfig
-from eval.records import Records
+from eval.records.records import Records
+from eval.settings import EvalConfig
 from eval.subjects.ground import Ground, adapter_stage
-from preflab import registry
-from preflab.best_of_n import BestOf
-from preflab.config import build
-from preflab.data import normalised
+from preflab.data.reading import read_rows
+from preflab.data.splits import normalised
+from preflab.disk.stages import content_hash
 from preflab.errors import UserError
-from preflab.reading import read_rows
-from preflab.runs import content_hash
+from preflab.method import registry
+from preflab.sampling.best_of_n import BestOf
+from preflab.settings.fields import build
 
 if TYPE_CHECKING:
-    from eval.harness import Policy
+    from eval.harness.evaluate import Policy
+    from eval.harness.rows import Tokens
     from eval.judges import Judge
     from eval.subjects.models import Classifier
-    from eval.tokens import Tokens
-    from preflab.experiment import Experiment
-    from preflab.rewards import Rewards
-    from preflab.roles import Roles
+    from preflab.experiment.experiment import Experiment
+    from preflab.experiment.rewards import Rewards
+    from preflab.model.roles import Roles
     from preflab.worlds import GoldReward
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class PolicySubject:
 
     def evaluate(self, ground: Ground, title: str, folder: Path | None = None) -> Records:
         """Score held-out pairs, and answer the prompts where asked to."""
-        from eval.harness import evaluate_policy
+        from eval.harness.evaluate import evaluate_policy
 
         decode = self._decoder()
         if decode is not None and ground.reward is None:
@@ -91,7 +91,7 @@ class PolicySubject:
         if self.source is None:
             return None
         from eval.subjects.models import load_policy, merged_policy, own_policy
-        from preflab.adapters import OtherAdapterError
+        from preflab.model.adapters import OtherAdapterError
 
         experiment = ground.experiment
         if self.adapter:
@@ -136,7 +136,7 @@ class RewardSubject:
 
     def evaluate(self, ground: Ground, title: str, folder: Path | None = None) -> Records:
         """Score held-out pairs."""
-        from eval.harness import evaluate_reward_model
+        from eval.harness.evaluate import evaluate_reward_model
 
         experiment, config = ground.experiment, ground.config
         if self._stands_on(experiment):
@@ -147,7 +147,7 @@ class RewardSubject:
 
     def play(self, experiment: Experiment) -> Rewards:
         """Return the model as what gives rewards to the world's own prompts: a proxy, or what chooses samples."""
-        from preflab.rewards import Rewards
+        from preflab.experiment.rewards import Rewards
 
         if self._stands_on(experiment):
             return Rewards.of(adapter_stage(Path(self.source), "reward"))
@@ -172,7 +172,7 @@ class RewardSubject:
         """Whether the roles can read it: an adapter of the base, of the shape in the settings."""
         if not self.adapter:
             return False
-        from preflab.adapters import OtherAdapterError, read_folder
+        from preflab.model.adapters import OtherAdapterError, read_folder
 
         try:
             read_folder(Path(self.source), experiment.lora)
@@ -182,14 +182,14 @@ class RewardSubject:
         return True
 
     def _classifier(self, experiment: Experiment, config: EvalConfig) -> tuple[Classifier, Tokens]:
-        from eval.tokens import tokens_of
+        from eval.harness.rows import tokens_of
 
         classifier, tokenizer = self._load(experiment)
         return classifier, tokens_of(experiment, config, classifier.model, tokenizer)
 
     def _load(self, experiment: Experiment) -> tuple[Classifier, Any]:
         from eval.subjects.models import load_classifier
-        from preflab.encoding import load_tokenizer
+        from preflab.data.encoding import load_tokenizer
 
         if self.adapter:
             return load_classifier(experiment, experiment.world.model, Path(self.source)), experiment.tokenizer
@@ -219,7 +219,7 @@ class ResponsesSubject:
         Raises:
             UserError: if an evaluation prompt has no response in it, word for word, or two.
         """
-        from eval.harness import evaluate_responses
+        from eval.harness.evaluate import evaluate_responses
 
         logger.warning("%s is a file of responses: no log-probabilities, KL, entropy or held-out accuracy", title)
         if not ground.generate:
@@ -288,6 +288,6 @@ def _say_what_is_undefined(title: str, policy: Policy) -> None:
 
 
 def _fingerprint(source: str) -> str:
-    from preflab.experiment import model_fingerprint
+    from preflab.experiment.experiment import model_fingerprint
 
     return model_fingerprint(source)

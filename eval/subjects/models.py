@@ -9,25 +9,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eval.config import EvalConfig
-from eval.harness import Policy
-from eval.scores import reward_scores, scored
-from eval.tokens import Tokens, tokens_of, world_batch
-from preflab.adapter_config import read_normalisation, say_other_base
-from preflab.adapters import HEAD_KEY, get_adapter, read_plain_lora
-from preflab.base import load_base, without_dropout
-from preflab.batching import rows_at_once
-from preflab.encoding import EncodedGroup, Encoder, collate, load_tokenizer
+from eval.harness.evaluate import Policy
+from eval.harness.rows import Tokens, tokens_of, world_batch
+from eval.settings import EvalConfig
+from preflab.data.batches import collate
+from preflab.data.encoding import EncodedGroup, Encoder, load_tokenizer
 from preflab.errors import UserError
-from preflab.experiment import Experiment
-from preflab.interface import Batch
-from preflab.literals import Literals
-from preflab.opening import open_model
-from preflab.padding import padding_of
-from preflab.rewards import PlantedRewards
-from preflab.roles import Roles
-from preflab.scoring import concatenated
-from preflab.settings import LoraSettings
+from preflab.experiment.experiment import Experiment
+from preflab.experiment.rewards import PlantedRewards
+from preflab.method.contract import Batch
+from preflab.model.adapter_config import read_normalisation, say_other_base
+from preflab.model.adapters import HEAD_KEY, get_adapter, read_plain_lora
+from preflab.model.base import load_base, without_dropout
+from preflab.model.in_parts import reward_scores, scored
+from preflab.model.opening import open_model
+from preflab.model.roles import Roles
+from preflab.scoring.batching import rows_at_once
+from preflab.scoring.padding import padding_of
+from preflab.scoring.paths import concatenated
+from preflab.settings.training import LoraSettings
+from preflab.tokens.literals import Literals
 from preflab.worlds import GoldReward
 
 ENDS = ("embed", "lm_head", "wte", "wpe")

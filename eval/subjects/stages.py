@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from preflab.disk.files import read_object
+from preflab.disk.seals import SUMS, damage
+from preflab.disk.stages import RECORD
 from preflab.errors import UserError
-from preflab.files import read_object
-from preflab.runs import RECORD
-from preflab.seals import SUMS, damage
 
 logger = logging.getLogger(__name__)
 

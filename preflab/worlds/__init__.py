@@ -9,17 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from preflab.config import option
-from preflab.data import fingerprint
+from preflab.data.layouts import parse_columns
+from preflab.data.splits import fingerprint
 from preflab.errors import UserError
-from preflab.layouts import parse_columns
-from preflab.terminal import shown
-from preflab.values import LARGEST_SEED
+from preflab.errors.terminal import shown
+from preflab.settings.fields import option
+from preflab.settings.values import LARGEST_SEED
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from preflab.encoding import EncodedGroup
+    from preflab.data.encoding import EncodedGroup
 
 GoldReward = Callable[[Sequence[str], Sequence[str]], list[float]]
 """Planted reward r*: prompts and responses (texts, same length) to one score each."""

@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preflab.cleaning import Cleaned, clean_rows
-from preflab.data import check_leak, paired, to_dataset
-from preflab.dialogues import human_turns
-from preflab.encoding import EQUAL, TEXT, EncodedGroup, Encoder, load_tokenizer
-from preflab.endings import check_template
+from preflab.data.dialogues import human_turns
+from preflab.data.encoding import EQUAL, TEXT, EncodedGroup, Encoder, load_tokenizer
+from preflab.data.formats import Cleaned, clean_rows
+from preflab.data.layouts import parse_columns
+from preflab.data.reading import Row, iter_rows
+from preflab.data.splits import check_leak, paired, to_dataset
 from preflab.errors import UserError
-from preflab.layouts import parse_columns
-from preflab.literals import raw_rows
-from preflab.reading import Row, iter_rows
+from preflab.tokens.endings import check_template
+from preflab.tokens.literals import raw_rows
 from preflab.worlds import World, WorldConfig
-from preflab.worlds.splits import Source, check_parts, encoded_parts, say_large_group, split_sources
+from preflab.worlds.sources import Source, check_parts, encoded_parts, say_large_group, split_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

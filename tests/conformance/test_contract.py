@@ -9,11 +9,11 @@ import torch
 
 from algorithms.rloo import RLOO
 from eval.conformance.checks import CHECKS, NotApplicableError
-from preflab import registry
-from preflab.interface import Mean
-from preflab.method import Method, make_method
-from preflab.roles import Roles
-from preflab.sources import RolloutSource
+from preflab.method import registry
+from preflab.method.configured import Method, make_method
+from preflab.method.contract import Mean
+from preflab.model.roles import Roles
+from preflab.training.sources import RolloutSource
 
 NAMES = sorted(registry.registered())
 

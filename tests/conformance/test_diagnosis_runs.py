@@ -14,18 +14,19 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import preflab.sources
-from eval.config import EvalConfig
+import preflab.training.sources
 from eval.diagnosis import DETECTORS, Evidence, diagnose
-from eval.harness import evaluate_policy, evaluate_reward_model
+from eval.harness.evaluate import evaluate_policy, evaluate_reward_model
 from eval.judges import TextJudge
-from preflab.experiment import Experiment
-from preflab.method import make_method
-from preflab.rewards import Rewards
-from preflab.roles import Roles
-from preflab.runs import Run, read_jsonl
-from preflab.settings import LoraSettings
-from preflab.snapshots import snapshots
+from eval.settings import EvalConfig
+from preflab.disk.files import read_jsonl
+from preflab.disk.stages import Run
+from preflab.experiment.experiment import Experiment
+from preflab.experiment.rewards import Rewards
+from preflab.method.configured import make_method
+from preflab.model.roles import Roles
+from preflab.settings.training import LoraSettings
+from preflab.training.snapshots import snapshots
 from preflab.worlds import WorldConfig
 
 pytestmark = pytest.mark.slow
@@ -295,13 +296,13 @@ def a_sampler_with_stale_weights(bench, monkeypatch):
 
 @fault("first ratio")
 def behaviour_scored_at_another_temperature(bench, monkeypatch):
-    score = preflab.sources.score_in_parts
+    score = preflab.model.in_parts.score_in_parts
 
     def warmer(roles, *args):
         with roles.at_temperature(1.5):
             return score(roles, *args)
 
-    monkeypatch.setattr(preflab.sources, "score_in_parts", warmer)
+    monkeypatch.setattr(preflab.training.sources, "score_in_parts", warmer)
     gold = bench.experiment.gold_reward()
     return bench.run("rloo", "warmer", gold, samples_per_prompt=2, max_steps=4, logging_steps=1)
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from eval.config import EvalConfig
 from eval.conformance.data import training_groups
 from eval.conformance.exact import enumerate_responses, explained, kl
-from eval.reference_samples import enumerated_oracle
+from eval.harness.reference_samples import enumerated_oracle
+from eval.settings import EvalConfig
 from preflab.errors import UserError
-from preflab.maths import masked_sum
+from preflab.method.maths import masked_sum
 from preflab.worlds import WorldConfig, open_world
 from preflab.worlds.exact import base as base_module
 from preflab.worlds.exact import draw, draw_pairs, reference_logps

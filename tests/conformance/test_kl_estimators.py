@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eval.conformance.exact import kl
-from eval.divergence import policy_figures
+from eval.harness.divergence import policy_figures
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import torch
 
 from eval.conformance.figures import Suite
 from eval.conformance.floor import exact_gradient
-from preflab import registry
-from preflab.experiment import Experiment
-from preflab.method import Method
-from preflab.settings import LoraSettings, RolloutConfig, TrainConfig
+from preflab.experiment.experiment import Experiment
+from preflab.method import registry
+from preflab.method.configured import Method
+from preflab.settings.training import LoraSettings, RolloutConfig, TrainConfig
 
 NAMES = sorted(registry.registered())
 STEPS, SHARE = 60, 0.08

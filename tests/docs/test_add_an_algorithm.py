@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from preflab import Pair, UserError, registry
-from preflab.base import load_base
-from preflab.encoding import Encoder
-from preflab.method import Method, make_method
-from preflab.roles import Roles
-from preflab.settings import LoraSettings
-from preflab.sources import OfflineSource
-from preflab.trainer import run_training
+from preflab import Pair, UserError
+from preflab.data.encoding import Encoder
+from preflab.method import registry
+from preflab.method.configured import Method, make_method
+from preflab.model.base import load_base
+from preflab.model.roles import Roles
+from preflab.settings.training import LoraSettings
+from preflab.training.sources import OfflineSource
+from preflab.training.trainer import run_training
 
 PAGE = (Path(__file__).parents[2] / "docs" / "add_an_algorithm.md").read_text(encoding="utf-8")
 FILES = {m[1]: m[2] for m in re.finditer(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)}

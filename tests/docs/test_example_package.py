@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from preflab import Batch, Pair, Rollout, Scores
-from preflab.method import make_method
+from preflab.method.configured import make_method
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "docs" / "example_package"

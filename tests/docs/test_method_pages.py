@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from preflab import registry
-from recipes.method_pages import Subject, built_in, markdown, pages
+from docs.make_method_pages import Subject, built_in, markdown, pages
+from preflab.method import registry
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "methods"

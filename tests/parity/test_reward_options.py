@@ -9,11 +9,12 @@ import torch
 from algorithms.reward import Reward
 from algorithms.trl_backed import TRLReward
 from preflab import TrainConfig, UserError
-from preflab.base import load_base
-from preflab.encoding import EncodedGroup, collate
-from preflab.roles import Roles
-from preflab.settings import LoraSettings
-from preflab.trainer import Task
+from preflab.data.batches import collate
+from preflab.data.encoding import EncodedGroup
+from preflab.model.base import load_base
+from preflab.model.roles import Roles
+from preflab.settings.training import LoraSettings
+from preflab.training.trainer import Task
 
 LORA = LoraSettings(lora_rank=4, lora_alpha=8)
 TOLERANCE = 1e-5  # two float32 programs of the same sums differ by some 1e-7 here

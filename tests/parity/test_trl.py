@@ -14,13 +14,14 @@ import torch
 from trl_runs import LORA, TOLERANCE, algorithm_of, apart, gradients_of, lines_of, shake, train_config
 
 from algorithms.trl_backed import TRLDPO, TRLKTO, TRLSFT, TRLReward
-from preflab import UserError, registry, unit_mask
-from preflab.base import load_base
-from preflab.encoding import EncodedGroup
-from preflab.roles import Roles
-from preflab.settings import LoraSettings
-from preflab.sources import OfflineSource
-from preflab.trainer import Task, run_training, training_arguments
+from preflab import UserError, unit_mask
+from preflab.data.encoding import EncodedGroup
+from preflab.method import registry
+from preflab.model.base import load_base
+from preflab.model.roles import Roles
+from preflab.settings.training import LoraSettings
+from preflab.training.sources import OfflineSource
+from preflab.training.trainer import Task, run_training, training_arguments
 
 METHODS = {"sft": TRLSFT, "dpo": TRLDPO, "kto": TRLKTO, "reward": TRLReward}
 LACKING = {"kto": {"accuracy"}}  # metrics of the native method that TRL's trainer does not compute
@@ -260,7 +261,7 @@ def test_interrupted_training_ends_with_the_same_weights(setting, method, monkey
     train = train_config(max_steps=6, save_steps=2)
     whole, resumed = setting.roles(method, "sft"), setting.roles(method, "sft")
     with monkeypatch.context() as patch:
-        patch.setattr("preflab.checkpoints.remove_checkpoints", lambda folder: None)
+        patch.setattr("preflab.training.checkpoints.remove_checkpoints", lambda folder: None)
         _, expected = _trl_run(setting, whole, method, train)
     (setting.folder / "again").mkdir()
     shutil.copytree(setting.folder / "trl" / "checkpoint-4", setting.folder / "again" / "checkpoint-4")

@@ -12,8 +12,9 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import pytest
 import torch
 
-from preflab import TrainConfig, UserError, registry
-from preflab.trl_backing import TRLBacked, _arguments
+from preflab import TrainConfig, UserError
+from preflab.method import registry
+from preflab.training.trl import TRLBacked, _arguments
 
 trl = pytest.importorskip("trl")
 

@@ -11,14 +11,14 @@ from trl_runs import TOLERANCE, apart, gradients_of, lines_of, shake, train_conf
 
 from algorithms.dpo import DPOConfig
 from algorithms.trl_backed import TRLDPO
-from preflab import registry
-from preflab.base import load_base
-from preflab.encoding import EncodedGroup
-from preflab.roles import Roles
-from preflab.settings import LoraSettings
-from preflab.sources import OfflineSource
-from preflab.trainer import Task, run_training
-from preflab.trl_backing import Backing, TRLBacked
+from preflab.data.encoding import EncodedGroup
+from preflab.method import registry
+from preflab.model.base import load_base
+from preflab.model.roles import Roles
+from preflab.settings.training import LoraSettings
+from preflab.training.sources import OfflineSource
+from preflab.training.trainer import Task, run_training
+from preflab.training.trl import Backing, TRLBacked
 
 LORA = LoraSettings(4, 8, ("q_proj", "down_proj"))
 BETA = 0.3

@@ -11,12 +11,13 @@ import torch
 from trl_runs import LORA, TOLERANCE, algorithm_of, apart, gradients_of, lines_of, shake, train_config
 
 from algorithms.trl_backed import TRLGRPO, TRLRLOO
-from preflab import UserError, registry, unit_mask
-from preflab.base import load_base
-from preflab.roles import Roles
-from preflab.sampling import TransformersSampler
-from preflab.sources import RolloutSource
-from preflab.trainer import Task, run_training
+from preflab import UserError, unit_mask
+from preflab.method import registry
+from preflab.model.base import load_base
+from preflab.model.roles import Roles
+from preflab.sampling.sampler import TransformersSampler
+from preflab.training.sources import RolloutSource
+from preflab.training.trainer import Task, run_training
 
 METHODS = {"rloo": TRLRLOO, "grpo": TRLGRPO}
 ROLES = ("policy", "reference", "reward")
@@ -246,7 +247,7 @@ def test_interrupted_training_ends_with_the_same_weights(setting, method, monkey
     train = _train(max_steps=6, save_steps=2)
     whole, resumed = setting.roles(), setting.roles()
     with monkeypatch.context() as patch:
-        patch.setattr("preflab.checkpoints.remove_checkpoints", lambda folder: None)
+        patch.setattr("preflab.training.checkpoints.remove_checkpoints", lambda folder: None)
         expected = algorithm_of(METHODS[method], **SIZES).fit(setting.task(whole, train))
     (setting.folder / "again").mkdir()
     shutil.copytree(setting.folder / "trl" / "checkpoint-4", setting.folder / "again" / "checkpoint-4")

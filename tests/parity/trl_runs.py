@@ -7,7 +7,7 @@ import json
 import torch
 
 from preflab import TrainConfig
-from preflab.settings import LoraSettings
+from preflab.settings.training import LoraSettings
 
 LORA = LoraSettings(lora_rank=4, lora_alpha=8)
 # Two exact float32 programs of the same sums differ by about 2e-7 here; see the assertions that losses move far more.

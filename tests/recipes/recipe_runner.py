@@ -19,7 +19,7 @@ LIMIT = 240  # seconds; only a hang reaches it
 
 # Importing the libraries takes as long as everything these tests train.
 WARM = multiprocessing.get_context("forkserver")
-WARM.set_forkserver_preload(["preflab.experiment", "eval.harness", "rich.table"])
+WARM.set_forkserver_preload(["preflab.experiment.experiment", "eval.harness.evaluate", "rich.table"])
 
 
 class Answer(NamedTuple):

@@ -12,10 +12,10 @@ import torch
 from conftest import preference_rows, write_rows
 
 from eval.judges.settings import EndpointConfig
-from preflab.config import build
 from preflab.errors import UserError
-from preflab.method import make_method
-from preflab.rehearsal import rehearse
+from preflab.method.configured import make_method
+from preflab.settings.fields import build
+from preflab.training.rehearsal import rehearse
 from recipes.common import Session, check_report
 from recipes.compare import CompareConfig, check_entries
 from recipes.conformance import main as conformance
@@ -39,7 +39,7 @@ def opened(tiny_model_path, tmp_path):
 
 def test_figures_need_two_held_out_prompts_and_pairs(opened, tmp_path, monkeypatch):
     assert opened(preference_rows(40)) is not None
-    monkeypatch.setattr("preflab.experiment.Experiment.eval_prompts", ["one"])
+    monkeypatch.setattr("preflab.experiment.experiment.Experiment.eval_prompts", ["one"])
     for fresh in (False, True):
         if fresh:
             shutil.rmtree(tmp_path / "run")

@@ -9,8 +9,8 @@ import pytest
 from recipe_runner import Warm, figures, names_of, read, run_warm, stages
 from safetensors.torch import load_file
 
-from preflab.runs import read_jsonl
-from preflab.snapshots import snapshots
+from preflab.disk.files import read_jsonl
+from preflab.training.snapshots import snapshots
 
 FOLLOW = ["--algorithms", "dpo,trl-dpo,ppo", "--snapshots", "2", "--snapshot-prompts", "8"]
 STEPS = {"dpo": [1, 2], "trl-dpo": [1, 2], "ppo": [1, 4]}  # the first past 1/9 and 4/9 of 3 and of 8

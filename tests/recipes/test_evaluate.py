@@ -33,9 +33,9 @@ class Models(NamedTuple):
 @pytest.fixture(scope="module")
 def models(options, tmp_path_factory):
     """Random adapters on the recipes' tiny model: a policy and two reward models."""
-    from preflab.base import load_base
-    from preflab.roles import Roles
-    from preflab.settings import LoraSettings
+    from preflab.model.base import load_base
+    from preflab.model.roles import Roles
+    from preflab.settings.training import LoraSettings
 
     folder, base = tmp_path_factory.mktemp("models"), options[options.index("--model") + 1]
     lora = LoraSettings(lora_rank=4)

@@ -7,12 +7,12 @@ from typing import get_type_hints
 
 import pytest
 
-from eval.config import EvalConfig
 from eval.judges.settings import EndpointConfig
-from preflab import registry
-from preflab.config import build
+from eval.settings import EvalConfig
 from preflab.errors import UserError
-from preflab.settings import LoraSettings, TrainConfig
+from preflab.method import registry
+from preflab.settings.fields import build
+from preflab.settings.training import LoraSettings, TrainConfig
 from preflab.worlds import WorldConfig
 from recipes.annotate import AnnotateConfig
 from recipes.common import RewardSettings, RunConfig, Session

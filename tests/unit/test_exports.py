@@ -13,12 +13,12 @@ import torch
 from safetensors import safe_open
 
 from eval.exports import alpaca_outputs, main, rewardbench_pairs, rewardbench_scores
-from preflab.base import load_base
-from preflab.cleaning import preference_rows
+from preflab.data.formats import preference_rows
+from preflab.data.reading import read_rows
 from preflab.errors import UserError
-from preflab.reading import read_rows
-from preflab.roles import Roles
-from preflab.settings import LoraSettings
+from preflab.model.base import load_base
+from preflab.model.roles import Roles
+from preflab.settings.training import LoraSettings
 
 ODD = 'a\u2028b "quoted" \\ 日本 <script>\n'
 SAMPLES = [
@@ -165,7 +165,8 @@ def test_wrong_input_is_answered_with_status_2(tmp_path, content, arguments, mes
 
 
 def test_start_up_is_light():
-    code = "import sys, eval.exports, eval.budgets; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    code = "import sys, eval.exports, eval.comparison.budgets\n"
+    code += "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -141,7 +141,7 @@ def _refuse(config: WorldConfig) -> None:
 
 
 def _dataset(rows: list[dict[str, str]], columns: tuple[str, ...]) -> Dataset:
-    from preflab.data import to_dataset
+    from preflab.data.splits import to_dataset
 
     return to_dataset(rows, columns)
 

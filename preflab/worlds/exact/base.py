@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from preflab.worlds.cached import THREADS, cached_folder, pinned
+from preflab.disk.cached import THREADS, cached_folder, pinned
 from preflab.worlds.exact.language import (
     END,
     MAX_RESPONSE_TOKENS,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerFast
 
-    from preflab.interface import Batch
+    from preflab.method.contract import Batch
 
 BASE_VERSION = 3
 """Part of the cache key: raise it with any change to the model or its training."""
@@ -84,7 +84,8 @@ def every_response() -> Batch:
 
 
 def _with_each_prompt(responses: Sequence[tuple[int, ...]]) -> Batch:
-    from preflab.encoding import EncodedGroup, collate
+    from preflab.data.batches import collate
+    from preflab.data.encoding import EncodedGroup
 
     ids = [list(response) for response in responses]
     prompts = [[END, *(SYMBOLS.index(symbol) for symbol in prompt.split())] for prompt in PROMPTS]
@@ -99,7 +100,7 @@ def train_base(size: BaseSize, seed: int) -> Any:
     import torch
     from transformers import get_cosine_schedule_with_warmup
 
-    from preflab.packing import prompt_once_states
+    from preflab.scoring.packing import prompt_once_states
 
     prefixes = list(itertools.product(range(END), repeat=MAX_RESPONSE_TOKENS - 1))
     # The last token is seen by none: it only makes room for what is said after the whole prefix.
@@ -140,8 +141,8 @@ def next_tokens(prompt: int, prefix: tuple[int, ...], seed: int) -> Array:
 
 def response_logps(model: Any, batch: Batch) -> Tensor:
     """Return log π(y|x) of whole responses, ``[X, N]``."""
-    from preflab.packing import prompt_once_states
-    from preflab.scoring import token_logps
+    from preflab.scoring.packing import prompt_once_states
+    from preflab.scoring.paths import token_logps
 
     states = prompt_once_states(model.base_model, batch)
     return token_logps(model, states, batch, 1.0).sum(-1)

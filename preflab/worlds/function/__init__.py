@@ -23,10 +23,10 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from preflab.data import fingerprint, normalised, split_of, to_dataset
-from preflab.encoding import Encoder, load_tokenizer
+from preflab.data.encoding import Encoder, load_tokenizer
+from preflab.data.reading import Row
+from preflab.data.splits import fingerprint, normalised, split_of, to_dataset
 from preflab.errors import UserError
-from preflab.reading import Row
 from preflab.worlds import GoldReward, World, WorldConfig
 from preflab.worlds.function.gold import gold_reward, source_of
 from preflab.worlds.function.samples import Drawn, Sample, cached_samples, fitting_prompts, read_prompts

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from preflab.errors import UserError
-from preflab.plugins import arguments_of, blamed, place_of, written_in
-from preflab.registry import import_object
-from preflab.terminal import shown
+from preflab.errors.terminal import shown
+from preflab.method.plugins import arguments_of, blamed, place_of, written_in
+from preflab.method.registry import import_object
 from preflab.worlds import GoldReward
 
 RewardFunction = Callable[[str, str], float]

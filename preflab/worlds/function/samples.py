@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from preflab.data import normalised
-from preflab.encoding import Encoder
+from preflab.data.encoding import Encoder
+from preflab.data.reading import read_rows
+from preflab.data.splits import normalised
 from preflab.errors import UserError
-from preflab.reading import read_rows
 from preflab.worlds import WorldConfig
 
 if TYPE_CHECKING:
-    from preflab.roles import Roles
-    from preflab.sampling import Samples
+    from preflab.model.roles import Roles
+    from preflab.sampling.sampler import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ def cached_samples(config: WorldConfig, cache: Path, encoder: Encoder, prompts: 
     The reward is no part of the key: no sample depends on it, and labels are never kept, so that none can be
     older than the function that gave them.
     """
-    from preflab.runs import read_jsonl, write_jsonl
-    from preflab.worlds.cached import cached_folder
+    from preflab.disk.cached import cached_folder
+    from preflab.disk.files import read_jsonl, write_jsonl
 
     def make(folder: Path) -> None:
         drawn = _draw(config, encoder, prompts)
@@ -147,10 +147,10 @@ def _draw(config: WorldConfig, encoder: Encoder, prompts: list[str] | None) -> D
     """Load the model; sample prompts unless they are given, and an even number of responses to each."""
     import torch
 
-    from preflab.base import load_base
-    from preflab.roles import Roles
+    from preflab.model.base import load_base
+    from preflab.model.roles import Roles
     from preflab.seeds import seeded
-    from preflab.settings import LoraSettings
+    from preflab.settings.training import LoraSettings
 
     wanted = wanted_pairs(config)
     base = load_base(str(config.model), LoraSettings(), trust_remote_code=config.trust_remote_code)
@@ -216,7 +216,7 @@ def _responses(roles: Roles, encoder: Encoder, prompts: list[str], k: int, seed:
 
 
 def _sample(roles: Roles, encoder: Encoder, prompts: list[list[int]], k: int, length: int, purpose: str) -> Samples:
-    from preflab.sampling import TransformersSampler
+    from preflab.sampling.sampler import TransformersSampler
     from preflab.seeds import derive
 
     sampler = TransformersSampler(encoder.ends.ids, int(encoder.tokenizer.pad_token_id), length, SEQUENCES_AT_ONCE)

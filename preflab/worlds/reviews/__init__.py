@@ -181,7 +181,7 @@ def _facts(
     rows: dict[str, list[dict[str, str]]], datasets: dict[str, Dataset], base_prompts: list[str], seed: int
 ) -> dict[str, Any]:
     """Return counts, fingerprints, label noise and the head-room that r* leaves above the data."""
-    from preflab.data import fingerprint
+    from preflab.data.splits import fingerprint
 
     gaps = [_gap(r["prompt"], r["chosen"], r["rejected"]) for k in ("pairs", "heldout") for r in rows[k]]
     decided = [gap for gap in gaps if gap != 0]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflab.worlds.cached import THREADS, cached_folder, pinned
+from preflab.disk.cached import THREADS, cached_folder, pinned
 from preflab.worlds.reviews.grammar import GRAMMAR_VERSION, UNALIGNED, vocabulary, write_response
 
 if TYPE_CHECKING:

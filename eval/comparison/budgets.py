@@ -1,0 +1,113 @@
+"""What the compared methods were given: which quantities are equal, which are not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from preflab.training.budget import MEASURES
+
+Record = Mapping[str, Any]
+
+TOLERANCE = 0.02
+
+QUANTITIES: dict[str, str] = {
+    "steps": "optimiser steps",
+    "prompts": "prompts",
+    "pairs": "compared pairs",
+    "responses": "responses",
+    "tokens": "tokens through training",
+    "trained_tokens": "trained response tokens",
+    "sampled_tokens": "sampled tokens",
+    "flops": "FLOPs",
+    "seconds": "wall time",
+    "peak_memory_bytes": "peak memory",
+}
+"""Figures of a training record, and what a sentence calls them."""
+
+SETTINGS = "settings tried"
+
+
+def compare_budgets(
+    methods: Mapping[str, Sequence[Record]], matched: str = "none", tried: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Say what was equal between methods: the largest mean over seeds exceeds the smallest by at most 2 %.
+
+    Args:
+        methods: training records of each method, one a seed. Methods that took no step (best-of-n, say) are
+            named but not compared.
+        matched: ``none``, or what was meant to be equal: ``tokens``, ``flops`` or ``time``.
+        tried: how many settings of its hyper-parameters each method was tried with; one if it is not named.
+
+    Returns:
+        ``matched``; ``equal``, ``unequal`` and ``unknown``: what `QUANTITIES` calls them, and ``settings tried``;
+        ``untrained``: methods; ``sentence``: all of it in words.
+    """
+    trained = {name: records for name, records in methods.items() if any(record["steps"] for record in records)}
+    settings = {name: (tried or {}).get(name, 1) for name in trained}
+    values = {said: [_mean(records, name) for records in trained.values()] for name, said in QUANTITIES.items()}
+    values[SETTINGS] = [float(count) for count in settings.values()]
+    found: dict[str, list[str]] = {"equal": [], "unequal": [], "unknown": []}
+    for said, means in values.items():
+        known = [mean for mean in means if mean is not None]
+        found["unknown" if len(known) < len(means) else "equal" if _equal(known) else "unequal"].append(said)
+    result = {"matched": matched, **found, "untrained": [name for name in methods if name not in trained]}
+    return {**result, "sentence": _sentence(result, values, settings)}
+
+
+def _mean(records: Sequence[Record], name: str) -> float | None:
+    values = [record.get(name) for record in records]
+    return None if None in values else float(np.mean(values))  # type: ignore[arg-type]
+
+
+def _equal(values: Sequence[float]) -> bool:
+    return not values or max(values) <= (1 + TOLERANCE) * min(values)
+
+
+def _sentence(
+    result: Mapping[str, Any], values: Mapping[str, Sequence[float | None]], settings: Mapping[str, int]
+) -> str:
+    if len(settings) < 2:
+        return "Fewer than two methods were trained: there are no budgets to compare."
+    apart = [f"{said} ({_apart(values[said])})" for said in result["unequal"] if said != SETTINGS]
+    parts = [
+        *_matched(result),
+        f"equal within {TOLERANCE:.0%}: {_listed(result['equal'])}",
+        f"unequal: {_listed(apart)}",
+    ]
+    if result["unknown"]:
+        parts.append(f"not counted by every method: {_listed(result['unknown'])}")
+    if SETTINGS in result["unequal"]:
+        parts.append(f"settings tried: {', '.join(f'{count} of {name}' for name, count in settings.items())}")
+    if result["untrained"]:
+        parts.append(f"not trained: {_listed(result['untrained'])}")
+    return f"Budgets of {len(settings)} methods: {'; '.join(parts)}."
+
+
+def _matched(result: Mapping[str, Any]) -> list[str]:
+    """Return whether what was meant to be equal is."""
+    if result["matched"] not in MEASURES:
+        return []
+    said = QUANTITIES[MEASURES[result["matched"]]]
+    if said in result["unknown"]:
+        return [f"meant to be matched in {said}, which not every method counted"]
+    if said in result["equal"]:
+        return [f"matched in {said}"]
+    return [f"meant to be matched in {said}, which differ by more than {TOLERANCE:.0%}"]
+
+
+def _apart(values: Sequence[float | None]) -> str:
+    """Return how far apart the extremes are."""
+    known = [value for value in values if value is not None]
+    if min(known) == 0:
+        return "none for some"
+    ratio = max(known) / min(known)
+    # Rounded up: what is unequal never reads as the difference that still counts as equal.
+    return f"up to {ratio:.3g} times" if ratio >= 1.1 else f"up to {math.ceil(1000 * (ratio - 1) - 1e-9) / 10:g} % more"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "nothing"

@@ -1,0 +1,223 @@
+"""Methods against each other: who wins, whether that could be chance, and the ranking it makes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.comparison.contestant import Contestant
+from eval.metrics import win_rate
+from eval.records.records import Records
+from eval.statistics import Difference, bradley_terry, compare, compare_wins, holm, interval, verdict
+from preflab.errors import UserError
+
+Array = NDArray[np.float64]
+Row = Mapping[str, Any]
+
+Decide = Callable[[Records, Records], Array]
+"""Who answered better, ``[N]``: 1 the first, 0 the second, 0.5 a tie; NaN where nobody said."""
+
+
+FEWEST = 2
+"""Prompts that a test takes: one says nothing of others."""
+
+Games = Mapping[tuple[str, str], Array]
+"""How often the first of two methods answers better, ``[S, N]``, by their names; see `head_to_head`."""
+
+
+def outcomes(games: Array) -> dict[str, Array]:
+    """Return where games ``[...]`` were won, tied and lost, 1 or 0; NaN where nobody said."""
+    found = {"wins": games > 0.5, "ties": games == 0.5, "losses": games < 0.5}
+    return {name: np.where(np.isfinite(games), at, np.nan) for name, at in found.items()}
+
+
+def by_gold(first: Records, second: Records) -> Array:
+    """Decide by the judge's scores.
+
+    Raises:
+        UserError: if a response has none, or one that is not finite.
+    """
+    return win_rate.per_prompt(_scores(first), _scores(second))
+
+
+def _scores(records: Records) -> Array:
+    scores = records.column("gold")
+    if not np.isfinite(scores).all():
+        at = int(np.flatnonzero(~np.isfinite(scores))[0])
+        given = records.samples[at]["gold"]
+        raise UserError(
+            f"gold of response {at} is {'missing' if given is None else given}, and nothing is decided by the rest: "
+            "the judge must give every response a finite score; NaN and inf often come from float16"
+        )
+    return scores
+
+
+def tournament(contestants: Sequence[Contestant], decide: Decide) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the tests of all pairs of methods and the ranking; every two meet once."""
+    games = play(contestants, decide)
+    tests = compare_pairs(contestants, games, scored=decide is by_gold)
+    return tests, rank(contestants, games, tests) if tests else []
+
+
+def play(contestants: Sequence[Contestant], decide: Decide) -> dict[tuple[str, str], Array]:
+    """Return the games of every two methods; who comes first in the list is the first of a pair."""
+    return {(a.name, b.name): head_to_head(a, b, decide) for a, b in combinations(contestants, 2)}
+
+
+def head_to_head(first: Contestant, second: Contestant, decide: Decide) -> Array:
+    """Return how often the first answers better, ``[S, N]``: seed against seed, in turn where one has fewer.
+
+    S is the larger number of seeds, so that a judge that costs something is asked no more than every model needs.
+    """
+    many = max(len(first.records), len(second.records))
+    pairs = [(first.records[i % len(first.records)], second.records[i % len(second.records)]) for i in range(many)]
+    return np.stack([decide(*pair) for pair in pairs])
+
+
+def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bool) -> list[dict[str, Any]]:
+    """Return the test of every pair of methods, corrected over all pairs (Holm 1979).
+
+    Where a comparing judge gave no answer, prompts, seeds and whole pairs are left out; `untested` says which pairs.
+
+    Args:
+        contestants: the methods.
+        games: of every two of them, as `play` returns them.
+        scored: whether the judge gives gold rewards, whose mean is then tested; else it is the share of wins less
+            that of the other.
+
+    Raises:
+        UserError: if only one prompt was answered.
+    """
+    if any(table.shape[1] == 1 for table in games.values()):
+        raise UserError(
+            "methods were evaluated on one prompt, from which nothing follows about others: give two or more, "
+            "such as --eval-prompts 100"
+        )
+    met = [(pair, _independent(*pair, games[pair[0].name, pair[1].name])) for pair in combinations(contestants, 2)]
+    met = [(pair, table) for pair, table in met if _common(table) >= FEWEST]
+    pairs, wins = [pair for pair, _ in met], [table for _, table in met]
+    if not pairs:
+        return []
+    tested = [_tested(*pair, table, scored, len(pairs)) for pair, table in zip(pairs, wins, strict=True)]
+    adjusted = holm([difference.p for _, difference in tested])
+    return [
+        {
+            "first": first.name,
+            "second": second.name,
+            "measure": measure,
+            "difference": difference.estimate.as_dict(),
+            "win_rate": interval(table, rate=True).as_dict(),
+            **_shares(first, second, games[first.name, second.name]),
+            "p": difference.p,
+            "p_adjusted": float(p),
+            "detectable": difference.detectable or None,  # 0 where nothing varies: nobody knows
+            "verdict": verdict(difference.estimate.mean, float(p)),
+        }
+        for (first, second), table, (measure, difference), p in zip(pairs, wins, tested, adjusted, strict=True)
+    ]
+
+
+def untested(contestants: Sequence[Contestant], games: Games) -> list[dict[str, Any]]:
+    """Return ``{first, second, reason}`` of every pair that somebody judged, but not so that it can be tested."""
+    found = []
+    for first, second in combinations(contestants, 2):
+        table = games[first.name, second.name]
+        prompts, common = np.isfinite(table).any(0).sum(), _common(_independent(first, second, table))
+        if prompts == 0 or common >= FEWEST:
+            continue
+        reason = f"not tested, judged on {prompts} prompt{'s' * bool(prompts > 1)}"
+        if prompts > 1:
+            each = ", ".join(f"{row.sum()} of seed {at}" for at, row in enumerate(np.isfinite(table)) if row.any())
+            shared = "none" if common == 0 else "only one"
+            reason += f" ({each}), of which {shared} was judged for all of these seeds: judge the same for every seed"
+        else:
+            reason += ": nothing follows from one about others"
+        found.append({"first": first.name, "second": second.name, "reason": reason})
+    return found
+
+
+def rank(contestants: Sequence[Contestant], games: Games, tests: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the methods best first, with Bradley-Terry strengths from the prompts that all pairs were decided on.
+
+    Places are those that the corrected `tests` of `compare_pairs` leave open, so that the ranking claims no more than
+    they do: a rating is of wins, has an interval of its own, and is corrected for nothing. Methods that as many others
+    beat stand in the order of their ratings. Of methods with several seeds, as many are rated as all of these have:
+    so many games of two methods have no model in common.
+    """
+    seeds = min((len(c.records) for c in contestants if len(c.records) > 1), default=1)
+    wins = {pair: table[:seeds] for pair, table in games.items()}
+    decided = np.all([np.isfinite(table).all(0) for table in wins.values()], axis=0)
+    if decided.sum() < FEWEST:
+        return []
+    ranks = bradley_terry([c.name for c in contestants], {pair: table[:, decided] for pair, table in wins.items()})
+    beaten = Counter(loser(test) for test in tests)
+    beats = Counter(winner(test) for test in tests)
+    # A mean reward may be won by few wide margins, and most games lost: what the tests say goes first.
+    ranks.sort(key=lambda place: beaten[place.method])
+    return [
+        {
+            "method": place.method,
+            "rating": place.rating.as_dict(),
+            "rank_low": 1 + beaten[place.method],
+            "rank_high": len(ranks) - beats[place.method],
+            "separated": place.separated,
+        }
+        for place in ranks
+    ]
+
+
+def winner(test: Row) -> str | None:
+    """Return which of a pair is better beyond chance, if either is."""
+    return None if test["verdict"] == "none" else str(test[test["verdict"]])
+
+
+def loser(test: Row) -> str | None:
+    """Return which of a pair is worse beyond chance, if either is."""
+    return None if test["verdict"] == "none" else str(test["second" if test["verdict"] == "first" else "first"])
+
+
+def _independent(first: Contestant, second: Contestant, games: Array) -> Array:
+    """Return what was decided of `head_to_head`, ``[S, N]``, as rows of which no two have a model in common.
+
+    Seeds without any decision are left out, and then prompts that are not decided for all others. Where one side has
+    fewer seeds than the other, but several, each of them met several models: the mean of its games is one row. Where
+    only one model of a side is left, the question is about it, and rows stay what they are.
+    """
+    asked = np.flatnonzero(np.isfinite(games).any(1))
+    games = games[asked]
+    games = games[:, np.isfinite(games).all(0)]
+    model = asked % min(len(first.records), len(second.records))
+    models = np.unique(model)
+    return np.stack([games[model == k].mean(0) for k in models]) if len(models) > 1 else games
+
+
+def _shares(first: Contestant, second: Contestant, games: Array) -> dict[str, Any]:
+    """Return the shares of games ``[S, N]`` that the first won, tied and lost."""
+    tables = {name: _independent(first, second, table) for name, table in outcomes(games).items()}
+    return {name: interval(table, rate=True).as_dict() for name, table in tables.items()}
+
+
+def _common(table: Array) -> int:
+    """Return on how many prompts the rows of `_independent` stand."""
+    return table.shape[1] if len(table) else 0
+
+
+def _tested(
+    first: Contestant, second: Contestant, games: Array, scored: bool, comparisons: int
+) -> tuple[str, Difference]:
+    """Return what is tested, and how it came out."""
+    gold, other = first.table("gold"), second.table("gold")
+    if scored and gold is not None and other is not None:
+        return "gold_reward", compare(gold, other, comparisons=comparisons)
+    difference = compare_wins(games, comparisons=comparisons)
+    if np.ptp(games) == 0.0:
+        # All verdicts alike: the spread says nothing, their number says how sure that is (Wilson's interval).
+        share = interval(games, rate=True)
+        low, high = 2.0 * share.low - 1.0, 2.0 * share.high - 1.0
+        difference = difference._replace(estimate=difference.estimate._replace(low=low, high=high))
+    return "win_rate", difference

@@ -1,0 +1,1 @@
+"""Lets a policy answer, and scores pairs."""

@@ -1,0 +1,1 @@
+"""What an evaluation wrote down."""

@@ -1,0 +1,1 @@
+"""From files to batches: rows read, cleaned, paired, split, encoded."""

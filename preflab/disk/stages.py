@@ -1,0 +1,196 @@
+"""A run on disk: stages named by what they were made of, finished or absent, never half-done, verified when reused."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from preflab.disk.files import (
+    disk_space,
+    json_ready,
+    read_object,
+    remove,
+    sync,
+    write_json,
+)
+from preflab.disk.seals import SUMS, damage, files, seal
+from preflab.errors import UserError
+from preflab.versions import versions
+
+logger = logging.getLogger(__name__)
+
+RECORD = "stage.json"
+
+
+class Stage(NamedTuple):
+    """A finished stage.
+
+    Attributes:
+        name: such as ``sft`` or ``dpo-seed0``.
+        key: hash of everything that decided its result.
+        folder: what it made.
+        record: what it reported.
+        reused: whether it was finished before this call.
+    """
+
+    name: str
+    key: str
+    folder: Path
+    record: dict[str, Any]
+    reused: bool
+
+
+class Run:
+    """A folder of stages. Only one process may write to it at a time.
+
+    Args:
+        folder: made if it does not exist.
+
+    Raises:
+        UserError: if another process holds the folder, or it cannot be written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.stages = folder, folder / "stages"
+        try:
+            self.stages.mkdir(parents=True, exist_ok=True)
+            self._lock: IO[str] = (folder / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"run folder {folder} cannot be written: {error}") from None
+        self._verified: dict[Path, Any] = {}
+        try:
+            # The kernel frees the lock however the process ends, SIGKILL included.
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"run folder {folder} is in use by another process; wait, or choose --output") from None
+
+    def stage(self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]]) -> Stage:
+        """Return a stage, building it unless it is finished.
+
+        `build` fills a working folder and returns a record. The folder takes its final name in one rename at
+        the end, once all in it is on the disk, so that a kill at any moment leaves a stage finished or absent.
+        What an interrupted `build` left (checkpoints, say) is there when it is called again.
+
+        A finished stage is verified against the digests of its files, once in the life of a run unless one of
+        them is touched. A damaged one is said, moved to the run's ``damaged`` folder and built again. Stages
+        that stand on it are kept: they were made from what it held before the damage, and building again
+        gives the same.
+
+        Args:
+            name: for people to read; letters, digits, ``.``, ``_`` and ``-``.
+            inputs: everything that decides the result, JSON-ready.
+            build: does the work. Of its record, what JSON cannot hold is said and left out, never the work.
+
+        Raises:
+            UserError: if the disk is full, or something lies in the way that cannot be moved.
+        """
+        inputs = {**inputs, "stage": name, "versions": versions()}
+        key = content_hash(inputs)
+        final, working = self.stages / f"{name}-{key}", self.stages / f".{name}-{key}.partial"
+        kept = self._finished(final, inputs)
+        if kept is not None:
+            return Stage(name, key, final, kept, True)
+        with disk_space(self.folder):
+            self._workplace(working)
+            record, changed = json_ready(dict(_built(build, working)))
+            if changed:
+                logger.warning(
+                    "%s: JSON cannot hold all of its record: %s; written as null or text", name, "; ".join(changed)
+                )
+            write_json(working / RECORD, {"inputs": inputs, "record": record})
+            seal(working)
+            working.replace(final)
+            sync(self.stages)
+        self._verified[final] = _signature(final)
+        return Stage(name, key, final, record, False)
+
+    def _finished(self, final: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the record of a stage that is whole; say so and move it away where it is not."""
+        if not os.path.lexists(final):
+            return None
+        untouched = final in self._verified and self._verified[final] == _signature(final)
+        trouble, record = None if untouched else damage(final), None
+        if trouble is None:
+            try:
+                record = _record(final / RECORD, inputs)
+            except UserError as error:
+                trouble = str(error)
+        if trouble is None:
+            self._verified[final] = _signature(final)
+            return record
+        logger.warning("stage %s is damaged: %s; it is moved to damaged/ and built again", final.name, trouble)
+        _move(final, self.folder / "damaged" / final.name)
+        return None
+
+    @staticmethod
+    def _workplace(working: Path) -> None:
+        """See that the folder a stage is built in is there."""
+        try:
+            if working.is_symlink() or (os.path.lexists(working) and not working.is_dir()):
+                working.unlink()
+            working.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{working} cannot be written: {error.strerror or error}; choose another --output"
+            ) from None
+
+
+def _built(build: Callable[[Path], Mapping[str, Any]], working: Path) -> Mapping[str, Any]:
+    """Build; a folder in a file's place, or the other way round, is what somebody did to an interrupted stage."""
+    try:
+        return build(working)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        if working not in Path(os.fsdecode(error.filename or "")).parents:
+            raise
+        raise UserError(
+            f"something is in the way in the unfinished stage {working}: {Path(error.filename).name}: "
+            f"{error.strerror}; remove that folder and run the same command again"
+        ) from error
+
+
+def _signature(folder: Path) -> Any:
+    """Return what changes when a file of a folder is touched; where it cannot be read, what equals nothing."""
+    try:
+        states = [(name, path.lstat()) for name, path in (*files(folder).items(), (SUMS, folder / SUMS))]
+    except OSError:
+        return object()
+    return sorted((name, s.st_mode, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in states)
+
+
+def _record(path: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a stage reported.
+
+    Raises:
+        UserError: if the file is that of another stage, or of nothing that we wrote.
+    """
+    content = read_object(path)
+    # As they read back: tuples as lists, keys as text.
+    if content.get("inputs") != json.loads(json.dumps(inputs, default=str)):
+        raise UserError(f"{path.name} is of another stage")
+    record = content.get("record")
+    if not isinstance(record, dict):
+        raise UserError(f"{path.name} has no record")
+    return record
+
+
+def _move(path: Path, place: Path) -> None:
+    """Move what is damaged out of the way, over what an earlier damage left."""
+    try:
+        place.parent.mkdir(exist_ok=True)
+        remove(place)
+        path.rename(place)
+    except OSError as error:
+        raise UserError(
+            f"{path} is damaged and cannot be moved: {error.strerror or error}; remove it, or choose another --output"
+        ) from None
+
+
+def content_hash(content: Any) -> str:
+    """Return 12 hex digits that depend on JSON-ready content alone."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]

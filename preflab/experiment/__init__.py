@@ -1,0 +1,1 @@
+"""A world, its encoded splits, and the stages built from them."""

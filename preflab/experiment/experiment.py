@@ -1,0 +1,453 @@
+"""One comparison's common ground: a world, its encoded splits, and the stages built from them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from preflab.data.encoding import Dropped, EncodedGroup, Encoder, load_tokenizer
+from preflab.data.splits import Rows, fingerprint
+from preflab.disk.stages import Run, Stage
+from preflab.errors import UserError
+from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards
+from preflab.method.configured import Method
+from preflab.method.contract import Role
+from preflab.method.plugins import answering
+from preflab.model.base import load_base
+from preflab.model.model_files import read_model_files
+from preflab.model.roles import Roles
+from preflab.sampling.sampler import Sampler, TransformersSampler
+from preflab.sampling.vllm import VllmSampler
+from preflab.scoring.batching import rows_at_once
+from preflab.scoring.padding import classifier_tokenizer, padding_of
+from preflab.seeds import derive
+from preflab.settings.fields import as_dict
+from preflab.settings.training import LoraSettings, RolloutConfig
+from preflab.training.reference import ReferenceLogps
+from preflab.training.sources import OfflineSource, RolloutSource, Source
+from preflab.training.trainer import Task, TrainRecord, run_training
+from preflab.worlds import GoldReward, World, WorldConfig, open_world
+
+logger = logging.getLogger(__name__)
+
+NORMALISATION_PROMPTS = 256
+NORMALISED_AT_ONCE = 32  # of those, where they are short
+LARGE_FILE = 64 * 2**20
+
+
+OFFLINE = {"demonstration": "demonstrations", "single": "singles", "pair": "pairs", "ranking": "rankings"}
+"""Which split holds the responses that a method asks for."""
+
+
+def reads_reference(method: Method) -> bool:
+    """Whether a method's reference scores can be computed beforehand: its data are what the loss sees."""
+    needs = method.needs
+    ready = needs.responses in ("demonstration", "pair", "ranking") and not needs.rollout
+    return "reference" in needs.scores and ready and not hasattr(method.algorithm, "fit")
+
+
+def model_fingerprint(name: str) -> str:
+    """Return 16 hex digits of a local model's files; a hub name stands for itself.
+
+    Weight files past 64 MiB count by size and time of change, which is quick and errs towards building
+    again.
+
+    Raises:
+        UserError: if a file cannot be read.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return name
+    digest = hashlib.sha256()
+    try:
+        for path in sorted(folder.glob("*")):
+            if path.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja") and path.is_file():
+                status = path.stat()
+                large = status.st_size > LARGE_FILE
+                digest.update(path.name.encode(errors="surrogateescape"))
+                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode() if large else path.read_bytes())
+    except OSError as error:
+        raise UserError(f"model {name!r}: {error.filename} cannot be read: {error.strerror}") from None
+    return digest.hexdigest()[:16]
+
+
+class Experiment:
+    """World, tokenizer, encoded splits, and the stages of one run.
+
+    Args:
+        run: where stages are kept.
+        world_config: which world.
+        lora: adapters of every role, and the base's type.
+        cache: where base models are kept between runs.
+    """
+
+    def __init__(self, run: Run, world_config: WorldConfig, lora: LoraSettings, cache: Path) -> None:
+        self.run, self.world_config, self.lora = run, world_config, lora
+        if world_config.model is not None:
+            read_model_files(world_config.model)  # before a library makes something else of a damaged one
+        self.world: World = open_world(world_config, cache)
+        self.tokenizer = load_tokenizer(
+            self.world.model, world_config.trust_remote_code, chat_template=world_config.chat_template
+        )
+        self.max_response_tokens = min(
+            world_config.max_response_tokens, self.world.facts.get("max_response_tokens", 1 << 30)
+        )
+        self.encoder = Encoder(
+            self.tokenizer,
+            world_config.max_prompt_tokens,
+            self.max_response_tokens,
+            chat=self.world.chat,
+            cut=self.world.cut,
+        )
+        self.ends = self.encoder.ends.ids
+        self._engines: dict[float, VllmSampler] = {}
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """Fingerprints and counts of every split, for keys and reports."""
+        return {
+            "world": self.world.name,
+            "model": self.world.model,
+            "model_fingerprint": model_fingerprint(self.world.model),
+            "splits": {
+                name: {"rows": len(split), "fingerprint": found}
+                for name, found in self.world.fingerprints.items()
+                if len(split := getattr(self.world, name))
+            },
+            "facts": self.world.facts,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides every stage's result: data, adapters, limits."""
+        limits = {"prompt": self.world_config.max_prompt_tokens, "response": self.max_response_tokens}
+        # Those that other files than the model's may name: a template, say.
+        ends = {"ends": self.ends} if len(self.ends) > 1 else {}
+        # Where the model lies decides nothing; what is in it does.
+        data = {k: v for k, v in self.data.items() if k not in ("facts", "model")}
+        return {"data": data, "lora": as_dict(self.lora), "limits": limits, **ends}
+
+    # ---- encoded splits --------------------------------------------------------------------------
+
+    @cached_property
+    def pairs(self) -> list[EncodedGroup]:
+        """The preference training set."""
+        return self._encoded("pairs", self.encoder.encode_pairs)
+
+    @cached_property
+    def rankings(self) -> list[EncodedGroup]:
+        """The preference training set with all the ranked responses of each prompt."""
+        return self._kept("rankings", *self.encoder.encode_pairs(self.world.pairs, ranked=True))
+
+    @cached_property
+    def singles(self) -> list[EncodedGroup]:
+        """The preference training set as single responses, desirable or not."""
+        rows = [*self.world.pairs, *(self.world.singles or ())]
+        return self._kept("singles", *self.encoder.encode_singles(rows))
+
+    @cached_property
+    def gold_pairs(self) -> list[EncodedGroup]:
+        """The training set of the judge's own reward model."""
+        return self._encoded("gold_pairs", self.encoder.encode_pairs)
+
+    @cached_property
+    def heldout(self) -> list[EncodedGroup]:
+        """The held-out preferences."""
+        return self._encoded("heldout", self.encoder.encode_pairs)
+
+    @cached_property
+    def demonstrations(self) -> list[EncodedGroup]:
+        """The demonstrations."""
+        return self._encoded("demonstrations", self.encoder.encode_demonstrations)
+
+    @cached_property
+    def prompts(self) -> list[list[int]]:
+        """Prompts that on-policy methods sample from."""
+        return [group.prompt_ids for group in self._prompt_groups]
+
+    @cached_property
+    def _prompt_groups(self) -> list[EncodedGroup]:
+        return self._encoded("prompts", self.encoder.encode_prompts)
+
+    @cached_property
+    def eval_prompts(self) -> list[EncodedGroup]:
+        """Prompts of the evaluation."""
+        return self._encoded("eval_prompts", self.encoder.encode_prompts)
+
+    def _encoded(self, name: str, encode: Callable[[Rows], tuple[list[EncodedGroup], Dropped]]) -> list[EncodedGroup]:
+        """Return a split as the world encoded it, or encode it now."""
+        return self.world.encoded[name] if name in self.world.encoded else self._kept(name, *encode(self._split(name)))
+
+    def _split(self, name: str) -> Rows:
+        found: Rows = getattr(self.world, name)
+        return found
+
+    def _kept(self, name: str, groups: list[EncodedGroup], dropped: dict[str, int]) -> list[EncodedGroup]:
+        if any(dropped.values()):
+            logger.warning("%s: dropped %s of %d", name, dropped, len(groups) + sum(dropped.values()))
+        return groups
+
+    # ---- models ----------------------------------------------------------------------------------
+
+    def sampler(self, rollouts: RolloutConfig | None = None, *, batch_size: int | None = None) -> Sampler:
+        """Return what draws the rollouts of a method; without one, what evaluation draws with.
+
+        Args:
+            rollouts: the method's settings.
+            batch_size: the user's setting that memory follows; it changes no draw of our own loop.
+        """
+        pad_id = self.tokenizer.pad_token_id
+        if rollouts is None or rollouts.sampler == "transformers":
+            return TransformersSampler(self.ends, pad_id, self.max_response_tokens, batch_size=batch_size)
+        if rollouts.vllm_memory not in self._engines:
+            self._engines[rollouts.vllm_memory] = VllmSampler(
+                self.world.model,
+                self.ends,
+                pad_id,
+                self.world_config.max_prompt_tokens,
+                self.max_response_tokens,
+                rollouts.vllm_memory,
+                self.world_config.trust_remote_code,
+            )
+        return self._engines[rollouts.vllm_memory]
+
+    def load_base(self) -> Any:
+        """Load the frozen base model afresh."""
+        model = load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
+        # What the config says was checked with every text; this is for configs that say nothing, and for the weights.
+        rows, tokenise = model.get_input_embeddings().num_embeddings, self.encoder.tokenise
+        if tokenise.rows is None:  # and of splits that the world encoded itself, our encoder has seen nothing
+            groups = [group for split in self.world.encoded.values() for group in split]
+            tokenise.check_rows(rows, {x for g in groups for ids in (g.prompt_ids, *g.response_ids) for x in ids})
+        tokenise.check_rows(rows)
+        return model
+
+    def open_roles(
+        self,
+        wanted: Sequence[Role],
+        *,
+        sft: Stage | None,
+        reward: Stage | Rewards | RewardFunction | None,
+        trains: Sequence[Role] = (),
+        joint: bool = False,
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> Roles:
+        """Load the base once and put every wanted role on it, each at its starting point.
+
+        The policy starts from the SFT adapter where there is one, and the reference is then a frozen
+        clone of it; the reward role starts there too when it is to be trained, and is read from the
+        reward stage when not; the value starts from the reward model, or from the policy where rewards come
+        from a function. With `joint` it is a head on the policy's own adapter.
+        """
+        roles = Roles(self.load_base(), self.lora, seed=seed, temperature=temperature)
+        if sft is not None:
+            roles.start("policy", sft.folder / "policy")
+            if "reference" in wanted:
+                roles.clone("policy", "reference")
+        if "reward" in trains:
+            roles.add("reward")
+            if sft is not None:
+                roles.clone("policy", "reward")
+        elif "reward" in wanted:
+            if reward is None:
+                raise UserError("this method needs a reward model; train one first")
+            Rewards.of(reward).play(roles)
+        if joint:
+            roles.join_value()
+        elif "value" in wanted:
+            roles.clone("reward" if roles.has("reward") else "policy", "value")
+        roles.learn(())
+        return roles
+
+    # ---- stages ----------------------------------------------------------------------------------
+
+    def train(
+        self,
+        name: str,
+        method: Method,
+        *,
+        seed: int = 0,
+        sft: Stage | None = None,
+        reward: Stage | Rewards | RewardFunction | None = None,
+        groups: Sequence[EncodedGroup] | None = None,
+        snapshots: int = 0,
+    ) -> Stage:
+        """Train a method as a stage of the run.
+
+        Args:
+            name: the stage's name.
+            method: what to train.
+            seed: decides fresh adapters, order and samples.
+            sft: where the policy starts; the bare base if None.
+            reward: what gives rewards, frozen, to methods that need them.
+            groups: offline data in place of the world's own split.
+            snapshots: how many times to keep the trained role on the way (see `preflab.training.snapshots`).
+        """
+        needs = method.needs
+        wanted: tuple[Role, ...] = tuple(dict.fromkeys((*needs.scores, *needs.rollout)))
+        uses_reward = "reward" in wanted and "reward" not in needs.trains
+        rewards = Rewards.of(reward) if reward is not None and uses_reward else None
+        inputs = {
+            **self.identity(),
+            **method.identity(),
+            "seed": seed,
+            "sft": sft.key if sft else None,
+            "reward": rewards.key if rewards else None,
+            "groups": None if groups is None else fingerprint([{"g": str(g)} for g in groups]),
+            **({"snapshots": snapshots} if snapshots else {}),
+        }
+
+        def work(folder: Path) -> dict[str, Any]:
+            rows = groups
+            if rows is None and needs.responses in OFFLINE:
+                rows = getattr(self, OFFLINE[needs.responses])
+                if not rows:
+                    raise UserError(f"{name} learns from {OFFLINE[needs.responses]}, and the training data have none")
+            reference = None
+            if rows is not None and reads_reference(method):
+                batch_size = method.train.per_device_train_batch_size
+                reference = self.reference_logps(rows, sft, bf16=method.train.bf16, batch_size=batch_size)
+            roles = self.open_roles(
+                [role for role in wanted if role != "reference" or reference is None],
+                sft=sft,
+                reward=rewards,
+                trains=needs.trains,
+                joint=needs.joint,
+                seed=derive(seed, "init"),
+                temperature=method.config.temperature if isinstance(method.config, RolloutConfig) else 1.0,
+            )
+            record = self._fit(name, method, roles, folder, seed, rows, reference, snapshots)
+            if needs.trains[0] == "reward":
+                self._normalise(roles, seed, method.train.per_device_train_batch_size)
+            for role in needs.trains:
+                roles.save(role, folder / role)
+            if "reward" in needs.trains:
+                self._save_classifier_tokenizer(roles, folder / "reward")
+            return record._asdict()
+
+        return self.run.stage(name, inputs, work)
+
+    def _save_classifier_tokenizer(self, roles: Roles, folder: Path) -> None:
+        """Write the tokenizer beside a reward model with the padding by which others find the token it is read at."""
+        found = classifier_tokenizer(self.tokenizer, padding_of(roles.model), self.ends)
+        if found is not None:
+            found.save_pretrained(str(folder))
+
+    def _fit(
+        self,
+        name: str,
+        method: Method,
+        roles: Roles,
+        folder: Path,
+        seed: int,
+        groups: Sequence[EncodedGroup] | None,
+        reference: ReferenceLogps | None,
+        snapshots: int,
+    ) -> TrainRecord:
+        algorithm: Any = method.fresh()
+        if hasattr(algorithm, "fit"):
+            prompts = self.prompts if groups is None else []
+            task = Task(
+                roles,
+                list(groups or []),
+                method.train,
+                self.tokenizer,
+                folder,
+                seed,
+                name,
+                prompts,
+                self.max_response_tokens,
+                snapshots,
+                self.ends,
+            )
+            with answering(algorithm, "fit"):
+                record: TrainRecord = algorithm.fit(task)
+            return record
+        source: Source
+        if groups is None:
+            if method.config.reference_mixup and not roles.has("reference"):
+                roles.clone("policy", "reference")
+            sampler = self.sampler(method.config, batch_size=method.train.per_device_train_batch_size)
+            source = RolloutSource(algorithm, method.needs, roles, sampler, self.prompts, method.train, seed)
+        else:
+            pad_id = self.tokenizer.pad_token_id
+            source = OfflineSource(
+                groups, method.train, pad_id, seed, reference=reference, algorithm=algorithm, roles=roles
+            )
+        return run_training(roles, algorithm, source, method.train, folder, seed=seed, title=name, snapshots=snapshots)
+
+    def reference_logps(
+        self,
+        groups: Sequence[EncodedGroup],
+        sft: Stage | None,
+        *,
+        bf16: bool = False,
+        batch_size: int | None = None,
+    ) -> ReferenceLogps:
+        """Return log π_ref of every response token of some groups, computed once for model and data.
+
+        With `bf16` it is rounded as the policy's own passes are: the two then agree before the first step.
+        `batch_size` bounds memory and is no part of the result.
+        """
+        # One hash of what is scored: the rows' order counts, feedback does not.
+        scored = fingerprint([{"prompt": g.prompt_ids, "responses": g.response_ids} for g in groups])
+        inputs = {**self.identity(), "sft": sft.key if sft else None, "scored": scored, "bf16": bf16}
+
+        def work(folder: Path) -> dict[str, Any]:
+            roles = self.open_roles(("reference",), sft=sft, reward=None)
+            roles.autocast = bf16
+            found = ReferenceLogps.compute(
+                roles, groups, self.tokenizer.pad_token_id, "reference log-probabilities", batch_size
+            )
+            found.save(folder)
+            return {"groups": len(groups), "tokens": len(found.flat)}
+
+        return ReferenceLogps.load(self.run.stage("reference", inputs, work).folder, groups)
+
+    def gold_reward(self) -> PlantedRewards:
+        """Return the world's planted reward as a function of token ids.
+
+        Raises:
+            UserError: where the world has none.
+        """
+        if self.world.gold is None:
+            raise UserError(f"the {self.world.name} world has no planted reward; its rewards come from a reward model")
+        return self.rewards_of_texts(self.world.gold, self.world.facts)
+
+    def rewards_of_texts(self, score: GoldReward, facts: Mapping[str, Any]) -> PlantedRewards:
+        """Return a reward of texts as a function of token ids, for the world's own prompts.
+
+        Args:
+            score: the reward.
+            facts: what decides it, for the key.
+        """
+        world = self.world
+        splits = [
+            (world.prompts, self._prompt_groups),
+            (world.eval_prompts, self.eval_prompts),
+            (world.pairs, self.pairs),
+            (world.heldout, self.heldout),
+        ]
+        texts = {tuple(group.prompt_ids): rows[group.row]["prompt"] for rows, groups in splits for group in groups}
+        return PlantedRewards(score, self.tokenizer, texts, facts)
+
+    @torch.no_grad()
+    def _normalise(self, roles: Roles, seed: int, batch_size: int) -> None:
+        """Set the reward's mean and deviation to those of the starting policy's samples."""
+        prompts = self.prompts[:NORMALISATION_PROMPTS]
+        sample = self.sampler(batch_size=batch_size)(
+            roles, "policy", prompts, k=1, temperature=1.0, seed=derive(seed, "normalise")
+        )
+        size = rows_at_once(NORMALISED_AT_ONCE, max(map(len, prompts)) + self.max_response_tokens, batch_size)
+        parts = [sample.batch.rows(slice(at, at + size)) for at in range(0, len(prompts), size)]
+        rewards = torch.cat([roles(part, ("reward",)).rewards for part in parts])
+        head = roles.head("reward")
+        head.mean.copy_(rewards.mean())
+        if len(rewards) > 1:
+            head.std.copy_(rewards.std().clamp(min=1e-6))

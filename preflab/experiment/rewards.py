@@ -1,0 +1,114 @@
+"""What gives r to the methods that maximise it: a reward model, an ensemble of them, or a plain function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from preflab.disk.stages import Stage, content_hash
+from preflab.errors import UserError
+from preflab.method.contract import Batch
+from preflab.settings.training import Pool
+from preflab.worlds import GoldReward
+
+if TYPE_CHECKING:
+    from preflab.model.roles import Roles
+
+RewardFunction = Callable[[Batch], Tensor]
+
+
+class Rewards(NamedTuple):
+    """The source of r, frozen while a policy learns from it.
+
+    Attributes:
+        key: hash of what decides the rewards.
+        stages: trained reward models; more than one make an ensemble.
+        pool: how the ensemble's normalised scores become one.
+        function: rewards ``[B, K]`` of a batch, in place of reward models.
+    """
+
+    key: str
+    stages: tuple[Stage, ...] = ()
+    pool: Pool = "mean"
+    function: RewardFunction | None = None
+
+    @classmethod
+    def of(cls, source: Stage | Rewards | RewardFunction) -> Rewards:
+        """Wrap a reward model's stage or a function; leave the rest as it is.
+
+        Raises:
+            UserError: for a function that nothing tells from another: give it an attribute ``key``.
+        """
+        if isinstance(source, Rewards):
+            return source
+        if isinstance(source, Stage):
+            return cls(source.key, (source,))
+        return cls(_key_of(source), function=source)
+
+    @classmethod
+    def ensemble(cls, stages: Sequence[Stage], pool: Pool) -> Rewards:
+        """Return the reward of one or more trained reward models."""
+        if len(stages) == 1:
+            return cls(stages[0].key, tuple(stages))
+        return cls(content_hash([pool, *(stage.key for stage in stages)]), tuple(stages), pool)
+
+    def play(self, roles: Roles) -> None:
+        """Let this be the role ``reward``.
+
+        Raises:
+            UserError: if a reward model does not fit the base.
+        """
+        if self.function is None:
+            roles.start_rewards([stage.folder / "reward" for stage in self.stages], self.pool)
+        roles.reward_function = self.function
+
+
+def _key_of(function: RewardFunction) -> str:
+    """Return a hash of a function's own ``key``, or of its source where it is a plain function of a module."""
+    key = getattr(function, "key", None)
+    if key is None:
+        name = getattr(function, "__qualname__", "<")
+        if "<" in name:  # a lambda, a closure or an object, which its source does not tell from its like
+            raise UserError(f"reward function {function!r} needs an attribute 'key' that says what it computes")
+        key = [function.__module__, name, inspect.getsource(function)]
+    return content_hash(key)
+
+
+class PlantedRewards:
+    """A world's planted reward r* as a function of token ids, of the texts that they stand for.
+
+    Args:
+        gold: r* of texts.
+        tokenizer: turns responses into text, as the evaluation does.
+        prompts: text of each prompt, by its token ids.
+        facts: what the world says of itself, for the key.
+    """
+
+    def __init__(
+        self, gold: GoldReward, tokenizer: Any, prompts: Mapping[tuple[int, ...], str], facts: Mapping[str, Any]
+    ) -> None:
+        self.gold, self.tokenizer, self.prompts = gold, tokenizer, prompts
+        self.key = f"planted-{content_hash(facts)}"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return r* ``[B, K]``; 0 for empty responses.
+
+        Raises:
+            UserError: for a prompt that is none of the world's.
+        """
+        size = batch.response_ids.shape[1]
+        prompts, responses = [], []
+        for prompt, mask, ids, masks in zip(*(x.tolist() for x in batch[:4]), strict=True):
+            tokens = tuple(token for token, real in zip(prompt, mask, strict=True) if real)
+            if tokens not in self.prompts:
+                raise UserError("the planted reward knows only the world's own prompts")
+            prompts += [self.prompts[tokens]] * size
+            rows = zip(ids, masks, strict=True)
+            responses += [[token for token, real in zip(*row, strict=True) if real] for row in rows]
+        texts = [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in responses]
+        rewards = torch.tensor(self.gold(prompts, texts), dtype=torch.float32, device=batch.prompt_ids.device)
+        return rewards.reshape(len(batch.prompt_ids), size).masked_fill(~batch.response_mask.any(-1), 0.0)

@@ -1,0 +1,79 @@
+"""A method by name, its configs built and checked. No torch here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from preflab.errors import UserError
+from preflab.method import registry
+from preflab.method.contract import Algorithm, Needs
+from preflab.method.plugins import blamed
+from preflab.settings.fields import as_dict, build_section
+from preflab.settings.training import RolloutConfig, TrainConfig
+
+
+def label(name: str) -> str:
+    """Return what a method is called in tables and settings: the class's name where it is a place."""
+    return name.rpartition(":")[2] if ":" in name else name
+
+
+class Method:
+    """A method by name, with its two configs built and checked against each other.
+
+    Args:
+        name: registered name or ``module:Class``.
+        algorithm: the class it stands for.
+        config: the method's own config.
+        train: the optimiser's loop.
+
+    Raises:
+        UserError: for anything in them that could not finish.
+    """
+
+    def __init__(self, name: str, algorithm: Any, config: Any, train: TrainConfig) -> None:
+        self.name, self.label = name, label(name)
+        with blamed(f"{name}: the method cannot be made:"):
+            self.algorithm: Algorithm = algorithm(config)
+        self.config, self.train = config, train
+        if isinstance(config, RolloutConfig):
+            try:
+                config.check(train)
+            except ValueError as error:
+                raise UserError(f"{name}: {error}") from None
+            if config.stop_kl is not None and "approx_kl" not in self.algorithm.metrics:
+                raise UserError(f"{name}: stop_kl reads the metric approx_kl, which this method does not log")
+        # With `prepare`, other prompts' responses come from the whole optimiser batch.
+        seen = train.optimiser_batch if self.needs.rollout else train.per_device_train_batch_size
+        if self.needs.responses == "single" and seen < 2:
+            raise UserError(f"{name}: a batch of {seen} holds no other prompt's response; it must be at least 2")
+
+    def fresh(self) -> Algorithm:
+        """Return the algorithm as it is before it has seen anything."""
+        algorithm: Algorithm = type(self.algorithm)(self.config)
+        return algorithm
+
+    @property
+    def needs(self) -> Needs:
+        """What the method asks of the loop."""
+        return self.algorithm.needs
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the method's result, JSON-ready."""
+        return {
+            "method": self.name,
+            "source": registry.source_hash(type(self.algorithm)),
+            "config": as_dict(self.config),
+            "train": as_dict(self.train),
+        }
+
+
+def make_method(name: str, values: dict[str, Any] | None = None) -> Method:
+    """Build a method from its name and one flat mapping of its own fields and those of `TrainConfig`.
+
+    Raises:
+        UserError: for an unknown method or anything in the values that could not finish.
+    """
+    algorithm = registry.load(name)
+    classes = {"config": algorithm.Config, "train": TrainConfig}
+    parts = build_section(classes, {**algorithm.training, **(values or {})}, name)
+    return Method(name, algorithm, parts["config"], parts["train"])

@@ -1,0 +1,1 @@
+"""One frozen base, four roles."""

@@ -1,0 +1,35 @@
+"""What the roles are made of: the frozen base model, and the scalar heads of reward and value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from preflab.model.opening import open_model
+from preflab.settings.training import LoraSettings
+
+
+def load_base(name: str, settings: LoraSettings, device: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Load a causal language model, frozen and without dropout; safetensors only.
+
+    Raises:
+        UserError: if it cannot be loaded, or a weight is missing, left over, of another shape or not finite.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
+    model = open_model("CausalLM", name, getattr(torch, chosen), trust_remote_code=trust_remote_code)
+    model.requires_grad_(False)
+    without_dropout(model)
+    return model.to(device)
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Switch every dropout off for good, in ``train()`` mode too: it would break ratios and references."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)

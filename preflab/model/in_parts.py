@@ -1,0 +1,55 @@
+"""A batch scored in parts that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from preflab.method.contract import Batch, Role, Scores
+from preflab.model.roles import Roles
+
+
+@torch.no_grad()
+def score_in_parts(roles: Roles, batch: Batch, wanted: Sequence[Role], micro: int) -> Scores:
+    """Score a batch by some roles, `micro` prompts at a time, each part cut to its own longest."""
+    width = batch.response_ids.shape[-1]
+    parts = [roles(batch.rows(slice(at, at + micro)), wanted) for at in range(0, len(batch.prompt_ids), micro)]
+
+    def joined(field: Sequence[Tensor | None]) -> Tensor | None:
+        tensors = [x for x in field if x is not None]
+        if not tensors:
+            return None
+        if tensors[0].ndim == 3:
+            tensors = [torch.nn.functional.pad(x, (0, width - x.shape[-1])) for x in tensors]
+        return torch.cat(tensors)
+
+    return Scores(*(joined(field) for field in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def reward_scores(roles: Roles, batch: Batch, size: int) -> Tensor:
+    """Return what the role ``reward`` says of each response, as `scored` does."""
+    return scored(lambda part: roles(part.to(roles.device), ("reward",)).rewards, batch, size)
+
+
+def scored(score: Callable[[Batch], Tensor], batch: Batch, size: int) -> Tensor:
+    """Return the `score` ``[B, K]`` of each response, float64 on the CPU.
+
+    A prompt's responses go together, `size` responses at a time.
+    """
+    many = batch.response_ids.shape[1]
+    scores = torch.empty(len(batch.prompt_ids), many, dtype=torch.float64)
+    for draws in torch.split(torch.arange(many), size):
+        index = draws.expand(len(scores), -1)
+        part = batch.select(index.to(batch.response_ids.device))
+        for at in alike(part, max(1, size // len(draws))):
+            scores[at[:, None], draws] = score(part.rows(at)).double().cpu()
+    return scores
+
+
+def alike(batch: Batch, size: int) -> list[Tensor]:
+    """Return the rows of a batch, at most `size` together, those of like length together."""
+    length = batch.prompt_mask.sum(-1) + batch.response_mask.sum((1, 2))
+    return list(torch.split(length.cpu().argsort(stable=True), size))

@@ -1,0 +1,1 @@
+"""Log-probabilities: the prompt once, k responses on top of it."""

@@ -1,0 +1,1 @@
+"""Settings: configs as dataclasses, YAML and command line."""

@@ -1,0 +1,116 @@
+"""Configs: frozen dataclasses that become YAML keys and command-line options.
+
+No torch here: a mistake in a config is answered before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from preflab.errors import UserError, near_misses
+from preflab.errors.terminal import shown
+from preflab.settings.values import convert, parse_text, within_bounds
+
+C = TypeVar("C")
+
+
+def option(default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
+    """Declare a config field with its default, help text and (inclusive) numeric bounds."""
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum}
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def build(cls: type[C], values: Mapping[str, Any], where: str) -> C:
+    """Make a config from plain values, checking names, types and bounds.
+
+    Args:
+        cls: a dataclass whose fields were declared with `option`.
+        values: field name to value, as read from YAML or given in code.
+        where: what to call this config in messages, such as ``"dpo"`` or ``"config.yaml"``.
+
+    Raises:
+        UserError: for an unknown field (with near misses), a wrong type or a value out of bounds.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    checked = {}
+    for name, value in values.items():
+        if name not in fields:
+            known = ", ".join(fields)
+            raise UserError(f"{where}: unknown field {shown(name)}{near_misses(name, fields)}; known: {known}")
+        checked[name] = _checked(value, hints[name], cls, fields[name], f"{where}: {name}")
+    try:
+        return cls(**checked)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: the home of nobody, as in ~nobody/run
+        raise UserError(f"{where}: {error}") from None
+
+
+def _checked(value: Any, hint: Any, cls: type, field: dataclasses.Field[Any], where: str) -> Any:
+    given = value if isinstance(value, (list, tuple)) else (value,)
+    # An empty name would mean this folder, or nothing at all, and be taken for a choice.
+    if field.default != "" and any(isinstance(item, str) and not item.strip() for item in given):
+        raise UserError(f"{where} is empty; give a value or leave it out")
+    value = convert(value, hint, where)
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, (int, float)) and not isinstance(item, bool):
+            within_bounds(item, _bound(cls, field.name, "minimum"), _bound(cls, field.name, "maximum"), where)
+    return value
+
+
+def _bound(cls: type, name: str, side: str) -> float | None:
+    """Return a field's bound; a field that a subclass declares anew keeps what it does not say otherwise."""
+    declared = (getattr(base, "__dataclass_fields__", {}).get(name) for base in cls.__mro__)
+    found = (field.metadata.get(side) for field in declared if field is not None)
+    return next((bound for bound in found if bound is not None), None)
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """Return a config as plain, JSON-ready values."""
+    return {k: _plain(v) for k, v in dataclasses.asdict(config).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def merge(classes: Mapping[str, type], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Share one flat mapping of values out to several configs by field name.
+
+    A name held by several classes goes to each of them, so keep names unique unless they mean the
+    same thing.
+
+    Raises:
+        UserError: for a name that no class has, and whatever `build` raises.
+    """
+    known = {f.name for cls in classes.values() for f in dataclasses.fields(cls)}
+    for name in values:
+        if name not in known:
+            raise UserError(f"{where}: unknown field {shown(name)}{near_misses(name, known)}")
+    return {
+        key: build(cls, {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}, where)
+        for key, cls in classes.items()
+    }
+
+
+class Text(str):
+    """A value from the command line whose type is not yet known."""
+
+
+def build_section(classes: Mapping[str, type], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Build the configs of one section from values that may still be command-line `Text`."""
+    hints = {n: h for cls in classes.values() for n, h in typing.get_type_hints(cls).items()}
+    typed = {
+        k: parse_text(v, hints[k], f"{where}: {k}") if isinstance(v, Text) and k in hints else v
+        for k, v in values.items()
+    }
+    return merge(classes, typed, where)

@@ -1,0 +1,159 @@
+"""Settings that every method shares: adapters, the optimiser's loop, rollouts. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from preflab.settings.fields import option
+
+Pool = Literal["mean", "worst"]
+
+MOST_STEPS = 10**9
+"""Optimiser steps of a run that only its budget ends; nobody takes as many."""
+
+MOST_AT_ONCE = 2**20
+"""Rows of a batch or a rollout: no machine holds more, and asking for them would only end it."""
+
+VLLM_TEMPERATURES = (0.01, 2.0)
+"""vLLM raises lower temperatures to the first without a word, and refuses higher ones than the second."""
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The adapters of every role (arXiv 2106.09685), and how the base is loaded."""
+
+    lora_rank: int = option(16, "rank r of the adapters", minimum=1, maximum=2**14)
+    lora_alpha: int = option(32, "adapters are scaled by alpha / r", minimum=1, maximum=10**6)
+    target_modules: tuple[str, ...] = option(
+        ("all-linear",), "modules to adapt; all-linear: every linear layer but the output head"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "type of the frozen base; auto: bfloat16 on CUDA, float32 on CPU; adapters are float32"
+    )
+
+    def __post_init__(self) -> None:
+        if not self.target_modules:
+            raise ValueError("target_modules is empty; name the layers to adapt, or leave it at all-linear")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimiser's loop; names are those of `transformers.TrainingArguments`."""
+
+    learning_rate: float = option(1e-4, "peak learning rate", minimum=0.0, maximum=1e3)
+    per_device_train_batch_size: int = option(32, "prompts in one forward pass", minimum=1, maximum=MOST_AT_ONCE)
+    gradient_accumulation_steps: int = option(1, "forward passes per optimiser step", minimum=1, maximum=MOST_AT_ONCE)
+    num_train_epochs: float = option(
+        1.0, "passes over the data (or prompts), unless max_steps is set", minimum=0.0, maximum=1e6
+    )
+    max_steps: int = option(
+        -1, "optimiser steps; overrides num_train_epochs when positive", minimum=-1, maximum=MOST_STEPS
+    )
+    budget: float | None = option(
+        None,
+        "train until so much of budget_kind is spent, whatever max_steps and num_train_epochs say",
+        minimum=1e-9,
+        maximum=1e30,
+    )
+    budget_kind: Literal["tokens", "flops", "time"] = option(
+        "tokens", "what budget is counted in: tokens through training passes, FLOPs, or seconds"
+    )
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
+    ] = option("cosine", "schedule of the learning rate")
+    warmup_steps: int = option(0, "optimiser steps of linear warm-up", minimum=0, maximum=MOST_STEPS)
+    weight_decay: float = option(0.0, "AdamW's weight decay", minimum=0.0, maximum=1e3)
+    adam_beta1: float = option(0.9, "AdamW's β1", minimum=0.0, maximum=1 - 1e-9)
+    adam_beta2: float = option(0.999, "AdamW's β2", minimum=0.0, maximum=1 - 1e-9)
+    adam_epsilon: float = option(1e-8, "AdamW's ε; at 0 a new adapter's first step is 0/0", minimum=1e-30, maximum=1.0)
+    max_grad_norm: float = option(
+        1.0, "gradients are scaled down to this norm; 0 switches it off", minimum=0.0, maximum=1e12
+    )
+    logging_steps: int = option(10, "optimiser steps between two lines of metrics", minimum=1, maximum=MOST_STEPS)
+    save_steps: int = option(0, "optimiser steps between checkpoints; 0: none", minimum=0, maximum=MOST_STEPS)
+    gradient_checkpointing: bool = option(False, "recompute activations to save memory; scores prompts k times")
+    bf16: bool = option(False, "autocast to bfloat16")
+    report_to: tuple[str, ...] = option((), "where to send metrics: tensorboard, wandb, trackio")
+    extra: dict[str, Any] = option({}, "any other field of transformers.TrainingArguments (YAML only)")
+
+    def __post_init__(self) -> None:
+        if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
+            raise ValueError("max_steps and num_train_epochs leave no step to train; make one of them positive")
+
+    @property
+    def optimiser_batch(self) -> int:
+        """Prompts per optimiser step on one device."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """What every on-policy method shares: how responses are sampled and used."""
+
+    rollout_prompts: int = option(128, "prompts sampled at a time, per device", minimum=1, maximum=MOST_AT_ONCE)
+    samples_per_prompt: int = option(1, "k: responses per prompt", minimum=1, maximum=2**16)
+    rollout_epochs: int = option(4, "passes over each rollout before the next is sampled", minimum=1, maximum=10_000)
+    temperature: float = option(
+        1.0, "divides the logits in sampling and in every log-probability", minimum=1e-3, maximum=1e3
+    )
+    stop_kl: float | None = option(
+        None,
+        "skip the rest of a rollout's steps once its KL(π_old‖π) estimate, nats per token, is past this",
+        minimum=0.0,
+        maximum=1e6,
+    )
+    reference_mixup: float = option(
+        0.0, "the reference moves this share of the way to the policy; 1 copies it", minimum=0.0, maximum=1.0
+    )
+    reference_sync: int = option(1, "rollouts between two such moves of the reference", minimum=1, maximum=MOST_STEPS)
+    sampler: Literal["transformers", "vllm"] = option(
+        "transformers",
+        "what draws the responses; vllm: another engine, on CUDA alone (pip install preflab[vllm]), whose "
+        "log-probabilities are compared with ours",
+    )
+    vllm_memory: float = option(
+        0.3, "share of the GPU's memory that vLLM takes and keeps, with sampler: vllm", minimum=0.01, maximum=0.99
+    )
+
+    def check(self, train: TrainConfig) -> None:
+        """Check the batch arithmetic against the optimiser's loop, and the sampler against the machine.
+
+        Raises:
+            ValueError: if a rollout is not a whole number of optimiser batches, a checkpoint would fall inside
+                one, or vLLM is asked for and is not installed or cannot sample at the temperature.
+        """
+        if self.sampler == "vllm":
+            self._check_vllm()
+        batch = train.optimiser_batch
+        if self.rollout_prompts % batch:
+            nearest = batch * max(1, round(self.rollout_prompts / batch))
+            raise ValueError(
+                f"rollout_prompts ({self.rollout_prompts}) must be a multiple of per_device_train_batch_size × "
+                f"gradient_accumulation_steps ({train.per_device_train_batch_size} × "
+                f"{train.gradient_accumulation_steps} = {batch}); set rollout_prompts to {nearest}"
+            )
+        steps = self.steps_per_rollout(train)
+        if train.save_steps % steps:
+            raise ValueError(
+                f"save_steps ({train.save_steps}) must be a multiple of the {steps} steps taken on one rollout, whose "
+                "responses are not kept"
+            )
+
+    def _check_vllm(self) -> None:
+        low, high = VLLM_TEMPERATURES
+        if not low <= self.temperature <= high:
+            raise ValueError(
+                f"vLLM samples at temperatures from {low} to {high}, not {self.temperature}; change temperature, or "
+                "set sampler to transformers"
+            )
+        if find_spec("vllm") is None:
+            raise ValueError(
+                "sampler vllm: vLLM is not installed; pip install preflab[vllm] on a machine with CUDA, or set sampler "
+                "to transformers"
+            )
+
+    def steps_per_rollout(self, train: TrainConfig) -> int:
+        """Optimiser steps taken on one rollout."""
+        return self.rollout_epochs * self.rollout_prompts // train.optimiser_batch

@@ -1,0 +1,1 @@
+"""Text to token ids: special tokens, templates, ends of responses."""

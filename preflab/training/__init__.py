@@ -1,0 +1,1 @@
+"""The loop, what feeds it and what it keeps."""

@@ -1,0 +1,115 @@
+"""What watches a training run: a progress bar, the metrics file, and the stop at numbers that are none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from preflab.disk.files import write_jsonl
+from preflab.errors import UserError
+from preflab.errors.terminal import one_line
+from preflab.settings.training import MOST_STEPS
+from preflab.training.checkpoints import SealCheckpoints
+
+
+def watch(trainer: Trainer, title: str, folder: Path) -> None:
+    """Give a trainer our bar, ``metrics.jsonl``, stop at NaN and sealed checkpoints; take away what it prints."""
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    for added in (ProgressBar(title), MetricsFile(folder / "metrics.jsonl"), StopAtNaN(title), SealCheckpoints(folder)):
+        trainer.add_callback(added)
+
+
+class ProgressBar(TrainerCallback):
+    """One bar per training run, with the loss and the reward beside it."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.bar = title, cast(Any, None)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar at the step training starts from."""
+        from tqdm.auto import tqdm
+
+        if state.is_world_process_zero:
+            total = state.max_steps if state.max_steps < MOST_STEPS else None
+            self.bar = tqdm(total=total, initial=state.global_step, desc=one_line(self.title, 80), unit="step")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move on."""
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Show a few metrics."""
+        shown = {k: f"{logs[k]:.3g}" for k in ("loss", "accuracy", "reward", "kl", "budget") if k in (logs or {})}
+        if self.bar is not None and shown:
+            self.bar.set_postfix(shown)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+class MetricsFile(TrainerCallback):
+    """Appends each logged line to ``metrics.jsonl``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the lines up to the checkpoint alone: an interrupted run may have written more."""
+        if state.is_world_process_zero:
+            write_jsonl(self.path, [{"step": row["step"], **row} for row in state.log_history if "loss" in row])
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Write one line."""
+        if state.is_world_process_zero and logs and "loss" in logs:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class StopAtNaN(TrainerCallback):
+    """A loss that is no number will not heal: stop at once, and say where."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Raise `UserError` if the logged loss or gradient norm is not finite."""
+        # train_loss, logged at the end, covers the steps after the last line.
+        for name in ("loss", "grad_norm", "train_loss"):
+            value = (logs or {}).get(name, 0.0)
+            if not torch.isfinite(torch.tensor(float(value))):
+                raise UserError(
+                    f"{self.title}: {name} is {value} at step {state.global_step}; lower learning_rate or check data"
+                )
+
+
+class StopAtBudget(TrainerCallback):
+    """Stops after the optimiser step that spends the last of a budget.
+
+    Args:
+        share: which part of the budget is spent.
+    """
+
+    patience = 1000
+
+    def __init__(self, share: Callable[[], float]) -> None:
+        self.share, self._before, self._idle = share, 0.0, 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop, or raise `UserError` where many steps in a row have spent nothing."""
+        share = self.share()
+        self._before, self._idle = share, self._idle + 1 if share == self._before else 0
+        if self._idle >= self.patience:
+            raise UserError(f"{self.patience} steps spent nothing of the budget; count it in FLOPs or time instead")
+        if share >= 1:
+            # No checkpoint here: going on from it, the library would take one step too many.
+            control.should_training_stop, control.should_log, control.should_save = True, True, False

@@ -1,0 +1,154 @@
+"""What is said of a comparison follows from its tests alone."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from eval.comparison.sentences import headline, p_digits, sentences
+
+
+def estimate(mean, half=0.1):
+    return {"mean": mean, "low": mean - half, "high": mean + half, "n": 100}
+
+
+def made(rewards, *, same=(), seeds=3, kl=None):
+    """Methods of known reward; pairs in `same` do not differ beyond chance."""
+    pairs = []
+    for first, second in combinations(rewards, 2):
+        difference = rewards[first] - rewards[second]
+        alike = (first, second) in same
+        pairs.append(
+            {
+                "first": first,
+                "second": second,
+                "measure": "gold_reward",
+                "difference": estimate(difference),
+                "win_rate": estimate(0.5),
+                "p": 0.4 if alike else 0.0001,
+                "p_adjusted": 0.4 if alike else 0.0002,
+                "detectable": 0.25,
+                "verdict": "none" if alike else "first" if difference > 0 else "second",
+            }
+        )
+    methods = {name: {"response_length": estimate(10), "kl": kl and estimate(kl[name])} for name in rewards}
+    return {"methods": methods, "pairwise": pairs, "training_seeds": seeds, "frontier": None}
+
+
+def test_one_method_is_better_than_all():
+    said = headline(made({"sft": 0.0, "dpo": 1.0, "ppo": 0.5}, kl={"sft": 0, "dpo": 2.9, "ppo": 1.1}), "sft")
+    assert said == "dpo is better than ppo (KL, nats: dpo 2.90, ppo 1.10). Against sft: dpo and ppo better."
+
+
+def test_no_detectable_difference_is_a_verdict():
+    said = headline(made({"sft": 0.0, "dpo": 1.0, "ppo": 0.9}, same={("dpo", "ppo")}), "sft")
+    assert said == "No detectable difference between dpo and ppo. Against sft: dpo and ppo better."
+
+
+def test_those_behind_the_leaders_are_named():
+    said = headline(made({"sft": 1.0, "a": 2.0, "b": 1.9, "c": 0.0}, same={("a", "b")}), "sft")
+    assert said == "No detectable difference between a and b; c worse. Against sft: a and b better; c worse."
+    # Worse than one of them is not worse than both, nor is worse than one that is behind itself.
+    said = headline(made({"sft": 1.0, "a": 2.0, "b": 1.9, "c": 0.0}, same={("a", "b"), ("b", "c")}), "sft")
+    assert said.startswith("No detectable difference between a and b; c worse than a. Against")
+    same = {("a", "b"), ("a", "d"), ("b", "d")}
+    said = headline(made({"sft": 1.0, "a": 2.0, "b": 1.9, "c": 1.5, "d": 0.0}, same=same), "sft")
+    assert said.startswith("No detectable difference between a and b; c worse; d worse than c. Against")
+
+
+def test_nothing_is_said_of_what_nobody_judged():
+    found = made({"sft": 0.0, "a": 2.0, "b": 1.9, "c": 1.0}, same={("sft", "b")})
+
+    def without(*left_out):
+        kept = [pair for pair in found["pairwise"] if (pair["first"], pair["second"]) not in left_out]
+        return headline({**found, "pairwise": kept}, "sft")
+
+    assert without(("a", "b")) == (
+        "Nobody judged a against b; c worse. Against sft: a and c better; b no detectable difference."
+    )
+    assert without(("sft", "b")).endswith("Against sft: a and c better; b not judged.")
+    assert without(("a", "c")).startswith("a is better than b; not judged against c. Against")
+
+
+def test_what_the_leader_is_not_clearly_better_than_is_said():
+    said = headline(made({"sft": 0.0, "a": 2.0, "b": 1.0, "c": 0.5}, same={("a", "b")}), "sft")
+    assert said.startswith("No detectable difference between a and b; c worse.")
+    said = headline(made({"sft": 0.0, "a": 2.0, "b": 1.5, "c": 1.0, "d": 0.9}, same={("a", "c"), ("a", "d")}), "sft")
+    assert said.startswith("a is better than b; no detectable difference to c and d.")
+
+
+def test_a_circle_has_no_best():
+    circle = made({"sft": 0.0, "a": 3.0, "b": 2.0, "c": 1.0})
+    next(pair for pair in circle["pairwise"] if pair["first"] == "a" and pair["second"] == "c")["verdict"] = "second"
+    assert "there is no best" in headline(circle, "sft")
+    aside = made({"sft": 0.0, "a": 3.0, "b": 2.0, "c": 1.0, "d": 1.5}, same={("a", "d"), ("b", "d"), ("c", "d")})
+    next(pair for pair in aside["pairwise"] if pair["first"] == "a" and pair["second"] == "c")["verdict"] = "second"
+    assert "there is no best" in headline(aside, "sft")
+
+
+@pytest.mark.parametrize(
+    ("reward", "same", "word"),
+    [(1.0, (), "better"), (-1.0, (), "worse"), (0.1, {("sft", "dpo")}, "no detectable difference")],
+)
+def test_a_single_method_is_held_against_the_start(reward, same, word):
+    assert headline(made({"sft": 0.0, "dpo": reward}, same=same), "sft") == f"Against sft: dpo {word}."
+
+
+def test_one_seed_is_said_to_be_one():
+    assert "One training seed" in headline(made({"sft": 0.0, "dpo": 1.0}, seeds=1), "sft")
+    assert "One training seed" not in headline(made({"sft": 0.0, "dpo": 1.0}), "sft")
+
+
+def test_without_a_judge_or_a_policy_nothing_is_claimed():
+    nobody = made({"sft": 0.0, "dpo": 1.0})
+    assert headline({**nobody, "pairwise": []}, "sft").startswith("Nobody judged")
+    assert (
+        headline({"methods": {"reward": {}}, "pairwise": [], "training_seeds": 1}, "reward")
+        == "No policy was compared."
+    )
+
+
+def test_a_sentence_stands_for_every_pair_with_its_winner_first():
+    first, second, third = sentences(made({"sft": 0.0, "dpo": 1.0, "ppo": 0.9}, same={("dpo", "ppo")}))
+    assert first == "dpo beats sft: gold reward +1.00 [+0.90, +1.10], corrected p below .001."
+    assert second == "ppo beats sft: gold reward +0.90 [+0.80, +1.00], corrected p below .001."
+    assert third == (
+        "No detectable difference between dpo and ppo: gold reward +0.10 [+0.00, +0.20], corrected p = 0.400; "
+        "a true difference of 0.25 would have been seen four times in five."
+    )
+
+
+def test_small_rewards_are_not_rounded_away():
+    found = made({"sft": 0.0, "dpo": 1.0}, same={("sft", "dpo")})
+    found["pairwise"][0] |= {"difference": estimate(-0.00012, 0.00034), "detectable": 0.00049}
+    assert sentences(found) == [
+        "No detectable difference between sft and dpo: gold reward -0.0001 [-0.0005, +0.0002], corrected p = 0.400; "
+        "a true difference of 0.0005 would have been seen four times in five."
+    ]
+
+
+def test_the_share_of_what_was_attainable_is_told_of_configured_settings():
+    said = made({"sft": 0.0, "dpo": 1.0})
+    point = {"method": "dpo", "setting": {}, "kl": estimate(2.0), "attainable": estimate(0.8, 0.05)}
+    said["frontier"] = {"points": [point, {**point, "setting": {"beta": 1.0}}, {**point, "attainable": None}]}
+    assert [text for text in sentences(said) if "attain" in text or "any policy" in text] == [
+        "dpo has 80 % [75, 85] of the gold reward that any policy could have gained at its KL of 2.00 nats."
+    ]
+    said["methods"]["dpo"]["kl_exact"] = estimate(2.0)  # not the estimate that the headline and the table give
+    assert sentences(said)[-1].endswith("at its KL of 2.00 nats, exact at every token.")
+
+
+@pytest.mark.parametrize(
+    ("p", "said"), [(0.0496, "0.0496"), (0.0499996, "0.0499996"), (0.05, "0.050"), (0.012, "0.012")]
+)
+def test_a_p_value_is_never_rounded_over_the_line(p, said):
+    assert p_digits(p, 3) == said
+
+
+def test_an_interval_that_disagrees_with_the_corrected_p_is_explained():
+    comparison = made({"sft": 0.0, "a": 0.1, "b": 0.12}, same=[("sft", "a"), ("sft", "b"), ("a", "b")])
+    pair = comparison["pairwise"][0]
+    pair["difference"] = {**pair["difference"], "mean": 0.1, "low": 0.02, "high": 0.18}
+    pair |= {"p": 0.02, "p_adjusted": 0.06}
+    assert any("of this pair alone and not corrected" in sentence for sentence in sentences(comparison))

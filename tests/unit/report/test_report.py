@@ -1,0 +1,532 @@
+"""The report's files: what they say, what they leave out, and that no text in them is obeyed."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from report_fixture import HOSTILE, METHODS, comparison, old_comparison, poisoned, samples
+
+from eval.report import sections, write_report
+from eval.report.drawings import plots
+from eval.report.figures import page_svg
+from eval.report.inline import inline_svg
+from eval.report.page import render
+from eval.report.samples import sample_data
+from eval.report.sections import command, pairwise, ranking
+from eval.report.style import COLOURS, method_styles
+from eval.report.table import latex_table, markdown_table
+from eval.report.text import clean, embedded, visible
+from preflab.errors import UserError
+
+
+class Page(HTMLParser):
+    """Elements, texts, and everything in a page that could load or run something."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.inside: dict[str, list[str]] = {"script": [], "style": []}
+        self._open = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._open = tag
+        if tag in self.inside:
+            self.inside[tag].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside.get(self._open):
+            self.inside[self._open][-1] += data
+        else:
+            self.texts.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def page(compared: dict[str, Any], answers: dict[str, Any] | None = None) -> Page:
+    shown = clean(compared)
+    return Page(render(shown, answers or {}, []))
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("report") / "of a run"
+    return folder, write_report(comparison(), samples(prompts=12), folder)
+
+
+def test_writes_page_tables_and_figures(report: Any) -> None:
+    folder, files = report
+    names = [path.relative_to(folder).as_posix() for path in files]
+    assert names[:3] == ["report.html", "table.md", "table.tex"]
+    stems = {"frontier", "overoptimisation", "reliability", "length-bias", "training-reward", "training-kl"}
+    stems |= {"training-loss", "training-entropy", "training-response-length", "training-accuracy"}
+    assert set(names[3:]) == {f"figures/{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
+    assert sorted(p for p in folder.rglob("*") if p.is_file()) == sorted(files)  # no temporary files are left
+    for path in files:
+        if path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+        if path.suffix == ".svg":
+            assert ElementTree.fromstring(path.read_text()).tag.endswith("svg")
+
+
+def test_the_same_comparison_is_the_same_bytes(report: Any, tmp_path: Any) -> None:
+    folder, _ = report
+    files = write_report({**comparison(), "training": None, "overoptimisation": None}, {}, tmp_path)
+    assert len(files) == 3 + 2 * 3
+    for path in files[1:]:
+        assert path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes(), path.name
+
+
+def test_the_verdict_comes_first_and_every_section_follows(report: Any) -> None:
+    read = Page((report[0] / "report.html").read_text())
+    assert read.text.index(comparison()["headline"]) < read.text.index("Best first;")
+    ids = [attrs["id"] for tag, attrs in read.elements if tag in ("section", "header") and "id" in attrs]
+    assert ids == [
+        "verdict", "ranking", "pairwise", "frontier", "overoptimisation", "training", "preferences", "generations",
+        "samples", "diagnosis", "costs", "provenance",
+    ]  # fmt: skip
+    links = [attrs["href"] for tag, attrs in read.elements if tag == "a"]
+    assert links == ["#verdict", *(f"#{name}" for name in ids)]
+    every = [attrs["id"] for _, attrs in read.elements if "id" in attrs]
+    assert len(every) == len(set(every))
+    for part in ("75.4 %", "[72.4, 78.4]", "2–3", "no detectable difference (could have seen 0.15)", "p = 0.002"):
+        assert part in read.text
+    assert "python recipes/compare.py" in read.text
+    assert "commit f989d30c" in read.text
+    assert "No symptom found in sft , ipo" in read.text
+
+
+def test_the_page_needs_nothing_but_itself(report: Any) -> None:
+    html = (report[0] / "report.html").read_text()
+    read = Page(html)
+    assert not re.search(r"(https?:)?//[a-z]", re.sub(r"^\s*//.*$", "", html, flags=re.M))
+    for tag, attrs in read.elements:
+        assert tag not in ("img", "iframe", "object", "embed", "base", "audio", "video", "image", "foreignobject")
+        assert attrs.get("src") is None
+        assert (attrs.get("href") or "#").startswith("#") or attrs["href"] == "data:,"
+        assert not any(name == "style" or name.startswith("on") for name in attrs)
+
+
+def test_the_policy_allows_the_pages_own_style_and_script_alone(report: Any) -> None:
+    read = Page((report[0] / "report.html").read_text())
+    policy = next(a["content"] or "" for t, a in read.elements if a.get("http-equiv") == "Content-Security-Policy")
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+
+    def digest(text: str) -> str:
+        return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+    assert [digest(text) for text in read.inside["style"]] == [rules["style-src"]]
+    assert digest(read.inside["script"][-1]) == rules["script-src"]
+    assert len(read.inside["script"]) == 2  # the data, which no browser runs, and the page's own
+    assert "innerHTML" not in read.inside["script"][-1]
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_text_in_every_field_stays_text(kind: str) -> None:
+    text = HOSTILE[kind]
+    compared = poisoned(comparison(), text)
+    answers = {name + text: poisoned(seeds, text) for name, seeds in samples(prompts=3).items()}
+    shown = clean(compared)
+    plain, read = page(comparison(), samples(prompts=3)), Page(render(shown, answers, []))
+    # The same elements with the same attributes' names, whatever the texts are.
+    assert [(t, sorted(a)) for t, a in read.elements] == [(t, sorted(a)) for t, a in plain.elements]
+    assert len(read.inside["script"]) == 2
+    assert read.inside["script"][-1] == plain.inside["script"][-1]
+    data = json.loads(read.inside["script"][0])
+    assert data["methods"] == [visible(name + text) for name in METHODS]
+    assert visible(text) in data["prompts"][0]["text"]
+    everything = read.text + read.inside["script"][0]
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", everything)
+    assert "".join(visible(text).split()) in "".join(read.text.split())  # shown as it is, not evaluated
+
+
+def test_hostile_names_in_figures_and_tables(tmp_path: Any) -> None:
+    # What a legend cuts off is not drawn; what Matplotlib could read as mathematics stands first.
+    text = "".join(HOSTILE[kind] for kind in sorted(HOSTILE, key=lambda kind: kind != "mathtext"))
+    compared = poisoned(comparison(), text) | {"training": None, "overoptimisation": None}
+    write_report(compared, {}, tmp_path)
+    figures = list(tmp_path.glob("figures/*.svg"))
+    assert len(figures) == 3
+    for path in figures:
+        tags = {e.tag.rpartition("}")[2] for e in ElementTree.parse(path).iter() if isinstance(e.tag, str)}
+        assert not tags & {"script", "foreignObject", "image", "a", "animate", "set"}
+    table = (tmp_path / "table.tex").read_text()
+    assert r"\input" not in table
+    assert len(re.findall(r"(?<!\\)&", table)) == 5 * 7  # a heading and four methods, of eight columns
+    assert "<script" not in (tmp_path / "table.md").read_text()
+
+
+def test_a_huge_response_is_cut_and_said_to_be() -> None:
+    rows = [{"prompt": "p", "response": "x" * 1_000_000, "gold": 1.0, "length": 5, "ended": False}]
+    data = sample_data({"dpo": {0: rows}}, ["dpo"])
+    assert data is not None
+    answer = data["prompts"][0]["answers"]["dpo"]["0"]
+    assert len(answer["text"]) < 7_000
+    assert answer["text"].endswith("… (994,000 more characters)")
+    assert answer["ended"] is False
+
+
+def test_many_samples_stay_light_and_keep_the_disagreements() -> None:
+    def rows(gold: float) -> list[dict[str, Any]]:
+        return [
+            {"prompt": f"{i}", "response": "y" * 5_000, "gold": gold * i, "length": 9, "ended": True}
+            for i in range(900)
+        ]
+
+    data = sample_data({"dpo": {0: rows(1.0)}, "ppo": {0: rows(-1.0)}}, ["dpo", "ppo"])
+    assert data is not None
+    kept = [prompt["at"] for prompt in data["prompts"]]
+    assert data["total"] == 900
+    assert kept == list(range(899, 899 - len(kept), -1))
+    assert len(embedded(data)) < 5_000_000
+    html = render(clean(comparison()), {"dpo": {0: rows(1.0)}, "ppo": {0: rows(-1.0)}}, [])
+    assert f"the {len(kept)} of 900 prompts on which the methods disagree most" in Page(html).text
+
+
+def test_samples_without_a_judge_keep_the_order_of_the_data() -> None:
+    rows = [
+        {"prompt": f"{i}", "response": "r", "gold": None, "proxy": None, "length": 1, "ended": True} for i in range(4)
+    ]
+    data = sample_data({"dpo": {3: rows, 11: rows[:2]}}, [])
+    assert data is not None
+    assert [prompt["at"] for prompt in data["prompts"]] == [0, 1, 2, 3]
+    assert data["seeds"] == ["3", "11"]
+    assert data["prompts"][0]["answers"]["dpo"]["3"] == {"text": "r", "ended": True, "length": 1}
+    assert list(data["prompts"][3]["answers"]["dpo"]) == ["3"]  # the other seed's records are shorter
+    assert sample_data({"dpo": {0: []}}, []) is None
+
+
+def test_first_schema() -> None:
+    read = page(old_comparison())
+    ids = [attrs.get("id") for tag, attrs in read.elements if tag == "section"]
+    assert ids == ["ranking", "generations", "costs", "provenance", "left-out"]
+    for reason in ("Frontier: it needs gold rewards", "Pairwise tests: they need", "Samples: no responses"):
+        assert reason in read.text
+    assert "judge: gold" in read.text
+
+
+def _without(key: str) -> dict[str, Any]:
+    compared = comparison()
+    compared.pop(key)
+    return compared
+
+
+@pytest.mark.parametrize("key", [*comparison(), "nothing is missing"])
+@pytest.mark.parametrize("null", [True, False], ids=["null", "absent"])
+def test_any_part_may_be_missing(key: str, null: bool) -> None:
+    compared = comparison()
+    if null:
+        compared[key] = None
+    else:
+        compared.pop(key, None)
+    shown = clean(compared)
+    assert len(plots(shown)) >= 4
+    assert "Provenance" in Page(render(shown, {}, [])).text
+
+
+def test_nulls_and_infinities_within_methods() -> None:
+    compared = comparison()
+    for i, record in enumerate(compared["methods"].values()):
+        for key in list(record)[i::2]:
+            record[key] = None
+    compared["methods"]["dpo"]["kl"] = {"mean": float("nan"), "low": None, "high": float("inf"), "n": 3}
+    compared["methods"]["new"] = None
+    compared["frontier"]["points"][0]["kl"] = {"mean": None}
+    compared["frontier"]["points"][1]["attainable"] = None
+    compared["frontier"]["oracle"]["low"][3] = None
+    compared["training"]["ppo"]["0"][4]["kl"] = float("nan")
+    compared["training"]["dpo"] = {"0": [{"step": 5, "loss": 0.6}]}
+    compared["pairwise"][0] |= {"p_adjusted": None, "detectable": None, "difference": None}
+    shown = clean(compared)
+    figures = plots(shown)
+    assert {page_svg(plot)[:5] for plot in figures} == {"<?xml"}
+    assert sum(plot.main for plot in figures) == 10
+    text = Page(render(shown, {}, figures)).text
+    assert not re.search(r"\b(nan|inf|None|Undefined)\b", text)
+
+
+def test_nothing_at_all() -> None:
+    read = page({})
+    assert "No verdict" in read.text
+    assert "Ranking: no method was evaluated." in read.text
+
+
+def test_pairwise_matrix_is_antisymmetric_and_follows_the_ranking() -> None:
+    matrix = pairwise(comparison())
+    assert matrix is not None
+    assert matrix["names"] == ["ppo", "dpo", "ipo", "sft"]
+    cells = {
+        (row["name"], name): cell
+        for row in matrix["rows"]
+        for name, cell in zip(matrix["names"], row["cells"], strict=True)
+    }
+    # dpo minus ppo is 1.24 - 1.52; its interval [-.39, -.17] turned round is [.17, .39].
+    assert cells["dpo", "ppo"] == {
+        "text": "−0.28", "interval": "[−0.39, −0.17]", "p": "p = 0.002", "verdict": "worse", "detectable": "0.15",
+        "outcomes": "won 42\u00a0%, tied 4\u00a0%, lost 54\u00a0%",
+    }  # fmt: skip
+    assert cells["ppo", "dpo"]["text"] == "+0.28"
+    assert cells["ppo", "dpo"]["interval"] == "[0.17, 0.39]"
+    assert cells["ppo", "dpo"]["verdict"] == "better"
+    assert cells["ipo", "dpo"]["verdict"] == cells["dpo", "ipo"]["verdict"] == "none"
+    assert all(cells[name, name] is None for name in METHODS)
+
+
+def test_ranking_puts_unranked_methods_last_and_ratings_on_one_scale() -> None:
+    compared = comparison()
+    compared["ranking"].pop(1)
+    table = ranking(compared)
+    assert table is not None
+    assert [row["name"] for row in table["rows"]] == ["ppo", "ipo", "sft", "dpo"]
+    assert [row["place"] for row in table["rows"]] == ["1", "2–3", "4", ""]
+    assert table["rows"][2]["marks"]["low"] == 3
+    assert table["rows"][0]["marks"]["high"] == 97
+    assert table["rows"][3]["marks"] is None
+
+
+def test_the_command_can_be_pasted() -> None:
+    import shlex
+
+    words = ["compare.py", "--model", "my model; rm -rf /", "--seeds", "0,1", "--quick"]
+    text = command(words)
+    assert shlex.split(text.replace("\\\n", "")) == ["python", "recipes/compare.py", *words[1:]]
+    assert text.count("\n") == 3
+    assert command("python x.py") == "python x.py"
+    assert command(None) == ""
+
+
+def test_every_method_has_one_colour_and_the_baseline_is_grey() -> None:
+    names = [f"m{i}" for i in range(20)]
+    styles = method_styles({"methods": dict.fromkeys(names), "baseline": "m0"})
+    assert styles["m0"].css == "base"
+    looks = [(style.css, style.marker, style.dashes) for style in styles.values()]
+    assert len(set(looks)) == 20
+    assert len({light for _, light, _ in COLOURS}) == len(COLOURS)  # colours are found again in the drawing
+
+
+def test_inline_figures_hold_nothing_that_runs_or_loads() -> None:
+    source = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 9 9" '
+        'onload="x()">'
+        "<style>*{}</style><script>x()</script><foreignObject/><image xlink:href='http://e/'/><!-- c -->"
+        '<g id="a" style="fill: #0072B2; stroke: url(http://e/); behavior: x; font: 10px serif"><animate/>'
+        '<use xlink:href="#m" clip-path="url(#c)"/><use xlink:href="http://e/#m"/>'
+        '<text x="1">&lt;b&gt;</text></g></svg>'
+    )
+    assert inline_svg(source, "f", 'a "label"') == (
+        '<svg viewBox="0 0 9 9" role="img" aria-label="a &quot;label&quot;" stroke-linejoin="round">'
+        '<g id="f-a" fill="var(--m0)" font-size="10"><use href="#f-m" clip-path="url(#f-c)" /><use />'
+        '<text x="1">&lt;b&gt;</text></g></svg>'
+    )
+
+
+def test_figures_on_the_page_follow_its_colours() -> None:
+    shown = clean(comparison())
+    for plot in plots(shown):
+        svg = str(inline_svg(page_svg(plot), plot.name, "label"))
+        colours = set(re.findall(r'(?:fill|stroke)="([^"]*)"', svg))
+        assert all(colour == "none" or colour.startswith("var(--") for colour in colours), (plot.name, colours)
+
+
+def test_embedded_json_cannot_end_its_element() -> None:
+    data = {"</script>": ["<!--", "&amp;", "\u2028\u2029"]}
+    text = str(embedded(data))
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == data
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\tb\nc", "a\tb\nc"),
+        ("\x00\x1b\x7f", "‹U+0000›‹U+001B›‹U+007F›"),
+        ("\u202eabc\u2069", "‹U+202E›abc‹U+2069›"),
+        ("\ud800", "‹U+D800›"),
+        ("می\u200cخواهم 👩\u200d🔬", "می\u200cخواهم 👩\u200d🔬"),
+    ],
+    ids=["space", "control", "direction", "surrogate", "joiners"],
+)
+def test_hidden_characters_are_shown(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_latex_table() -> None:
+    compared = {"methods": {"[a_b]--c": {"kl": {"mean": -0.5, "low": -1.0, "high": 0.0}, "train": {"seconds": 42.0}}}}
+    lines = latex_table(compared).splitlines()
+    assert r"    method & KL to ref. & training \\" in lines
+    assert r"    {[}a\_b]-{}-c & $-$0.50 {\small [$-$1.00, 0.00]} & 42 s \\" in lines
+    assert lines[0] == r"\begin{table}"
+    starred = latex_table({"methods": {"a": {}, "*b": {}}})
+    assert "    {*}b & " in starred  # after a row's end a star would vanish
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("http://a.b/c", r"http\://a.b/c"),
+        ("WWW.a.b", r"WWW\.a.b"),
+        ("$x$", r"\$x\$"),
+        ("<b>&lt;", "&lt;b&gt;&amp;lt;"),
+        ("qwen2.5-7b", "qwen2.5-7b"),
+    ],
+)
+def test_markdown_makes_no_links_and_formulas_of_names(name: str, shown: str) -> None:
+    assert f"| {shown} |" in markdown_table({"methods": {name: {}}})
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Any) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report({}, {}, tmp_path / "file")
+
+
+def test_the_callers_comparison_is_left_alone(tmp_path: Any) -> None:
+    mine = comparison()
+    before = copy.deepcopy(mine)
+    write_report({**mine, "training": {}, "frontier": None}, {}, tmp_path)
+    assert mine == before
+
+
+def test_many_sentences_are_folded_and_the_judge_speaks_for_itself() -> None:
+    report = {"missing": 12, "inconsistent": 0.25, "answers": 40, "prompt_tokens": 900, "completion_tokens": 80}
+    compared = {
+        **comparison(),
+        "verdict": [f"sentence {i}." for i in range(11)],
+        "judge": {"name": "m", "kind": "compares", "warning": None, "report": report},
+    }
+    read = page(compared)
+    assert "3 more" in read.text
+    assert "sentence 10." in read.text
+    assert "12 pairs had no answer" in read.text
+    assert "On 25 % of the pairs" in read.text
+    assert not any(" more" in text for text in page({**compared, "verdict": ["one.", "two."]}).texts)
+
+
+def test_what_was_not_trained_has_no_costs() -> None:
+    compared = comparison()
+    for record in compared["methods"].values():
+        record["train"] = None
+    compared["reward_model"] = None
+    assert sections.costs(compared) is None
+    assert "Matched" not in page(compared).text
+
+
+def test_a_legend_names_what_is_drawn() -> None:
+    shown = clean({**comparison(), "training": {"ppo": comparison()["training"]["ppo"]}})
+    html = render(shown, {}, [plot for plot in plots(shown) if plot.name == "training-loss"])
+    training = html.split('id="training"')[1].split("</ul>")[0]
+    assert "ppo" in training
+    assert "sft" not in training
+
+
+def lines_of(name: str, compared: dict[str, Any]) -> tuple[list[Any], Any]:
+    from matplotlib.figure import Figure
+
+    [plot] = [plot for plot in plots(clean(compared)) if plot.name == name]
+    axes = Figure().add_subplot()
+    plot.draw(axes)
+    return [s.tolist() for c in axes.collections if hasattr(c, "get_segments") for s in c.get_segments()], axes
+
+
+def test_a_point_of_the_frontier_has_intervals_both_ways() -> None:
+    compared = comparison()
+    point = {**compared["frontier"]["points"][0], "kl": {"mean": 2.0, "low": 1.0, "high": 3.0}}
+    point["gold_reward"] = {"mean": 0.5, "low": 0.25, "high": 0.75}
+    compared["frontier"] = {"points": [point]}
+    segments, _ = lines_of("frontier", compared)
+    assert [[1.0, 0.5], [3.0, 0.5]] in segments
+    assert [[2.0, 0.25], [2.0, 0.75]] in segments
+
+
+def test_wins_ties_and_losses_are_told_from_either_side() -> None:
+    matrix = pairwise(clean(comparison()))
+    assert matrix is not None
+    cells = {(r["name"], c): cell for r in matrix["rows"] for c, cell in zip(matrix["names"], r["cells"], strict=True)}
+    assert cells["dpo", "sft"]["outcomes"] == "won 68\u00a0%, tied 4\u00a0%, lost 28\u00a0%"
+    assert cells["sft", "dpo"]["outcomes"] == "won 28\u00a0%, tied 4\u00a0%, lost 68\u00a0%"
+    older = comparison()
+    for pair in older["pairwise"]:
+        del pair["ties"]
+    assert "tied 4 %" in page(comparison()).text
+    assert "tied 4 %" not in page(older).text
+
+
+def test_a_length_controlled_win_rate_that_is_doubted_says_so() -> None:
+    compared = comparison()
+    assert "Length-controlled win rate of" not in page(compared).text
+    compared["methods"]["dpo"]["length_controlled_win_rate"]["note"] = "all outcomes are equal"
+    assert "Length-controlled win rate of dpo : all outcomes are equal." in page(compared).text
+
+
+def test_differences_at_equal_kl_stand_beside_the_curves(report: Any) -> None:
+    text = Page((report[0] / "report.html").read_text()).text
+    assert "dpo ppo 4.00 −0.11 [−0.20, −0.02] p = 0.020" in text
+
+
+def test_the_line_says_how_far_it_is_to_be_trusted() -> None:
+    compared = comparison()
+    compared["frontier"]["oracle"] |= {"ess": [32.0, 9.5, 3.12], "tolerance": 0.05}
+    said = page_with_frontier(compared)
+    assert "estimated from reference samples, to 5.0 % of the gain by its own account." in said
+    assert "Of each prompt's 32 samples 3.1 are effective at its end. Beyond KL 12.50 it is not to be trusted" in said
+    compared["frontier"]["oracle"] |= {"source": "exact", "ess": [], "trusted_kl": None}
+    assert "exact: every response of this world was enumerated" in page_with_frontier(compared)
+
+
+def test_what_lies_above_the_line_is_pointed_out() -> None:
+    compared = comparison()
+    for point in compared["frontier"]["points"]:
+        point["under_the_line"] = {"kl": 1.0, "excess": {}, "holds": None}
+    assert "No policy can be" not in page_with_frontier(compared)
+    compared["frontier"]["points"][-1]["under_the_line"]["holds"] = False
+    assert "its interval included: ppo (beta = 0.05). No policy can be" in page_with_frontier(compared)
+
+
+def page_with_frontier(compared: dict[str, Any]) -> str:
+    shown = clean(compared)
+    return Page(render(shown, {}, [plot for plot in plots(shown) if plot.name == "frontier"])).text
+
+
+def test_every_metric_that_was_logged_is_drawn_whatever_its_name() -> None:
+    names = ("clip_fraction", "tokens/s", "../x", HOSTILE["end"])
+    rows = [{"step": step, "loss": 1.0 / step, **dict.fromkeys(names, float(step)), "note": "no number"}
+            for step in (1, 2, 3)]  # fmt: skip
+    shown = clean({**comparison(), "training": {"dpo": {"0": rows}}})
+    curves = [plot for plot in plots(shown) if plot.name.startswith("training-")]
+    assert [plot.title for plot in curves] == ["loss", "clip fraction", "tokens/s", "../x", HOSTILE["end"]]
+    assert [plot.main for plot in curves] == [True, False, False, False, False]
+    assert len({plot.name for plot in curves}) == len(curves)
+    assert all(re.fullmatch("[a-z0-9-]+", plot.name) for plot in curves)
+    html = render(shown, {}, curves)
+    assert len(Page(html).inside["script"]) == 1
+    folded = html.split("Everything else that was logged")[1].split("</details>")[0]
+    assert folded.count("<figure") == 4
+
+
+def test_length_buckets_are_drawn_with_their_intervals() -> None:
+    compared = comparison()
+    bucket = {"low": -9, "high": -1, "accuracy": {"mean": 0.5, "low": 0.25, "high": 0.75}, "n": 9}
+    old = {"low": 0, "high": 0, "accuracy": 0.625, "n": 9}
+    compared["methods"]["ppo"]["preferences"]["length_buckets"] = [old, bucket, {"low": 1, "high": 2, "accuracy": "x"}]
+    for name in set(compared["methods"]) - {"ppo"}:
+        compared["methods"][name]["preferences"] = None
+    segments, axes = lines_of("length-bias", compared)
+    assert segments == [[[0, 0.25], [0, 0.75]], [[1, 0.625], [1, 0.625]]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["−9 to −1", "0"]

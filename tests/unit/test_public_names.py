@@ -1,0 +1,72 @@
+"""What third parties import stays where it is: the names that `preflab` offers, each the object it stands for."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import preflab
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLIC = [
+    "STD_EPSILON",
+    "Algorithm",
+    "Batch",
+    "BestOf",
+    "KnownOptimum",
+    "LoraSettings",
+    "Loss",
+    "Mean",
+    "Needs",
+    "Pair",
+    "Pairwise",
+    "PolicyGradient",
+    "PolicyGradientConfig",
+    "Prepares",
+    "Rollout",
+    "RolloutConfig",
+    "Scores",
+    "TokenPolicyGradient",
+    "TokenPolicyGradientConfig",
+    "TrainConfig",
+    "UserError",
+    "at_last_token",
+    "best_of_n_kl_bound",
+    "best_of_n_log_ratio",
+    "best_of_n_logps",
+    "discounted_advantages",
+    "explained_variance",
+    "kl_k1",
+    "kl_k2",
+    "kl_k3",
+    "kl_regularised_optimum",
+    "log_odds",
+    "log_sigmoid",
+    "masked_mean",
+    "masked_sum",
+    "mean_of",
+    "mean_of_others",
+    "moments",
+    "option",
+    "plackett_luce",
+    "sum_over_ranks",
+    "unit_mask",
+    "whiten",
+    "win_probability",
+]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_is_there(name):
+    assert name in preflab.__all__
+    assert getattr(preflab, name) is not None
+
+
+def test_example_methods_import_nothing_but_public_names():
+    for path in (ROOT / "docs" / "example_package" / "example_methods").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("preflab"):
+                assert node.module == "preflab"
+                assert {alias.name for alias in node.names} <= set(preflab.__all__)

@@ -1,0 +1,128 @@
+"""The floors that docs/architecture.md draws are those of the imports: nothing looks up, nothing goes in a circle."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("preflab", "algorithms", "eval", "recipes")
+LOOSE = 3
+
+
+def module_name(path: Path, root: Path = ROOT) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    return {module_name(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+
+
+def imported(source: str, known: set[str]) -> set[str]:
+    """Return the modules among `known` that a source imports, wherever in it: late imports are arrows too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in known else node.module for name in names}
+    return found & known
+
+
+@cache
+def arrows() -> dict[str, set[str]]:
+    known = set(modules())
+    return {name: imported(path.read_text(encoding="utf-8"), known) - {name} for name, path in modules().items()}
+
+
+def room_of(module: str) -> str:
+    """Return the folder that a module stands in, no deeper than the second; loose modules are rooms of their own."""
+    parts = module.split(".")
+    return parts[0] if parts[0] in ("algorithms", "recipes") else ".".join(parts[:2])
+
+
+def rooms() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for module, targets in arrows().items():
+        found.setdefault(room_of(module), set()).update(room_of(target) for target in targets)
+    return {room: targets - {room} for room, targets in found.items()}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str] | None:
+    """Return names that import each other in a circle, if there are any."""
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> list[str] | None:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return None
+        for target in sorted(graph.get(name, ())):
+            if found := walk(target, [*path, name]):
+                return found
+        done.add(name)
+        return None
+
+    return next((found for name in sorted(graph) if (found := walk(name, []))), None)
+
+
+def drawn_floors() -> list[list[str]]:
+    """Return the rooms of each floor as docs/architecture.md draws them, highest first."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    plan = re.search(r"```floors\n(.*?)```", page, re.DOTALL)
+    assert plan is not None
+    return [line.split() for line in plan[1].splitlines() if line.strip()]
+
+
+def upward(graph: dict[str, set[str]], floors: list[list[str]]) -> list[str]:
+    """Return the arrows that do not lead to a lower floor."""
+    level = {room: at for at, floor in enumerate(floors) for room in floor}
+    return [f"{a} -> {b}" for a, targets in graph.items() for b in sorted(targets) if level[b] <= level[a]]
+
+
+def test_no_module_imports_itself_in_a_circle():
+    assert circle(arrows()) is None
+
+
+def test_no_room_imports_itself_in_a_circle():
+    assert circle(rooms()) is None
+
+
+def test_every_arrow_leads_down():
+    floors = drawn_floors()
+    drawn = {room for floor in floors for room in floor}
+    assert drawn == set(rooms()), "docs/architecture.md draws other rooms than there are"
+    assert upward(rooms(), floors) == []
+
+
+def test_circles_and_arrows_upward_are_seen():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) is None
+    assert upward({"a": {"b"}, "b": {"a"}, "c": {"d"}}, [["a"], ["b"], ["c", "d"]]) == ["b -> a", "c -> d"]
+    assert imported("def f():\n    from eval.x import y\n    import eval.z", {"eval.x", "eval.z"}) == {
+        "eval.x",
+        "eval.z",
+    }
+
+
+@pytest.mark.parametrize("package", ["preflab", "eval"])
+def test_few_modules_are_loose(package):
+    loose = [path.name for path in (ROOT / package).glob("*.py") if path.name != "__init__.py"]
+    assert len(loose) <= LOOSE, loose
+
+
+def test_machinery_imports_no_method():
+    assert not [
+        module for module, targets in arrows().items() for target in targets if points_at_a_method(module, target)
+    ]
+
+
+def points_at_a_method(module: str, target: str) -> bool:
+    return target.startswith("algorithms.") and not module.startswith("algorithms.")

@@ -1,0 +1,411 @@
+"""The loop: what is averaged over what, what may change, and what an interruption must not change."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from tiny import KilledError, dying_after, make_groups, settings, train
+
+from algorithms.dpo import DPO, DPOConfig
+from algorithms.ppo import PPO, PPOConfig
+from algorithms.reward import Reward, RewardConfig
+from algorithms.sft import SFT, SFTConfig
+from eval.conformance.workbench import BAD, END, GOOD, PAD, ROLES, VOCABULARY, counts_good, make_roles
+from preflab.data.batches import collate
+from preflab.data.encoding import EncodedGroup
+from preflab.errors import UserError
+from preflab.model.roles import Roles
+from preflab.sampling.sampler import TransformersSampler
+from preflab.training import trainer as trainer_module
+from preflab.training.sources import ROLLOUT_METRICS, RolloutSource
+from preflab.training.trainer import total_steps
+
+# Adam divides by the gradient's own size, and so blows rounding up; float64 leaves room for that below 1e-6.
+SAME = {"atol": 1e-6, "rtol": 0}
+
+
+def dpo():
+    return DPO(DPOConfig(beta=0.3))
+
+
+def ppo(prompts=8, k=2, epochs=2, **fields):
+    return PPO(PPOConfig(rollout_prompts=prompts, samples_per_prompt=k, rollout_epochs=epochs, **fields))
+
+
+def assert_same_weights(one, other, *names):
+    moved = 0.0
+    start = make_roles(next(one.parameters()).dtype)
+    for name in names:
+        for mine, theirs, first in zip(*(r.parameters_of(name) for r in (one, other, start)), strict=True):
+            torch.testing.assert_close(mine, theirs, **SAME)
+            moved = max(moved, (mine - first).abs().max().item())
+    assert moved > 1e-3, "training moved the weights"
+
+
+# ---- reduction ---------------------------------------------------------------------------------------
+
+METHODS = {
+    "dpo": (dpo, ("policy",)),
+    "sft": (lambda: SFT(SFTConfig()), ("policy",)),
+    "reward": (lambda: Reward(RewardConfig()), ("reward",)),
+    "ppo": (ppo, ("policy", "value")),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_eight_micro_batches_of_one_are_one_batch_of_eight(name, tmp_path):
+    make, trained = METHODS[name]
+    groups = make_groups(size=1) if name == "sft" else make_groups()
+    whole, _, lines = train(make(), tmp_path / "whole", groups=groups, per_device_train_batch_size=8)
+    parts, _, other = train(
+        make(), tmp_path / "parts", groups=groups, per_device_train_batch_size=1, gradient_accumulation_steps=8
+    )
+    assert_same_weights(whole, parts, *trained)
+    for one, two in zip(lines, other, strict=True):
+        for metric in ("loss", "grad_norm", *make().metrics):
+            assert one[metric] == pytest.approx(two[metric], rel=1e-4, abs=1e-5), metric  # float32 sums
+
+
+def test_logged_loss_is_the_mean_over_tokens_of_the_whole_optimiser_batch(tmp_path):
+    groups, algorithm = make_groups(6, size=1), SFT(SFTConfig())
+    _, _, lines = train(
+        algorithm,
+        tmp_path,
+        groups=groups,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=3,
+        max_steps=1,
+    )
+    batch = collate(groups, PAD)
+    with torch.no_grad():
+        logps = make_roles()(batch, ("policy",)).logps
+    mean = -(logps.sum() / batch.response_mask.sum()).item()
+    assert lines[0]["loss"] == pytest.approx(mean, rel=1e-6)
+    assert lines[0]["nll"] == pytest.approx(mean, rel=1e-6)
+    per_response = -(logps.sum(-1) / batch.response_mask.sum(-1)).mean().item()
+    assert abs(per_response - mean) > 1e-3, "another average would show"
+
+
+class Padded:
+    """A source whose batches carry junk columns on both sides."""
+
+    def __init__(self, source):
+        self.source, self.steps_per_epoch, self.sampled_tokens = source, source.steps_per_epoch, 0
+        self.take_metrics, self.observe, self.moves = source.take_metrics, source.observe, source.moves
+
+    def batches(self, start_step):
+        pad = torch.nn.functional.pad
+        for batch in self.source.batches(start_step):
+            yield batch._replace(
+                prompt_ids=pad(batch.prompt_ids, (4, 0), value=9),
+                prompt_mask=pad(batch.prompt_mask, (4, 0), value=False),
+                response_ids=pad(batch.response_ids, (0, 3), value=9),
+                response_mask=pad(batch.response_mask, (0, 3), value=False),
+            )
+
+
+@pytest.mark.parametrize("name", ["dpo", "reward"])
+def test_padding_trains_nothing(name, tmp_path):
+    make, trained = METHODS[name]
+    bare, _, _ = train(make(), tmp_path / "bare", per_device_train_batch_size=4)
+    wide, _, _ = train(make(), tmp_path / "wide", per_device_train_batch_size=4, wrap=Padded)
+    assert_same_weights(bare, wide, *trained)
+
+
+def test_gradient_checkpointing_trains_the_same(tmp_path):
+    bare, _, _ = train(dpo(), tmp_path / "bare", per_device_train_batch_size=4)
+    spared, _, _ = train(dpo(), tmp_path / "spared", per_device_train_batch_size=4, gradient_checkpointing=True)
+    assert_same_weights(bare, spared, "policy")
+
+
+def test_a_separable_loss_saves_a_pass_and_learns_the_same(tmp_path, monkeypatch):
+    passes, score = [], Roles._score
+    monkeypatch.setattr(Roles, "_score", lambda self, *args: passes.append(args[1]) or score(self, *args))
+    runs, counts = [], []
+    for separable in (True, False):
+        passes.clear()
+        algorithm = ppo()
+        algorithm.needs = dataclasses.replace(algorithm.needs, separable=separable)
+        runs.append(train(algorithm, tmp_path / str(separable), per_device_train_batch_size=4))
+        counts.append(passes.count(("value",)))
+    (one, first, _), (other, second, _) = runs
+    assert_same_weights(one, other, "policy", "value")
+    assert first.final == pytest.approx(second.final, rel=1e-6)
+    assert counts[0] < counts[1]
+
+
+def test_a_loss_of_the_wrong_shape_is_refused(tmp_path):
+    class PerToken(DPO):
+        def loss(self, batch, scores):
+            return super().loss(batch, scores)._replace(values=scores.logps)
+
+    with pytest.raises(UserError, match=r"PerToken.loss returned shape .* needs.unit is 'prompt'"):
+        train(PerToken(DPOConfig()), tmp_path)
+
+
+# ---- PPO ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("k", "micro"), [(1, 4), (2, 4), (2, 1)])
+def test_ratio_is_exactly_one_on_the_first_minibatch_of_each_rollout(k, micro, tmp_path):
+    _, _, lines = train(
+        ppo(prompts=8, k=k, epochs=2),
+        tmp_path,
+        roles=make_roles(torch.float32),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=4 // micro,
+        max_steps=8,
+    )
+    assert len(lines) == 8
+    for line in lines:
+        first = line["step"] in (1, 5)
+        assert (line["ratio"] == 1.0) == first, line
+        assert (line["approx_kl"] == 0.0) == first, line
+        assert line["clip_fraction"] == 0.0 or not first
+
+
+def test_ppo_leaves_reward_reference_and_base_bit_identical(tmp_path):
+    roles = make_roles()
+    own = {id(p) for name in ("policy", "value") for p in roles.parameters_of(name)}
+    before = {name: p.clone() for name, p in roles.state_dict().items()}
+    batch = collate(make_groups(), PAD)
+    with torch.no_grad():
+        scored = roles(batch, ROLES)
+    train(ppo(), tmp_path, roles=roles, per_device_train_batch_size=8)
+    frozen = [name for name, p in roles.named_parameters(remove_duplicate=False) if id(p) not in own]
+    moved = [name for name, p in roles.named_parameters() if id(p) in own and not torch.equal(p, before[name])]
+    assert all(torch.equal(roles.state_dict()[name], before[name]) for name in frozen)
+    assert {".policy.", ".value."} <= {f".{part}." for name in moved for part in name.split(".")}
+    with torch.no_grad():
+        after = roles(batch, ROLES)
+    assert torch.equal(after.rewards, scored.rewards)
+    assert torch.equal(after.reference_logps, scored.reference_logps)
+    assert not torch.equal(after.logps, scored.logps)
+    assert not torch.equal(after.values, scored.values)
+    assert not any(p.requires_grad for p in roles.parameters())
+
+
+def test_kl_is_zero_before_the_first_step(tmp_path):
+    _, _, lines = train(ppo(prompts=4), tmp_path, per_device_train_batch_size=4, max_steps=4)
+    assert lines[0]["kl"] == lines[0]["kl_k2"] == lines[0]["kl_k3"] == 0.0
+    assert lines[2]["kl_k3"] > 0.0
+
+
+def test_ppo_raises_a_reward_it_can_raise(tmp_path):
+    roles = make_roles(torch.float32)
+    roles.reward_function = counts_good
+    algorithm = ppo(prompts=32, k=2, epochs=2, kl_coefficient=0.01)
+    options = {"per_device_train_batch_size": 16, "max_steps": 64, "learning_rate": 2e-2}
+    _, record, lines = train(algorithm, tmp_path, roles=roles, groups=make_groups(32), **options)
+    rewards = [line["reward"] for line in lines if "reward" in line]
+    assert len(rewards) == 16
+    assert abs(np.mean(rewards[:2])) < 0.5
+    assert np.mean(rewards[-2:]) > 1.5
+    assert record.sampled_tokens > 16 * 64
+
+
+# ---- metrics -----------------------------------------------------------------------------------------
+
+LIBRARY = {"step", "epoch", "loss", "grad_norm", "learning_rate"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_logged_names_are_those_declared(name, tmp_path):
+    make, _ = METHODS[name]
+    groups = make_groups(size=1) if name == "sft" else make_groups()
+    _, record, lines = train(make(), tmp_path, groups=groups, per_device_train_batch_size=8, max_steps=2)
+    rollout = set(ROLLOUT_METRICS) if name == "ppo" else set()
+    assert set(lines[0]) - LIBRARY == set(make().metrics) | rollout
+    assert set(make().metrics) <= set(record.final)
+    assert record.steps == 2
+    assert record.tokens > 0
+    assert record.peak_memory_bytes > 0
+
+
+def test_short_runs_report_metrics_too(tmp_path):
+    _, record, lines = train(dpo(), tmp_path, per_device_train_batch_size=4, max_steps=2, logging_steps=10)
+    assert len(lines) == 1
+    assert set(DPO.metrics) <= set(record.final)
+
+
+def test_metrics_are_averaged_since_the_last_line(tmp_path):
+    _, _, each = train(dpo(), tmp_path / "each", per_device_train_batch_size=4, max_steps=4)
+    _, _, every_other = train(dpo(), tmp_path / "other", per_device_train_batch_size=4, max_steps=4, logging_steps=2)
+    for line, (one, two) in zip(every_other, (each[:2], each[2:]), strict=True):
+        for name in ("loss", "margin"):
+            assert line[name] == pytest.approx((one[name] + two[name]) / 2, rel=1e-5), name
+
+
+# ---- what training reaches ---------------------------------------------------------------------------
+
+
+def test_reward_model_learns_to_tell_good_from_bad(tmp_path):
+    random = np.random.default_rng(0)
+
+    def pairs(count):
+        for i in range(count):
+            prompt, rest = random.integers(5, VOCABULARY, 3).tolist(), random.integers(5, VOCABULARY, 3).tolist()
+            yield EncodedGroup(prompt, [[*rest, GOOD, END], [*rest, BAD, END]], i)
+
+    data = list(pairs(48))
+    roles, _, lines = train(
+        Reward(RewardConfig()),
+        tmp_path,
+        roles=make_roles(torch.float32),
+        groups=data[:32],
+        per_device_train_batch_size=16,
+        max_steps=30,
+    )
+    with torch.no_grad():
+        rewards = roles(collate(data[32:], PAD), ("reward",)).rewards
+    assert (rewards[:, 0] > rewards[:, 1]).all(), "held-out pairs"
+    assert lines[-1]["accuracy"] == 1.0
+    assert lines[-1]["margin"] > 1.0
+
+
+def test_dpo_moves_towards_chosen(tmp_path):
+    _, _, lines = train(dpo(), tmp_path, per_device_train_batch_size=16, max_steps=10)
+    assert lines[0]["loss"] == pytest.approx(np.log(2), abs=1e-7)  # summed in float32
+    assert lines[0]["margin"] == 0.0
+    assert lines[-1]["loss"] < 0.5
+    assert lines[-1]["accuracy"] == 1.0
+
+
+# ---- interruption ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "killed_at"), [("dpo", 1), ("dpo", 5), ("ppo", 3), ("ppo", 4)])
+def test_interrupted_training_ends_with_the_same_weights_and_metrics(name, killed_at, tmp_path):
+    make, trained = METHODS[name]
+    fields = {"prompts": 4, "epochs": 2} if name == "ppo" else {}  # two steps a rollout
+    options = {"per_device_train_batch_size": 4, "max_steps": 6, "save_steps": 2, "lr_scheduler_type": "cosine"}
+    whole, record, lines = train(make(**fields), tmp_path / "whole", **options)
+
+    with pytest.raises(KilledError):
+        train(make(**fields), tmp_path / "broken", wrap=dying_after(killed_at), **options)
+    again, resumed, other = train(make(**fields), tmp_path / "broken", **options)
+    assert_same_weights(whole, again, *trained)
+    assert (resumed.steps, resumed.tokens, resumed.sampled_tokens) == (
+        record.steps,
+        record.tokens,
+        record.sampled_tokens,
+    )
+    assert not list((tmp_path / "broken").glob("checkpoint-*")), "a finished run keeps no checkpoint"
+    names = ("step", "loss", "learning_rate", *make(**fields).metrics, *(ROLLOUT_METRICS if name == "ppo" else ()))
+    kept = [{n: line[n] for n in names if n in line} for line in lines]
+    assert [{n: line[n] for n in names if n in line} for line in other] == kept
+
+
+def train_and_die_before_the_end(folder, options):
+    """Train to the last step and leave every checkpoint, as a kill just then would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "remove_checkpoints", lambda folder: None)
+        return train(dpo(), folder, **options)
+
+
+def test_resuming_at_the_very_end_takes_no_step_too_many(tmp_path):
+    options = {"per_device_train_batch_size": 4, "max_steps": 4, "save_steps": 2}
+    whole, _, lines = train_and_die_before_the_end(tmp_path, options)
+    again, record, other = train(dpo(), tmp_path, **options)
+    assert_same_weights(whole, again, "policy")
+    assert [line["step"] for line in other] == [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert record.final["step"] == 4
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "the state not yet written": lambda c: (c / "trainer_state.json").unlink(),
+    "the state empty": lambda c: os.truncate(c / "trainer_state.json", 0),
+    "the state half": lambda c: os.truncate(c / "trainer_state.json", 40),
+    "weights flipped": lambda c: flip(c / "policy" / "adapter_model.safetensors"),
+    "optimiser flipped": lambda c: flip(c / "optimizer.pt"),
+    "schedule cut": lambda c: os.truncate(c / "scheduler.pt", 9),
+    "generators gone": lambda c: (c / "rng_state.pth").unlink(),
+    "costs flipped": lambda c: flip(c / "carried.json"),
+    "another's optimiser": lambda c: shutil.copy(c.parent / "checkpoint-1" / "optimizer.pt", c),
+    "a file too many": lambda c: (c / "scaler.pt").write_bytes(b"pickled"),
+    "not sealed yet": lambda c: (c / "SHA256SUMS").unlink(),
+    "a file": lambda c: (shutil.rmtree(c), c.write_text("")),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path, caplog, name):
+    options = {"per_device_train_batch_size": 4, "max_steps": 4, "save_steps": 1}
+    whole, _, _ = train_and_die_before_the_end(tmp_path, options)
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    DAMAGES[name](tmp_path / "checkpoint-3")
+    caplog.clear()
+    again, _, lines = train(dpo(), tmp_path, **options)
+    assert_same_weights(whole, again, "policy")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert "checkpoint-3" in said
+    assert "passed over" in said
+
+
+def test_without_any_whole_checkpoint_training_starts_again(tmp_path, caplog):
+    options = {"per_device_train_batch_size": 4, "max_steps": 3, "save_steps": 1}
+    whole, _, _ = train_and_die_before_the_end(tmp_path, options)
+    for checkpoint in tmp_path.glob("checkpoint-*"):
+        flip(checkpoint / "optimizer.pt")
+    again, record, _ = train(dpo(), tmp_path, **options)
+    assert_same_weights(whole, again, "policy")
+    assert record.steps == 3
+    assert len(caplog.records) == 2, "the one of the last step is of no use anyway"
+
+
+def test_save_steps_inside_a_rollout_are_refused():
+    with pytest.raises(ValueError, match="multiple of the 4 steps"):
+        ppo(prompts=8, epochs=2).config.check(settings(per_device_train_batch_size=4, save_steps=3))
+
+
+def test_steps_are_those_asked_for_or_whole_epochs():
+    algorithm, chosen = ppo(prompts=8, epochs=2), settings(per_device_train_batch_size=4, max_steps=7)
+    prompts = [[3]] * 16
+    source = RolloutSource(algorithm, PPO.needs, make_roles(), TransformersSampler(END, PAD, 2), prompts, chosen, 0)
+    assert source.steps_per_rollout == 4
+    assert total_steps(chosen, source) == 7
+    epochs = settings(per_device_train_batch_size=4, max_steps=-1, num_train_epochs=1.5)
+    assert total_steps(epochs, source) == 12  # two rollouts an epoch
+
+
+# ---- numbers that are none ---------------------------------------------------------------------------
+
+
+class Poisoned(DPO):
+    """DPO whose loss is NaN from call number `at` on."""
+
+    calls, at = 0, 3
+
+    def loss(self, batch, scores):
+        self.calls += 1
+        loss = super().loss(batch, scores)
+        return loss._replace(values=loss.values * float("nan")) if self.calls >= self.at else loss
+
+
+@pytest.mark.parametrize(("logging_steps", "max_steps"), [(1, 5), (2, 3), (10, 5)])
+def test_nan_is_a_users_error(logging_steps, max_steps, tmp_path):
+    with pytest.raises(UserError, match="is nan at step"):
+        train(
+            Poisoned(DPOConfig()),
+            tmp_path,
+            per_device_train_batch_size=4,
+            max_steps=max_steps,
+            logging_steps=logging_steps,
+        )
+
+
+def test_unknown_extra_argument_is_a_users_error(tmp_path):
+    with pytest.raises(UserError, match="not accepted"):
+        train(dpo(), tmp_path, per_device_train_batch_size=4, extra={"no_such_argument": 1})
