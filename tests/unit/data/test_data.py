@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from preflab.data.answers import NO_PROMPT
-from preflab.data.formats import BadRows, preference_rows
-from preflab.data.layouts import TIE
+from preflab.data.findings import BadRows
+from preflab.data.formats import preference_rows
+from preflab.data.layout_parts import TIE
 from preflab.data.reading import read_rows
 from preflab.data.splits import check_leak, fingerprint, group_key, paired, split_of, to_dataset
 from preflab.errors import UserError
