@@ -1,7 +1,7 @@
 """The operations of a decoder of Llama's form, with ways back of their own (see `preflab.scoring.fused`).
 
-They keep the least that the gradient can be computed from: what is normalised or gated is computed again. Activations are
-read fewer times, and no gradient of the frozen base's weights is made.
+They keep the least that the gradient can be computed from: what is normalised or gated is computed again. Activations
+are read fewer times, and no gradient of the frozen base's weights is made.
 """
 
 from __future__ import annotations
