@@ -10,11 +10,11 @@ import pytest
 from eval.comparison.contestant import Contestant, read_curve
 from eval.comparison.contests import by_gold, compare_pairs, head_to_head, play, rank, tournament
 from eval.comparison.record import summarise, summarise_comparison
+from eval.pipeline.judging import ByAnswers
 from eval.records.records import Records
 from eval.statistics import bradley_terry, compare_wins, interval, length_controlled_win_rate
 from preflab.disk.files import write_jsonl
 from preflab.errors import UserError
-from recipes.judging import ByAnswers
 
 PROMPTS = 64
 
