@@ -15,6 +15,7 @@ from preflab.method import registry
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
+    from eval.records.columns import column
     from eval.records.records import Records
 
 MOST_SAMPLES = 2**16  # of one prompt, as for the method best-of-n
@@ -111,7 +112,7 @@ def evaluate(
     contestants = []
     for name, records in found.items():
         # Without a reference in the same tokens there is no implicit reward, and its figures are null.
-        scored = records if records.has("chosen_score") else Records(records.samples, [])
+        scored = records if column([records.preferences], "chosen_score") is not None else Records(records.samples, [])
         contestants.append(Contestant(name, [scored], gives=every[name].role))
     decide = judged.decide if ground.generate else None
     evaluation = summarise_comparison(contestants, baseline=baseline, decide=decide)
