@@ -13,6 +13,7 @@ from eval.pipeline.session import Session
 from eval.pipeline.stages import Pipeline
 from preflab.errors import UserError
 from preflab.experiment.sweep import Sweep
+from preflab.method.contract import decoder_of
 from preflab.settings.fields import as_dict, option
 from preflab.settings.training import MOST_STEPS
 from preflab.training.budget import Budget, spent_by, under_budget
@@ -73,7 +74,7 @@ def check_entries(session: Session, names: tuple[str, ...]) -> list[Entry]:
     session.stage_methods()
     kind = session.configs["comparison"].match
     if kind != "none":
-        if given_budget(session) is None and hasattr(methods[0].algorithm, "decode"):
+        if given_budget(session) is None and methods[0].algorithm.kind == "decoder":
             raise UserError(
                 f"--match {kind} takes its budget from the first method, and {labels[0]} trains nothing; name another "
                 "first, or give --budget"
@@ -181,7 +182,7 @@ def spent(session: Session, stage: Stage) -> Budget | None:
 
 def under(budget: Budget, method: Method) -> Method:
     """Return the method under a budget; one that trains nothing spends none."""
-    return method if hasattr(method.algorithm, "decode") else under_budget(method, budget)
+    return method if method.algorithm.kind == "decoder" else under_budget(method, budget)
 
 
 def judge_rewards(pipeline: Pipeline, rewards: Rewards | None, shared: dict[str, Any]) -> dict[str, Any] | None:
@@ -207,7 +208,7 @@ def contest(
     from eval.comparison.contestant import Contestant, read_curve
 
     method = entry.method
-    role, decode = method.needs.trains[0], getattr(method.algorithm, "decode", None)
+    role, decode = method.needs.trains[0], decoder_of(method.algorithm)
     records = [
         pipeline.evaluate(stage.name, stage, role=role, seed=seed, decode=decode, **shared)
         for seed, stage in zip(pipeline.session.run.seeds, stages, strict=True)

@@ -77,7 +77,8 @@ class Session:
         if self.rewards.policy_reward == "gold" and self.world.kind == "real":
             raise UserError("policy_reward gold needs a world with a planted reward; real data have none")
         self.evaluation: EvalConfig = self.configs["evaluation"]
-        self.max_steps: int | None = getattr(self.configs.get("comparison"), "max_steps", None)
+        comparison: Any = self.configs.get("comparison")
+        self.max_steps: int | None = comparison.max_steps if comparison else None
 
     @staticmethod
     def _world(values: Mapping[str, Any]) -> tuple[str, bool]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from preflab.method.contract import Batch, Loss, Mean, Needs, Rollout, Scores, Unit, mean_of, unit_mask
+from preflab.method.contract import Batch, Loss, LossMethod, Mean, Needs, Rollout, Scores, Unit, mean_of, unit_mask
 from preflab.method.maths import (
     KL_ESTIMATORS,
     adapted_kl_coefficient,
@@ -63,7 +63,7 @@ class PolicyGradientConfig(RolloutConfig):
             raise ValueError("clip_range_high needs a clip_range")
 
 
-class PolicyGradient:
+class PolicyGradient(LossMethod):
     """Base of methods that follow A ∇log π: define ``Config`` and `advantages`, nothing else.
 
         L = −min(ρ A, clip(ρ, 1−ε, 1+ε) A),  ρ = π(y|x)/π_old(y|x)
@@ -80,7 +80,6 @@ class PolicyGradient:
     KL in the loss has none.
     """
 
-    Config: ClassVar[type]
     needs: Needs = Needs(
         responses="sampled", scores=("policy",), rollout=("policy", "reference", "reward"), unit="response"
     )
