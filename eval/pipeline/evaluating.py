@@ -102,6 +102,7 @@ def evaluate(
     from eval.comparison.contestant import Contestant
     from eval.comparison.preferences import likelihoods
     from eval.comparison.record import summarise_comparison
+    from eval.records.columns import column
     from eval.records.records import Records
 
     ground = ground._replace(judge=judged.scores)
@@ -111,7 +112,7 @@ def evaluate(
     contestants = []
     for name, records in found.items():
         # Without a reference in the same tokens there is no implicit reward, and its figures are null.
-        scored = records if records.has("chosen_score") else Records(records.samples, [])
+        scored = records if column([records.preferences], "chosen_score") is not None else Records(records.samples, [])
         contestants.append(Contestant(name, [scored], gives=every[name].role))
     decide = judged.decide if ground.generate else None
     evaluation = summarise_comparison(contestants, baseline=baseline, decide=decide)
