@@ -15,7 +15,6 @@ from preflab.method import registry
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
-    from eval.records.columns import column
     from eval.records.records import Records
 
 MOST_SAMPLES = 2**16  # of one prompt, as for the method best-of-n
@@ -103,6 +102,7 @@ def evaluate(
     from eval.comparison.contestant import Contestant
     from eval.comparison.preferences import likelihoods
     from eval.comparison.record import summarise_comparison
+    from eval.records.columns import column
     from eval.records.records import Records
 
     ground = ground._replace(judge=judged.scores)
