@@ -21,9 +21,6 @@ from preflab.method.contract import (
     unit_mask,
 )
 from preflab.method.maths import (
-    STD_EPSILON,
-    at_last_token,
-    discounted_advantages,
     explained_variance,
     kl_k1,
     kl_k2,
@@ -33,28 +30,48 @@ from preflab.method.maths import (
     log_sigmoid,
     masked_mean,
     masked_sum,
-    mean_of_others,
     moments,
     plackett_luce,
     sum_over_ranks,
-    whiten,
     win_probability,
 )
-from preflab.method.pairwise import Pair, Pairwise
-from preflab.method.policy_gradient import (
-    PolicyGradient,
-    PolicyGradientConfig,
-    TokenPolicyGradient,
-    TokenPolicyGradientConfig,
+from preflab.method.on_policy import (
+    KL_TARGET_METRICS,
+    POLICY_METRICS,
+    STD_EPSILON,
+    VALUE_METRICS,
+    at_last_token,
+    behaviour,
+    bootstrapped_scores,
+    charged_rewards,
+    clipped_surrogate,
+    clipped_value_loss,
+    discounted_advantages,
+    kl_penalty,
+    loss_per_unit,
+    mean_of_others,
+    next_kl_coefficient,
+    policy_metrics,
+    policy_ratio,
+    response_scores,
+    value_metrics,
+    whiten,
 )
+from preflab.method.pairwise import Pair, Pairwise
+from preflab.method.policy_gradient import PolicyGradient, TokenPolicyGradient
 from preflab.sampling.best_of_n import BestOf, best_of_n_kl_bound, best_of_n_log_ratio, best_of_n_logps
 from preflab.settings.fields import option
+from preflab.settings.policy_gradient import ActorCriticConfig, PolicyGradientConfig, TokenPolicyGradientConfig
 from preflab.settings.training import LoraSettings, RolloutConfig, TrainConfig
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "KL_TARGET_METRICS",
+    "POLICY_METRICS",
     "STD_EPSILON",
+    "VALUE_METRICS",
+    "ActorCriticConfig",
     "Algorithm",
     "Batch",
     "BestOf",
@@ -79,26 +96,38 @@ __all__ = [
     "TrainerMethod",
     "UserError",
     "at_last_token",
+    "behaviour",
     "best_of_n_kl_bound",
     "best_of_n_log_ratio",
     "best_of_n_logps",
+    "bootstrapped_scores",
+    "charged_rewards",
+    "clipped_surrogate",
+    "clipped_value_loss",
     "discounted_advantages",
     "explained_variance",
     "kl_k1",
     "kl_k2",
     "kl_k3",
+    "kl_penalty",
     "kl_regularised_optimum",
     "log_odds",
     "log_sigmoid",
+    "loss_per_unit",
     "masked_mean",
     "masked_sum",
     "mean_of",
     "mean_of_others",
     "moments",
+    "next_kl_coefficient",
     "option",
     "plackett_luce",
+    "policy_metrics",
+    "policy_ratio",
+    "response_scores",
     "sum_over_ranks",
     "unit_mask",
+    "value_metrics",
     "whiten",
     "win_probability",
 ]

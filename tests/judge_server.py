@@ -23,6 +23,10 @@ def verdict(word):
     return completion(f"Weighed.\nVERDICT: {word}")
 
 
+def error(status, message="try later", **headers):
+    return status, headers, {"error": {"message": message}}
+
+
 def by_length(body):
     """Judge as a careful reader of the fences would who likes long responses."""
     question = body["messages"][1]["content"]

@@ -1,38 +1,26 @@
 """Preference data of any accepted format, cleaned: text rows that mean the same whatever they came as.
 
-`reading` gives the raw rows, `layouts` names their columns, `answers` tells prompt from answer, `rendering` writes
-messages as text, `splits` splits the clean rows. Transformers is imported where it is used: checking a config does not
-need it.
+`reading` gives the raw rows, `layouts` and `columns` name their columns, `answers` tells prompt from answer, `ranking`
+says which answer is better, `rendering` writes messages as text, `splits` splits the clean rows. Transformers is
+imported where it is used: checking a config does not need it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from preflab.data.answers import EQUAL, NO_PROMPT, Parted, parted
-from preflab.data.cells import absent, missing, number, plain, shown, truth
+from preflab.data.answers import NO_PROMPT, Parted
+from preflab.data.cells import missing, plain
+from preflab.data.columns import check_columns, columns_for, renamed, unknown_layout
 from preflab.data.dialogues import form_of, templated
-from preflab.data.layouts import (
-    BESIDE,
-    LOOKS_LIKE,
-    TIE,
-    Layout,
-    beside,
-    check_columns,
-    columns_for,
-    items,
-    layout_of,
-    mapping_for,
-    renamed,
-    unknown_layout,
-)
-from preflab.data.messages import CALLS, SYSTEM, Message, text_or_messages
+from preflab.data.findings import BadRows, Seen
+from preflab.data.layout_parts import items
+from preflab.data.layouts import BESIDE, Layout, beside, layout_of
+from preflab.data.messages import CALLS, SYSTEM, Message
+from preflab.data.ranking import check_texts, label_of, ordered, parted_row, strength_of
 from preflab.data.reading import UNREADABLE, Row, RowError
 from preflab.data.rendering import rendered
 from preflab.data.splits import group_key, normalised
@@ -48,84 +36,6 @@ REWRITTEN = (
     "the prompt that asks for them"
 )
 SYSTEMS = "prompts of text have the system column in front"
-
-
-@dataclass(frozen=True)
-class BadRows:
-    """Unusable rows: reason to the row numbers it was given for, and to the first value that was wrong."""
-
-    reasons: dict[str, list[int]] = field(default_factory=dict)
-    values: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def total(self) -> int:
-        """How many rows are bad."""
-        return sum(map(len, self.reasons.values()))
-
-    def add(self, number: int, error: RowError) -> None:
-        """Note why a row is bad."""
-        reason = str(error)
-        self.reasons.setdefault(reason, []).append(number)
-        if error.value is not None:
-            self.values.setdefault(reason, shown(error.value))
-
-    def summary(self, shown: int = 5) -> str:
-        """Return one readable line, with the first `shown` row numbers of each reason."""
-        parts = []
-        for reason, numbers in sorted(self.reasons.items()):
-            first = ", ".join(map(str, numbers[:shown])) + (", …" if len(numbers) > shown else "")
-            value = f", such as {self.values[reason]}" if reason in self.values else ""
-            parts.append(f"{reason}{value}: {len(numbers)} (row{'s' if len(numbers) > 1 else ''} {first})")
-        return "; ".join(parts) or "no bad rows"
-
-
-@dataclass
-class Seen:
-    """What was met in the rows of one source and must be said of them.
-
-    Attributes:
-        layouts: how many rows are of each.
-        names: all columns.
-        named: fields of ``--columns`` for which a row had a value.
-        unread: columns that hold something and were not read, with the number of rows.
-        messages: rows that are messages.
-        texts: rows that are text.
-        bare: of these, rows that no chat template wrote.
-        notes: what must be said of some rows, with their number.
-        grouped: rows that name their group.
-    """
-
-    layouts: Counter[Layout] = field(default_factory=Counter)
-    names: dict[str, None] = field(default_factory=dict)
-    named: set[str] = field(default_factory=set)
-    unread: Counter[str] = field(default_factory=Counter)
-    messages: int = 0
-    texts: int = 0
-    bare: int = 0
-    notes: Counter[str] = field(default_factory=Counter)
-    grouped: int = 0
-
-    def lines(self, columns: Collection[str] = ()) -> list[str]:
-        """Return one line for each thing that must be said; how a layout is read, if no field of `columns` says it."""
-        assumed = [layout for layout in self.layouts if layout.note and not {*layout.needs} & {*columns}]
-        found = [f"{layout.name}: {layout.note}" for layout in assumed]
-        if len({layout.name for layout in self.layouts}) > 1:
-            counts = ", ".join(f"{layout.name} ({count})" for layout, count in self.layouts.most_common())
-            found.append(f"rows of several layouts, each read by its own columns: {counts}")
-        if self.unread:
-            found.append("columns not read: " + ", ".join(map(_meant, self.unread)))
-        found += [f"{count} {note}" for note, count in self.notes.items()]
-        return found
-
-
-def _meant(name: str) -> str:
-    """Return the name of a column that was not read, with what it may mean."""
-    like = LOOKS_LIKE.get(name.lower())
-    if like == "margin":
-        return f"{name} (a score on a scale of its own; a difference in units of reward goes into margin)"
-    if name in BESIDE:
-        return f"{name} (text cannot have it)"
-    return f"{name} (if it is the {like}: --columns {like}={name})" if like else name
 
 
 class Cleaned(NamedTuple):
@@ -263,17 +173,17 @@ class _Cleaner:
         if layout is None:
             raise RowError(unknown_layout(row))
         fields, extra = layout.read(row), beside(row)
-        found, ranks = _parted(fields, row)
-        _check_texts(found, ranks)
+        found, ranks = parted_row(fields, row)
+        check_texts(found, ranks)
         turn = _hashed(group_key(found.prompt))
         group = _hashed(_group(extra["group"])) if "group" in extra else turn
         clean: Row = {"prompt": "", "group": group, **_subset(extra)}
         prompt, responses = self._written(found, extra)
         clean["prompt"] = prompt
         if len(responses) == 1:
-            clean.update(response=responses[0], desirable=_label(fields))
+            clean.update(response=responses[0], desirable=label_of(fields))
         else:
-            clean.update(_ordered(responses, ranks, _strength(extra)))
+            clean.update(ordered(responses, ranks, strength_of(extra)))
         self._count(row, layout, found, "group" in extra)
         return clean, turn
 
@@ -341,100 +251,6 @@ def _subset(extra: Row) -> dict[str, str]:
     return {"subset": str(plain(named[0])).encode(errors="backslashreplace").decode()} if named else {}
 
 
-def _parted(fields: Row, row: Row) -> tuple[Parted, list[int] | None]:
-    """Return prompt and answers, best first, and their ranks if they are ranked."""
-    prompt = None if missing(fields.get("prompt")) else text_or_messages(fields["prompt"])
-    ranks = None
-    if not missing(fields.get("responses")):
-        answers, ranks = _ranked(fields)
-        _needed(fields, "prompt")
-    elif not missing(fields.get("completion")):
-        _needed(fields, "prompt")
-        answers = [text_or_messages(fields["completion"])]
-    else:
-        answers = [text_or_messages(_needed(fields, name)) for name in ("chosen", "rejected")]
-    # An empty cell of a CSV file is no prompt, but where one is needed it is an empty one.
-    given = prompt if prompt is not None or fields.get("prompt") != "" else ""
-    try:
-        return parted(given, answers), ranks
-    except RowError as error:
-        option = mapping_for(map(str, row), ("prompt",)) if str(error) == NO_PROMPT else []
-        if not option:
-            raise
-        raise RowError(f"{error} (perhaps --columns {option[0]})") from None
-
-
-def _needed(fields: Row, name: str) -> Any:
-    if missing(fields.get(name)) and fields.get(name) != "":
-        raise RowError(f"missing field {name!r}")
-    return fields[name]
-
-
-def _ranked(fields: Row) -> tuple[list[Any], list[int]]:
-    """Return ranked responses best first, and each one's place (0 best, equal places tie)."""
-    responses = items(fields["responses"], "responses")
-    if len(responses) < 2:
-        raise RowError("fewer than two responses")
-    if any(missing(response) for response in responses):
-        raise RowError("a response is missing among responses" if "" not in responses else "empty response")
-    responses = [text_or_messages(response) for response in responses]
-    if absent(fields.get("rank")):
-        return responses, list(range(len(responses)))
-    given = items(fields["rank"], "rank")
-    if len(given) != len(responses):
-        raise RowError("rank does not match responses")
-    ranks = [_rank(value) for value in given]
-    if min(ranks) == max(ranks):
-        raise RowError(TIE)
-    places = {rank: place for place, rank in enumerate(sorted(set(ranks)))}
-    order = sorted(range(len(ranks)), key=ranks.__getitem__)
-    return [responses[i] for i in order], [places[ranks[i]] for i in order]
-
-
-def _rank(value: Any) -> float:
-    try:
-        found = number(value)
-    except ValueError:
-        raise RowError("rank holds what is no number", value) from None
-    if not math.isfinite(found):
-        raise RowError("rank holds what is no number", value)
-    return found
-
-
-def _check_texts(found: Parted, ranks: Sequence[int] | None) -> None:
-    prompt, answers = found.prompt, found.answers
-    for text in [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]:
-        _check_text(text)
-    if not (prompt.strip() if isinstance(prompt, str) else any(map(_says, prompt))):
-        raise RowError("empty prompt")
-    texts = [answer if isinstance(answer, str) else answer["content"] for answer in answers]
-    for text, answer in zip(texts, answers, strict=True):
-        _check_text(text)
-        if not text.strip() and not (isinstance(answer, dict) and _says(answer)):
-            raise RowError("empty response")
-    bare = [text.strip() if isinstance(a, str) else repr(_said(a)) for text, a in zip(texts, answers, strict=True)]
-    if len(bare) > 1 and bare[0] == bare[-1]:
-        raise RowError(EQUAL)
-    if ranks is not None and len(set(bare)) < len(bare):
-        raise RowError("the same response twice in a ranking")
-
-
-def _says(message: Message) -> bool:
-    """Whether a message says anything, or calls a tool."""
-    return bool(message["content"].strip()) or any(name in message for name in CALLS)
-
-
-def _said(message: Message) -> tuple[Any, ...]:
-    return (message["content"].strip(), *(message.get(name) for name in CALLS))
-
-
-def _check_text(text: Any) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate is legal JSON, but no tokenizer takes it
-        raise RowError("not text") from None
-
-
 def _with_system(prompt: list[Message], system: str) -> list[Message]:
     """Return a prompt with a system message in front."""
     if prompt[0]["role"] != SYSTEM:
@@ -442,44 +258,3 @@ def _with_system(prompt: list[Message], system: str) -> list[Message]:
     if prompt[0]["content"].strip() != system.strip():
         raise RowError("the system column and the system message of the prompt differ")
     return prompt
-
-
-def _label(fields: Row) -> bool:
-    """Return whether an unpaired response is desirable."""
-    if absent(fields.get("label")):
-        raise RowError("missing field 'label'")
-    try:
-        return truth(fields["label"])
-    except ValueError:
-        raise RowError("label is neither true nor false", fields["label"]) from None
-
-
-def _strength(extra: Row) -> dict[str, float]:
-    """Return how sure (``preference``) and how strong (``margin``) a preference is, where the row says so."""
-    found = {}
-    for name, most in (("preference", 1.0), ("margin", math.inf)):
-        if name not in extra:
-            continue
-        try:
-            value = number(extra[name])
-        except ValueError:
-            value = math.nan
-        if not (0 <= value <= most and math.isfinite(value)):
-            raise RowError(f"{name} is not a number from 0 " + ("to 1" if most == 1 else "up"), extra[name])
-        found[name] = value
-    if found.get("preference", 1.0) < 0.5 and found.get("margin"):
-        raise RowError("margin of a response that is not preferred")
-    return found
-
-
-def _ordered(responses: list[str], ranks: list[int] | None, strength: dict[str, float]) -> Row:
-    """Return the fields of a pair or a ranking, the likelier response first."""
-    if strength.get("preference", 1.0) < 0.5:  # chosen is the likelier one, whichever the data name first
-        responses, strength = responses[::-1], {**strength, "preference": 1 - strength["preference"]}
-        ranks = None if ranks is None else [ranks[-1] - rank for rank in ranks[::-1]]
-    found: Row = {"chosen": responses[0], "rejected": responses[-1], **strength}
-    if ranks is not None:
-        found["responses"] = responses
-        if len(set(ranks)) < len(ranks):
-            found["rank"] = ranks
-    return found

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from preflab.data.layouts import parse_columns
+from preflab.data.columns import parse_columns
 from preflab.data.splits import fingerprint
 from preflab.errors import UserError
 from preflab.errors.terminal import shown

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preflab.data.columns import parse_columns
 from preflab.data.dialogues import human_turns
 from preflab.data.encoding import EQUAL, TEXT, EncodedGroup, Encoder, load_tokenizer
 from preflab.data.formats import Cleaned, clean_rows
-from preflab.data.layouts import parse_columns
 from preflab.data.reading import Row, iter_rows
 from preflab.data.splits import check_leak, paired, to_dataset
 from preflab.errors import UserError

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from preflab.data.encoding import Dropped, EncodedGroup, feedback
-from preflab.data.formats import BadRows
+from preflab.data.findings import BadRows
 from preflab.data.reading import Row
 from preflab.data.splits import group_key, normalised, split_of
 from preflab.errors import UserError

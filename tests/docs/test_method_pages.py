@@ -103,8 +103,8 @@ def test_a_method_of_ones_own(tmp_path, monkeypatch):
         "```text\nL = some * margin.\n```",
         "```text\nindented | code * here\n```",
         "A \\*note\\* with `code_of * this` and y_\\<t.",
-        "## What it converges to\n\n"
-        "Where this converges, nobody knows.\n\nAt the default fields `optimum` is not known.",
+        "## What it converges to\n\nWhere this converges, nobody knows.\n\n"
+        "At the default fields `optimum` is not known.",
         "| `some` | none | float ≥ 0.5, ≤ 2 or none | a factor, \\|y\\| or so |",
         "| `kind` | `a` | `a`, `b` | which |",
         "| `flag` | `true` | bool | whether |",

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from preflab.data.columns import FIELDS, parse_columns
 from preflab.data.formats import clean_rows, preference_rows
-from preflab.data.layouts import FIELDS, LAYOUTS, TIE, parse_columns
+from preflab.data.layout_parts import TIE
+from preflab.data.layouts import LAYOUTS
 from preflab.errors import UserError
 from preflab.worlds import WorldConfig
 

@@ -10,9 +10,9 @@ from preflab.settings.fields import option
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
+    from eval.pipeline.stages import Pipeline
     from preflab.disk.stages import Stage
     from preflab.method.configured import Method
-    from recipes.common import Pipeline
 
 
 @dataclass(frozen=True)
