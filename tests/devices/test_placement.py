@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("name", ["on_device_training.py"])
+@pytest.mark.parametrize("name", ["on_device_training.py", "on_device_evaluation.py"])
 def test_on_the_pretend_device(name):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=short", str(HERE / name)]
