@@ -308,8 +308,7 @@ class Experiment(EncodedSplits):
         """
         # One hash of what is scored: the rows' order counts, feedback does not.
         scored = fingerprint([{"prompt": g.prompt_ids, "responses": g.response_ids} for g in groups])
-        stands_on = {name: key for name, key in StandsOn.of(sft, None)._asdict().items() if name != "reward"}
-        inputs = {**self.identity(), **stands_on, "scored": scored, "bf16": bf16}
+        inputs = {**self.identity(), **StandsOn.of(sft, None).start(), "scored": scored, "bf16": bf16}
 
         def work(folder: Path) -> dict[str, Any]:
             roles = self.open_roles(("reference",), sft=sft, reward=None)

@@ -31,6 +31,10 @@ class StandsOn(NamedTuple):
         """Return the keys of stages."""
         return cls(sft.key if sft else None, reward.key if reward else None)
 
+    def start(self) -> dict[str, str | None]:
+        """Return the part of a stage's inputs that counts where no reward decides anything."""
+        return {name: key for name, key in self._asdict().items() if name != "reward"}
+
 
 def model_fingerprint(name: str) -> str:
     """Return 16 hex digits of a local model's files; a hub name stands for itself.
