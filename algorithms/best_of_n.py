@@ -11,15 +11,13 @@ policy at its KL wins more often against π (arXiv 2406.00832).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
-from preflab import Batch, BestOf, Loss, Needs, Scores, option
+from preflab import BestOf, DecoderMethod, Needs, option
 
 if TYPE_CHECKING:
     from preflab.sampling.sampler import Sampler
-    from preflab.training.trainer import Task, TrainRecord
 
 
 @dataclass(frozen=True)
@@ -29,30 +27,14 @@ class BestOfNConfig:
     n: int = option(4, "samples drawn for each response shown", minimum=1, maximum=2**16)
 
 
-class BestOfN:
+class BestOfN(DecoderMethod):
     """y = argmax r(x, y_i) over y_1 … y_n ~ π; r is the frozen reward model."""
 
     Config = BestOfNConfig
-    needs: ClassVar[Needs] = Needs(responses="sampled", scores=(), rollout=("reward",))
-    training: ClassVar[Mapping[str, Any]] = {}
-    metrics: ClassVar[Mapping[str, str]] = {}
+    needs = Needs(responses="sampled", scores=(), rollout=("reward",))
 
     def __init__(self, config: BestOfNConfig) -> None:
         self.config = config
-
-    def loss(self, batch: Batch, scores: Scores) -> Loss:
-        """Best-of-n has no loss.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("best-of-n trains nothing and has no loss")
-
-    def fit(self, task: Task) -> TrainRecord:
-        """Leave the policy as it is."""
-        from preflab.training.trainer import TrainRecord
-
-        return TrainRecord(steps=0, seconds=0.0, tokens=0, sampled_tokens=0, peak_memory_bytes=0, final={})
 
     def decode(self, sampler: Sampler) -> BestOf:
         """Return the sampler that shows the best of n."""

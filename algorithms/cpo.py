@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from preflab import Needs, Pair, Pairwise, log_sigmoid, option
 
@@ -27,7 +27,7 @@ class CPO(Pairwise):
     """
 
     Config = CPOConfig
-    needs: ClassVar[Needs] = Needs(responses="pair", scores=("policy",))
+    needs = Needs(responses="pair", scores=("policy",))
 
     def pair_loss(self, pair: Pair) -> Tensor:
         """Return the loss of each pair, ``[B]``."""

@@ -9,9 +9,8 @@ highest reward the start can produce, its diversity lost. Only the number of ste
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from algorithms.sft import SFT
 from preflab import Batch, Loss, Needs, Rollout, RolloutConfig, Scores, kl_k3, mean_of, option
@@ -39,11 +38,9 @@ class ExpertIteration(SFT):
 
     config: Any
     Config = ExpertIterationConfig  # type: ignore[assignment]
-    needs: ClassVar[Needs] = Needs(
-        responses="sampled", scores=("policy",), rollout=("policy", "reference", "reward"), unit="token"
-    )
-    training: ClassVar[Mapping[str, Any]] = {"learning_rate": 1e-3}
-    metrics: ClassVar[Mapping[str, str]] = {
+    needs = Needs(responses="sampled", scores=("policy",), rollout=("policy", "reference", "reward"), unit="token")
+    training = {"learning_rate": 1e-3}
+    metrics = {
         **SFT.metrics,
         "approx_kl": "k3 estimate of KL(π_old‖π) on the responses learnt from, nats per token",
         "kept_reward": "reward of the responses learnt from; its lead over the rollout's reward is the selection",

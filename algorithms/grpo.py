@@ -14,6 +14,8 @@ from preflab import STD_EPSILON, Rollout, TokenPolicyGradient, TokenPolicyGradie
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from preflab import Batch, Scores
+
 
 @dataclass(frozen=True)
 class GRPOConfig(TokenPolicyGradientConfig):
@@ -59,6 +61,12 @@ class GRPO(TokenPolicyGradient):
             return advantages / (rewards.std(1, keepdim=True) + STD_EPSILON)
         _, variance = moments(rewards, rollout.batch.response_mask.any(-1))
         return advantages / (variance.sqrt() + STD_EPSILON)
+
+    def optimum(self, batch: Batch, scores: Scores) -> Tensor | None:
+        """Return log π*, ``[B, K]``; with the KL in the loss, by the advantages that groups of k give on average."""
+        from preflab.method.stationary import policy_gradient_optimum
+
+        return policy_gradient_optimum(self.config, batch, scores, expected=self.expected_advantages)
 
     def expected_advantages(self, rewards: Tensor, probabilities: Tensor) -> Tensor:
         """Return E[A | y], ``[B, K]``: the group's mean holds y itself, and the deviation is the group's."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-from preflab import Batch, Loss, Needs, Rollout, Scores, masked_sum, mean_of, option, sum_over_ranks
+from preflab import Batch, Loss, LossMethod, Needs, Rollout, Scores, masked_sum, mean_of, option, sum_over_ranks
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class KTOConfig:
     undesirable_weight: float = option(1.0, "λ_U, its counterpart", minimum=0.0)
 
 
-class KTO:
+class KTO(LossMethod):
     """L = λ_D [1 − σ(β (u − z0))] if desirable, λ_U [1 − σ(β (z0 − u))] if not, with u = log π/π_ref(y|x).
 
     z0 = max(0, mean of u over the optimiser batch's responses, each to another one's prompt) stands for
@@ -32,9 +30,8 @@ class KTO:
     """
 
     Config = KTOConfig
-    needs: ClassVar[Needs] = Needs(responses="single", scores=("policy", "reference"), rollout=("policy", "reference"))
-    training: ClassVar[Mapping[str, Any]] = {}
-    metrics: ClassVar[Mapping[str, str]] = {
+    needs = Needs(responses="single", scores=("policy", "reference"), rollout=("policy", "reference"))
+    metrics = {
         "accuracy": "share of responses whose log-ratio lies on the right side of z0",
         "kl": "z0, nats per response",
         "desirable_logratio": "log-ratio of desirable responses to the reference, nats",

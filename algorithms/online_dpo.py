@@ -10,7 +10,6 @@ by how much, and the margin of a pair that is always labelled alike grows as lon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -36,11 +35,9 @@ class OnlineDPO(DPO):
     """L = DPO's loss of (y_w, y_l), the best and worst by r of k samples y ~ π(·|x)."""
 
     Config: ClassVar[Any] = OnlineDPOConfig
-    needs: ClassVar[Needs] = Needs(
-        responses="sampled", scores=("policy", "reference"), rollout=("policy", "reference", "reward")
-    )
-    training: ClassVar[Mapping[str, Any]] = {}
-    metrics: ClassVar[Mapping[str, str]] = {
+    needs = Needs(responses="sampled", scores=("policy", "reference"), rollout=("policy", "reference", "reward"))
+    training = {}
+    metrics = {
         **DPO.metrics,
         "approx_kl": "k3 estimate of KL(π_old‖π) on the pairs, nats per token",
     }

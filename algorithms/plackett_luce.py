@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from preflab import (
     Batch,
     Loss,
+    LossMethod,
     Needs,
     Scores,
     kl_regularised_optimum,
@@ -29,7 +29,7 @@ class PlackettLuceConfig:
     beta: float = option(0.1, "strength of the pull towards the reference policy", minimum=1e-6)
 
 
-class PlackettLuce:
+class PlackettLuce(LossMethod):
     """L = −Σ_k [s_k − log Σ_{j ≥ k} e^{s_j}] with s = β log π/π_ref of the responses, best first.
 
     For two responses this is DPO. Converges to π* ∝ π_ref exp(r/β) where rankings follow Plackett-Luce in r. Where the
@@ -37,9 +37,8 @@ class PlackettLuce:
     """
 
     Config = PlackettLuceConfig
-    needs: ClassVar[Needs] = Needs(responses="ranking", scores=("policy", "reference"))
-    training: ClassVar[Mapping[str, Any]] = {}
-    metrics: ClassVar[Mapping[str, str]] = {
+    needs = Needs(responses="ranking", scores=("policy", "reference"))
+    metrics = {
         "accuracy": "share of untied neighbours whose better one has the larger log-ratio to the reference",
         "margin": "log-ratio of the better neighbour minus that of the worse, nats",
         "best_logps": "log π(best), nats per response; falls with the next one: likelihood displacement",

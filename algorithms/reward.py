@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from preflab import Batch, Loss, Needs, Scores, log_sigmoid, masked_mean, mean_of, option
+from preflab import Batch, Loss, LossMethod, Needs, Scores, log_sigmoid, masked_mean, mean_of, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ class RewardConfig:
     centre_coefficient: float = option(0.0, "c: weight of (r_c + r_r)², which holds scores near 0", minimum=0.0)
 
 
-class Reward:
+class Reward(LossMethod):
     """L = −p log σ(Δ − m) − (1 − p) log σ(m − Δ) + c (r_c + r_r)², with Δ = r_c − r_r (centring: arXiv 2312.09244).
 
     p is the data's ``preference`` (else 1) after ε of the labels changed sides, m their ``margin`` (else 0), which
@@ -28,9 +28,9 @@ class Reward:
     """
 
     Config: ClassVar[type] = RewardConfig
-    needs: ClassVar[Needs] = Needs(responses="pair", scores=("reward",), trains=("reward",))
-    training: ClassVar[Mapping[str, Any]] = {"learning_rate": 1e-3}
-    metrics: ClassVar[Mapping[str, str]] = {
+    needs = Needs(responses="pair", scores=("reward",), trains=("reward",))
+    training = {"learning_rate": 1e-3}
+    metrics = {
         "accuracy": "share of pairs whose better response scores higher",
         "margin": "score of the better response minus that of the worse, mean over pairs",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from algorithms.reward import Reward
 from preflab import Needs, option, plackett_luce
@@ -28,7 +28,7 @@ class RewardPL(Reward):
     """
 
     Config = RewardPLConfig
-    needs: ClassVar[Needs] = Needs(responses="ranking", scores=("reward",), trains=("reward",))
+    needs = Needs(responses="ranking", scores=("reward",), trains=("reward",))
 
     def nll(self, rewards: Tensor, mask: Tensor, feedback: Mapping[str, Tensor]) -> Tensor:
         """Return −log P of the ranking, ``[B]``, given scores and their mask ``[B, K]``."""

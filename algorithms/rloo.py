@@ -43,6 +43,7 @@ class RLOO(PolicyGradient):
         mean, variance = moments(advantages, rollout.batch.response_mask.any(-1))
         return (advantages - mean) / (variance.sqrt() + STD_EPSILON)
 
-    def optimum_of_loss(self, batch: Batch, scores: Scores) -> Tensor | None:
-        """Whitening makes the balance of reward and KL depend on the rollout; then none is known."""
-        return None if self.config.whiten_advantages else super().optimum_of_loss(batch, scores)
+    def optimum(self, batch: Batch, scores: Scores) -> Tensor | None:
+        """Whitening makes the balance with a KL in the loss depend on the rollout; then none is known."""
+        known = self.config.kl_in == "reward" or not self.config.whiten_advantages
+        return super().optimum(batch, scores) if known else None

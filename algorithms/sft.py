@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-from preflab import Batch, Loss, Needs, Scores, mean_of
+from preflab import Batch, Loss, LossMethod, Needs, Scores, mean_of
 
 
 @dataclass(frozen=True)
@@ -14,16 +12,16 @@ class SFTConfig:
     """SFT has no fields of its own."""
 
 
-class SFT:
+class SFT(LossMethod):
     """L = −log π(y_t | x, y_<t), averaged over the response tokens of the optimiser batch.
 
     Converges to the distribution that the demonstrations are drawn from, as far as the adapters can express it.
     """
 
     Config = SFTConfig
-    needs: ClassVar[Needs] = Needs(responses="demonstration", scores=("policy",), unit="token")
-    training: ClassVar[Mapping[str, Any]] = {"learning_rate": 1e-3}
-    metrics: ClassVar[Mapping[str, str]] = {"nll": "negative log-likelihood, nats per response token"}
+    needs = Needs(responses="demonstration", scores=("policy",), unit="token")
+    training = {"learning_rate": 1e-3}
+    metrics = {"nll": "negative log-likelihood, nats per response token"}
 
     def __init__(self, config: SFTConfig) -> None:
         self.config = config

@@ -14,9 +14,10 @@ from preflab import UserError
 from preflab.training.trl import Backing, Renamed, TRLBacked
 
 
-class TRLSFT(TRLBacked, SFT):
+class TRLSFT(TRLBacked):
     """SFT by TRL's SFTTrainer (loss type ``nll``, on the response alone)."""
 
+    native = SFT
     backing = Backing(
         trainer="SFTTrainer",
         config="SFTConfig",
@@ -36,9 +37,10 @@ class TRLSFT(TRLBacked, SFT):
     )
 
 
-class TRLDPO(TRLBacked, DPO):
+class TRLDPO(TRLBacked):
     """DPO by TRL's DPOTrainer (loss types ``sigmoid`` and ``sigmoid_norm``)."""
 
+    native = DPO
     backing = Backing(
         trainer="DPOTrainer",
         config="DPOConfig",
@@ -71,9 +73,10 @@ class TRLDPO(TRLBacked, DPO):
     )
 
 
-class TRLKTO(TRLBacked, KTO):
+class TRLKTO(TRLBacked):
     """KTO by TRL's KTOTrainer (loss type ``kto``), which estimates z0 from each micro-batch by itself."""
 
+    native = KTO
     backing = Backing(
         trainer="KTOTrainer",
         config="KTOConfig",
@@ -101,9 +104,10 @@ class TRLKTO(TRLBacked, KTO):
     )
 
 
-class TRLReward(TRLBacked, Reward):
+class TRLReward(TRLBacked):
     """Reward modelling by TRL's RewardTrainer, with the data's margins where they have them."""
 
+    native = Reward
     backing = Backing(
         trainer="RewardTrainer",
         config="RewardConfig",
@@ -147,9 +151,10 @@ def _policy_gradient_fields(config: Any) -> dict[str, Any]:
     }
 
 
-class TRLRLOO(TRLBacked, RLOO):
+class TRLRLOO(TRLBacked):
     """RLOO by TRL's RLOOTrainer, which cuts each rollout into minibatches of samples, not of prompts."""
 
+    native = RLOO
     backing = Backing(
         trainer="RLOOTrainer",
         config="RLOOConfig",
@@ -189,12 +194,13 @@ def _grpo_fields(config: Any, task: Any) -> dict[str, Any]:
     }
 
 
-class TRLGRPO(TRLBacked, GRPO):
+class TRLGRPO(TRLBacked):
     """GRPO by TRL's GRPOTrainer, which cuts each rollout into minibatches of samples, not of prompts.
 
     Its token mean (loss type ``dapo``) is over the tokens of the whole rollout, shared out evenly to its steps.
     """
 
+    native = GRPO
     backing = Backing(
         trainer="GRPOTrainer",
         config="GRPOConfig",

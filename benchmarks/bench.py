@@ -59,7 +59,7 @@ class Bench:
         if registry.load(what.method).needs.responses == "sampled":
             values["rollout_prompts"] = job.batch * what.accumulation
         method = make_method(what.rival or "" if job.side == "trl" else what.method, values)
-        if what.cached and hasattr(method.algorithm, "fit"):
+        if what.cached and method.algorithm.kind == "trainer":
             return Method(method.name, precomputing(type(method.algorithm)), method.config, method.train)
         return method
 
@@ -89,7 +89,7 @@ class Bench:
 
         method, groups, train = self.method, self.groups, self.method.train
         algorithm: Any = method.algorithm
-        if hasattr(algorithm, "fit"):
+        if algorithm.kind == "trainer":
             prompts = [group.prompt_ids for group in groups] if self.sampled else []
             given = [] if self.sampled else groups
             limit = self.job.response

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from preflab.errors.answering import run_recipe
-from preflab.method import registry
+from preflab.method import contract, registry
 from preflab.settings.command_line import CommandLine
 from preflab.settings.fields import as_dict, merge, option
 from preflab.settings.training import TrainConfig
@@ -31,6 +31,11 @@ ROOT = Path(__file__).parents[1]
 MARK = "<!-- Made by python docs/make_method_pages.py from the code; change that, not this. -->"
 ARXIV = re.compile(r"(?<![\d.])\d{4}\.\d{5}(?!\d)")
 LIMIT = re.compile(r"converge|optimum", re.IGNORECASE)
+TRAINERS = {
+    "loss": "preflab's",
+    "trainer": "its own (`fit`)",
+    "decoder": "none: its samples are what differs (`decode`)",
+}
 RESPONSES = {
     "demonstration": "one demonstration of each prompt",
     "single": "single responses, each desirable or not",
@@ -108,8 +113,6 @@ class Subject:
     @property
     def known(self) -> str:
         """Whether `optimum` gives a policy at the default fields."""
-        if not hasattr(self.method, "optimum"):
-            return "no"
         import torch
 
         from preflab.method.contract import Batch, Scores
@@ -121,13 +124,20 @@ class Subject:
         return "no" if self.method.optimum(batch, Scores(None, logps, None, rewards)) is None else "known"
 
     @property
+    def lineage(self) -> list[type]:
+        """The class and those it extends, or stands for, as far as they say anything of the method."""
+        native = self.method.native if self.method.kind == "trainer" else None
+        bases = (self.algorithm, *native.__mro__) if native else self.algorithm.__mro__
+        return [base for base in bases if base.__module__ not in (contract.__name__, "typing", "builtins")]
+
+    @property
     def limits(self) -> list[str]:
         """What is said of convergence: by the method, else by the nearest base that says something."""
         found = [text for text in self.notes if LIMIT.search(text)]
-        for base in self.algorithm.__mro__[1:-1]:
+        for base in self.lineage[1:]:
             told = [*paragraphs(base.__doc__), *paragraphs(sys.modules[base.__module__].__doc__)[1:]]
             found = found or [text for text in told if LIMIT.search(text)]
-        for cls in self.algorithm.__mro__:
+        for cls in self.lineage:
             told = paragraphs(getattr(vars(cls).get("optimum"), "__doc__", None))
             found += [f"`{cls.__name__}.optimum`: {told[0]}", *told[1:]] if told else []
         return found
@@ -148,7 +158,7 @@ class Subject:
     def relatives(self) -> str:
         """Name the methods that this one extends: what its page does not say, theirs does."""
         names = {point.value.replace(":", "."): name for name, point in registry.registered().items()}
-        bases = [names.get(f"{base.__module__}.{base.__qualname__}") for base in self.algorithm.__mro__[1:]]
+        bases = [names.get(f"{base.__module__}.{base.__qualname__}") for base in self.lineage[1:]]
         links = [f"[{name}]({name}.md)" for name in bases if name]
         return f"Extends {', '.join(links)}." if links else ""
 
@@ -169,23 +179,16 @@ class Subject:
             ["responses", f"`{needs.responses}`: {RESPONSES[needs.responses]}"],
             ["the loss reads", ", ".join(needs.scores) or "nothing: there is none"],
             ["scores each response once, beforehand", ", ".join(needs.rollout)],
-            ["learns", ", ".join(needs.trains) if self.trained else "nothing"],
+            ["learns", ", ".join(needs.trains) if self.method.kind != "decoder" else "nothing"],
             ["the loss is averaged over", f"{needs.unit}s" if needs.scores else ""],
-            ["trainer", "its own (`fit`)" if hasattr(self.method, "fit") else "preflab's"],
+            ["trainer", TRAINERS[self.method.kind]],
         ]
         return table(["", ""], [row for row in rows if all(row)])
-
-    @property
-    def trained(self) -> bool:
-        """Whether there is a loss at all."""
-        return bool(self.needs.scores)
 
     def verdict(self) -> str:
         """Say in one sentence whether there is an optimum that the method could be held to."""
         if "policy" not in self.needs.trains:
             return "Comparisons tell r up to a constant per prompt."
-        if not hasattr(self.method, "optimum"):
-            return "It defines no `optimum`."
         return f"At the default fields `optimum` is {'' if self.known == 'known' else 'not '}known."
 
     def fields(self) -> list[str]:
@@ -211,7 +214,7 @@ class Subject:
         """Return the tables of what is logged."""
         rows = [[f"`{name}`", markdown(text)] for name, text in self.method.metrics.items()]
         found = [table(["metric", "what"], rows)] if rows else ["None of its own."]
-        if self.needs.responses == "sampled" and not hasattr(self.method, "fit"):
+        if self.needs.responses == "sampled" and self.method.kind == "loss":
             from preflab.training.sources import ENGINE_METRICS, ROLLOUT_METRICS, WEIGHT_METRICS
 
             weighs = any(f.name == "importance_cap" for f in dataclasses.fields(self.algorithm.Config))

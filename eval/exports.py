@@ -10,11 +10,11 @@ The first argument is an evaluation's folder, one of its tables, or a file of pa
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.records.columns import needed
 from eval.records.records import PREFERENCES, SAMPLES
 from preflab.data.reading import UNREADABLE, read_rows
 from preflab.disk.files import write_json, write_jsonl
@@ -65,9 +65,7 @@ def rewardbench_pairs(pairs: Sequence[Row], preferences: Sequence[Row] | None = 
     Raises:
         UserError: if a row lacks one of the three, or the table scored a pair that is not there.
     """
-    numbers = (
-        range(len(pairs)) if preferences is None else [_index(row, number) for number, row in enumerate(preferences, 1)]
-    )
+    numbers = list(range(len(pairs))) if preferences is None else _pairs(preferences)
     if any(not 0 <= number < len(pairs) for number in numbers):
         raise UserError(f"the evaluation scored pair {max(numbers)} of {len(pairs)}; these are not its pairs")
     return [
@@ -89,14 +87,11 @@ def rewardbench_scores(preferences: Sequence[Row]) -> list[dict[str, Any]]:
     Raises:
         UserError: if a score is missing or not finite.
     """
+    chosen, rejected = (needed([preferences], name)[0].tolist() for name in ("chosen_score", "rejected_score"))
+    subsets = [row.get("subset") or NO_SUBSET for row in preferences]
     return [
-        {
-            "id": _index(row, number),
-            "subset": row.get("subset") or NO_SUBSET,
-            "chosen": _number(row, "chosen_score", number),
-            "rejected": _number(row, "rejected_score", number),
-        }
-        for number, row in enumerate(preferences, 1)
+        {"id": number, "subset": subset, "chosen": first, "rejected": second}
+        for number, subset, first, second in zip(_pairs(preferences), subsets, chosen, rejected, strict=True)
     ]
 
 
@@ -108,18 +103,13 @@ def _text(row: Row, name: str, number: int, *others: type) -> Any:
     raise UserError(f"row {number}: {name!r} {found}; the row has {', '.join(sorted(row)) or 'nothing'}")
 
 
-def _index(row: Row, number: int) -> int:
-    value = _number(row, "row", number)
-    if value != int(value):
-        raise UserError(f"row {number}: 'row' is {value!r}; it must be the number of a pair")
-    return int(value)
-
-
-def _number(row: Row, name: str, number: int) -> float:
-    value = row.get(name)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return value
-    raise UserError(f"row {number}: {name!r} is {value!r}; it must be a finite number")
+def _pairs(preferences: Sequence[Row]) -> list[int]:
+    """Return the number of the pair that each row is of."""
+    numbers = [row.get("row") for row in preferences]
+    for at, number in enumerate(numbers, 1):
+        if not isinstance(number, (int, float)) or isinstance(number, bool) or number % 1 != 0:
+            raise UserError(f"row {at}: 'row' is {number!r}; it must be the number of a pair")
+    return [int(number) for number in numbers if number is not None]
 
 
 # ---- command line ------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""Scripts a person runs, and their YAML configs."""
+"""Scripts a person runs."""

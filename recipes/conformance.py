@@ -6,7 +6,7 @@
 
 Each method is trained through tokenizer, adapters, scoring and trainer; regret is the share of the possible
 gain that it leaves, exactly. Beside it stands the floor: what the exact gradient leaves with the same adapters,
-steps and schedule. Interrupted, the same command goes on where it stopped. Settings: configs/exact.yaml.
+steps and schedule. Interrupted, the same command goes on where it stopped. Settings: eval/pipeline/configs/exact.yaml.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.pipeline.session import Session
 from preflab.errors import UserError, crash
 from preflab.errors.answering import run_recipe
 from preflab.errors.terminal import console, say
@@ -23,7 +24,6 @@ from preflab.method import registry
 from preflab.method.plugins import brought_files
 from preflab.settings.fields import option
 from preflab.settings.training import LoraSettings
-from recipes.common import Session
 
 if TYPE_CHECKING:
     from eval.conformance.figures import Suite

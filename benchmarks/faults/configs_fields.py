@@ -73,13 +73,13 @@ def fields_of(cls: type, section: str = "") -> list[Field]:
 def shared_fields() -> list[Field]:
     """Return the fields that compare.py and evaluate.py have whatever the method."""
     from eval.judges.settings import EndpointConfig
+    from eval.pipeline.comparing import CompareConfig
+    from eval.pipeline.following import CourseConfig
+    from eval.pipeline.judging import JudgeSettings
     from eval.settings import EvalConfig
+    from preflab.experiment.settings import RewardSettings, RunConfig
     from preflab.settings.training import LoraSettings
     from preflab.worlds import WorldConfig
-    from recipes.common import RewardSettings, RunConfig
-    from recipes.compare import CompareConfig
-    from recipes.course import CourseConfig
-    from recipes.judging import JudgeSettings
 
     classes = (
         RunConfig,

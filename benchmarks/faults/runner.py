@@ -27,7 +27,8 @@ WARM = words(
     "datasets pyarrow.parquet trl.data_utils peft rich.table httpx2 jinja2 tqdm.auto "
     "transformers.models.llama.modeling_llama preflab.experiment.experiment "
     "preflab.training.trainer preflab.worlds.real preflab.worlds.function preflab.worlds.exact eval.harness.evaluate "
-    "eval.comparison.record eval.subjects.models eval.report eval.judges recipes.compare recipes.train recipes.evaluate"
+    "eval.comparison.record eval.subjects.models eval.report eval.judges eval.pipeline.comparing "
+    "eval.pipeline.training eval.pipeline.evaluating"
 )
 """Modules that recipes import, most of them late."""
 

@@ -12,9 +12,10 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from eval.pipeline.comparing import CompareConfig, Entry, contest
+from eval.pipeline.session import Session
+from eval.pipeline.stages import Pipeline
 from preflab.errors.answering import run_recipe
-from recipes.common import Pipeline, Session
-from recipes.compare import CompareConfig, Entry, contest
 
 SEEDS = (0, 1, 2, 3, 4, 5)
 

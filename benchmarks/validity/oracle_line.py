@@ -37,7 +37,7 @@ POINTS = 60
 def exact_world() -> tuple[Array, Array]:
     """Return log π_ref and r of every response of the exact world, ``[X, N]``."""
     from eval.conformance.exact import Exact
-    from recipes.common import Session
+    from eval.pipeline.session import Session
 
     with tempfile.TemporaryDirectory() as folder:
         exact = Exact(Session("", preset={"world": "exact", "output": folder}, argv=[]).open())
@@ -144,7 +144,7 @@ def judging(rounds: int = 5) -> str:
     """CPU seconds in which a reward model judges the reference's samples of the embedded world, median of some."""
     import torch
 
-    from recipes.common import Session
+    from eval.pipeline.session import Session
 
     torch.set_num_threads(1)
     rows = []

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.validity.oracle_line import table, write
 from eval.comparison.preferences import summarise_preferences
+from eval.records.columns import needed
 from eval.settings import EvalConfig
 from eval.subjects import Ground, PolicySubject, RewardSubject, evaluate_subject
 from preflab.method.configured import make_method
@@ -99,7 +100,8 @@ def harness_scores(experiment: Experiment, adapters: Mapping[str, Path]) -> tupl
     dpo = evaluate_subject("dpo", PolicySubject(str(adapters["dpo"])), ground)
 
     def both(records: Any, name: str) -> Array:
-        return np.stack([records.column(f"{side}_{name}") for side in ("chosen", "rejected")], axis=1)
+        sides = (needed([records.preferences], f"{side}_{name}")[0] for side in ("chosen", "rejected"))
+        return np.stack(list(sides), axis=1)
 
     lengths, ratios = both(dpo, "length"), both(dpo, "score")
     logps = both(dpo, "logp") - ratios  # log π_ref

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.records.columns import column
 from eval.records.records import Records
 from preflab.disk.files import read_jsonl
 
@@ -43,11 +44,9 @@ class Contestant:
     gives: str = "policy"
     course: Sequence[Contestant] = ()
 
-    def table(self, column: str) -> Array | None:
+    def table(self, name: str) -> Array | None:
         """Return a column of the samples over training seeds, ``[S, N]``; None where it is not known."""
-        if not all(records.samples and records.has(column) for records in self.records):
-            return None
-        return np.stack([records.column(column) for records in self.records])
+        return column([records.samples for records in self.records], name)
 
     @property
     def kl(self) -> Array | None:

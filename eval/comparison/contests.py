@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eval.comparison.contestant import Contestant
 from eval.metrics import win_rate
+from eval.records.columns import needed
 from eval.records.records import Records
 from eval.statistics import Difference, bradley_terry, compare, compare_wins, holm, interval, verdict
 from preflab.errors import UserError
@@ -42,19 +43,8 @@ def by_gold(first: Records, second: Records) -> Array:
     Raises:
         UserError: if a response has none, or one that is not finite.
     """
-    return win_rate.per_prompt(_scores(first), _scores(second))
-
-
-def _scores(records: Records) -> Array:
-    scores = records.column("gold")
-    if not np.isfinite(scores).all():
-        at = int(np.flatnonzero(~np.isfinite(scores))[0])
-        given = records.samples[at]["gold"]
-        raise UserError(
-            f"gold of response {at} is {'missing' if given is None else given}, and nothing is decided by the rest: "
-            "the judge must give every response a finite score; NaN and inf often come from float16"
-        )
-    return scores
+    scores, others = (needed([records.samples], "gold")[0] for records in (first, second))
+    return win_rate.per_prompt(scores, others)
 
 
 def tournament(contestants: Sequence[Contestant], decide: Decide) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

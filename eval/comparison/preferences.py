@@ -30,7 +30,7 @@ from eval.metrics import (
     preference_margin,
     probability,
 )
-from eval.records.columns import UNDECIDED, Rows, check_aligned, column, prompt_groups
+from eval.records.columns import UNDECIDED, Rows, check_aligned, column, needed, prompt_groups
 from eval.statistics import interval
 
 Array = NDArray[np.float64]
@@ -76,7 +76,7 @@ def summarise_preferences(seeds: Sequence[Rows], kind: Kind, scale: float | None
         scale: turns score differences into log-odds: a policy's β. Default: 1 for a reward, else fitted.
 
     Raises:
-        UserError: if a value is missing where others are there, or is not finite; with seed and row.
+        UserError: if scores or a value beside others are missing, or not finite; with seed and row.
         ValueError: if seeds were scored on different pairs, `kind` is unknown or `scale` is not above 0.
     """
     if kind not in get_args(Kind):
@@ -86,7 +86,7 @@ def summarise_preferences(seeds: Sequence[Rows], kind: Kind, scale: float | None
     if not any(len(rows) for rows in seeds):
         return None
     check_aligned(seeds, "row")
-    chosen, rejected = _needed(seeds, "chosen_score"), _needed(seeds, "rejected_score")
+    chosen, rejected = needed(seeds, "chosen_score"), needed(seeds, "rejected_score")
     found = column(seeds, "preference")
     labels = np.ones_like(chosen) if found is None else found
     even = undecided(seeds)
@@ -263,13 +263,6 @@ def likelihoods(seeds: Sequence[Rows]) -> dict[str, Any]:
     per_token = (chosen / np.maximum(lengths[0], 1.0), rejected / np.maximum(lengths[1], 1.0))
     normalised = {"accuracy": _share(right_per_prompt(*per_token, even), groups)}
     return {"likelihood": plain, "normalised_likelihood": normalised}
-
-
-def _needed(seeds: Sequence[Rows], name: str) -> Array:
-    values = column(seeds, name)
-    if values is None:
-        raise ValueError(f"held-out rows have no {name!r}; score them first")
-    return values
 
 
 def _by_seed(function: Callable[[Array, Array], Array], first: Array, second: Array) -> Array:

@@ -18,7 +18,7 @@ from eval.comparison.preferences import summarise_preferences
 from eval.comparison.sentences import headline, sentences
 from eval.diagnosis import Evidence, Finding, diagnose, merge
 from eval.frontier import Point, frontier
-from eval.records.columns import prompt_groups
+from eval.records.columns import column, needed, prompt_groups
 from eval.records.records import Records
 from eval.statistics import interval, length_controlled_win_rate
 
@@ -109,7 +109,8 @@ def _wins(seeds: Sequence[Records], baseline: Sequence[Records], decide: Decide)
     if not decided.any():
         return {}
     games = wins[..., decided]
-    longer = np.array([[records.column("length") - draw.column("length") for draw in baseline] for records in seeds])
+    lengths, others = (needed([records.samples for records in side], "length") for side in (seeds, baseline))
+    longer = lengths[:, None] - others[None]
     controlled = length_controlled_win_rate(games, longer[..., decided])
     shares = {"win_rate": games, **outcomes(games)}
     return {
@@ -119,11 +120,12 @@ def _wins(seeds: Sequence[Records], baseline: Sequence[Records], decide: Decide)
 
 
 def _likelihood(seeds: Sequence[Records]) -> dict[str, Any] | None:
-    found = [records.demonstration_logps() for records in seeds]
-    values = [value for value in found if value is not None]
-    if not values or len(values) < len(seeds):
+    """Return log π per token of the held-out pairs' chosen responses, nats: its fall is the alignment tax."""
+    pairs = [records.preferences for records in seeds]
+    logps = column(pairs, "chosen_logp")
+    if logps is None:
         return None
-    return interval(np.stack(values), rate=False, groups=prompt_groups(seeds[0].preferences)).as_dict()
+    return interval(logps / needed(pairs, "chosen_length"), rate=False, groups=prompt_groups(pairs[0])).as_dict()
 
 
 def summarise_training(records: Sequence[Row]) -> dict[str, Any]:

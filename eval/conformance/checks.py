@@ -6,20 +6,23 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from eval.conformance.workbench import Run, counts_good, open_source, roles_for, small, train
 from preflab.method.configured import Method
-from preflab.method.contract import Batch, Loss, Scores, unit_mask
+from preflab.method.contract import Batch, Loss, LossMethod, Scores, unit_mask
 from preflab.method.maths import masked_sum
 from preflab.model.roles import FIELDS, Roles
+from preflab.settings.training import RolloutConfig
 from preflab.training.sources import Source
 
 TOLERANCE = 1e-6  # float64, but the norms of some models are float32
 PLAIN = {"extra": {"optim": "sgd"}, "learning_rate": 0.1}  # Adam would hide a gradient of the wrong size
+
+
+ELSEWHERE = {"trainer": "brings its own trainer", "decoder": "trains nothing"}
 
 
 class NotApplicableError(Exception):
@@ -30,9 +33,9 @@ class KilledError(Exception):
     """A run dies, as by a signal."""
 
 
-def first_batch(method: Method) -> tuple[Roles, Any, Batch]:
+def first_batch(method: Method) -> tuple[Roles, LossMethod, Batch]:
     """Return roles ready to train, the algorithm, and its first micro-batch."""
-    roles, algorithm = roles_for(method), method.fresh()
+    roles, algorithm = roles_for(method), in_our_loop(method)
     return roles, algorithm, next(open_source(method, algorithm, roles).batches(0))
 
 
@@ -42,17 +45,12 @@ def reduced(loss: Loss, batch: Batch, method: Method) -> Tensor:
     return loss.values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
 
 
-def has_loss(method: Method) -> None:
-    """Raise `NotApplicableError` for methods that train nothing."""
-    if not method.needs.scores:
-        raise NotApplicableError("trains nothing")
-
-
-def in_our_loop(method: Method) -> None:
-    """Raise `NotApplicableError` for methods that bring a trainer of their own."""
-    has_loss(method)
-    if hasattr(method.algorithm, "fit"):
-        raise NotApplicableError("brings its own trainer")
+def in_our_loop(method: Method) -> LossMethod:
+    """Return the algorithm, fresh; raise `NotApplicableError` where it is of another kind than a loss."""
+    algorithm = method.fresh()
+    if algorithm.kind != "loss":
+        raise NotApplicableError(ELSEWHERE[algorithm.kind])
+    return algorithm
 
 
 # ---- the loss ----------------------------------------------------------------------------------------
@@ -60,7 +58,7 @@ def in_our_loop(method: Method) -> None:
 
 def finite_loss(method: Method) -> str | None:
     """The loss has the shape of its unit and is finite, and its metrics are those declared."""
-    has_loss(method)
+    in_our_loop(method)
     method = small(method)
     roles, algorithm, batch = first_batch(method)
     loss = algorithm.loss(batch, roles(batch, method.needs.scores))
@@ -74,7 +72,7 @@ def finite_loss(method: Method) -> str | None:
 
 def declared_metrics(method: Method) -> str | None:
     """The metrics of the loss are those declared, with finite sums."""
-    has_loss(method)
+    in_our_loop(method)
     method = small(method)
     roles, algorithm, batch = first_batch(method)
     found = algorithm.loss(batch, roles(batch, method.needs.scores)).metrics
@@ -86,7 +84,7 @@ def declared_metrics(method: Method) -> str | None:
 
 def masked_junk(method: Method) -> str | None:
     """Longer padding on both sides, junk under it, and another order of rows change nothing."""
-    has_loss(method)
+    in_our_loop(method)
     method = small(method)
     roles, algorithm, batch = first_batch(method)
     plain = algorithm.loss(batch, roles(batch, method.needs.scores))
@@ -123,9 +121,8 @@ def direction(method: Method) -> str | None:
 
     The loss with its sign flipped fails this check.
     """
-    has_loss(method)
     method = small(method)
-    roles, algorithm = roles_for(method), method.fresh()
+    roles, algorithm = roles_for(method), in_our_loop(method)
     source = open_source(method, algorithm, roles)
     batch = next(source.batches(0))
     drawn = source.take_metrics().get("reward")
@@ -175,7 +172,7 @@ def _scores_against(method: Method, batch: Batch, better: Tensor) -> tuple[Score
 
 def own_gradients(method: Method) -> str | None:
     """Gradients reach the adapters and heads of the roles that learn, and nothing else; apart, where they say so."""
-    has_loss(method)
+    in_our_loop(method)
     method = small(method)
     roles, algorithm, batch = first_batch(method)
     own = {id(p) for p in roles.learn(method.needs.trains)}
@@ -190,7 +187,7 @@ def own_gradients(method: Method) -> str | None:
     return _entangled(method, algorithm, batch, roles(batch, method.needs.scores)) if method.needs.separable else None
 
 
-def _entangled(method: Method, algorithm: Any, batch: Batch, scores: Scores) -> str | None:
+def _entangled(method: Method, algorithm: LossMethod, batch: Batch, scores: Scores) -> str | None:
     """Say which learning role's gradient hangs on another one's scores, if any does."""
     fields = {role: FIELDS[role] for role in method.needs.trains}
     for role, field in fields.items():
@@ -208,7 +205,7 @@ def _entangled(method: Method, algorithm: Any, batch: Batch, scores: Scores) -> 
 def frozen_roles(method: Method) -> str | None:
     """Base, reference and reward model are bit for bit what they were; what should learn has moved."""
     in_our_loop(method)
-    if getattr(method.config, "reference_mixup", 0.0):
+    if isinstance(method.config, RolloutConfig) and method.config.reference_mixup:
         raise NotApplicableError("moves its reference")
     method = small(method, max_steps=6)  # past a first rollout of four
     before = {name: x.clone() for name, x in roles_for(method).state_dict().items()}

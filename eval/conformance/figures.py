@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from eval.statistics import interval
 from preflab.disk.stages import Stage
 from preflab.experiment.experiment import Experiment
 from preflab.method.configured import Method
+from preflab.method.contract import decoder_of
 from preflab.seeds import derive
 
 LEARNT_R2 = 0.99
@@ -100,7 +101,7 @@ class Suite:
         responses = method.needs.responses
         if responses == "sampled":
             return ("exact",)
-        if responses != "pair" or hasattr(method.algorithm, "fit"):
+        if responses != "pair" or method.algorithm.kind == "trainer":
             return ("sampled",)
         if method.needs.trains[0] == "reward":
             return ("exact",)
@@ -122,8 +123,8 @@ class Suite:
             predicted = [exact.predicted_rewards(stage.folder / "reward") for stage in stages]
             fits = [explained(found, exact.rewards, exact.reference) for found in predicted]
             return Figures(method.label, labels, "r + constant", r2=float(torch.stack(fits).mean()), **cost)
-        if hasattr(method.algorithm, "decode"):
-            positions = [self._decoded(method, exact, seed) for seed in seeds]
+        if (decode := decoder_of(method.algorithm)) is not None:
+            positions = [self._decoded(decode, exact, seed) for seed in seeds]
             return Figures(method.label, labels, "unknown", **self._gain(exact, positions), **cost)
         logps = [exact.logps(stage.folder / "policy") for stage in stages]
         known: dict[str, Any] = {"optimum": "unknown"}
@@ -149,14 +150,12 @@ class Suite:
         return self._floors[stage.key]
 
     def _exact(self, method: Method) -> Exact:
-        return self._worlds["plain" if hasattr(method.algorithm, "fit") else "adapted"]
+        return self._worlds["adapted" if method.algorithm.kind == "loss" else "plain"]
 
     def optimum(self, method: Method) -> Tensor | None:
         """Return log π* ``[X, N]`` of a method in this world, or None where it is not known."""
         exact = self._exact(method)
-        known = getattr(method.algorithm, "optimum", None)
-        optimum: Tensor | None = known(exact.batch, exact.scores) if known else None
-        return optimum
+        return method.algorithm.optimum(exact.batch, exact.scores)
 
     @staticmethod
     def _kind(exact: Exact, optimum: Tensor) -> str:
@@ -168,19 +167,18 @@ class Suite:
         uses_reward = needs.uses("reward") and "reward" not in needs.trains
         groups = None
         if needs.responses != "sampled":
-            noise = getattr(method.algorithm, "label_noise", 0.0)
+            noise = method.algorithm.label_noise
             groups = training_groups(exact, needs.responses, self._groups, labels=labels, noise=noise, seed=seed)
         name = f"{method.label}-{labels}-seed{seed}"
         reward = exact.experiment.gold_reward() if uses_reward else None
         return exact.experiment.train(name, method, seed=seed, reward=reward, groups=groups)
 
-    def _decoded(self, method: Method, exact: Exact, seed: int) -> Position:
+    def _decoded(self, decode: Callable[[Any], Any], exact: Exact, seed: int) -> Position:
         """Estimate where a policy stands that is known by its samples alone."""
         experiment: Experiment = exact.experiment
         rewards = experiment.gold_reward()
         roles = experiment.open_roles(("policy", "reward"), sft=None, reward=rewards)
-        algorithm: Any = method.fresh()
-        samples = algorithm.decode(experiment.sampler())(
+        samples = decode(experiment.sampler())(
             roles, "policy", experiment.prompts, k=DECODED, temperature=1.0, seed=derive(seed, "decoded")
         )
         return Position(rewards(samples.batch).double().mean(1), samples.log_ratio.double().mean(1))

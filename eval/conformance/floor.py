@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from preflab.disk.stages import content_hash
 from preflab.method.configured import Method
-from preflab.method.contract import Batch, Loss, Needs, Scores
+from preflab.method.contract import Batch, Loss, LossMethod, Needs, Scores
 from preflab.method.maths import masked_sum
 from preflab.settings.fields import option
 from preflab.settings.training import TrainConfig
@@ -24,19 +23,17 @@ class ExactGradientConfig:
     optimum: str = option("", "hash of the optimum, so that each has stages of its own")
 
 
-class ExactGradient:
+class ExactGradient(LossMethod):
     """L = KL(π‖π*), a sum over every response; its gradient is that of −J(π)/β where π* is J's optimum.
 
     Attributes:
-        optimum: log π*, ``[X, N]``; a group's ``prompt`` says which row is its own.
+        target: log π*, ``[X, N]``; a group's ``prompt`` says which row is its own.
     """
 
-    optimum: ClassVar[Tensor]
+    target: ClassVar[Tensor]
 
     Config = ExactGradientConfig
-    needs: ClassVar[Needs] = Needs(responses="ranking", scores=("policy",))
-    training: ClassVar[Mapping[str, Any]] = {}
-    metrics: ClassVar[Mapping[str, str]] = {}
+    needs = Needs(responses="ranking", scores=("policy",))
 
     def __init__(self, config: ExactGradientConfig) -> None:
         self.config = config
@@ -46,11 +43,11 @@ class ExactGradient:
         assert scores.logps is not None
         logps = masked_sum(scores.logps, batch.response_mask)
         rows = batch.feedback["prompt"].long()
-        return Loss((logps.exp() * (logps - self.optimum.to(logps)[rows])).sum(1))
+        return Loss((logps.exp() * (logps - self.target.to(logps)[rows])).sum(1))
 
 
 def exact_gradient(optimum: Tensor, train: TrainConfig) -> Method:
     """Return the exact gradient towards an optimum ``[X, N]`` as a method."""
-    towards = type("ExactGradient", (ExactGradient,), {"optimum": optimum, "__module__": __name__})
+    towards = type("ExactGradient", (ExactGradient,), {"target": optimum, "__module__": __name__})
     config = ExactGradientConfig(content_hash(torch.round(optimum, decimals=6).tolist()))
     return Method("exact-gradient", towards, config, train)

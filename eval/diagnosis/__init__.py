@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eval.diagnosis import course, drift, rewards, training  # noqa: F401  (they register their detectors)
-from eval.diagnosis.base import DETECTORS, Detector, Evidence, Finding, Observed, Recorded, Severity, detector
+from eval.diagnosis.base import DETECTORS, Detector, Evidence, Finding, Observed, Severity, detector
 
 __all__ = [
     "DETECTORS",
@@ -19,7 +19,6 @@ __all__ = [
     "Evidence",
     "Finding",
     "Observed",
-    "Recorded",
     "Severity",
     "detector",
     "diagnose",

@@ -5,24 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.records.columns import prompt_groups
+from eval.records.columns import column, prompt_groups
+from eval.records.records import Records
 from eval.statistics import Estimate, interval
 
 Array = NDArray[np.float64]
 Severity = Literal["warning", "serious"]
 Row = Mapping[str, Any]
-
-
-class Recorded(Protocol):
-    """One evaluation of one model: one row a sample, one row a held-out pair."""
-
-    samples: list[dict[str, Any]]
-    preferences: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -41,11 +35,11 @@ class Evidence:
     """
 
     metrics: Sequence[Row] = ()
-    records: Recorded | None = None
-    baseline: Recorded | None = None
+    records: Records | None = None
+    baseline: Records | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     scale: float | None = None
-    course: Sequence[tuple[float, Recorded]] = ()
+    course: Sequence[tuple[float, Records]] = ()
 
     def series(self, name: str) -> Array:
         """Return the finite values of a metric in the order they were logged; empty where it never was."""
@@ -61,7 +55,7 @@ class Evidence:
 
     def sampled(self, name: str) -> Array | None:
         """Return a column of the trained model's samples."""
-        return column(self.records.samples, name) if self.records else None
+        return column_of(self.records.samples, name) if self.records else None
 
     def prompts(self) -> NDArray[np.int64] | None:
         """Return which prompt each held-out pair is of; None where none has two pairs."""
@@ -69,7 +63,7 @@ class Evidence:
 
     def preferred(self, name: str) -> Array | None:
         """Return a column of the trained model's held-out pairs."""
-        return column(self.records.preferences, name) if self.records else None
+        return column_of(self.records.preferences, name) if self.records else None
 
 
 class Shift(NamedTuple):
@@ -168,13 +162,10 @@ def detector(
 # ---- reading -----------------------------------------------------------------------------------------
 
 
-def column(rows: Sequence[Row], name: str) -> Array | None:
-    """Return a column ``[N]`` as float64; None where it is absent or a value is missing or not finite."""
-    values = [row.get(name) for row in rows]
-    if not values or any(value is None for value in values):
-        return None
-    found = np.array(values, dtype=np.float64)
-    return found if np.isfinite(found).all() else None
+def column_of(rows: Sequence[Row], name: str) -> Array | None:
+    """Return a column of one run's table, ``[N]``; None where no row has it."""
+    found = column([rows], name)
+    return None if found is None else found[0]
 
 
 def number(value: float) -> str:
@@ -220,7 +211,7 @@ def _paired(
     value: str | Callable[[Sequence[Row]], Array | None],
     groups: NDArray[np.int64] | None = None,
 ) -> Shift | None:
-    first, last = (column(rows, value) if isinstance(value, str) else value(rows) for rows in (before, after))
+    first, last = (column_of(rows, value) if isinstance(value, str) else value(rows) for rows in (before, after))
     return None if first is None or last is None else change(first, last, groups)
 
 

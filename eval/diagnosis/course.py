@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.diagnosis.base import Evidence, Observed, Severity, column, detector, number
+from eval.diagnosis.base import Evidence, Observed, Severity, column_of, detector, number
 from eval.statistics import interval
 
 FALL = 0.1
@@ -22,7 +22,7 @@ FALL = 0.1
 def over_optimisation(evidence: Evidence) -> Observed:
     """Gold fell since a snapshot, proxy did not."""
     steps = [step for step, _ in evidence.course]
-    golds, proxies = ([column(found.samples, name) for _, found in evidence.course] for name in ("gold", "proxy"))
+    golds, proxies = ([column_of(found.samples, name) for _, found in evidence.course] for name in ("gold", "proxy"))
     known = [gold for gold in golds if gold is not None]
     if len(known) < max(3, len(golds)):
         return None

@@ -16,7 +16,7 @@ from eval.diagnosis.base import (
     Row,
     Severity,
     Shift,
-    column,
+    column_of,
     detector,
     number,
     paired_samples,
@@ -217,11 +217,11 @@ def _starting_ratios(evidence: Evidence) -> list[tuple[Array, float, str]]:
     found = []
     if evidence.baseline is not None:
         rows = evidence.baseline.samples
-        ratios, lengths = column(rows, "log_ratio"), column(rows, "length")
+        ratios, lengths = column_of(rows, "log_ratio"), column_of(rows, "length")
         if ratios is not None and lengths is not None:
             found.append((ratios, float(lengths.mean()), "samples"))
             for name in ("chosen_score", "rejected_score"):
-                scores = column(evidence.baseline.preferences, name)
+                scores = column_of(evidence.baseline.preferences, name)
                 if scores is not None:
                     found.append((scores, float(lengths.mean()), "held-out pairs"))
     kl, lengths = evidence.series("kl"), evidence.series("response_length")

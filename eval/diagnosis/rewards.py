@@ -12,7 +12,7 @@ from eval.diagnosis.base import (
     Observed,
     Severity,
     Shift,
-    column,
+    column_of,
     detector,
     number,
     paired_samples,
@@ -267,7 +267,7 @@ def _wins(evidence: Evidence) -> Array | None:
 
 def _deviation(evidence: Evidence, name: str) -> float:
     """Return the standard deviation of the baseline's samples."""
-    values = column(evidence.baseline.samples, name) if evidence.baseline else None
+    values = column_of(evidence.baseline.samples, name) if evidence.baseline else None
     return 0.0 if values is None else float(values.std())
 
 
@@ -276,7 +276,7 @@ def _length_slope(evidence: Evidence, name: str) -> tuple[float, float] | None:
     pair = paired_samples(evidence)
     if pair is None:
         return None
-    both = [(column(rows, "length"), column(rows, name)) for rows in pair]
+    both = [(column_of(rows, "length"), column_of(rows, name)) for rows in pair]
     if any(x is None or y is None for x, y in both):
         return None
     lengths, rewards = (

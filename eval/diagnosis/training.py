@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.diagnosis.base import Evidence, Observed, Severity, column, detector, number
+from eval.diagnosis.base import Evidence, Observed, Severity, column_of, detector, number
 
 FLAT_GROUPS = 0.8
 UNMOVED = 0.01
@@ -33,7 +33,7 @@ def no_reward_variance(evidence: Evidence) -> Observed:
     if len(rewards) > 2 and np.ptp(rewards) <= 1e-6 * max(1.0, float(np.abs(rewards).max())):
         return "serious", f"all {len(rewards)} lines of metrics have the reward {number(float(rewards[0]))}"
     evaluations = [e for e in (evidence.records, evidence.baseline) if e is not None]
-    scores = [column(e.samples, "proxy") for e in evaluations]
+    scores = [column_of(e.samples, "proxy") for e in evaluations]
     found = [values for values in scores if values is not None]
     if len(found) == 2 and np.ptp(np.concatenate(found)) == 0:
         count = len(found[0])

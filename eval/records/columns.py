@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from preflab.errors import UserError
 
 Rows = Sequence[Mapping[str, Any]]  # of one training seed
+NUMBER = (int, float, np.number, np.bool_)
 UNDECIDED = 0.5  # the share of labels (`preference`) by which neither response of a pair is the better one
 
 
@@ -43,18 +44,34 @@ def prompt_groups(rows: Rows) -> NDArray[np.int64] | None:
 def column(seeds: Sequence[Rows], name: str) -> NDArray[np.float64] | None:
     """Return one column as ``[S, N]``; None where no row has it.
 
+    There is no other way to read numbers from records, and no figure is made of a part of a column.
+
     Raises:
-        UserError: if a value is missing where others are there, or is not finite; with the row's number in the data.
+        UserError: if a value is missing where others are there, or is no finite number; with row and training seed.
+        ValueError: if seeds have different numbers of rows.
     """
     values = [[row.get(name) for row in rows] for rows in seeds]
     if all(value is None for row in values for value in row):
         return None
     for seed, rows in enumerate(values):
         for at, value in enumerate(rows):
-            if value is None or not np.isfinite(value):
+            if not isinstance(value, NUMBER) or not np.isfinite(value):
                 number = seeds[seed][at].get("row", at)
                 raise UserError(
-                    f"{name} of row {number} (training seed {seed}) is {'missing' if value is None else value}, and no "
-                    "figure is made of the rest; NaN and inf often come from float16: evaluate in float32 or bfloat16"
+                    f"{name} of row {number} (training seed {seed}) is {'missing' if value is None else repr(value)}, "
+                    "and no figure is made of the rest; NaN and inf often come from float16: evaluate in float32 or "
+                    "bfloat16"
                 )
     return np.array(values, dtype=np.float64)
+
+
+def needed(seeds: Sequence[Rows], name: str) -> NDArray[np.float64]:
+    """Return one column as ``[S, N]`` that must be there.
+
+    Raises:
+        UserError: as `column`, and if no row has it.
+    """
+    values = column(seeds, name)
+    if values is None:
+        raise UserError(f"no row has {name!r}; evaluate again, with what gives it")
+    return values

@@ -1,11 +1,9 @@
-"""Records: what an evaluation wrote down, whoever was evaluated. No torch here."""
+"""Records: what an evaluation wrote down, whoever was evaluated; `eval.records.columns` reads it. No torch here."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from preflab.data.splits import fingerprint
 from preflab.disk.files import read_jsonl, write_jsonl
@@ -44,24 +42,6 @@ class Records:
         """Read what `write` wrote."""
         return cls(read_jsonl(folder / SAMPLES), read_jsonl(folder / PREFERENCES))
 
-    def has(self, name: str) -> bool:
-        """Whether a column is there and defined in every row."""
-        rows = self._table(name)
-        return bool(rows) and all(row.get(name) is not None for row in rows)
-
-    def column(self, name: str) -> np.ndarray:
-        """Return one column of the table that has it, as float64; NaN where it is not defined."""
-        return np.array([row[name] for row in self._table(name)], dtype=np.float64)
-
-    def demonstration_logps(self) -> np.ndarray | None:
-        """Return log π per token of each held-out pair's chosen response, nats; None where it is not defined.
-
-        What it falls by in training is the alignment tax on text that people liked.
-        """
-        if not self.has("chosen_logp"):
-            return None
-        return np.asarray(self.column("chosen_logp") / self.column("chosen_length"))
-
     @property
     def fingerprint(self) -> dict[str, str]:
         """What was asked, hashed: rows of two evaluations are pairs only where their ``prompts`` (``pairs``) agree."""
@@ -69,6 +49,3 @@ class Records:
             "prompts": fingerprint([{"prompt": row["prompt"]} for row in self.samples]),
             "pairs": fingerprint([{"row": row["row"]} for row in self.preferences]),
         }
-
-    def _table(self, name: str) -> Table:
-        return self.samples if self.samples and name in self.samples[0] else self.preferences

@@ -18,6 +18,7 @@ from preflab.data.splits import normalised
 from preflab.disk.stages import content_hash
 from preflab.errors import UserError
 from preflab.method import registry
+from preflab.method.contract import decoder_of
 from preflab.sampling.best_of_n import BestOf
 from preflab.settings.fields import build
 
@@ -117,7 +118,7 @@ class PolicySubject:
                 raise
             logger.warning("%s; responses are taken as its policy samples them", error)
             return None
-        return getattr(algorithm(build(algorithm.Config, self.method[1], self.method[0])), "decode", None)
+        return decoder_of(algorithm(build(algorithm.Config, self.method[1], self.method[0])))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from preflab.settings.fields import as_dict
 from preflab.settings.training import LoraSettings, RolloutConfig
 from preflab.training.reference import ReferenceLogps
 from preflab.training.sources import OfflineSource, RolloutSource, Source
-from preflab.training.trainer import Task, TrainRecord, run_training
+from preflab.training.trainer import UNTRAINED, Task, TrainRecord, run_training
 from preflab.worlds import GoldReward, World, WorldConfig, open_world
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def reads_reference(method: Method) -> bool:
     """Whether a method's reference scores can be computed beforehand: its data are what the loss sees."""
     needs = method.needs
     ready = needs.responses in ("demonstration", "pair", "ranking") and not needs.rollout
-    return "reference" in needs.scores and ready and not hasattr(method.algorithm, "fit")
+    return "reference" in needs.scores and ready and method.algorithm.kind == "loss"
 
 
 def model_fingerprint(name: str) -> str:
@@ -350,8 +350,10 @@ class Experiment:
         reference: ReferenceLogps | None,
         snapshots: int,
     ) -> TrainRecord:
-        algorithm: Any = method.fresh()
-        if hasattr(algorithm, "fit"):
+        algorithm = method.fresh()
+        if algorithm.kind == "decoder":
+            return UNTRAINED
+        if algorithm.kind == "trainer":
             prompts = self.prompts if groups is None else []
             task = Task(
                 roles,

@@ -10,9 +10,13 @@ This module imports no torch, so that configs can be checked before torch is loa
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+from preflab.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -177,40 +181,126 @@ class Needs:
         return role in self.scores or role in self.rollout
 
 
-@runtime_checkable
-class Algorithm(Protocol):
-    """A method of preference alignment: where {y} comes from, what r is, and which L.
+class Common(Protocol):
+    """What every method of preference alignment has, of whichever kind.
 
-    ``Config`` is a frozen dataclass whose fields become YAML keys and command-line options.
-    ``training`` overrides defaults of `TrainConfig` for this method; ``metrics`` maps each logged
-    name to one line of explanation. Methods may also define:
+    A method inherits the kind that it is, or a base of that kind (`Pairwise`, `PolicyGradient`), and defines what
+    differs. Only `Config`, `needs`, `__init__` and what the kind asks for have no default.
 
-    - ``prepare(rollout) -> Batch`` (see `Prepares`), where `Needs.rollout` names roles;
-    - ``optimum(batch, scores) -> Tensor | None`` (see `KnownOptimum`);
-    - ``label_noise``: share of labels it takes to be flipped, which the data of its conformance runs then are;
-    - ``state``: a dict of floats that `prepare` carries from one rollout to the next, kept in checkpoints;
-    - ``fit(task) -> TrainRecord``, if they bring a trainer of their own, and ``check_budget(budget)``, which raises
-      `UserError` for a budget (see `preflab.training.budget`) that it cannot keep;
-    - ``decode(sampler) -> Decoder`` (see `preflab.sampling.sampler`), if the policy is not judged by plain samples.
+    Attributes:
+        Config: frozen dataclass whose fields become YAML keys and command-line options.
+        needs: what it asks of the loop; may follow from the config.
+        training: defaults of `TrainConfig` that it overrides.
+        metrics: each logged name, and one line that explains it.
+        config: what it was made with.
     """
 
     Config: ClassVar[type]
-    needs: ClassVar[Needs]
-    training: ClassVar[Mapping[str, Any]]
-    metrics: ClassVar[Mapping[str, str]]
-
+    needs: Needs
+    training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    metrics: Mapping[str, str] = MappingProxyType({})
     config: Any
 
-    def __init__(self, config: Any) -> None: ...
+    @abstractmethod
+    def __init__(self, config: Any) -> None:
+        """Keep the config as ``self.config``."""
 
+    @property
+    def label_noise(self) -> float:
+        """Share of labels it takes to be flipped, which the data of its conformance runs then are."""
+        return 0.0
+
+    def optimum(self, batch: Batch, scores: Scores) -> Tensor | None:
+        """Return log π*(y|x), ``[B, K]``, where theory knows it, else None; conformance runs hold the method to it.
+
+        Args:
+            batch: every possible response to each prompt, K of them (shorter sets are masked out).
+            scores: ``reference_logps [B, K, T]`` and the true ``rewards [B, K]``, in float64.
+        """
+        return None
+
+
+@runtime_checkable
+class LossMethod(Common, Protocol):
+    """A method that is a loss: where {y} comes from, what r is, and which L. The loop does the rest.
+
+    Attributes:
+        state: what `prepare` carries from one rollout to the next, kept in checkpoints.
+    """
+
+    kind: ClassVar[Literal["loss"]] = "loss"
+    state: Mapping[str, float] = MappingProxyType({})
+
+    def prepare(self, rollout: Rollout) -> Batch:
+        """Turn a whole rollout into a batch whose feedback is all that `loss` reads.
+
+        To be defined where `Needs.rollout` names roles: by all on-policy methods, and a few others.
+        """
+        raise UserError(f"{type(self).__name__} is given rollouts, and defines no prepare that takes them")
+
+    @abstractmethod
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Return the unreduced loss; a pure function of its arguments."""
-        ...
+
+
+@runtime_checkable
+class TrainerMethod(Common, Protocol):
+    """A method that brings a trainer of its own in place of the loop. Its types stand on higher floors than this.
+
+    Attributes:
+        native: the method that it trains by other means, if there is one: what is said of that one holds here too.
+    """
+
+    kind: ClassVar[Literal["trainer"]] = "trainer"
+    native: ClassVar[type[LossMethod] | None] = None
+
+    @abstractmethod
+    def fit(self, task: Any) -> Any:
+        """Train, and leave the weights in ``task.roles``.
+
+        Args:
+            task: a `preflab.training.trainer.Task`.
+
+        Returns:
+            a `preflab.training.trainer.TrainRecord`.
+        """
+
+    def check_budget(self, budget: Any) -> None:
+        """See that the trainer ends where a budget (`preflab.training.budget.Budget`) does.
+
+        Raises:
+            UserError: if it does not; so does every trainer that does not say otherwise.
+        """
+        raise UserError(f"{type(self).__name__} brings a trainer that is held to no budget; leave the budget out")
+
+
+@runtime_checkable
+class DecoderMethod(Common, Protocol):
+    """A method that trains nothing: the policy it starts from, with something made of its samples."""
+
+    kind: ClassVar[Literal["decoder"]] = "decoder"
+
+    @abstractmethod
+    def decode(self, sampler: Any) -> Any:
+        """Return the `preflab.sampling.sampler.Decoder` that the method is judged by.
+
+        Args:
+            sampler: a `preflab.sampling.sampler.Sampler`, which draws from the policy.
+        """
+
+
+Algorithm = LossMethod | TrainerMethod | DecoderMethod
+"""A method of preference alignment; ``kind`` says which of the three it is."""
+
+
+def decoder_of(algorithm: Algorithm) -> Callable[[Any], Any] | None:
+    """Return what makes the decoder that a method is judged by; None where plain samples are."""
+    return algorithm.decode if algorithm.kind == "decoder" else None
 
 
 @runtime_checkable
 class Prepares(Protocol):
-    """The part of the contract that methods with `Needs.rollout` add: all on-policy ones, and a few others."""
+    """Whatever turns rollouts into batches (see `LossMethod.prepare`)."""
 
     config: Any
 
@@ -221,15 +311,10 @@ class Prepares(Protocol):
 
 @runtime_checkable
 class KnownOptimum(Protocol):
-    """The part of the contract that says where a method converges to; the conformance suite holds it to that."""
+    """Whatever says where it converges to (see `Common.optimum`)."""
 
     def optimum(self, batch: Batch, scores: Scores) -> Tensor | None:
-        """Return log π*(y|x), ``[B, K]``, where theory knows it, else None.
-
-        Args:
-            batch: every possible response to each prompt, K of them (shorter sets are masked out).
-            scores: ``reference_logps [B, K, T]`` and the true ``rewards [B, K]``, in float64.
-        """
+        """Return log π*(y|x), ``[B, K]``, where theory knows it, else None."""
         ...
 
 

@@ -102,27 +102,6 @@ def moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return mean, squares / (count - 1).clamp(min=1)
 
 
-def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, epsilon: float = 1e-8) -> Tensor:
-    """Return `x` with unit variance (and zero mean) over all true entries of `mask`.
-
-    The moments are those of the whole rollout (see `moments`). Masked entries come back as 0.
-    """
-    mean, variance = moments(x, mask)
-    whitened = (x.masked_fill(~mask, 0.0) - mean) * (variance + epsilon).rsqrt()
-    if not shift_mean:
-        whitened = whitened + mean
-    return whitened.masked_fill(~mask, 0.0)
-
-
-# Added to a standard deviation that advantages are divided by; TRL's value.
-STD_EPSILON = 1e-4
-
-
-def mean_of_others(x: Tensor) -> Tensor:
-    """Return for each entry of ``x [..., K]`` the mean of the other K − 1 (K ≥ 2): the leave-one-out baseline."""
-    return (x.sum(-1, keepdim=True) - x) / (x.shape[-1] - 1)
-
-
 def sum_over_ranks(*sums: Tensor) -> tuple[Tensor, ...]:
     """Return each tensor summed over all ranks, in place; as it is where there is one process."""
     import torch.distributed as distributed
@@ -131,36 +110,6 @@ def sum_over_ranks(*sums: Tensor) -> tuple[Tensor, ...]:
         for value in sums:
             distributed.all_reduce(value)
     return sums
-
-
-def discounted_advantages(
-    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float = 1.0, lam: float = 0.95
-) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation (arXiv 1506.02438, eq. 16) and the value targets.
-
-        δ_t = r_t + γ V_{t+1} − V_t,    A_t = Σ_l (γλ)^l δ_{t+l},    returns = A + V
-
-    V after the last true token is 0: the response has ended.
-
-    Args:
-        rewards: ``[..., T]`` reward of choosing token t.
-        values: ``[..., T]`` value of the state in which token t was chosen.
-        mask: bool ``[..., T]``, true on a prefix of each row.
-        gamma: discount γ.
-        lam: λ; 1 gives returns minus values, 0 the one-step error.
-
-    Returns:
-        advantages and returns, ``[..., T]`` each, 0 on padding.
-    """
-    rewards, values = rewards.masked_fill(~mask, 0.0), values.masked_fill(~mask, 0.0)
-    advantages = values.new_zeros(values.shape)
-    carried = next_value = values.new_zeros(values.shape[:-1])
-    for t in reversed(range(values.shape[-1])):
-        delta = rewards[..., t] + gamma * next_value - values[..., t]
-        carried = (delta + gamma * lam * carried).masked_fill(~mask[..., t], 0.0)
-        advantages[..., t] = carried
-        next_value = values[..., t]
-    return advantages, (advantages + values).masked_fill(~mask, 0.0)
 
 
 def kl_k1(logps: Tensor, reference_logps: Tensor) -> Tensor:
@@ -180,48 +129,6 @@ def kl_k3(logps: Tensor, reference_logps: Tensor) -> Tensor:
 
 
 KL_ESTIMATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"k1": kl_k1, "k2": kl_k2, "k3": kl_k3}
-
-
-def adapted_kl_coefficient(coefficient: float, kl: float, target: float, horizon: float, responses: float) -> float:
-    """Return β for the next rollout (arXiv 1909.08593, section 2.2): higher where the KL is above its target.
-
-        β ← β (1 + clip(KL / target − 1, −0.2, 0.2) · min(1, responses / horizon))
-
-    Args:
-        coefficient: β now.
-        kl: mean KL(π‖π_ref) of the rollout, nats per response.
-        target: what it should be.
-        horizon: responses over which an error moves β by its own size.
-        responses: how many the rollout has, on all ranks.
-    """
-    error = min(max(kl / target - 1, -0.2), 0.2)
-    # A rollout larger than the horizon would otherwise push β past 0.
-    return coefficient * (1 + error * min(1.0, responses / horizon))
-
-
-def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    """Return min(ρ A, clip(ρ, 1 − low, 1 + high) A), to be maximised (arXiv 1707.06347, eq. 7); ρ A without clips.
-
-    Args:
-        ratio: ρ = π/π_old of each action; any shape.
-        advantages: A, of the same shape.
-        low: how far below 1 the ratio still gains; None: any distance.
-        high: the same above 1.
-    """
-    if low is None and high is None:
-        return ratio * advantages
-    clipped = ratio.clamp(None if low is None else 1 - low, None if high is None else 1 + high)
-    return (ratio * advantages).minimum(clipped * advantages)
-
-
-def at_last_token(scores: Tensor, mask: Tensor) -> Tensor:
-    """Place ``scores [..., ]`` on the last true token of ``mask [..., T]``; 0 elsewhere.
-
-    That token is the action which ended the response, and so carries its score. (TRL's and
-    OpenAI's code used the slot after it.) A row without tokens gets nothing.
-    """
-    last = mask & (mask.flip(-1).cumsum(-1).flip(-1) == 1)
-    return last.to(scores.dtype) * scores.unsqueeze(-1)
 
 
 def explained_variance(predictions: Tensor, targets: Tensor, mask: Tensor) -> Tensor:

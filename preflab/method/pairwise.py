@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflab.errors import UserError
-from preflab.method.contract import Batch, Loss, Needs, Scores, mean_of, unit_mask
+from preflab.method.contract import Batch, Loss, LossMethod, Needs, Scores, mean_of, unit_mask
 from preflab.method.maths import masked_sum
 from preflab.method.plugins import place_of
 
@@ -53,17 +53,15 @@ class Pair(NamedTuple):
         return Pair(*(field.flip(-1) for field in self))
 
 
-class Pairwise:
+class Pairwise(LossMethod):
     """Base of methods whose loss reads a `Pair`: define ``Config`` and `pair_loss`, nothing else.
 
     Where the data say how sure a preference is (``preference``, the probability p that chosen is
     preferred), the loss of a pair is p L(chosen, rejected) + (1 − p) L(rejected, chosen).
     """
 
-    Config: ClassVar[type]
-    needs: ClassVar[Needs] = Needs(responses="pair", scores=("policy", "reference"))
-    training: ClassVar[Mapping[str, Any]] = {}
-    metrics: ClassVar[Mapping[str, str]] = {
+    needs = Needs(responses="pair", scores=("policy", "reference"))
+    metrics: Mapping[str, str] = {
         "accuracy": "share of pairs whose chosen response has the larger log-ratio to the reference (to 1 without one)",
         "margin": "log-ratio of chosen minus that of rejected, nats",
         "chosen_logps": "log π(chosen), nats per response; falls with the next one: likelihood displacement",

@@ -16,14 +16,34 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 from preflab.errors import PluginError, UserError, crash, near_misses
 from preflab.errors.answering import INTERRUPTS, is_out_of_memory
 from preflab.errors.terminal import shown
-from preflab.method.contract import Batch, Loss, Mean, Needs, Responses, Role, Unit
+from preflab.method.contract import (
+    Batch,
+    DecoderMethod,
+    Loss,
+    LossMethod,
+    Mean,
+    Needs,
+    Responses,
+    Role,
+    TrainerMethod,
+    Unit,
+)
 from preflab.settings.fields import build
 from preflab.settings.training import RolloutConfig, TrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PARTS = ("Config", "needs", "training", "metrics", "loss")
+KINDS: Mapping[str, type] = {cls.kind: cls for cls in (LossMethod, TrainerMethod, DecoderMethod)}
+CALLS = {
+    "optimum": ("(batch, scores)", 2),
+    "loss": ("(batch, scores)", 2),
+    "prepare": ("(rollout)", 1),
+    "fit": ("(task)", 1),
+    "check_budget": ("(budget)", 1),
+    "decode": ("(sampler)", 1),
+}
+"""What is called of a method, with how many arguments."""
 
 
 @contextmanager
@@ -154,7 +174,7 @@ def arguments_of(function: Any, *given: Any) -> str | None:
 
 
 def check_method(name: str, algorithm: Any) -> None:
-    """Hold a class to `preflab.method.contract.Algorithm`, as far as can be seen without calling it.
+    """Hold a class to one of the three kinds of `preflab.method.contract`, as far as can be seen without calling it.
 
     Raises:
         UserError: for the first thing that is wrong, with file and line of the class.
@@ -162,9 +182,8 @@ def check_method(name: str, algorithm: Any) -> None:
     if not inspect.isclass(algorithm):
         raise UserError(f"method {name!r} is no class but {shown(algorithm)}; see docs/add_an_algorithm.md")
     cls = cast(Any, algorithm)
-    missing = [part for part in PARTS if not hasattr(cls, part)]
     try:
-        problem = f" lacks {', '.join(missing)}" if missing else _problem(name, cls)
+        problem = _lacks(cls) or _problem(name, cls)
         if not problem:
             build(TrainConfig, cls.training, "training")
     except PluginError:
@@ -175,10 +194,27 @@ def check_method(name: str, algorithm: Any) -> None:
         raise UserError(f"method {name!r}{place_of(cls)}{problem}; see docs/add_an_algorithm.md")
 
 
+def _lacks(cls: Any) -> str | None:
+    """Return which parts of its kind a class has not, and what it is to inherit for them."""
+    found = {name for base in cls.__mro__ for name in vars(base)}
+    kind = KINDS.get(str(cls.kind)) if "kind" in found else None
+    if kind is None:
+        return (
+            " lacks kind; inherit preflab.Pairwise, PolicyGradient or LossMethod for a loss, TrainerMethod for a "
+            "trainer of its own, DecoderMethod for what trains nothing"
+        )
+    parts = dict.fromkeys(name for base in kind.__mro__ for name in (*inspect.get_annotations(base), *vars(base)))
+    asked = [name for name in parts if name == "__init__" or not (name.startswith("_") or name == "config")]
+    abstract = cls.__abstractmethods__ if inspect.isabstract(cls) else ()
+    if missing := [name for name in asked if name not in found or name in abstract]:
+        return f" lacks {', '.join(missing)}; inherit preflab.{kind.__name__}, and define what has no default there"
+    return None
+
+
 def _problem(name: str, cls: Any) -> str | None:
     with blamed(f"method {name!r}: its Config cannot be made:", end=lambda: place_of(cls)):
         problem = _config_problem(cls.Config)
-    problem = problem or _needs_problem(cls) or _loss_problem(cls)
+    problem = problem or _needs_problem(cls) or _call_problem(cls)
     if problem is None and not isinstance(cls.training, Mapping):
         problem = "training is no mapping of settings"
     if problem is None and not isinstance(cls.metrics, Mapping):
@@ -209,7 +245,7 @@ def _needs_problem(algorithm: Any) -> str | None:
         roles = getattr(needs, field)
         if not isinstance(roles, tuple) or not set(map(str, roles)) <= set(get_args(Role)):
             return f"needs.{field} is {shown(roles)}; it must be a tuple of {', '.join(get_args(Role))}"
-    if hasattr(algorithm, "fit"):
+    if algorithm.kind != "loss":
         return None
     if not set(needs.trains) & set(needs.scores):
         return f"needs.trains is {shown(needs.trains)}, of which needs.scores has none: the loss could not learn"
@@ -218,13 +254,14 @@ def _needs_problem(algorithm: Any) -> str | None:
     return None
 
 
-def _loss_problem(algorithm: Any) -> str | None:
-    asked = {"loss": ("(batch, scores)", 2)}
-    if (algorithm.needs.rollout or algorithm.needs.responses == "sampled") and not hasattr(algorithm, "fit"):
-        asked["prepare"] = ("(rollout)", 1)
-    for name, (form, count) in asked.items():
-        function = getattr(algorithm, name, None)
-        bound = isinstance(inspect.getattr_static(algorithm, name, None), (staticmethod, classmethod))
+def _call_problem(cls: Any) -> str | None:
+    needs = cls.needs
+    if cls.kind == "loss" and (needs.rollout or needs.responses == "sampled") and cls.prepare is LossMethod.prepare:
+        return "it defines no prepare(rollout), which is what scores of needs.rollout, and samples, are for"
+    for name in sorted(CALLS.keys() & set(dir(cls))):
+        form, count = CALLS[name]
+        function = getattr(cls, name)
+        bound = isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod))
         problem = arguments_of(function, *[None] * (count + (not bound)))
         if problem:
             return f"{name} {problem}; it must be a method {name}{form}"

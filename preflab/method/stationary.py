@@ -1,6 +1,7 @@
-"""Where a policy gradient with the KL in the *loss* stands still, over an enumeration of all responses.
+"""Where a policy gradient stands still, over an enumeration of all responses.
 
-Such a loss weighs, at each state s (a prompt and the tokens so far) that the policy visits, an advantage
+With the KL in the reward that is the KL-regularised optimum. With the KL in the *loss* it is another point. Such a
+loss weighs, at each state s (a prompt and the tokens so far) that the policy visits, an advantage
 against an estimate of the KL of the next token a alone:
 
     Σ_a π(a|s) [q(a) − β w(a) k'(u(a))] ∇log π(a|s) = 0,    u = log π(a|s)/π_ref(a|s)
@@ -20,13 +21,15 @@ The limits are those of the theory: many prompts per rollout, and steps so small
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from preflab.method.contract import Batch, Scores
-from preflab.method.maths import masked_sum
+from preflab.method.contract import Batch, Scores, Unit
+from preflab.method.maths import kl_regularised_optimum, masked_sum
+from preflab.settings.policy_gradient import ActorCriticConfig, PolicyGradientConfig, TokenPolicyGradientConfig
 
 ROUNDS = 50
 # In probability: where rounds stop, and what drawn groups may leave of it.
@@ -35,34 +38,82 @@ TOLERANCE, SETTLED = 1e-12, 3e-4
 GROUPS = 4096
 
 
-def stationary_policy(method: Any, batch: Batch, scores: Scores) -> Tensor | None:
-    """Return log π*(y|x), ``[B, K]``, of a `PolicyGradient` with its KL in the loss; None if nothing settles.
+Expected = Callable[[Tensor, Tensor], Tensor]
+"""Rewards and probabilities of every response, ``[B, K]`` each, to its expected advantage."""
+
+
+def centred(rewards: Tensor, probabilities: Tensor) -> Tensor:
+    """Return E[A | y] = r − E[r], ``[B, K]``, if responses are drawn from ``probabilities [B, K]``."""
+    return rewards - (probabilities * rewards).sum(-1, keepdim=True)
+
+
+def policy_gradient_optimum(
+    config: PolicyGradientConfig, batch: Batch, scores: Scores, action: Unit = "token", expected: Expected = centred
+) -> Tensor | None:
+    """Return log π*, ``[B, K]``, at which a policy gradient's expectation vanishes; None where it is not known.
+
+    With k1 in the reward: max E[r] − β KL, since there every response of a prompt has the same reward
+    r − β log π*/π_ref, and every centred or scaled advantage of it is 0. (k2 or k3 in the reward punishes leaving
+    the reference in either direction, and has several such points.) With the KL in the loss: `stationary_policy`.
 
     Args:
-        method: asked for ``action``, ``expected_advantages`` and, in its config, β, the estimator of the KL
-            and how losses of tokens are normalised.
+        config: β, the estimator of the KL, and what else moves the point.
         batch: every possible response to each prompt.
         scores: ``reference_logps [B, K, T]`` and ``rewards [B, K]``, float64.
+        action: a token or the whole response.
+        expected: gives E[A | y] under a policy.
+    """
+    special = (config.missing_end_penalty, config.missing_end_score, config.kl_target)
+    if config.kl_coefficient == 0 or config.reference_mixup or any(x is not None for x in special):
+        return None
+    if config.kl_in == "loss":
+        return stationary_policy(config, batch, scores, action, expected)
+    assert scores.reference_logps is not None
+    assert scores.rewards is not None
+    mask = batch.response_mask
+    reference = masked_sum(scores.reference_logps, mask)
+    optimum = kl_regularised_optimum(reference, scores.rewards, config.kl_coefficient, mask.any(-1))
+    return optimum if config.kl_estimator == "k1" else None
+
+
+def actor_critic_optimum(config: ActorCriticConfig, batch: Batch, scores: Scores) -> Tensor | None:
+    """Return `policy_gradient_optimum` for a value function that has become exact; then λ does not matter.
+
+    With the KL in the loss it is not known where whitening, or 1/length, changes the balance of reward and KL.
+    """
+    if config.gamma < 1 or config.whiten_rewards or config.bootstrap_truncated:
+        return None
+    if config.kl_in == "loss" and (config.whiten_advantages or config.loss_normalisation == "response"):
+        return None
+    return policy_gradient_optimum(config, batch, scores)
+
+
+def stationary_policy(
+    config: PolicyGradientConfig, batch: Batch, scores: Scores, action: Unit, expected: Expected
+) -> Tensor | None:
+    """Return log π*(y|x), ``[B, K]``, with the KL in the *loss* (see above); None if nothing settles.
+
+    The arguments are those of `policy_gradient_optimum`.
     """
     assert scores.reference_logps is not None
     assert scores.rewards is not None
-    config, mask = method.config, batch.response_mask
+    mask = batch.response_mask
     present = mask.any(-1)
     rewards, reference = scores.rewards.masked_fill(~present, 0.0), scores.reference_logps.masked_fill(~mask, 0.0)
     weights = torch.ones_like(rewards)
-    if method.action == "response":  # one token, which says it all
+    if isinstance(config, TokenPolicyGradientConfig) and config.loss_normalisation == "response":
+        weights = 1 / mask.sum(-1).clamp(min=1).to(rewards.dtype)
+    if action == "token":
+        levels = _levels(batch.response_ids.cpu(), mask)
+    else:  # one token, which says it all
         levels = _levels(torch.arange(mask.shape[1]).expand(mask.shape[:2]).unsqueeze(-1), present.unsqueeze(-1))
         reference = masked_sum(reference, mask).unsqueeze(-1)
-    else:
-        levels = _levels(batch.response_ids.cpu(), mask)
-        if config.loss_normalisation == "response":
-            weights = 1 / mask.sum(-1).clamp(min=1).to(rewards.dtype)
 
     logps = reference.sum(-1).masked_fill(~present, float("-inf")).log_softmax(-1)
     # Smaller steps where whole ones overshoot.
     for step in (1.0, 0.5, 0.2, 0.1):
         for _ in range(ROUNDS):
-            advantages = method.expected_advantages(rewards, logps.exp())
+            advantages = expected(rewards, logps.exp())
             found = _backwards(levels, reference, advantages, weights, config.kl_coefficient, config.kl_estimator)
             change = found.masked_fill(~present, float("-inf")).exp() - logps.exp()
             logps = (logps.exp() + step * change).log()

@@ -73,9 +73,8 @@ def under_budget(method: Method, budget: Budget) -> Method:
     Raises:
         UserError: if it brings a trainer that such a budget cannot stop.
     """
-    check = getattr(method.algorithm, "check_budget", None)
-    if check is not None:
-        check(budget)
+    if method.algorithm.kind == "trainer":
+        method.algorithm.check_budget(budget)
     train = dataclasses.replace(method.train, budget=budget.amount, budget_kind=budget.kind)
     return Method(method.name, type(method.algorithm), method.config, train)
 

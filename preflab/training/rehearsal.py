@@ -36,7 +36,7 @@ def rehearse(method: Method) -> None:
         UserError: if the library does not take them, lacks what they ask for, or would not read them here.
     """
     unread = [name for name in method.train.extra if NOT_READ.fullmatch(name)]
-    if unread and not hasattr(method.algorithm, "fit"):  # a trainer that a method brings along may read them
+    if unread and method.algorithm.kind != "trainer":  # a trainer that a method brings along may read them
         raise UserError(f"{method.name}: extra: {unread[0]} is not read by this project's loop; leave it out")
     _check_kinds(method)
     with tempfile.TemporaryDirectory() as folder, _untouched_randomness():

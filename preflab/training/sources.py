@@ -16,7 +16,7 @@ from torch import Tensor
 
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
-from preflab.method.contract import Batch, Mean, Needs, Prepares, Role, Rollout, mean_of, unit_mask
+from preflab.method.contract import Batch, LossMethod, Mean, Needs, Prepares, Role, Rollout, mean_of, unit_mask
 from preflab.method.maths import kl_k1, kl_k2, kl_k3, masked_sum
 from preflab.method.plugins import answering, check_prepared
 from preflab.model.in_parts import score_in_parts
@@ -81,6 +81,7 @@ class Shard:
 
     def __init__(self, size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
         self.size, self.seed, self.rank, self.ranks = size, seed, rank, ranks
+        self._cached: tuple[int, np.ndarray] | None = None
 
     def take(self, start: int, count: int) -> list[int]:
         """Return this rank's `count` rows of the global stretch that begins at row ``start · ranks``."""
@@ -96,9 +97,9 @@ class Shard:
         return int(self._permutation(epoch)[offset])
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        if getattr(self, "_cached", (None,))[0] != epoch:
+        if self._cached is None or self._cached[0] != epoch:
             order = np.random.default_rng(derive(self.seed, "order", epoch)).permutation(self.size)
-            self._cached: tuple[int, np.ndarray] = (epoch, order)
+            self._cached = (epoch, order)
         return self._cached[1]
 
 
@@ -127,12 +128,12 @@ class OfflineSource:
         ranks: int = 1,
         *,
         reference: ReferenceLogps | None = None,
-        algorithm: Any = None,
+        algorithm: LossMethod | None = None,
         roles: Roles | None = None,
     ) -> None:
         self.groups, self.train, self.pad_id = groups, train, pad_id
         self.reference, self.roles = reference, roles
-        self.algorithm: Any = algorithm if algorithm is not None and algorithm.needs.rollout else None
+        self.algorithm = algorithm if algorithm is not None and algorithm.needs.rollout else None
         self.mismatched = algorithm is not None and algorithm.needs.responses == "single"
         self.shard = Shard(len(groups), seed, rank, ranks)
         self.sampled_tokens = 0
@@ -176,6 +177,7 @@ class OfflineSource:
         self.roles.work.add(passed, self.roles.adapter_size("reference"))
 
     def _prepared(self, batch: Batch) -> Batch:
+        assert self.algorithm is not None
         assert self.roles is not None, "who asks for `prepare` gives the roles it needs"
         batch = batch.to(self.roles.device)
         scores = score_in_parts(self.roles, batch, self.algorithm.needs.rollout, self.train.per_device_train_batch_size)

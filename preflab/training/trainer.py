@@ -16,7 +16,7 @@ from transformers import Trainer, TrainingArguments
 from preflab.data.encoding import EncodedGroup
 from preflab.disk.files import read_object
 from preflab.errors import UserError
-from preflab.method.contract import Algorithm, Batch, Mean, Needs, Scores, unit_mask
+from preflab.method.contract import Batch, LossMethod, Mean, Needs, Scores, unit_mask
 from preflab.method.plugins import answering, check_loss
 from preflab.model.roles import FIELDS, Roles
 from preflab.settings.training import MOST_STEPS, TrainConfig
@@ -64,6 +64,9 @@ class TrainRecord(NamedTuple):
     flops: int | None = None
 
 
+UNTRAINED = TrainRecord(steps=0, seconds=0.0, tokens=0, sampled_tokens=0, peak_memory_bytes=0, final={})
+"""What a method that trains nothing spends."""
+
 COUNTS = ("tokens", "trained_tokens", "prompts", "responses", "pairs")
 
 
@@ -103,7 +106,7 @@ class Task(NamedTuple):
 
 
 class PreferenceTrainer(Trainer):
-    """Minimises any `Algorithm`'s loss over the batches of any `Source`.
+    """Minimises any `LossMethod`'s loss over the batches of any `Source`.
 
     The loss is summed here and divided by the number of units (tokens, responses or prompts) in the
     *whole* optimiser batch, over all accumulation steps and ranks: eight micro-batches of one give
@@ -117,7 +120,7 @@ class PreferenceTrainer(Trainer):
     def __init__(
         self,
         roles: Roles,
-        algorithm: Algorithm,
+        algorithm: LossMethod,
         source: Source,
         args: TrainingArguments,
         budget: Budget | None = None,
@@ -242,7 +245,7 @@ class PreferenceTrainer(Trainer):
         folder = Path(output_dir or cast(str, self.args.output_dir))
         for role in (*self.algorithm.needs.trains, *self.source.moves):
             self.roles.save(role, folder / role)
-        carried = {"costs": self.costs(), "state": getattr(self.algorithm, "state", {})}
+        carried = {"costs": self.costs(), "state": dict(self.algorithm.state)}
         (folder / CARRIED).write_text(json.dumps(carried))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -250,9 +253,7 @@ class PreferenceTrainer(Trainer):
         for role in (*self.algorithm.needs.trains, *self.source.moves):
             self.roles.start(role, folder / role)
         carried = read_object(folder / CARRIED)
-        costs, state = carried["costs"], carried["state"]
-        if state:
-            self.algorithm.state = state  # type: ignore[attr-defined]
+        costs, self.algorithm.state = carried["costs"], carried["state"]
         self.counts = {name: costs[name] for name in COUNTS}
         self.source.sampled_tokens, self._seconds_before = costs["sampled_tokens"], costs["seconds"]
         self._work_before = self.roles.work.flops - costs["flops"]
@@ -357,7 +358,7 @@ def last_metrics(trainer: Trainer) -> dict[str, float]:
 
 def run_training(
     roles: Roles,
-    algorithm: Algorithm,
+    algorithm: LossMethod,
     source: Source,
     train: TrainConfig,
     folder: Path,

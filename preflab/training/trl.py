@@ -1,7 +1,7 @@
 """TRL's own trainers under our interface: same data, order, adapters, budget and evaluation.
 
-A method backed by TRL is the native one (its ``Config``, ``needs`` and ``loss``) with a `fit` that hands
-the work to a TRL trainer. What sets one trainer apart from another is a `Backing`, plain data; nothing
+A method backed by TRL has the ``Config`` and ``needs`` of the native one, and a `fit` that hands the work to a
+TRL trainer. What sets one trainer apart from another is a `Backing`, plain data; nothing
 below it knows a trainer by name. TRL's usage statistics are off.
 """
 
@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from preflab.errors import UserError
+from preflab.method.contract import LossMethod, TrainerMethod
 from preflab.scoring.padding import classifier_tokenizer, padding_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from preflab.data.encoding import EncodedGroup
+    from preflab.method.contract import Batch, Scores
     from preflab.training.budget import Budget
     from preflab.training.trainer import Task, TrainRecord
 
@@ -56,18 +60,34 @@ class Backing:
     metrics: Callable[[Any], Mapping[str, Renamed]] = lambda config: {}
 
 
-class TRLBacked:
-    """The `fit` of every method backed by TRL; stands before the native method among a class's bases."""
+class TRLBacked(TrainerMethod):
+    """Base of methods trained by TRL: define ``native``, whose config and needs they have, and ``backing``."""
 
+    native: ClassVar[type[LossMethod]]
     backing: ClassVar[Backing]
 
-    def __init__(self: Any, config: Any) -> None:
-        super().__init__(config)  # type: ignore[call-arg]
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        native = cls.native
+        cls.Config, cls.needs, cls.training, cls.metrics = native.Config, native.needs, native.training, native.metrics
+
+    def __init__(self, config: Any) -> None:
+        self._native = self.native(config)
+        self.config, self.needs, self.metrics = config, self._native.needs, self._native.metrics
         for name, value in self.backing.only.items():
             if getattr(config, name) != value:
                 raise UserError(f"{self.backing.trainer} of TRL has no {name}; leave it at {value}")
 
-    def fit(self: Any, task: Task) -> TrainRecord:
+    @property
+    def label_noise(self) -> float:
+        """Share of labels it takes to be flipped."""
+        return self._native.label_noise
+
+    def optimum(self, batch: Batch, scores: Scores) -> Tensor | None:
+        """Return the native method's log π*, ``[B, K]``, where it is known."""
+        return self._native.optimum(batch, scores)
+
+    def fit(self, task: Task) -> TrainRecord:
         """Train by TRL, from the last checkpoint if there is one; leave the weights in ``task.roles``.
 
         Raises:
@@ -110,7 +130,7 @@ class TRLBacked:
             **{name: round(passes * count) for name, count in counts.items()},
         )
 
-    def check_budget(self: Any, budget: Budget) -> None:
+    def check_budget(self, budget: Budget) -> None:
         """See that TRL's loop can be told where such a budget ends.
 
         Raises:
@@ -122,7 +142,7 @@ class TRLBacked:
                 "responses alone are known beforehand. Leave it out, or match in tokens"
             )
 
-    def build(self: Any, task: Task) -> tuple[Any, list[EncodedGroup]]:
+    def build(self, task: Task) -> tuple[Any, list[EncodedGroup]]:
         """Return the TRL trainer, ready to train, and the rows (or prompts) it reads, in order."""
         from datasets import Dataset
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eval.conformance.exact import Exact
-from recipes.common import Session
+from eval.pipeline.session import Session
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def test_every_page_names_every_field_and_metric(generated):
         for metric, text in subject.method.metrics.items():
             assert f"| `{metric}` | {markdown(text)}".replace("(y|x)", "(y\\|x)") in page
         assert ("zero_variance_groups" in page) == (
-            subject.needs.responses == "sampled" and not hasattr(subject.method, "fit")
+            subject.needs.responses == "sampled" and subject.method.kind == "loss"
         )
 
 
@@ -103,7 +103,8 @@ def test_a_method_of_ones_own(tmp_path, monkeypatch):
         "```text\nL = some * margin.\n```",
         "```text\nindented | code * here\n```",
         "A \\*note\\* with `code_of * this` and y_\\<t.",
-        "## What it converges to\n\nWhere this converges, nobody knows.\n\nIt defines no `optimum`.",
+        "## What it converges to\n\nWhere this converges, nobody knows.\n\n"
+        "At the default fields `optimum` is not known.",
         "| `some` | none | float ≥ 0.5, ≤ 2 or none | a factor, \\|y\\| or so |",
         "| `kind` | `a` | `a`, `b` | which |",
         "| `flag` | `true` | bool | whether |",

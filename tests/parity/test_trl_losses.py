@@ -128,7 +128,7 @@ def setting(base, tiny_tokenizer, tmp_path):
         native = registry.load(name)
         beta = {"beta": BETA} if "beta" in native.Config.__dataclass_fields__ else {}
         config = native.Config(**{**beta, **fields})
-        backed = type("Backed", (TRLBacked, native), {"backing": backing})
+        backed = type("Backed", (TRLBacked,), {"native": native, "backing": backing})
         tasks = []
         for side in ("ours", "theirs"):
             # The policy starts off the base, and away from its reference.

@@ -12,14 +12,15 @@ import torch
 from conftest import preference_rows, write_rows
 
 from eval.judges.settings import EndpointConfig
+from eval.pipeline.comparing import CompareConfig, check_entries
+from eval.pipeline.judging import JudgeSettings, open_judge
+from eval.pipeline.session import Session
+from eval.pipeline.showing import check_report
 from preflab.errors import UserError
 from preflab.method.configured import make_method
 from preflab.settings.fields import build
 from preflab.training.rehearsal import rehearse
-from recipes.common import Session, check_report
-from recipes.compare import CompareConfig, check_entries
 from recipes.conformance import main as conformance
-from recipes.judging import JudgeSettings, open_judge
 
 SMALL = ["--threads", "1", "--max-prompt-tokens", "16", "--max-response-tokens", "8"]
 
@@ -60,7 +61,7 @@ def test_what_is_in_the_way_of_a_result_is_named_first(name, opened, tmp_path):
 
 
 def test_little_space_is_said(opened, monkeypatch, caplog):
-    monkeypatch.setattr("recipes.common.LITTLE_SPACE", 2**70)
+    monkeypatch.setattr("preflab.experiment.opening.LITTLE_SPACE", 2**70)
     opened(preference_rows(40))
     assert "MiB are free on the disk" in caplog.text
 
@@ -107,7 +108,7 @@ def test_a_budget_cannot_be_taken_from_what_trains_nothing():
 
 
 def test_a_report_needs_what_draws_it(monkeypatch):
-    monkeypatch.setattr("recipes.common.find_spec", lambda name: None)
+    monkeypatch.setattr("eval.pipeline.showing.find_spec", lambda name: None)
     check_report(False)
     with pytest.raises(UserError, match="matplotlib"):
         check_report(True)

@@ -10,7 +10,8 @@ import torch
 from conftest import preference_rows, write_rows
 from recipe_runner import read, run, stages, undocumented
 
-from recipes.evaluate import joined, named_subjects
+from eval.pipeline.evaluating import named_subjects
+from recipes.evaluate import joined
 
 DEFINED = {  # of the figures that depend on what is evaluated
     "reference": {"win_rate", "gold_reward", "proxy_reward", "kl", "kl_exact", "entropy", "heldout_accuracy", "ended"},

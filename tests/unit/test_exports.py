@@ -88,13 +88,14 @@ def test_rewardbench_scores():
         (lambda: alpaca_outputs([SAMPLES[0], {"prompt": "x"}], "g", "d"), "row 2: 'response' is missing"),
         (lambda: alpaca_outputs([{"prompt": ["x"], "response": ""}], "g", "d"), "row 1: 'prompt' is of type list"),
         (lambda: rewardbench_pairs([{"prompt": "x", "chosen": "y"}]), "row 1: 'rejected' is missing"),
-        (lambda: rewardbench_scores([{"row": 0, "chosen_score": 1.0}]), "'rejected_score' is None"),
+        (lambda: rewardbench_scores([{"row": 0, "chosen_score": 1.0}]), "no row has 'rejected_score'"),
+        (lambda: rewardbench_scores([{"row": 0.5, "chosen_score": 1.0, "rejected_score": 0.0}]), "'row' is 0.5"),
         (
             lambda: rewardbench_scores([{"row": 0, "chosen_score": float("nan"), "rejected_score": 0.0}]),
-            "'chosen_score' is nan",
+            "chosen_score of row 0 (training seed 0) is nan",
         ),
     ],
-    ids=["missing", "type", "pair", "score", "nan"],
+    ids=["missing", "type", "pair", "score", "index", "nan"],
 )
 def test_rows_that_do_not_fit_are_a_users_error(call, message):
     with pytest.raises(UserError, match=re.escape(message)):

@@ -30,6 +30,6 @@ class OPO(PolicyGradient):
         lengths = rollout.batch.response_mask.sum(-1).to(rewards.dtype)
         return rewards - (lengths * rewards).sum(1, keepdim=True) / lengths.sum(1, keepdim=True).clamp(min=1)
 
-    def optimum_of_loss(self, batch: Batch, scores: Scores) -> Tensor | None:
-        """Return None: with the KL in the loss, the baseline, which holds the sample itself, shifts the optimum."""
-        return None
+    def optimum(self, batch: Batch, scores: Scores) -> Tensor | None:
+        """With the KL in the loss, the baseline, which holds the sample itself, shifts the optimum: None then."""
+        return super().optimum(batch, scores) if self.config.kl_in == "reward" else None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from eval.records.columns import needed
 from eval.settings import EvalConfig
 from eval.subjects import Ground, PolicySubject, RewardSubject, open_subject
 from preflab.disk.stages import Run
@@ -69,8 +70,11 @@ def check(ground, records, chosen, rejected, names):
     assert len(records.preferences) == PAIRS
     for name, expected in zip(names, (chosen, rejected), strict=True):
         # Float32 here, float64 there; an implicit reward is the difference of two log-probabilities.
-        assert np.abs(records.column(name) - expected).max() < (2e-4 if "score" in name else 1e-4), name
-    right = records.column(names[0]) > records.column(names[1])
+        assert np.abs(needed([records.preferences], name)[0] - expected).max() < (2e-4 if "score" in name else 1e-4), (
+            name
+        )
+    scores, others = (needed([records.preferences], name)[0] for name in names)
+    right = scores > others
     assert right.tolist() == (np.array(chosen) > np.array(rejected)).tolist()
     assert 0 < right.mean() < 1
 

@@ -10,11 +10,12 @@ import pytest
 from eval.comparison.contestant import Contestant, read_curve
 from eval.comparison.contests import by_gold, compare_pairs, head_to_head, play, rank, tournament
 from eval.comparison.record import summarise, summarise_comparison
+from eval.pipeline.judging import ByAnswers
+from eval.records.columns import column
 from eval.records.records import Records
 from eval.statistics import bradley_terry, compare_wins, interval, length_controlled_win_rate
 from preflab.disk.files import write_jsonl
 from preflab.errors import UserError
-from recipes.judging import ByAnswers
 
 PROMPTS = 64
 
@@ -151,7 +152,7 @@ def test_who_wins_by_few_wide_margins_stands_where_the_tests_put_it():
 def test_a_missing_score_is_the_users_to_know(value, said):
     sides = [contestant("a", 0.0), contestant("b", 0.0)]
     sides[1].records[0].samples[5]["gold"] = value
-    with pytest.raises(UserError, match=f"gold of response 5 is {said}"):
+    with pytest.raises(UserError, match=rf"gold of row 5 \(training seed 0\) is {said}"):
         tournament(sides, by_gold)
 
 
@@ -162,7 +163,7 @@ def test_lengths_count_game_by_game():
     for table in (own, *draws):
         for row in table.samples:
             row["length"] = int(generator.integers(10, 60)) + 10 * (table is own)
-    longer = np.stack([own.column("length") - draw.column("length") for draw in draws])
+    longer = np.stack([column([own.samples], "length")[0] - column([draw.samples], "length")[0] for draw in draws])
     wins = (generator.random(longer.shape) < 1 / (1 + np.exp(-3 * np.tanh(longer / 22)))).astype(float)
     found = summarise(Contestant("a", [own]), draws, lambda _, draw: wins[draws.index(draw)])
     expected = length_controlled_win_rate(wins[None], longer[None]).win_rate

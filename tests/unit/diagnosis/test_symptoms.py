@@ -25,6 +25,7 @@ from evidence import (
 )
 
 from eval.diagnosis import DETECTORS, Evidence, diagnose
+from preflab.errors import UserError
 
 CASES = {
     "reward hacking": (
@@ -136,10 +137,11 @@ def test_absent_evidence_keeps_every_detector_silent():
         assert diagnose(evidence) == []
 
 
-def test_values_that_are_none_or_not_finite_are_no_evidence():
+def test_metrics_that_are_none_or_not_finite_are_no_evidence_and_such_records_are_refused():
     rows = [{"step": i, "explained_variance": value} for i, value in enumerate([None, float("nan"), -1.0])]
     assert Evidence(rows).series("explained_variance").tolist() == [-1.0]
-    assert diagnose(against(samples(ended=[1.0] * N), samples(ended=[0.0] * (N - 1) + [float("nan")]))) == []
+    with pytest.raises(UserError, match=rf"ended of row {N - 1} \(training seed 0\) is nan"):
+        diagnose(against(samples(ended=[1.0] * N), samples(ended=[0.0] * (N - 1) + [float("nan")])))
 
 
 def test_other_prompts_are_no_baseline():

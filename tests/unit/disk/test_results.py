@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from report_fixture import comparison, poisoned
 
+from eval.pipeline.showing import preference_tables, show
 from eval.report import write_report
 from preflab.disk.files import write_result
 from preflab.errors import UserError
 from preflab.errors.terminal import console
-from recipes.compare import show
-from recipes.evaluate import preference_tables
 
 
 def strict(path):

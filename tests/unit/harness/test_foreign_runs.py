@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
+from eval.pipeline.evaluating import check_methods, named_subjects
 from eval.subjects import PolicySubject, open_subject, open_subjects
 from eval.subjects.kinds import _responses
 from preflab.disk.seals import SUMS, seal
 from preflab.errors import UserError
 from preflab.model.adapter_config import CONFIG, WEIGHTS
-from recipes.evaluate import check_methods, named_subjects
 
 KEYS = {"sft": "0123456789ab", "reward": "ba9876543210"}
 

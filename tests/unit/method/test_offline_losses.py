@@ -28,7 +28,7 @@ def has_own_loss(name):
 
 # Methods that hand the training to another library have a native twin here.
 OFFLINE = {name: registry.load(name) for name in registry.registered() if has_own_loss(name)}
-OFFLINE = {name: cls for name, cls in OFFLINE.items() if not hasattr(cls, "fit")}
+OFFLINE = {name: cls for name, cls in OFFLINE.items() if cls.kind == "loss"}
 PAIRWISE = {name: cls for name, cls in OFFLINE.items() if issubclass(cls, Pairwise)}
 
 
@@ -518,7 +518,7 @@ def gradient_at(algorithm, batch, scores, logits):
 def with_optimum():
     for name, cls in OFFLINE.items():
         for beta in (0.3, 1.0):
-            if hasattr(cls, "optimum") and cls(cls.Config(beta=beta)).optimum(*table()) is not None:
+            if cls(cls.Config(beta=beta)).optimum(*table()) is not None:
                 yield name, beta
 
 

@@ -19,15 +19,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 import sys
 import torch
-from preflab import Batch, Loss, Mean, Needs, Pairwise, Prepares, RolloutConfig, option
+from preflab import Batch, DecoderMethod, Loss, LossMethod, Mean, Needs, Pairwise, RolloutConfig, TrainerMethod, option
 from preflab.method.contract import Needs
 
 @dataclass(frozen=True)
 class Settings:
     beta: float = option(0.1, "strength")
 
-class Bare:
-    Config, training, metrics = Settings, {{}}, {{}}
+class Bare(LossMethod):
+    Config = Settings
     needs = Needs("pair", ("policy",))
     def __init__(self, config): self.config = config
     def loss(self, batch, scores): return Loss(scores.logps.sum((1, 2)))
@@ -38,7 +38,20 @@ class Bare:
 PARTS = {
     "no class": ("Mine = Bare(None)", "no class"),
     "a function": ("def Mine(config): return Bare(config)", "no class"),
-    "no loss": ("class Mine:\n    Config = Settings; needs = Bare.needs; training = metrics = {}", "lacks loss"),
+    "no loss": ("class Mine(LossMethod):\n    Config = Settings; needs = Bare.needs", "lacks loss, __init__; inherit"),
+    "no kind": ("class Mine:\n    Config = Settings; needs = Bare.needs", "lacks kind; inherit preflab.Pairwise"),
+    "an unknown kind": ("class Mine(Bare): kind = 'lossy'", "lacks kind; inherit"),
+    "a structure in part": (
+        "class Mine:\n    kind, Config, needs = 'loss', Settings, Bare.needs",
+        "lacks state, prepare, loss",
+    ),
+    "no fit": ("class Mine(TrainerMethod):\n    Config = Settings; needs = Bare.needs", "lacks fit, .*TrainerMethod"),
+    "fit of two": (
+        "class Mine(TrainerMethod):\n    Config, needs, __init__ = Settings, Bare.needs, Bare.__init__\n"
+        "    def fit(self, task, more): ...",
+        r"fit has the arguments \(self, task, more\)",
+    ),
+    "no decode": ("class Mine(DecoderMethod):\n    Config = Settings; needs = Bare.needs", "lacks decode, .*DecoderM"),
     "a plain class as Config": ("class Mine(Bare):\n    class Config: beta = 1", "must be a dataclass"),
     "Config is an object": ("class Mine(Bare): Config = Settings()", "must be a dataclass"),
     "no default": ("@dataclass\nclass C: beta: float\nclass Mine(Bare): Config = C", "Config.beta has no default"),
@@ -56,7 +69,7 @@ PARTS = {
     "no rollout settings": ("class Mine(Bare): needs = Needs('sampled', ('policy',))", "RolloutConfig"),
     "no prepare": (
         "class Mine(Bare):\n    Config = RolloutConfig\n    needs = Needs('sampled', ('policy',))",
-        "prepare is no function but None",
+        r"it defines no prepare\(rollout\)",
     ),
     "prepare of two": (
         "class Mine(Bare):\n    needs = Needs('pair', ('policy',), rollout=('policy',))\n"

@@ -17,14 +17,8 @@ from algorithms.reinforce_pp import REINFORCEPP, REINFORCEPPConfig
 from algorithms.rloo import RLOO, RLOOConfig
 from preflab import PolicyGradient, PolicyGradientConfig
 from preflab.method.contract import Algorithm, Batch, KnownOptimum, Prepares, Rollout, Scores, unit_mask
-from preflab.method.maths import (
-    adapted_kl_coefficient,
-    at_last_token,
-    clipped_surrogate,
-    mean_of_others,
-    moments,
-    whiten,
-)
+from preflab.method.maths import moments
+from preflab.method.on_policy import adapted_kl_coefficient, clipped_surrogate, mean_of_others, whiten
 
 NAN = float("nan")
 LENGTHS = np.array([[6, 3, 1], [1, 5, 4]])
@@ -364,25 +358,16 @@ def assert_a_better_score_gains(algorithm):
     better = rollout.scores.rewards.clone()
     better[0, 1] += 2.0
     before, after = (
-        algorithm.feedback(algorithm_rewards(algorithm, given), given)["advantages"][0, 1].flatten()[:3]
+        algorithm.prepare(given).feedback["advantages"][0, 1].flatten()[:3]
         for given in (rollout, rollout._replace(scores=rollout.scores._replace(rewards=better)))
     )
     assert (after > before).all()
 
 
-def algorithm_rewards(algorithm, rollout):
-    """Rewards as `prepare` hands them on, without any KL."""
-    return rollout.scores.rewards if algorithm.action == "response" else at_last_token(*scored(rollout))
-
-
-def scored(rollout):
-    return rollout.scores.rewards, rollout.batch.response_mask
-
-
 @methods
 def test_directions_and_their_mutations(method, config, monkeypatch):
     algorithm = method(config(kl_coefficient=0.0, samples_per_prompt=3))
-    loss, feedback = method.loss, method.feedback
+    loss, prepare = method.loss, method.prepare
     assert_prefers_good_actions(algorithm)
     assert_a_better_score_gains(algorithm)
     for sign in (-1, 0):
@@ -397,10 +382,11 @@ def test_directions_and_their_mutations(method, config, monkeypatch):
                 assert_prefers_good_actions(algorithm)
         with monkeypatch.context() as patch:
 
-            def mutant_feedback(self, rewards, rollout, sign=sign):
-                return {"advantages": sign * feedback(self, rewards, rollout)["advantages"]}
+            def mutant_prepare(self, rollout, sign=sign):
+                batch = prepare(self, rollout)
+                return batch._replace(feedback={"advantages": sign * batch.feedback["advantages"]})
 
-            patch.setattr(method, "feedback", mutant_feedback)
+            patch.setattr(method, "prepare", mutant_prepare)
             with pytest.raises(AssertionError):
                 assert_a_better_score_gains(algorithm)
 

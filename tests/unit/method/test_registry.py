@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from preflab import Pairwise, option
+from preflab import LossMethod, Pairwise, option
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,14 @@ class Mine(Pairwise):
         return -self.config.beta * pair.margin
 
 
-class Half:
+class Half(LossMethod):
     Config = MineConfig
+
+
+class Bare:
+    Config = MineConfig
+
+    def loss(self, batch, scores): ...
 '''
 
 
@@ -122,8 +128,10 @@ def test_a_module_of_ones_own():
 
 
 def test_what_lacks_the_contract_is_refused(mine):
-    with pytest.raises(UserError, match="lacks needs, training, metrics, loss"):
+    with pytest.raises(UserError, match=r"lacks loss, needs, __init__; inherit preflab\.LossMethod"):
         registry.load(f"{mine}:Half")
+    with pytest.raises(UserError, match=r"lacks kind; inherit preflab\.Pairwise, PolicyGradient or LossMethod"):
+        registry.load(f"{mine}:Bare")
 
 
 def test_wrong_places_are_named(mine):

@@ -226,7 +226,7 @@ def test_what_cannot_be_summarised_says_why() -> None:
         summarise_preferences([table, table[::-1]], "reward")
     with pytest.raises(ValueError, match="different rows"):
         summarise_preferences([table, []], "reward")
-    with pytest.raises(ValueError, match="no 'chosen_score'"):
+    with pytest.raises(UserError, match="no row has 'chosen_score'"):
         summarise_preferences([[{"row": 0, "rejected_score": 1.0}]], "reward")
     for scale in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="must be above 0"):

@@ -32,7 +32,6 @@ from algorithms.online_dpo import OnlineDPO, OnlineDPOConfig
 from algorithms.ppo import PPO, PPOConfig
 from algorithms.rloo import RLOO, RLOOConfig
 from preflab.errors import UserError
-from preflab.method.policy_gradient import PolicyGradient
 from preflab.sampling.sampler import TransformersSampler
 from preflab.sampling.vllm import VllmSampler
 from preflab.settings.fields import build
@@ -132,7 +131,8 @@ def test_the_surrogate_is_weighted_and_nothing_else(method, config):
 @pytest.mark.parametrize("mutant", [lambda x: -x, lambda x: 0 * x, lambda x: 2 * x, lambda x: x.exp()])
 @pytest.mark.parametrize("case", [(RLOO, RLOOConfig(kl_coefficient=0.3)), (PPO, PPOConfig(kl_coefficient=0.3))])
 def test_a_mutated_weight_is_found(case, mutant, monkeypatch):
-    prepare = PolicyGradient.prepare
+    method, _ = case
+    prepare = method.prepare
 
     def mutated(self, rollout):
         batch = prepare(self, rollout)
@@ -140,7 +140,7 @@ def test_a_mutated_weight_is_found(case, mutant, monkeypatch):
             batch.feedback["importance_weights"] = mutant(batch.feedback["importance_weights"].log()).exp()
         return batch
 
-    monkeypatch.setattr(PolicyGradient, "prepare", mutated)
+    monkeypatch.setattr(method, "prepare", mutated)
     with pytest.raises(AssertionError):
         check_weighted_loss(*case)
 

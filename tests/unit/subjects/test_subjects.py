@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from eval.comparison.contestant import Contestant
 from eval.comparison.preferences import summarise_preferences
+from eval.comparison.record import summarise
 from eval.judges import JudgeSpec
-from eval.records.records import Records
+from eval.records.columns import column, needed
 from eval.settings import EvalConfig
 from eval.subjects import (
     Ground,
@@ -132,9 +135,16 @@ def test_soft_labels_of_held_out_pairs_reach_the_figures(folder, tiny_model_path
         assert summary["log_loss"]["mean"] == pytest.approx(expected, rel=1e-9)
 
 
+def read(records, name):
+    """Return a column, whichever of the two tables has it."""
+    found = column([records.samples], name)
+    found = column([records.preferences], name) if found is None else found
+    return None if found is None else found[0]
+
+
 def close(first, second, names, tolerance=1e-4):
     for name in names:
-        assert np.allclose(first.column(name), second.column(name), atol=tolerance), name
+        assert np.allclose(read(first, name), read(second, name), atol=tolerance), name
 
 
 SCORES = ("chosen_score", "rejected_score")
@@ -148,15 +158,15 @@ def test_a_policy_gives_every_column(ground, folder):
     records = open_subject(str(folder / "policy")).evaluate(ground, "policy")
     assert [list(row) for row in records.samples] == [SAMPLE_COLUMNS] * 6
     assert [set(row) for row in records.preferences] == [PAIR_COLUMNS] * 10
-    assert all(records.has(name) for name in SAMPLE_COLUMNS[2:])
+    assert all((read(records, name) is not None) for name in SAMPLE_COLUMNS[2:])
     assert [row["row"] for row in records.preferences] == list(range(10))
     assert [row["subset"] for row in records.preferences] == ["easy", "hard"] * 5
-    assert records.column("kl").min() > 0
-    assert records.column("entropy").min() > 0
-    assert (records.column("chosen_logp") < 0).all()
-    assert records.column("rejected_length").tolist() == [6.0] * 10  # five words and the end
-    per_token = records.column("chosen_logp") / 4
-    assert np.allclose(records.demonstration_logps(), per_token)
+    assert read(records, "kl").min() > 0
+    assert read(records, "entropy").min() > 0
+    assert (read(records, "chosen_logp") < 0).all()
+    assert read(records, "rejected_length").tolist() == [6.0] * 10  # five words and the end
+    tax = summarise(Contestant("policy", [records]))["demonstration_logp"]
+    assert tax["mean"] == pytest.approx(np.mean(read(records, "chosen_logp") / 4))
 
 
 def test_an_adapter_and_the_model_it_is_folded_into_are_one_policy(ground, experiment, folder):
@@ -173,7 +183,7 @@ def test_a_reward_model_is_the_same_as_adapter_and_as_classifier(ground, experim
 
     adapter = open_subject(str(folder / "scorer")).evaluate(ground, "adapter")
     assert adapter.samples == []
-    assert not adapter.has("chosen_logp")
+    assert not (read(adapter, "chosen_logp") is not None)
     base = AutoModelForSequenceClassification.from_pretrained(experiment.world.model, num_labels=1)
     model = PeftModel.from_pretrained(base, folder / "scorer").merge_and_unload()
     for pad in (0, None):  # without a padding token, texts are read one by one
@@ -200,19 +210,19 @@ def test_any_reward_model_can_give_the_proxy_and_the_gold_reward(ground, experim
         records.append(policy.evaluate(changed, name))
     for found in records:
         close(found, found, ("proxy",))
-        assert np.allclose(found.column("gold"), found.column("proxy"), atol=1e-4)
-    assert not np.allclose(records[0].column("proxy"), records[1].column("proxy"), atol=0.01)
+        assert np.allclose(read(found, "gold"), read(found, "proxy"), atol=1e-4)
+    assert not np.allclose(read(records[0], "proxy"), read(records[1], "proxy"), atol=0.01)
 
 
 def test_best_of_n_raises_the_proxy_and_defines_no_exact_kl(ground, folder):
     one = open_subject(str(folder / "policy")).evaluate(ground, "one")
     best = open_subject(f"best-of-8:{folder / 'policy'}").evaluate(ground, "best")
-    assert best.column("proxy").mean() > one.column("proxy").mean()
-    assert not any(best.has(name) for name in ("kl", "entropy", "chosen_logp"))
-    assert best.has("log_ratio")
+    assert read(best, "proxy").mean() > read(one, "proxy").mean()
+    assert not any((read(best, name) is not None) for name in ("kl", "entropy", "chosen_logp"))
+    assert read(best, "log_ratio") is not None
     scorer = open_subject(str(folder / "scorer")).evaluate(ground, "scorer")
     for name in SCORES:  # the normalised reward, which the samples were chosen by
-        assert np.allclose(best.column(name), (scorer.column(name) - 0.3) / 0.7, atol=1e-4)
+        assert np.allclose(read(best, name), (read(scorer, name) - 0.3) / 0.7, atol=1e-4)
     with pytest.raises(UserError, match="--reward-model"):
         open_subject(f"best-of-8:{folder / 'policy'}").evaluate(ground._replace(reward=None), "best")
 
@@ -252,14 +262,17 @@ def test_a_model_with_another_tokenizer_has_no_kl_and_says_so_once(ground, forei
         "foreign writes other tokens than the reference: no log-ratio, KL or implicit reward for it"
     ]
     undefined = ("log_ratio", "kl", "chosen_score", "rejected_score")
-    assert not any(records.has(name) for name in undefined)
-    assert all(records.has(name) for name in ("entropy", "gold", "proxy", "chosen_logp", "rejected_logp", "ended"))
+    assert not any((read(records, name) is not None) for name in undefined)
+    assert all(
+        (read(records, name) is not None)
+        for name in ("entropy", "gold", "proxy", "chosen_logp", "rejected_logp", "ended")
+    )
     ours = open_subject(str(folder / "policy")).evaluate(ground, "policy")
     assert records.fingerprint == ours.fingerprint, "the same rows"
-    assert (records.column("chosen_length") > ours.column("chosen_length")).all()
+    assert (read(records, "chosen_length") > read(ours, "chosen_length")).all()
     best = open_subject(f"best-of-4:{foreign}").evaluate(ground, "best")
-    assert best.column("proxy").mean() > records.column("proxy").mean()
-    assert not best.has("log_ratio")
+    assert read(best, "proxy").mean() > read(records, "proxy").mean()
+    assert read(best, "log_ratio") is None
 
 
 def test_a_model_that_cannot_hold_the_rows_is_refused(ground, tmp_path):
@@ -284,8 +297,8 @@ def test_responses_are_judged_like_samples(ground, folder, tmp_path):
     found = open_subject(str(tmp_path)).evaluate(ground, "again")  # an evaluation's own folder
     assert found.preferences == []
     assert [row["response"] for row in found.samples] == [row["response"] for row in policy.samples]
-    assert np.array_equal(found.column("gold"), policy.column("gold"))
-    assert not any(found.has(name) for name in ("ended", "log_ratio", "kl", "entropy"))
+    assert np.array_equal(read(found, "gold"), read(policy, "gold"))
+    assert not any((read(found, name) is not None) for name in ("ended", "log_ratio", "kl", "entropy"))
     outputs = [{"instruction": r["prompt"], "output": r["response"], "generator": "x"} for r in policy.samples[::-1]]
     (tmp_path / "outputs.json").write_text(json.dumps(outputs))
     again = open_subject(str(tmp_path / "outputs.json")).evaluate(ground, "outputs")
@@ -452,17 +465,25 @@ def test_without_generating_only_pairs_are_scored(ground, folder):
 def test_the_reference_is_the_starting_adapter(ground, folder):
     sft = adapter_stage(folder / "policy", "policy")
     same = PolicySubject(None).evaluate(ground._replace(sft=sft), "reference")
-    assert np.abs(same.column("kl")).max() == 0
-    assert np.abs(same.column("chosen_score")).max() == 0
+    assert np.abs(read(same, "kl")).max() == 0
+    assert np.abs(read(same, "chosen_score")).max() == 0
     adapter = open_subject(str(folder / "policy")).evaluate(ground, "policy")
     close(same, adapter, ("chosen_logp", "rejected_logp"))
 
 
-def test_missing_values_are_told_from_given_ones():
-    records = Records([{"kl": None, "gold": 1.0}, {"kl": 2.0, "gold": 0.0}], [{"chosen_score": 1.0}])
-    assert [records.has(name) for name in ("kl", "gold", "chosen_score", "absent")] == [False, True, True, False]
-    assert np.isnan(records.column("kl")[0])
-    assert records.demonstration_logps() is None
+def test_one_rule_for_missing_values():
+    seeds = [[{"kl": None, "gold": 1}, {"kl": 2.0, "gold": 0.5}], [{"gold": True}, {"gold": 3.0, "row": 7}]]
+    assert column(seeds, "absent") is None
+    assert column(seeds, "gold").tolist() == [[1.0, 0.5], [1.0, 3.0]]
+    with pytest.raises(UserError, match=r"^kl of row 0 \(training seed 0\) is missing"):
+        column(seeds, "kl")
+    for value in (float("nan"), float("-inf"), "3", None):
+        seeds[1][1]["gold"] = value
+        said = "missing" if value is None else re.escape(repr(value))
+        with pytest.raises(UserError, match=rf"^gold of row 7 \(training seed 1\) is {said}"):
+            column(seeds, "gold")
+    with pytest.raises(UserError, match="no row has 'absent'"):
+        needed(seeds, "absent")
 
 
 def test_the_library_needs_no_method_and_no_trainer_of_another():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from preflab.errors import UserError
+from preflab.experiment.sweep import Sweep
 from preflab.method.configured import make_method
-from recipes.sweep import Sweep
 
 
 def test_beta_stands_for_the_price_of_a_nat_in_every_method():

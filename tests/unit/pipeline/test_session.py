@@ -8,17 +8,18 @@ from typing import get_type_hints
 import pytest
 
 from eval.judges.settings import EndpointConfig
+from eval.pipeline.comparing import CompareConfig
+from eval.pipeline.following import CourseConfig
+from eval.pipeline.session import Session
 from eval.settings import EvalConfig
 from preflab.errors import UserError
+from preflab.experiment.settings import RewardSettings, RunConfig
 from preflab.method import registry
 from preflab.settings.fields import build
 from preflab.settings.training import LoraSettings, TrainConfig
 from preflab.worlds import WorldConfig
 from recipes.annotate import AnnotateConfig
-from recipes.common import RewardSettings, RunConfig, Session
-from recipes.compare import CompareConfig
 from recipes.conformance import ConformanceConfig
-from recipes.course import CourseConfig
 
 POLICIES = ("dpo", "ipo", "kto", "plackett-luce", "ppo", "rloo", "grpo", "online-dpo", "expert-iteration")
 

@@ -10,9 +10,9 @@ from preflab.settings.fields import option
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
+    from eval.pipeline.stages import Pipeline
     from preflab.disk.stages import Stage
     from preflab.method.configured import Method
-    from recipes.common import Pipeline
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,13 @@ def follow(
     """
     from eval.comparison.contestant import Contestant
     from eval.comparison.laws import mean_step
+    from preflab.method.contract import decoder_of
     from preflab.training.snapshots import snapshots
 
     evaluation, seeds = pipeline.session.evaluation, pipeline.session.run.seeds
     prompts = min(evaluation.eval_prompts, config.snapshot_prompts)
     fewer = replace(evaluation, eval_prompts=prompts, eval_pairs=2)  # only the answers are asked for
-    decode = getattr(method.algorithm, "decode", None)
+    decode = decoder_of(method.algorithm)
     kept = [{snapshot.number: snapshot for snapshot in snapshots(stage.folder)} for stage in stages]
     course = []
     for number in sorted(set.intersection(*map(set, kept))):

@@ -8,12 +8,13 @@ import pytest
 
 from eval.comparison.contests import by_gold
 from eval.judges import PLANTED, EndpointConfig, EndpointJudge, HumanVerdicts, JudgeSpec, judge_sentences
+from eval.pipeline.comparing import CompareConfig, maximised_by
+from eval.pipeline.judging import ByAnswers, JudgeSettings, judging, local, open_judge, open_reward
+from eval.pipeline.session import Session
+from eval.pipeline.showing import judge_lines
 from eval.settings import EvalConfig
 from eval.subjects import RewardSubject
 from preflab.errors import UserError
-from recipes.common import Session
-from recipes.compare import CompareConfig, judge_lines, maximised_by
-from recipes.judging import ByAnswers, JudgeSettings, judging, local, open_judge, open_reward
 
 URL = EndpointConfig(judge_url="http://localhost:1/v1", judge_model="m")
 

@@ -1,0 +1,1 @@
+"""The order of work: settings, stages, judging; methods trained, evaluated and compared."""

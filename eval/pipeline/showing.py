@@ -1,0 +1,106 @@
+"""What a recipe ends with: the result's file, the table and the sentences under it, the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preflab.errors import UserError
+from preflab.errors.terminal import console, one_line, say
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+    from eval.comparison.contestant import Contestant
+    from eval.records.records import Table
+
+WIDTH = 104  # of the table where there is no terminal to fit it to
+
+
+def check_report(wanted: bool) -> None:
+    """Refuse a report that could not be drawn.
+
+    Raises:
+        UserError: if matplotlib is not installed.
+    """
+    if wanted and find_spec("matplotlib") is None:
+        raise UserError("the report needs matplotlib; pip install matplotlib, or add --report false")
+
+
+def show(comparison: dict[str, Any], path: Path) -> None:
+    """Write comparison.json, print the table and what it says."""
+    from eval.report.table import comparison_table
+    from preflab.disk.files import write_result
+
+    comparison = write_result(path, comparison)
+    page = console(None if sys.stdout.isatty() else WIDTH)
+    page.print(comparison_table(comparison))
+    for sentence in (comparison["headline"], *comparison["verdict"], *judge_lines(comparison["judge"])):
+        page.print(one_line(sentence))
+    say(f"written to {path}")
+
+
+def judge_lines(judge: dict[str, Any] | None) -> list[str]:
+    """Return what is to be known of the judge: why not to trust it, and what one that compares says of itself."""
+    from eval.judges import judge_sentences
+
+    warning, facts = (judge or {}).get("warning"), judge_sentences(judge)
+    lines = [f"Warning, judge: {warning}"] if warning else []
+    return [*lines, f"Judge: {(judge or {}).get('name')}. {' '.join(facts)}"] if facts else lines
+
+
+def answers(contestants: Sequence[Contestant]) -> dict[str, dict[str, Table]]:
+    """Return the rows of samples that the report shows, by method and training seed."""
+    return {
+        contestant.name: {str(seed): records.samples for seed, records in enumerate(contestant.records)}
+        for contestant in contestants
+        if not contestant.varied and contestant.gives == "policy"
+    }
+
+
+def write_pages(comparison: dict[str, Any], samples: Mapping[str, Mapping[str, Table]], folder: Path) -> None:
+    """Write the page, its figures and tables."""
+    from eval.report import write_report
+
+    write_report(comparison, samples, folder)
+    say(f"report at {folder / 'report.html'}")
+
+
+SCORES = ("score", "likelihood", "likelihood a token")
+
+
+def preference_tables(methods: Mapping[str, Any]) -> list[RichTable]:
+    """Return held-out accuracy by what ranks the responses, and per subset where the data have any."""
+    rows = {name: row["preferences"] for name, row in methods.items() if row["preferences"]}
+    kinds = {
+        name: [
+            found.get("accuracy"),
+            *((found.get(k) or {}).get("accuracy") for k in ("likelihood", "normalised_likelihood")),
+        ]
+        for name, found in rows.items()
+    }
+    tables = [_table("held-out accuracy", "method", SCORES, kinds)] if rows else []
+    subsets = {name: found["subsets"] for name, found in rows.items() if found.get("subsets")}
+    if subsets:
+        of_subset = {
+            part: [found[part]["accuracy"] for found in subsets.values()] for part in next(iter(subsets.values()))
+        }
+        tables.append(_table("held-out accuracy by subset", "subset", list(subsets), of_subset))
+    return tables
+
+
+def _table(title: str, first: str, columns: Sequence[str], rows: Mapping[str, Sequence[Any]]) -> RichTable:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(first, title=title, box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(Text(one_line(column)), justify="right")
+    for name, estimates in rows.items():
+        texts = ("–" if e is None else f"{e['mean']:.1%} [{e['low']:.1%}, {e['high']:.1%}]" for e in estimates)
+        table.add_row(Text(one_line(name)), *(Text(text.replace("%", " %")) for text in texts))
+    return table

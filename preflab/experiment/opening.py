@@ -1,0 +1,129 @@
+"""The run folder and the world, opened: what a run needs at its end is looked at before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from preflab.disk.stages import Run
+from preflab.errors import UserError, crash
+from preflab.experiment.settings import RunConfig
+from preflab.method.configured import Method
+from preflab.settings.training import LoraSettings
+from preflab.worlds import WorldConfig
+
+if TYPE_CHECKING:
+    from preflab.experiment.experiment import Experiment
+
+logger = logging.getLogger(__name__)
+
+LITTLE_SPACE = 200 * 2**20  # bytes
+
+
+def open_experiment(
+    settings: RunConfig,
+    world: WorldConfig,
+    lora: LoraSettings,
+    methods: Sequence[Method] = (),
+    *,
+    judged: Sequence[str] = (),
+) -> Experiment:
+    """Open the run folder and the world; from here on, heavy work.
+
+    What the run needs at its end is checked here. A run folder that this call made is removed where it ends in a
+    mistake.
+
+    Args:
+        settings: where the run is kept.
+        world: which world.
+        lora: adapters of every role.
+        methods: what will be trained; their settings are tried on the libraries first.
+        judged: splits of the world that figures will be means over.
+
+    Raises:
+        UserError: for anything that could not finish.
+    """
+    # TRL reports usage statistics by default; nothing is sent from here.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # A folder that cannot be used is answered before the seconds that importing torch takes.
+    folder = Path(settings.output)
+    made = not folder.exists()
+    run = Run(folder)
+    crash.log_in(folder)
+    try:
+        check_results(folder)
+        experiment = _open(run, settings, world, lora, methods)
+        for split in judged:
+            check_split(experiment, split)
+        return experiment
+    except UserError:
+        if made and not any(run.stages.iterdir()):
+            shutil.rmtree(folder)
+        raise
+
+
+def _open(
+    run: Run, settings: RunConfig, world: WorldConfig, lora: LoraSettings, methods: Sequence[Method]
+) -> Experiment:
+    import torch
+
+    from preflab.experiment.experiment import Experiment
+    from preflab.training.rehearsal import rehearse
+
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    _quiet_libraries()
+    for method in methods:
+        rehearse(method)
+    return Experiment(run, world, lora, Path(settings.cache))
+
+
+def check_results(folder: Path) -> None:
+    """Refuse a run folder in which the results could not be written at the end; say so where the disk is nearly full.
+
+    Raises:
+        UserError: naming what is in the way.
+    """
+    for name in ("manifest.json", "comparison.json", "evaluation.json"):
+        if (folder / name).is_dir():
+            raise UserError(f"{folder / name} is a folder, and a result goes there; remove it, or choose --output")
+    for name in ("report", "evaluation"):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise UserError(f"{folder / name} is no folder, and the report goes there; remove it, or choose --output")
+    free = shutil.disk_usage(folder).free
+    if free < LITTLE_SPACE:
+        logger.warning("%d MiB are free on the disk of %s, which is little for a run", free >> 20, folder)
+
+
+def check_split(experiment: Experiment, name: str) -> None:
+    """Refuse a split that no mean with an interval can be taken over.
+
+    Raises:
+        UserError: if fewer than two rows of it are within the token limits.
+    """
+    count = len(getattr(experiment, name))
+    if count < 2:
+        what = {"eval_prompts": "held-out prompts", "heldout": "held-out pairs"}[name]
+        raise UserError(
+            f"{count} {what} are left within the token limits, and figures with intervals take at least 2; give more "
+            "data, or another --heldout-fraction, --heldout or --data-seed"
+        )
+
+
+def _quiet_libraries() -> None:
+    import datasets
+    import transformers
+
+    # PEFT asks transformers for a name it is about to lose, TRL sets one; nobody here can do anything about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*gradient_checkpointing.*")
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    # What it says goes through our handler, which lets nothing steer the terminal.
+    transformers.utils.logging.disable_default_handler()
+    transformers.utils.logging.enable_propagation()

@@ -1,0 +1,50 @@
+"""What a run is kept in and made of, as options: its folder and seeds, and what policies maximise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from preflab.settings.fields import option
+from preflab.settings.training import Pool
+from preflab.settings.values import LARGEST_SEED
+
+MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run is kept, and what is trained."""
+
+    output: str = option("runs/default", "folder of the run; finished stages in it are reused")
+    cache: str = option("~/.cache/preflab", "folder where embedded base models are kept between runs")
+    seeds: tuple[int, ...] = option(
+        (0,), "training seeds of each method, such as 0,1,2", minimum=0, maximum=LARGEST_SEED
+    )
+    threads: int | None = option(None, "CPU threads; default: torch's own choice", minimum=1, maximum=1024)
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ValueError("seeds is empty; name at least one, such as 0")
+        if len(self.seeds) > MOST_SEEDS:
+            raise ValueError(f"seeds names {len(self.seeds)}; {MOST_SEEDS} are the most that a comparison takes")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {','.join(map(str, self.seeds))} names one twice, which adds no information")
+        # A shell expands "~", YAML does not.
+        for name in ("output", "cache"):
+            object.__setattr__(self, name, str(Path(getattr(self, name)).expanduser()))
+
+
+@dataclass(frozen=True)
+class RewardSettings:
+    """What the methods that maximise a reward are given."""
+
+    reward_method: str = option("reward", "method that trains the reward model, such as reward or reward-pl")
+    reward_ensemble: int = option(
+        1, "reward models, trained with seeds 0, 1, …, whose scores are pooled", minimum=1, maximum=1000
+    )
+    reward_pool: Pool = option("mean", "an ensemble's score: mean of the members, or the worst case")
+    policy_reward: Literal["model", "gold"] = option(
+        "model", "what policies maximise: the reward model, or the world's planted reward itself"
+    )
