@@ -56,6 +56,7 @@ def main() -> None:
     judge = open_judge(session.configs["judge"], session.configs["endpoint"])
 
     experiment = session.open(judged=("eval_prompts", "heldout") if config.generate else ("heldout",))
+    from eval.records.comparison import Evaluation
     from preflab.versions import provenance
 
     ground = Ground(
@@ -67,13 +68,21 @@ def main() -> None:
     )
     maximised = [*maximised_by(subjects), *([local(rewards.source)] if rewards else [])]
     judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment.world), maximised)
-    evaluation, records = evaluate(ground, subjects, judged)
-    facts = {"judge": judged.as_dict(), "reference": sft or experiment.world.model}
-    about = {"config": session.as_dict(), "data": experiment.data, **provenance()}
-    evaluation |= {**facts, **about}
+    summary, records = evaluate(ground, subjects, judged)
+    evaluation = Evaluation(
+        **vars(summary),
+        baseline="reference",
+        judge=judged.described(),
+        reward_model=None,
+        seeds=(),
+        config=session.as_dict(),
+        data=experiment.data,
+        **provenance(),
+        reference=sft or experiment.world.model,
+    )
     show(evaluation, Path(session.run.output) / "evaluation.json")
     page = console(None if sys.stdout.isatty() else WIDTH)
-    for table in preference_tables(evaluation["methods"]):
+    for table in preference_tables(evaluation.methods):
         page.print(table)
     if config.report:
         samples = {name: {"0": found.samples} for name, found in records.items() if found.samples}

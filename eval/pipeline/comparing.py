@@ -21,6 +21,8 @@ from preflab.training.budget import Budget, spent_by, under_budget
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
     from eval.judges import PairJudge
+    from eval.records.comparison import Comparison
+    from eval.records.figures import RewardModel
     from eval.subjects import RewardSubject
     from preflab.disk.stages import Stage
     from preflab.experiment.rewards import Rewards
@@ -97,12 +99,13 @@ def check_entries(session: Session, names: tuple[str, ...]) -> list[Entry]:
 
 def compare(
     session: Session, entries: list[Entry], judge: RewardSubject | PairJudge | None
-) -> tuple[dict[str, Any], list[Contestant]]:
+) -> tuple[Comparison, list[Contestant]]:
     """Train and evaluate everything; return what goes into comparison.json, and the records behind it."""
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
     experiment = session.open(methods, judged=("eval_prompts", "heldout"))
     from eval.comparison.contestant import Contestant
     from eval.comparison.record import summarise_comparison
+    from eval.records.comparison import Comparison
     from preflab.disk.files import write_result
     from preflab.versions import provenance
 
@@ -136,25 +139,25 @@ def compare(
         contestants.append(contest(pipeline, Entry(method, entry.varied), stages, shared, way))
 
     # 4. What all that says.
-    comparison = summarise_comparison(
+    summary = summarise_comparison(
         contestants,
         baseline=baseline,
         decide=judged.decide,
         oracle=pipeline.oracle(sft, judged.scores) if judged.scores else None,
         matched=session.configs["comparison"].match,
     )
-    facts = {
-        "baseline": "sft",
-        "judge": judged.as_dict(),
-        "reward_model": judge_rewards(pipeline, rewards, shared),
-        "seeds": list(session.run.seeds),
-        "config": {
-            **session.as_dict(),
-            "methods": {e.method.label: e.method.identity() for e in entries if not e.varied},
-        },
-        "data": experiment.data,
-    }
-    return {**comparison, **facts, **provenance()}, contestants
+    methods_given = {e.method.label: e.method.identity() for e in entries if not e.varied}
+    comparison = Comparison(
+        **vars(summary),
+        baseline="sft",
+        judge=judged.described(),
+        reward_model=judge_rewards(pipeline, rewards, shared),
+        seeds=tuple(session.run.seeds),
+        config={**session.as_dict(), "methods": methods_given},
+        data=experiment.data,
+        **provenance(),
+    )
+    return comparison, contestants
 
 
 def maximised_by(session: Session, rewards: Rewards | None, methods: Sequence[Method]) -> list[str | Path]:
@@ -185,16 +188,16 @@ def under(budget: Budget, method: Method) -> Method:
     return method if method.algorithm.kind == "decoder" else under_budget(method, budget)
 
 
-def judge_rewards(pipeline: Pipeline, rewards: Rewards | None, shared: dict[str, Any]) -> dict[str, Any] | None:
+def judge_rewards(pipeline: Pipeline, rewards: Rewards | None, shared: dict[str, Any]) -> RewardModel | None:
     """Evaluate the reward models that policies learnt from; None where there are none."""
     from eval.comparison.contestant import Contestant
-    from eval.comparison.record import summarise
+    from eval.comparison.record import summarise_reward_model
 
     if rewards is None or not rewards.stages:
         return None
     records = pipeline.evaluate("reward", rewards, role="reward", **shared)
-    row = summarise(Contestant("reward", [records], [stage.record for stage in rewards.stages], gives="reward"))
-    return {name: row[name] for name in ("heldout_accuracy", "preferences", "train")}
+    costs = [stage.record for stage in rewards.stages]
+    return summarise_reward_model(Contestant("reward", [records], costs, gives="reward"))
 
 
 def contest(

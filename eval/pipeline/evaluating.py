@@ -6,15 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.pipeline.judging import Judging, local
+from eval.records.figures import Fingerprint
 from eval.subjects import Ground, PolicySubject, Subject, evaluate_subject, open_subject, open_subjects
 from preflab.errors import UserError
 from preflab.method import registry
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
+    from eval.records.comparison import Summary
     from eval.records.records import Records
 
 MOST_SAMPLES = 2**16  # of one prompt, as for the method best-of-n
@@ -95,13 +97,10 @@ def maximised_by(subjects: Mapping[str, Subject]) -> list[str | Path]:
     return [local(s.maximised) for s in subjects.values() if isinstance(s, PolicySubject) and s.maximised]
 
 
-def evaluate(
-    ground: Ground, subjects: Mapping[str, Subject], judged: Judging
-) -> tuple[dict[str, Any], dict[str, Records]]:
+def evaluate(ground: Ground, subjects: Mapping[str, Subject], judged: Judging) -> tuple[Summary, dict[str, Records]]:
     """Evaluate every subject and, beside them, the reference; return their figures, and the records behind them."""
     from eval.comparison.contestant import Contestant
-    from eval.comparison.preferences import likelihoods
-    from eval.comparison.record import summarise_comparison
+    from eval.comparison.record import by_likelihood, summarise_comparison
     from eval.records.columns import column
     from eval.records.records import Records
 
@@ -115,12 +114,17 @@ def evaluate(
         scored = records if column([records.preferences], "chosen_score") is not None else Records(records.samples, [])
         contestants.append(Contestant(name, [scored], gives=every[name].role))
     decide = judged.decide if ground.generate else None
-    evaluation = summarise_comparison(contestants, baseline=baseline, decide=decide)
-    for name, row in evaluation["methods"].items():
-        row |= {"kind": every[name].kind, "fingerprint": found[name].fingerprint}
-        if row["preferences"] is None and found[name].preferences:
-            row["preferences"] = {"score": None, **likelihoods([found[name].preferences])}
-    return {**evaluation, "baseline": "reference"}, found
+    summary = summarise_comparison(contestants, baseline=baseline, decide=decide)
+    methods = {}
+    for name, row in summary.methods.items():
+        plain = by_likelihood(found[name]) if found[name].preferences else None
+        methods[name] = replace(
+            row,
+            preferences=row.preferences or plain,
+            kind=every[name].kind,
+            fingerprint=Fingerprint(**found[name].fingerprint),
+        )
+    return replace(summary, methods=methods), found
 
 
 def draws(ground: Ground, start: Subject) -> list[Records]:

@@ -29,6 +29,7 @@ def train_one(description: str, name: str, argv: Sequence[str] | None = None) ->
     from eval.comparison.contestant import Contestant
     from eval.comparison.contests import by_gold
     from eval.comparison.record import summarise_comparison
+    from eval.records.comparison import Comparison, Judge
     from preflab.disk.files import write_result
     from preflab.versions import provenance
 
@@ -54,13 +55,16 @@ def train_one(description: str, name: str, argv: Sequence[str] | None = None) ->
         baseline = pipeline.baseline(**shared)
         contestants = [Contestant("start", [pipeline.evaluate("start", None, **shared)])]
     contestants.append(contest(pipeline, Entry(method, {}), stages, shared))
-    comparison = summarise_comparison(contestants, baseline=baseline, decide=by_gold if judge else None)
-    facts = {
-        "baseline": "start" if baseline else None,
-        "judge": {"name": judge.name, "kind": "scores", "warning": None} if judge else None,
-        "seeds": list(session.run.seeds),
-        "config": session.as_dict(),
-        "data": experiment.data,
-    }
-    show({**comparison, **facts, **provenance()}, Path(session.run.output) / f"{method.label}.json")
+    summary = summarise_comparison(contestants, baseline=baseline, decide=by_gold if judge else None)
+    comparison = Comparison(
+        **vars(summary),
+        baseline="start" if baseline else None,
+        judge=Judge(name=judge.name, kind="scores", warning=None) if judge else None,
+        reward_model=None,
+        seeds=tuple(session.run.seeds),
+        config=session.as_dict(),
+        data=experiment.data,
+        **provenance(),
+    )
+    show(comparison, Path(session.run.output) / f"{method.label}.json")
     say("weights: " + ", ".join(str(stage.folder / needs.trains[0]) for stage in stages))
