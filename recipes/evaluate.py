@@ -56,8 +56,8 @@ def main() -> None:
     judge = open_judge(session.configs["judge"], session.configs["endpoint"])
 
     experiment = session.open(judged=("eval_prompts", "heldout") if config.generate else ("heldout",))
+    from eval.comparison.record import as_comparison
     from eval.records.comparison import Evaluation
-    from preflab.versions import provenance
 
     ground = Ground(
         experiment,
@@ -69,17 +69,10 @@ def main() -> None:
     maximised = [*maximised_by(subjects), *([local(rewards.source)] if rewards else [])]
     judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment.world), maximised)
     summary, records = evaluate(ground, subjects, judged)
-    evaluation = Evaluation(
-        **vars(summary),
-        baseline="reference",
-        judge=judged.described(),
-        reward_model=None,
-        seeds=(),
-        config=session.as_dict(),
-        data=experiment.data,
-        **provenance(),
-        reference=sft or experiment.world.model,
+    comparison = as_comparison(
+        summary, baseline="reference", judge=judged.described(), config=session.as_dict(), data=experiment.data
     )
+    evaluation = Evaluation(**vars(comparison), reference=sft or experiment.world.model)
     show(evaluation, Path(session.run.output) / "evaluation.json")
     page = console(None if sys.stdout.isatty() else WIDTH)
     for table in preference_tables(evaluation.methods):

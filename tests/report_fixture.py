@@ -19,7 +19,7 @@ METHODS = ("sft", "dpo", "ipo", "ppo")
 SUBSETS = ("on topic", "tone")
 GOLD = {"sft": 0.31, "dpo": 1.24, "ipo": 1.19, "ppo": 1.52}
 KL = {"sft": 0.02, "dpo": 6.8, "ipo": 6.1, "ppo": 8.9}
-CHOICES = ("kind", "measure", "verdict", "severity", "law", "over")  # of a few words; others are refused
+CHOICES = ("kind", "verdict", "severity", "law", "over")  # of a few words; others are refused
 Row = dict[str, Any]
 
 HOSTILE = {

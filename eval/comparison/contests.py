@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.comparison.contestant import Contestant
 from eval.metrics import win_rate
+from eval.metrics.reward import GOLD
 from eval.records.columns import needed
 from eval.records.comparison import PairTest, Place, Untested
 from eval.records.figures import Figure
@@ -30,12 +30,6 @@ FEWEST = 2
 
 Games = Mapping[tuple[str, str], Array]
 """How often the first of two methods answers better, ``[S, N]``, by their names; see `head_to_head`."""
-
-
-def outcomes(games: Array) -> dict[str, Array]:
-    """Return where games ``[...]`` were won, tied and lost, 1 or 0; NaN where nobody said."""
-    found = {"wins": games > 0.5, "ties": games == 0.5, "losses": games < 0.5}
-    return {name: np.where(np.isfinite(games), at, np.nan) for name, at in found.items()}
 
 
 def by_gold(first: Records, second: Records) -> Array:
@@ -102,7 +96,7 @@ def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bo
             second=second.name,
             measure=measure,
             difference=Figure.of(difference.estimate),
-            win_rate=Figure.of(interval(table, rate=True)),
+            win_rate=Figure.of(win_rate.WIN_RATE.estimate(table)),
             **_shares(first, second, games[first.name, second.name]),
             p=difference.p,
             p_adjusted=float(p),
@@ -179,8 +173,8 @@ def _independent(first: Contestant, second: Contestant, games: Array) -> Array:
 
 def _shares(first: Contestant, second: Contestant, games: Array) -> dict[str, Figure]:
     """Return the shares of games ``[S, N]`` that the first won, tied and lost."""
-    tables = {name: _independent(first, second, table) for name, table in outcomes(games).items()}
-    return {name: Figure.of(interval(table, rate=True)) for name, table in tables.items()}
+    tables = {outcome: _independent(first, second, outcome.values(games)) for outcome in win_rate.OUTCOMES}
+    return {outcome.key: Figure.of(outcome.estimate(table)) for outcome, table in tables.items()}
 
 
 def _common(table: Array) -> int:
@@ -190,15 +184,15 @@ def _common(table: Array) -> int:
 
 def _tested(
     first: Contestant, second: Contestant, games: Array, scored: bool, comparisons: int
-) -> tuple[Literal["gold_reward", "win_rate"], Difference]:
+) -> tuple[str, Difference]:
     """Return what is tested, and how it came out."""
     gold, other = first.table("gold"), second.table("gold")
     if scored and gold is not None and other is not None:
-        return "gold_reward", compare(gold, other, comparisons=comparisons)
+        return GOLD.key, compare(gold, other, comparisons=comparisons)
     difference = compare_wins(games, comparisons=comparisons)
     if np.ptp(games) == 0.0:
         # All verdicts alike: the spread says nothing, their number says how sure that is (Wilson's interval).
         share = interval(games, rate=True)
         low, high = 2.0 * share.low - 1.0, 2.0 * share.high - 1.0
         difference = difference._replace(estimate=difference.estimate._replace(low=low, high=high))
-    return "win_rate", difference
+    return win_rate.WIN_RATE.key, difference

@@ -12,20 +12,23 @@ from numpy.typing import NDArray
 
 from eval.comparison.budgets import compare_budgets
 from eval.comparison.contestant import Contestant
-from eval.comparison.contests import Decide, by_gold, compare_pairs, outcomes, play, rank, untested
+from eval.comparison.contests import Decide, by_gold, compare_pairs, play, rank, untested
 from eval.comparison.generations import summarise_generations
 from eval.comparison.laws import course, fit_laws
-from eval.comparison.preferences import likelihoods, summarise_preferences
+from eval.comparison.preferences import likelihoods, summarise_heldout, summarise_preferences
 from eval.comparison.sentences import headline, sentences
 from eval.diagnosis import Evidence, diagnose, merge
 from eval.frontier import Point, frontier
-from eval.records.columns import column, needed, prompt_groups
-from eval.records.comparison import SCHEMA, Finding, Summary
-from eval.records.figures import Cost, Figure, Figures, Method, Preferences, RewardModel
+from eval.metrics import figures_of
+from eval.metrics.figures import summarise as summarise_figures
+from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
+from eval.records.columns import needed
+from eval.records.comparison import SCHEMA, Comparison, Finding, Judge, Summary
+from eval.records.figures import Cost, Figures, Method, Preferences, RewardModel
 from eval.records.frontier import Frontier
 from eval.records.records import Records
 from eval.records.typed import from_json
-from eval.statistics import interval, length_controlled_win_rate
+from preflab.versions import provenance
 
 if TYPE_CHECKING:
     from eval.frontier import Oracle
@@ -34,7 +37,6 @@ Array = NDArray[np.float64]
 Row = Mapping[str, Any]
 
 COSTS = ("steps", "seconds", "prompts", "pairs", "responses", "tokens", "trained_tokens", "sampled_tokens", "flops")
-WINS = ("win_rate", "length_controlled_win_rate", "wins", "ties", "losses")
 
 
 def summarise_comparison(
@@ -79,6 +81,29 @@ def summarise_comparison(
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))
 
 
+def as_comparison(
+    summary: Summary,
+    *,
+    baseline: str | None = None,
+    judge: Judge | None = None,
+    reward_model: RewardModel | None = None,
+    seeds: Sequence[int] = (),
+    config: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Return a summary with what it was made of, by whom and where; arguments as the fields of `Comparison`."""
+    return Comparison(
+        **vars(summary),
+        baseline=baseline,
+        judge=judge,
+        reward_model=reward_model,
+        seeds=tuple(seeds),
+        config=config or {},
+        data=data or {},
+        **provenance(),
+    )
+
+
 # ---- one method --------------------------------------------------------------------------------------
 
 
@@ -94,17 +119,14 @@ def summarise(
         tried: how many settings of it were trained.
     """
     seeds = contestant.records
-    figures: dict[str, Figure | None] = {}
+    found: dict[str, Any] = {}
     if contestant.gives == "policy":
-        figures = dict.fromkeys(WINS)
-        figures |= _wins(seeds, baseline, decide) if baseline and decide else {}
-        figures |= from_json(Figures, summarise_generations([records.samples for records in seeds]))
-        figures["demonstration_logp"] = _likelihood(seeds)
-    preferences = _preferences(contestant)
-    figures["heldout_accuracy"] = preferences.figures["accuracy"] if preferences else None
+        found = summarise_figures(figures_of("games"), _games(seeds, baseline, decide) if baseline and decide else {})
+        found |= summarise_generations([records.samples for records in seeds])
+    found |= summarise_heldout([records.preferences for records in seeds])
     return Method(
-        figures=figures,
-        preferences=preferences,
+        figures=from_json(Figures, found),
+        preferences=_preferences(contestant),
         train=summarise_training(contestant.training) if contestant.training else None,
         settings=dict(contestant.settings),
         settings_tried=tried,
@@ -114,7 +136,7 @@ def summarise(
 def summarise_reward_model(contestant: Contestant) -> RewardModel:
     """Return what there is to say of the reward models, one a training seed, that policies were trained against."""
     row = summarise(contestant)
-    return RewardModel(heldout_accuracy=row.figures["heldout_accuracy"], preferences=row.preferences, train=row.train)
+    return RewardModel(heldout_accuracy=row.figures[HELDOUT_ACCURACY.key], preferences=row.preferences, train=row.train)
 
 
 def _preferences(contestant: Contestant) -> Preferences | None:
@@ -132,30 +154,15 @@ def by_likelihood(records: Records) -> Preferences:
     return from_json(Preferences, {**unknown, **empty, **likelihoods([records.preferences])})
 
 
-def _wins(seeds: Sequence[Records], baseline: Sequence[Records], decide: Decide) -> dict[str, Figure]:
-    """Return win rates against the baseline: a prompt's value is its mean over the baseline's draws, ``[S, D, N]``."""
-    wins = np.array([[decide(records, draw) for draw in baseline] for records in seeds])
-    decided = np.isfinite(wins).all((0, 1))
+def _games(seeds: Sequence[Records], baseline: Sequence[Records], decide: Decide) -> dict[str, Array]:
+    """Return the games against the baseline, ``[S, D, N]``, on the prompts of which all were decided."""
+    games = np.array([[decide(records, draw) for draw in baseline] for records in seeds])
+    decided = np.isfinite(games).all((0, 1))
     if not decided.any():
         return {}
-    games = wins[..., decided]
     lengths, others = (needed([records.samples for records in side], "length") for side in (seeds, baseline))
-    controlled = length_controlled_win_rate(games, (lengths[:, None] - others[None])[..., decided])
-    shares = {"win_rate": games, **outcomes(games)}
-    return {
-        **{name: Figure.of(interval(values.mean(1), rate=True)) for name, values in shares.items()},
-        "length_controlled_win_rate": Figure.of(controlled.win_rate, controlled.note),
-    }
-
-
-def _likelihood(seeds: Sequence[Records]) -> Figure | None:
-    """Return log π per token of the held-out pairs' chosen responses, nats: its fall is the alignment tax."""
-    pairs = [records.preferences for records in seeds]
-    logps = column(pairs, "chosen_logp")
-    if logps is None:
-        return None
-    per_token = logps / needed(pairs, "chosen_length")
-    return Figure.of(interval(per_token, rate=False, groups=prompt_groups(pairs[0])))
+    longer = lengths[:, None] - others[None]
+    return {"games": games[..., decided], "longer": longer[..., decided]}
 
 
 def summarise_training(records: Sequence[Row]) -> Cost:

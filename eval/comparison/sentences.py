@@ -9,18 +9,24 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
+from eval.metrics.kl_exact import KlExact
+from eval.metrics.kl_to_reference import KL
+from eval.metrics.response_length import ResponseLength
+from eval.metrics.reward import GOLD
+from eval.metrics.win_rate import WIN_RATE
 from eval.records.comparison import PairTest, Summary
 
+LENGTH, KL_EXACT = ResponseLength.figures[0].key, KlExact.figures[0].key
 SIGNIFICANT = 0.05
 """Below this, after correction, a p-value makes a verdict; see `eval.statistics.verdict`."""
 
-MEASURES = {"gold_reward": "gold reward", "win_rate": "win rate less that of the other"}
+MEASURES = {GOLD.key: "gold reward", WIN_RATE.key: "win rate less that of the other"}
 
 
 def headline(summary: Summary, start: str) -> str:
     """Return the answer: the methods against each other, and against `start`, the policy that training starts from."""
     methods, pairs = summary.methods, summary.pairwise
-    names = [name for name, row in methods.items() if row.figures.get("response_length") and name != start]
+    names = [name for name, row in methods.items() if row.figures.get(LENGTH) and name != start]
     if not names:
         return "No policy was compared."
     if not pairs and summary.untested:
@@ -75,7 +81,7 @@ def sentences(summary: Summary) -> list[str]:
         share = point.attainable
         if share is not None and not point.setting:
             low, high = 100 * share.low, 100 * share.high
-            exact = ", exact at every token" if summary.methods[point.method].figures.get("kl_exact") else ""
+            exact = ", exact at every token" if summary.methods[point.method].figures.get(KL_EXACT) else ""
             found.append(
                 f"{point.method} has {100 * share.mean:.0f} % [{low:.0f}, {high:.0f}] of the gold reward that "
                 f"any policy could have gained at its KL of {point.kl.mean:.2f} nats{exact}."
@@ -140,7 +146,7 @@ def _against(
 
 def _distance(summary: Summary, names: Sequence[str]) -> str:
     """Return at what KL to the reference each one stands, which is part of the price."""
-    known = [(name, summary.methods[name].figures.get("kl")) for name in names]
+    known = [(name, summary.methods[name].figures.get(KL.key)) for name in names]
     texts = [f"{name} {kl.mean:.2f}" for name, kl in known if kl is not None]
     return f" (KL, nats: {', '.join(texts)})" if len(texts) == len(names) else ""
 

@@ -104,8 +104,7 @@ def compare(
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
     experiment = session.open(methods, judged=("eval_prompts", "heldout"))
     from eval.comparison.contestant import Contestant
-    from eval.comparison.record import summarise_comparison
-    from eval.records.comparison import Comparison
+    from eval.comparison.record import as_comparison, summarise_comparison
     from preflab.disk.files import write_result
     from preflab.versions import provenance
 
@@ -147,15 +146,14 @@ def compare(
         matched=session.configs["comparison"].match,
     )
     methods_given = {e.method.label: e.method.identity() for e in entries if not e.varied}
-    comparison = Comparison(
-        **vars(summary),
+    comparison = as_comparison(
+        summary,
         baseline="sft",
         judge=judged.described(),
         reward_model=judge_rewards(pipeline, rewards, shared),
-        seeds=tuple(session.run.seeds),
+        seeds=session.run.seeds,
         config={**session.as_dict(), "methods": methods_given},
         data=experiment.data,
-        **provenance(),
     )
     return comparison, contestants
 

@@ -28,8 +28,8 @@ def train_one(description: str, name: str, argv: Sequence[str] | None = None) ->
     experiment = session.open([*stands_on, method], judged=judged)
     from eval.comparison.contestant import Contestant
     from eval.comparison.contests import by_gold
-    from eval.comparison.record import summarise_comparison
-    from eval.records.comparison import Comparison, Judge
+    from eval.comparison.record import as_comparison, summarise_comparison
+    from eval.records.comparison import Judge
     from preflab.disk.files import write_result
     from preflab.versions import provenance
 
@@ -56,15 +56,13 @@ def train_one(description: str, name: str, argv: Sequence[str] | None = None) ->
         contestants = [Contestant("start", [pipeline.evaluate("start", None, **shared)])]
     contestants.append(contest(pipeline, Entry(method, {}), stages, shared))
     summary = summarise_comparison(contestants, baseline=baseline, decide=by_gold if judge else None)
-    comparison = Comparison(
-        **vars(summary),
+    comparison = as_comparison(
+        summary,
         baseline="start" if baseline else None,
         judge=Judge(name=judge.name, kind="scores", warning=None) if judge else None,
-        reward_model=None,
-        seeds=tuple(session.run.seeds),
+        seeds=session.run.seeds,
         config=session.as_dict(),
         data=experiment.data,
-        **provenance(),
     )
     show(comparison, Path(session.run.output) / f"{method.label}.json")
     say("weights: " + ", ".join(str(stage.folder / needs.trains[0]) for stage in stages))

@@ -31,7 +31,7 @@ class PairTest:
     Attributes:
         first: a method.
         second: the other.
-        measure: what was tested: mean gold reward, or the share of wins less that of the other.
+        measure: what was tested: ``gold_reward``, its mean, or ``win_rate``, the share of wins less that of the other.
         difference: first minus second.
         win_rate: of the first.
         wins: share of prompts that the first won.
@@ -45,7 +45,7 @@ class PairTest:
 
     first: str
     second: str
-    measure: Literal["gold_reward", "win_rate"]
+    measure: str
     difference: Figure
     win_rate: Figure
     wins: Figure

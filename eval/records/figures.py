@@ -78,15 +78,11 @@ class Recalibrated:
 
     Attributes:
         scale: the fitted one.
-        log_loss: nats per pair.
-        brier: mean squared error of the probability.
-        ece: expected calibration error.
+        figures: of the metrics of probabilities, by name.
     """
 
     scale: Scale
-    log_loss: Figure | None
-    brier: Figure | None
-    ece: Figure | None
+    figures: Figures
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from eval.judges import judge_sentences
+from eval.metrics import columns_of, win_rate
+from eval.metrics.figures import Column, fixed, percent
+from eval.metrics.kl_to_reference import KL
+from eval.metrics.length_controlled_win_rate import LENGTH_CONTROLLED
+from eval.metrics.reward import GOLD
 from eval.records.comparison import Comparison, PairTest, Place
 from eval.records.figures import Figure, Preferences
 from eval.records.frontier import MatchedDifference, OracleLine
-from eval.report.measures import COSTS, LAWS, PREFERENCES, RANKING, Table, cell, measure_table, percent
-from eval.report.table import ABSENT, COLUMNS, Column, fixed
+from eval.report.measures import COSTS, LAWS, Table, cell, measure_table
+from eval.report.table import ABSENT
 from eval.report.text import finite, p_value, shown
 
 ENDS = ("low", "mean", "high")
@@ -23,7 +28,7 @@ def ranking(comparison: Comparison) -> Table | None:
     """Return the methods' table, best first where they were ranked, and the ratings' place on one scale."""
     methods, ranked = comparison.methods, {place.method: place for place in comparison.ranking}
     order = [*(name for name in ranked if name in methods), *(name for name in methods if name not in ranked)]
-    table = measure_table({name: shown(methods[name]) for name in order}, RANKING)
+    table = measure_table({name: shown(methods[name]) for name in order}, columns_of("ranking"))
     if table is None:
         return None
     ratings = {name: place.rating for name, place in ranked.items() if _known(place.rating)}
@@ -36,7 +41,7 @@ def ranking(comparison: Comparison) -> Table | None:
         row["rating"] = rating
         # Percent of the scale, 3 left free on both sides for the mark's own width.
         row["marks"] = rating and {k: round(3 + 94 * (vars(rating)[k] - low) / width, 2) for k in ENDS}
-    controlled = {name: methods[name].figures.get("length_controlled_win_rate") for name in order}
+    controlled = {name: methods[name].figures.get(LENGTH_CONTROLLED.key) for name in order}
     notes = [{"name": name, "text": rate.note} for name, rate in controlled.items() if rate and rate.note]
     return {**table, "rated": bool(ratings), "baseline": comparison.baseline, "notes": notes}
 
@@ -69,7 +74,7 @@ def pairwise(comparison: Comparison) -> Table | None:
 
 def _comparison(pair: PairTest, sign: int) -> Table:
     """Return one cell; with sign −1 as seen from the second method."""
-    rate = pair.measure == "win_rate"
+    rate = pair.measure == win_rate.WIN_RATE.key
     column = Column("", "", percent if rate else fixed, " %" if rate else "")
     difference, seen = pair.difference, pair.first if sign > 0 else pair.second
     if sign < 0:
@@ -90,10 +95,9 @@ def _outcomes(pair: PairTest, sign: int) -> str:
     means = [share.mean for share in (pair.wins, pair.ties, pair.losses)][::sign]
     if not all(map(finite, means)):
         return ""
+    said = [outcome.heading for outcome in win_rate.OUTCOMES]
     # No line may break before the sign.
-    return ", ".join(
-        f"{said} {100 * mean:.0f}\u00a0%" for said, mean in zip(("won", "tied", "lost"), means, strict=True)
-    )
+    return ", ".join(f"{word} {100 * mean:.0f}\u00a0%" for word, mean in zip(said, means, strict=True))
 
 
 def frontier(comparison: Comparison) -> Table | None:
@@ -106,8 +110,8 @@ def frontier(comparison: Comparison) -> Table | None:
             "name": point.method,
             "setting": _setting(point.setting),
             "cells": [
-                cell(shown(point.kl), COLUMNS[4]),
-                cell(shown(point.gold_reward), COLUMNS[1]),
+                cell(shown(point.kl), KL.column),
+                cell(shown(point.gold_reward), GOLD.column),
                 cell(shown(point.attainable), Column("", "", percent, " %")),
             ],
         }
@@ -116,7 +120,7 @@ def frontier(comparison: Comparison) -> Table | None:
     levels = sorted({entry.kl for entry in data.matched if finite(entry.kl)})
     names = dict.fromkeys(entry.method for entry in data.matched)
     gold = {(entry.method, entry.kl): shown(entry.gold_reward) for entry in data.matched}
-    rows = [{"name": n, "cells": [cell(gold.get((n, level)), COLUMNS[1]) for level in levels]} for n in names]
+    rows = [{"name": n, "cells": [cell(gold.get((n, level)), GOLD.column) for level in levels]} for n in names]
     return {
         "points": points,
         "levels": [fixed(x) for x in levels],
@@ -133,7 +137,7 @@ def frontier(comparison: Comparison) -> Table | None:
 
 def _at_equal_kl(row: MatchedDifference) -> Table:
     """Return one difference at equal KL: the two methods, the KL, and its cells."""
-    cells = [cell(row.kl, COLUMNS[4]), cell(shown(row.difference), COLUMNS[1])]
+    cells = [cell(row.kl, KL.column), cell(shown(row.difference), GOLD.column)]
     p = {"text": p_value(row.p) or ABSENT, "interval": "", "value": row.p if finite(row.p) else None}
     return {"first": row.first, "second": row.second, "cells": [*cells, p]}
 
@@ -179,7 +183,11 @@ def preferences(comparison: Comparison) -> Table:
         {n: shown(row) for n, row in found.items()},
         {n: shown(r.subsets) for n, r in found.items()},
     )
-    return {"table": measure_table(records, PREFERENCES), "notes": notes, "subsets": measure_table(by_subset, columns)}
+    return {
+        "table": measure_table(records, columns_of("preferences")),
+        "notes": notes,
+        "subsets": measure_table(by_subset, columns),
+    }
 
 
 def _scored(found: Preferences) -> str:
