@@ -23,12 +23,11 @@ from eval.metrics import figures_of
 from eval.metrics.figures import summarise as summarise_figures
 from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
 from eval.records.columns import needed
-from eval.records.comparison import SCHEMA, Comparison, Finding, Judge, Summary
+from eval.records.comparison import SCHEMA, Finding, Summary
 from eval.records.figures import Cost, Figures, Method, Preferences, RewardModel
 from eval.records.frontier import Frontier
 from eval.records.records import Records
 from eval.records.typed import from_json
-from preflab.versions import provenance
 
 if TYPE_CHECKING:
     from eval.frontier import Oracle
@@ -79,29 +78,6 @@ def summarise_comparison(
         training_seeds=min((len(c.records) for c in policies[1:]), default=1),
     )
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))
-
-
-def as_comparison(
-    summary: Summary,
-    *,
-    baseline: str | None = None,
-    judge: Judge | None = None,
-    reward_model: RewardModel | None = None,
-    seeds: Sequence[int] = (),
-    config: Mapping[str, Any] | None = None,
-    data: Mapping[str, Any] | None = None,
-) -> Comparison:
-    """Return a summary with what it was made of, by whom and where; arguments as the fields of `Comparison`."""
-    return Comparison(
-        **vars(summary),
-        baseline=baseline,
-        judge=judge,
-        reward_model=reward_model,
-        seeds=tuple(seeds),
-        config=config or {},
-        data=data or {},
-        **provenance(),
-    )
 
 
 # ---- one method --------------------------------------------------------------------------------------

@@ -8,14 +8,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.pipeline.judging import Judging, local
+from eval.judges import planted
+from eval.judges.settings import EndpointConfig
+from eval.pipeline.judging import JUDGING, JudgeSettings, judging, local, open_judge, open_reward
+from eval.pipeline.results import Result, about
+from eval.pipeline.session import Session
+from eval.pipeline.stages import baseline
+from eval.records.comparison import Evaluation
 from eval.records.figures import Fingerprint
-from eval.subjects import Ground, PolicySubject, Subject, evaluate_subject, open_subject, open_subjects
+from eval.subjects import (
+    START,
+    Ground,
+    PolicySubject,
+    RewardSubject,
+    Subject,
+    adapter_stage,
+    evaluate_subject,
+    open_subject,
+    open_subjects,
+)
 from preflab.errors import UserError
 from preflab.method import registry
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
+    from eval.comparison.contests import Decide
     from eval.records.comparison import Summary
     from eval.records.records import Records
 
@@ -36,6 +53,10 @@ class EvaluateConfig:
     )
     generate: bool = option(True, "let policies answer the prompts; false: score held-out pairs only")
     report: bool = option(True, "write evaluation/report.html with figures and tables")
+
+
+EVALUATE: dict[str, type] = {"evaluate": EvaluateConfig, **JUDGING}
+"""The configs of a session that `evaluate` takes."""
 
 
 def named_subjects(models: Sequence[str], methods: Sequence[str] = ()) -> dict[str, Subject]:
@@ -97,38 +118,93 @@ def maximised_by(subjects: Mapping[str, Subject]) -> list[str | Path]:
     return [local(s.maximised) for s in subjects.values() if isinstance(s, PolicySubject) and s.maximised]
 
 
-def evaluate(ground: Ground, subjects: Mapping[str, Subject], judged: Judging) -> tuple[Summary, dict[str, Records]]:
-    """Evaluate every subject and, beside them, the reference; return their figures, and the records behind them."""
+def evaluate(session: Session) -> Result:
+    """Evaluate models, whoever made them, and beside them the reference. Nothing is trained.
+
+    Args:
+        session: made with the configs `EVALUATE`.
+
+    Returns:
+        What ``evaluation.json`` holds (docs/report.md), and the answers behind it.
+
+    Raises:
+        UserError: for whatever could not finish, before anything is evaluated.
+    """
+    config = session.config(EvaluateConfig)
+    session.layers.check(())
+    subjects = named_subjects(config.models, config.methods)
+    check_methods(config.methods, subjects)
+    sft = reference(config.sft, subjects)
+    rewards = open_reward("--reward-model", config.reward_model) if config.reward_model else None
+    check_choices(subjects, rewards)
+    judge = open_judge(session.config(JudgeSettings), session.config(EndpointConfig))
+    experiment = session.open(judged=("eval_prompts", "heldout") if config.generate else ("heldout",))
+
+    maximised = [*maximised_by(subjects), *([local(rewards.source)] if rewards else [])]
+    judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment.world), maximised)
+    ground = Ground(
+        experiment,
+        session.evaluation,
+        sft=adapter_stage(Path(sft), "policy") if sft else None,
+        reward=rewards.play(experiment) if rewards else None,
+        judge=judged.scores,
+        generate=config.generate,
+    )
+    draws = baseline(ground) if ground.generate else []
+    every = {"reference": START, **subjects}
+    found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
+    evaluation = Evaluation(
+        **vars(summarise_subjects(every, found, draws, judged.decide if ground.generate else None)),
+        baseline="reference",
+        judge=judged.described(),
+        reward_model=None,
+        seeds=(),
+        reference=sft or experiment.world.model,
+        **about(session, experiment),
+    )
+    samples = {name: {"0": records.samples} for name, records in found.items() if records.samples}
+    return Result(evaluation, samples)
+
+
+def check_choices(subjects: Mapping[str, Subject], rewards: RewardSubject | None) -> None:
+    """Refuse a choice among samples that nobody makes, or among too many.
+
+    Raises:
+        UserError: naming the model.
+    """
+    for name, subject in subjects.items():
+        if isinstance(subject, PolicySubject) and subject.best_of > 1:
+            if subject.best_of > MOST_SAMPLES:
+                raise UserError(f"{name} chooses among {subject.best_of} samples; {MOST_SAMPLES} are the most")
+            if not rewards:
+                raise UserError(f"{name} chooses among samples by a reward model; name one as --reward-model")
+
+
+def summarise_subjects(
+    subjects: Mapping[str, Subject],
+    found: Mapping[str, Records],
+    draws: Sequence[Records],
+    decide: Decide | None,
+) -> Summary:
+    """Summarise the records of every subject, the reference first."""
     from eval.comparison.contestant import Contestant
     from eval.comparison.record import by_likelihood, summarise_comparison
     from eval.records.columns import column
     from eval.records.records import Records
 
-    ground = ground._replace(judge=judged.scores)
-    every = {"reference": PolicySubject(None, "reference"), **subjects}
-    baseline = draws(ground, every["reference"]) if ground.generate else []
-    found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
     contestants = []
     for name, records in found.items():
         # Without a reference in the same tokens there is no implicit reward, and its figures are null.
         scored = records if column([records.preferences], "chosen_score") is not None else Records(records.samples, [])
-        contestants.append(Contestant(name, [scored], gives=every[name].role))
-    decide = judged.decide if ground.generate else None
-    summary = summarise_comparison(contestants, baseline=baseline, decide=decide)
-    methods = {}
-    for name, row in summary.methods.items():
-        plain = by_likelihood(found[name]) if found[name].preferences else None
-        methods[name] = replace(
+        contestants.append(Contestant(name, [scored], gives=subjects[name].role))
+    summary = summarise_comparison(contestants, baseline=draws, decide=decide)
+    methods = {
+        name: replace(
             row,
-            preferences=row.preferences or plain,
-            kind=every[name].kind,
+            preferences=row.preferences or (by_likelihood(found[name]) if found[name].preferences else None),
+            kind=subjects[name].kind,
             fingerprint=Fingerprint(**found[name].fingerprint),
         )
-    return replace(summary, methods=methods), found
-
-
-def draws(ground: Ground, start: Subject) -> list[Records]:
-    """Let the reference answer every prompt several times; win rates are against these."""
-    config = replace(ground.config, eval_pairs=2)  # only its answers are asked for
-    seeds = range(-config.baseline_draws, 0)
-    return [evaluate_subject("baseline", start, ground._replace(seed=s, config=config)) for s in seeds]
+        for name, row in summary.methods.items()
+    }
+    return replace(summary, methods=methods)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from eval.judges.settings import EndpointConfig
 from eval.records.comparison import Judge
 from preflab.errors import UserError
 from preflab.method.plugins import file_exists
@@ -14,7 +15,7 @@ from preflab.settings.fields import option
 
 if TYPE_CHECKING:
     from eval.comparison.contests import Decide
-    from eval.judges import EndpointConfig, JudgeSpec, PairJudge
+    from eval.judges import JudgeSpec, PairJudge
     from eval.records.records import Records
     from eval.settings import EvalConfig
     from eval.subjects import RewardSubject
@@ -31,6 +32,10 @@ class JudgeSettings:
         "(an adapter of the base, or a classifier with one label), 'endpoint' (see --judge-url), or a file of human "
         "verdicts",
     )
+
+
+JUDGING: dict[str, type] = {"judge": JudgeSettings, "endpoint": EndpointConfig}
+"""The configs of a session that takes a judge."""
 
 
 class Judging(NamedTuple):

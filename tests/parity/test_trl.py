@@ -1,4 +1,4 @@
-"""The native methods against TRL's own trainers: one batch, whole trajectories, and TRL's hooks."""
+"""The native methods against TRL's own trainers: whole trajectories, and TRL's hooks."""
 
 from __future__ import annotations
 
@@ -8,170 +8,17 @@ import math
 import shutil
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from trl_runs import LORA, TOLERANCE, algorithm_of, apart, gradients_of, lines_of, shake, train_config
+from trl_methods import LACKING, METHODS
+from trl_runs import LORA, TOLERANCE, algorithm_of, apart, lines_of, shake, train_config
 
-from algorithms.trl_backed import TRLDPO, TRLKTO, TRLSFT, TRLReward
-from preflab import UserError, unit_mask
-from preflab.data.encoding import EncodedGroup
+from algorithms.trl_backed import TRLDPO
+from preflab import UserError
 from preflab.method import registry
-from preflab.model.base import load_base
-from preflab.model.roles import Roles
 from preflab.settings.training import LoraSettings
 from preflab.training.sources import OfflineSource
-from preflab.training.trainer import Task, run_training, training_arguments
-
-METHODS = {"sft": TRLSFT, "dpo": TRLDPO, "kto": TRLKTO, "reward": TRLReward}
-LACKING = {"kto": {"accuracy"}}  # metrics of the native method that TRL's trainer does not compute
-
-
-@pytest.fixture(scope="module")
-def groups(tiny_tokenizer):
-    """Ragged prompts (2 to 9 tokens) and ragged responses (2 to 12, the end token included), as each method reads them.
-
-    Singles: two in five are desirable.
-    """
-    rng = np.random.default_rng(0)
-
-    def words(low, high):
-        return rng.integers(4, len(tiny_tokenizer), rng.integers(low, high)).tolist()
-
-    pairs = [EncodedGroup([1, *words(1, 9)], [[*words(1, 12), 2], [*words(1, 12), 2]], row) for row in range(30)]
-    ones = [group._replace(response_ids=group.response_ids[:1]) for group in pairs]
-    singles = [group._replace(feedback={"desirable": float(group.row % 5 < 2)}) for group in ones]
-    return {"sft": ones, "dpo": pairs, "kto": singles, "reward": pairs}
-
-
-@pytest.fixture
-def setting(tiny_model_path, tiny_tokenizer, groups, tmp_path):
-    """Makes roles and tasks; what differs between tests is an argument."""
-
-    def make_roles(method, start="fresh", lora=LORA, seed=7):
-        role = METHODS[method].needs.trains[0]
-        roles = Roles(load_base(str(tiny_model_path), lora), lora, ("policy",), seed=seed)
-        if start != "fresh":
-            shake(roles.parameters_of("policy"), 1)
-        if start in ("sft", "apart") and METHODS[method].needs.uses("reference"):
-            roles.clone("policy", "reference")
-        if start == "apart":
-            shake(roles.parameters_of("policy"), 2)
-        if role == "reward":
-            roles.add("reward")
-            if start != "fresh":
-                roles.clone("policy", "reward")
-        roles.learn(())
-        return roles
-
-    def make_task(method, roles, train, seed=3, tokenizer=tiny_tokenizer, folder=tmp_path):
-        folder.mkdir(exist_ok=True)
-        return Task(roles, groups[method], train, tokenizer, folder, seed, "test")
-
-    return SimpleNamespace(roles=make_roles, task=make_task, groups=groups, folder=tmp_path)
-
-
-# ---- one batch ---------------------------------------------------------------------------------------
-
-
-def _native_step(task, method, seed=3, **config):
-    """Loss and gradients by name of the native method on its first batch."""
-    roles, algorithm = task.roles, algorithm_of(registry.load(method), **config)
-    roles.learn(algorithm.needs.trains)
-    source = OfflineSource(task.groups, task.train, 0, seed, algorithm=algorithm, roles=roles)
-    batch = next(source.batches(0))
-    values = algorithm.loss(batch, roles(batch, algorithm.needs.scores)).values
-    loss = values[unit_mask(batch, algorithm.needs.unit)].mean()
-    loss.backward()
-    role = algorithm.needs.trains[0]
-    gradients = gradients_of(roles.peft, role)
-    if role in roles.heads:
-        gradients["score"] = roles.head(role).linear.weight.grad
-    return loss.item(), gradients
-
-
-def _trl_step(task, method, **config):
-    """The same of TRL's trainer."""
-    trainer, _ = algorithm_of(METHODS[method], **config).build(task)
-    batch = next(iter(trainer.get_train_dataloader()))
-    trainer.model.train()
-    loss = trainer.compute_loss(trainer.model, batch)
-    loss.backward()
-    found = gradients_of(trainer.model, "default")
-    return loss.item(), {"score" if ".score." in name else name: gradient for name, gradient in found.items()}
-
-
-@pytest.mark.parametrize(
-    ("method", "start"),
-    [
-        *(("sft", start) for start in ("fresh", "base")),
-        *((method, start) for method in ("dpo", "kto") for start in ("fresh", "sft", "apart", "base")),
-        *(("reward", start) for start in ("fresh", "sft")),
-    ],
-)
-def test_loss_and_gradients_of_one_batch(setting, method, start):
-    """``apart``: the policy has left its reference; ``base``: it starts off the base, which stays the reference."""
-    task = setting.task(method, setting.roles(method, start), train_config(max_steps=1, per_device_train_batch_size=8))
-    theirs, their_gradients = _trl_step(task, method)
-    ours, our_gradients = _native_step(task, method)
-
-    assert ours == pytest.approx(theirs, abs=TOLERANCE)
-    assert our_gradients.keys() == their_gradients.keys()
-    assert len(our_gradients) == 2 * 7 * 2 + (method == "reward")  # A and B of 7 linear layers in 2 blocks, head
-    for name, gradient in our_gradients.items():
-        difference = (gradient - their_gradients[name]).norm()
-        assert difference <= 1e-4 * gradient.norm() + 1e-8, name
-    assert sum(g.norm() for g in our_gradients.values()) > 1e-3
-    reference = {"dpo": math.log(2), "kto": 0.5}.get(method)
-    at_reference = reference is not None and math.isclose(ours, reference, abs_tol=TOLERANCE)
-    assert at_reference == (method in ("dpo", "kto") and start in ("fresh", "sft"))
-
-
-@pytest.mark.parametrize(
-    ("method", "config", "feedback"),
-    [
-        ("dpo", {"beta": 0.7}, {}),
-        ("dpo", {"length_normalised": True, "beta": 5.0}, {}),
-        ("kto", {"desirable_weight": 1.5, "undesirable_weight": 0.4, "beta": 0.5}, {}),
-        ("reward", {"centre_coefficient": 0.3}, {"margin": 0.7}),
-    ],
-)
-def test_what_the_config_and_the_data_say_means_the_same(setting, method, config, feedback):
-    train = train_config(max_steps=1, per_device_train_batch_size=8)
-    task = setting.task(method, setting.roles(method, "apart"), train)
-    plain, _ = _native_step(task, method)
-    # Not the same number in every row, which a constant would match.
-    rows = [
-        g._replace(feedback={**g.feedback, **{k: v * (g.row % 3) for k, v in feedback.items()}}) for g in task.groups
-    ]
-    task = task._replace(groups=rows)
-    theirs, their_gradients = _trl_step(task, method, **config)
-    task.roles.zero_grad()
-    ours, our_gradients = _native_step(task, method, **config)
-    assert ours == pytest.approx(theirs, abs=TOLERANCE)
-    for name, gradient in our_gradients.items():
-        assert (gradient - their_gradients[name]).norm() <= 1e-4 * gradient.norm() + 1e-8, name
-    assert abs(ours - plain) > 1000 * TOLERANCE
-
-
-def test_soft_labels_are_refused(setting):
-    task = setting.task("dpo", setting.roles("dpo"), train_config())
-    rows = [task.groups[0]._replace(feedback={"preference": 0.7}), *task.groups[1:]]
-    with pytest.raises(UserError, match="soft labels"):
-        algorithm_of(TRLDPO).build(task._replace(groups=rows))
-
-
-def test_kto_with_one_response_at_a_time_is_refused(setting):
-    task = setting.task("kto", setting.roles("kto"), train_config(per_device_train_batch_size=1))
-    with pytest.raises(UserError, match="KTOTrainer of TRL refuses"):
-        algorithm_of(TRLKTO).build(task)
-
-
-@pytest.mark.parametrize("cls", [TRLDPO, TRLReward])
-def test_label_smoothing_that_trl_would_ignore_is_refused(cls):
-    with pytest.raises(UserError, match="has no label_smoothing"):
-        algorithm_of(cls, label_smoothing=0.1)
-
+from preflab.training.trainer import run_training, training_arguments
 
 # ---- trajectories ------------------------------------------------------------------------------------
 
@@ -402,7 +249,7 @@ def test_shared_training_arguments_equal_the_native_ones(setting, method):
     train = train_config(adam_epsilon=1e-6, weight_decay=0.01, lr_scheduler_type="linear", max_grad_norm=0.5)
     task = setting.task(method, setting.roles(method), train)
     theirs = algorithm_of(METHODS[method]).build(task)[0].args
-    ours = training_arguments(train, 20, task.folder, 3)
+    ours = training_arguments(train, 20, task.folder, 3, task.roles.device)
     differing = {f.name for f in dataclasses.fields(ours) if getattr(ours, f.name) != getattr(theirs, f.name)}
     # The native source finds its place and order by itself; pinning memory changes no number.
     assert differing <= {"ignore_data_skip", "train_sampling_strategy", "dataloader_pin_memory"}

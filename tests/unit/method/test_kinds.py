@@ -24,7 +24,7 @@ FOREIGN = {
     "preflab/experiment/rewards.py",
     "preflab/method/plugins.py",
     "preflab/model/opening.py",
-    "preflab/model/roles.py",
+    "preflab/model/role_adapters.py",
     "preflab/model/work.py",
     "preflab/scoring/fused.py",
     "preflab/scoring/paths.py",

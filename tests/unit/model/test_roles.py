@@ -2,107 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
-from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from tiny_bases import COMMON, FAMILIES, LORA, VOCABULARY, make_base, make_batch, score, shake, step
 from transformers import (
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
     OPTConfig,
-    Qwen2Config,
 )
 
-from preflab.errors import UserError
-from preflab.method.contract import Batch, Scores
-from preflab.model.base import load_base, without_dropout
+from preflab.method.contract import Scores
+from preflab.model.base import without_dropout
 from preflab.model.roles import Roles
 from preflab.settings.training import LoraSettings
-
-VOCABULARY = 41
-LORA = LoraSettings(lora_rank=3, lora_alpha=6)
-COMMON = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-FAMILIES = {
-    "llama": lambda **k: LlamaConfig(**COMMON, num_key_value_heads=2, **k),
-    "qwen2": lambda **k: Qwen2Config(**COMMON, num_key_value_heads=2, **k),
-    "neox": lambda **k: GPTNeoXConfig(**COMMON, **k),
-    "gpt2": lambda **k: GPT2Config(
-        vocab_size=VOCABULARY,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        n_positions=64,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        **k,
-    ),
-}
-
-
-def make_base(family="llama", dtype=torch.float32, **options):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family](**options)).to(dtype)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.2)
-    model.requires_grad_(False)
-    without_dropout(model)
-    return model
-
-
-def shake(roles, *names, scale=0.2):
-    """Make adapters do something: PEFT starts B at zero."""
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for name in names:
-            for parameter in roles.parameters_of(name):
-                parameter.add_(scale * torch.randn(parameter.shape, generator=generator).to(parameter))
-    return roles
-
-
-def make_batch(prompts=(5, 3), responses=((4, 1), (2, 3)), seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    width, length = max(prompts), max(map(max, responses))
-    shape = (len(prompts), len(responses[0]), length)
-    return Batch(
-        torch.randint(3, VOCABULARY, (len(prompts), width), generator=generator),
-        torch.arange(width) >= width - torch.tensor(prompts)[:, None],
-        torch.randint(3, VOCABULARY, shape, generator=generator),
-        torch.arange(length) < torch.tensor(responses)[..., None],
-    )
-
-
-@torch.no_grad()
-def score(roles, batch, *names):
-    return roles(batch, names)
-
-
-def step(roles, batch, rate=0.1):
-    """Take one plain gradient step on the policy."""
-    parameters = roles.learn(("policy",))
-    roles(batch, ("policy",)).logps.sum().backward()
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.sub_(rate * parameter.grad)
-    roles.learn(())
-
 
 # ---- one base ----------------------------------------------------------------------------------------
 
@@ -300,51 +211,6 @@ def test_half_precision_is_not_merged():
         assert torch.equal(weight, before)
 
 
-# ---- folders -----------------------------------------------------------------------------------------
-
-
-def same_scores(one, other, tolerance=1e-5):
-    torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_saved_policy_opens_with_peft(family, tmp_path):
-    roles = shake(Roles(make_base(family), LORA), "policy")
-    roles.save("policy", tmp_path)
-    assert {f.name for f in tmp_path.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
-    opened = PeftModel.from_pretrained(make_base(family), tmp_path).eval()
-    ids = make_batch().prompt_ids
-    with torch.no_grad(), roles.active("policy"):
-        same_scores(opened(input_ids=ids).logits, roles.model(input_ids=ids).logits, 1e-4)
-        bare = make_base(family)(input_ids=ids).logits
-    assert (bare - opened(input_ids=ids).logits).abs().max() > 0.1
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_saved_reward_opens_as_a_classifier(family, tmp_path):
-    base = make_base(family)
-    base.save_pretrained(tmp_path / "base")
-    roles = shake(Roles(base, LORA, ("reward",)), "reward")
-    roles.save("reward", tmp_path / "reward")
-    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1)
-    opened = PeftModel.from_pretrained(classifier, tmp_path / "reward").eval()
-    batch = make_batch()
-    rewards = score(roles, batch, "reward").rewards
-    assert rewards.std() > 0.01
-    for b in range(2):
-        for k in range(2):
-            ids = torch.cat(
-                [batch.prompt_ids[b][batch.prompt_mask[b]], batch.response_ids[b, k][batch.response_mask[b, k]]]
-            )
-            with torch.no_grad():
-                found = opened(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None]).logits[0, 0]
-                # Right padding too: the classifier finds the last real token by itself.
-                padded = torch.cat([ids, torch.zeros(3, dtype=ids.dtype)])[None]
-                ragged = opened(input_ids=padded, attention_mask=(padded != 0).long()).logits[0, 0]
-            same_scores(found, rewards[b, k], 1e-4)
-            same_scores(ragged, rewards[b, k], 1e-4)
-
-
 def test_reward_is_read_at_the_last_response_token():
     roles, batch = shake(Roles(make_base(), LORA, ("reward",)), "reward"), make_batch()
     rewards = score(roles, batch, "reward").rewards
@@ -367,99 +233,3 @@ def test_value_of_a_token_does_not_know_the_token():
     moved = (score(roles, batch._replace(response_ids=changed), "value").values - values).abs() > 1e-6
     assert not moved[..., :3].any()
     assert moved[..., 3].all()
-
-
-def test_roles_come_back_from_folders(tmp_path):
-    batch, names = make_batch(), ("policy", "reward", "value")
-    roles = shake(Roles(make_base(), LORA, names), *names)
-    roles.head("reward").mean.fill_(0.5)
-    roles.head("reward").std.fill_(2.0)
-    before = score(roles, batch, *names)
-    fresh = Roles(make_base(), LORA, seed=3)
-    for name in names:
-        roles.save(name, tmp_path / name)
-        fresh.start(name, tmp_path / name)
-    after = score(fresh, batch, *names)
-    for field in ("logps", "rewards", "values"):
-        assert torch.equal(getattr(after, field), getattr(before, field)), field
-
-
-def test_normalisation_shifts_and_scales():
-    roles, batch = Roles(make_base(), LORA, ("reward",)), make_batch()
-    raw = score(roles, batch, "reward").rewards
-    roles.head("reward").mean.fill_(0.5)
-    roles.head("reward").std.fill_(2.0)
-    same_scores(score(roles, batch, "reward").rewards, (raw - 0.5) / 2, 1e-6)
-
-
-@pytest.fixture
-def saved(tmp_path):
-    shake(Roles(make_base(), LORA), "policy").save("policy", tmp_path)
-    return tmp_path
-
-
-def test_wrong_rank_is_a_users_error(saved):
-    with pytest.raises(UserError, match="rank 3 and alpha 6"):
-        Roles(make_base(), LoraSettings(lora_rank=4, lora_alpha=6)).start("policy", saved)
-
-
-def test_another_scaling_is_a_users_error(saved):
-    config = json.loads((saved / "adapter_config.json").read_text())
-    (saved / "adapter_config.json").write_text(json.dumps({**config, "use_rslora": True}))
-    with pytest.raises(UserError, match="rsLoRA"):
-        Roles(make_base(), LORA).start("policy", saved)
-
-
-def test_wrong_base_is_a_users_error(saved):
-    with pytest.raises(UserError, match="does not fit"):
-        Roles(make_base("gpt2"), LORA).start("policy", saved)
-    wider = make_base(head_dim=16)
-    with pytest.raises(UserError, match="does not fit"):
-        Roles(wider, LORA).start("policy", saved)
-
-
-def test_incomplete_adapter_is_a_users_error(saved):
-    state = load_file(saved / "adapter_model.safetensors")
-    state.pop(sorted(state)[0])
-    save_file(state, saved / "adapter_model.safetensors")
-    with pytest.raises(UserError, match="does not fit"):
-        Roles(make_base(), LORA).start("policy", saved)
-
-
-def test_pickled_weights_are_refused(saved):
-    weights = saved / "adapter_model.safetensors"
-    torch.save(load_file(weights), saved / "adapter_model.bin")
-    weights.unlink()
-    with pytest.raises(UserError, match="safetensors"):
-        Roles(make_base(), LORA).start("policy", saved)
-
-
-def test_folder_without_config_is_a_users_error(saved):
-    (saved / "adapter_config.json").unlink()
-    with pytest.raises(UserError, match="adapter_config"):
-        Roles(make_base(), LORA).start("policy", saved)
-
-
-def test_policy_is_no_reward_model(saved):
-    with pytest.raises(UserError, match="no score head"):
-        Roles(make_base(), LORA).start("reward", saved)
-
-
-def test_missing_base_is_a_users_error(tmp_path):
-    with pytest.raises(UserError, match="cannot be loaded"):
-        load_base(str(tmp_path), LORA)
-
-
-def test_targets_that_do_not_exist_are_a_users_error():
-    with pytest.raises(UserError, match="do not fit"):
-        Roles(make_base(), LoraSettings(target_modules=("no_such_layer",)))
-
-
-def test_loaded_base_is_frozen_and_its_config_names_it(tiny_model_path, tmp_path):
-    base = load_base(str(tiny_model_path), LORA, device="cpu")
-    assert base.dtype is torch.float32
-    assert not any(p.requires_grad for p in base.parameters())
-    Roles(base, LORA).save("policy", tmp_path)
-    config = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == str(tiny_model_path)
-    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (3, 6, 0.0)

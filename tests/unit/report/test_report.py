@@ -5,69 +5,22 @@ from __future__ import annotations
 import base64
 import copy
 import hashlib
-import json
 import re
-from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from report_fixture import HOSTILE, METHODS, bare, comparison, poisoned, samples, typed
+from report_fixture import METHODS, bare, comparison, typed
+from report_page import Page, page
 
 from eval.report import sections, write_report
 from eval.report.drawings import plots
 from eval.report.figures import page_svg
-from eval.report.inline import inline_svg
 from eval.report.page import render
 from eval.report.samples import sample_data
 from eval.report.sections import command, pairwise, ranking
-from eval.report.style import COLOURS, method_styles
-from eval.report.table import latex_table, markdown_table
-from eval.report.text import clean, embedded, visible
+from eval.report.text import clean, embedded
 from preflab.errors import UserError
-
-
-class Page(HTMLParser):
-    """Elements, texts, and everything in a page that could load or run something."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.inside: dict[str, list[str]] = {"script": [], "style": []}
-        self._open = ""
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self._open = tag
-        if tag in self.inside:
-            self.inside[tag].append("")
-
-    def handle_data(self, data: str) -> None:
-        if self.inside.get(self._open):
-            self.inside[self._open][-1] += data
-        else:
-            self.texts.append(data)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._open = ""
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
-
-
-def page(compared: dict[str, Any], answers: dict[str, Any] | None = None) -> Page:
-    shown = clean(typed(compared))
-    return Page(render(shown, answers or {}, []))
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("report") / "of a run"
-    return folder, write_report(typed(comparison()), samples(prompts=12), folder)
 
 
 def test_writes_page_tables_and_figures(report: Any) -> None:
@@ -136,41 +89,6 @@ def test_the_policy_allows_the_pages_own_style_and_script_alone(report: Any) -> 
     assert digest(read.inside["script"][-1]) == rules["script-src"]
     assert len(read.inside["script"]) == 2  # the data, which no browser runs, and the page's own
     assert "innerHTML" not in read.inside["script"][-1]
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_text_in_every_field_stays_text(kind: str) -> None:
-    text = HOSTILE[kind]
-    compared = poisoned(comparison(), text)
-    answers = {name + text: poisoned(seeds, text) for name, seeds in samples(prompts=3).items()}
-    shown = clean(typed(compared))
-    plain, read = page(comparison(), samples(prompts=3)), Page(render(shown, answers, []))
-    # The same elements with the same attributes' names, whatever the texts are.
-    assert [(t, sorted(a)) for t, a in read.elements] == [(t, sorted(a)) for t, a in plain.elements]
-    assert len(read.inside["script"]) == 2
-    assert read.inside["script"][-1] == plain.inside["script"][-1]
-    data = json.loads(read.inside["script"][0])
-    assert data["methods"] == [visible(name + text) for name in METHODS]
-    assert visible(text) in data["prompts"][0]["text"]
-    everything = read.text + read.inside["script"][0]
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u2028-\u202e\u2066-\u2069\ud800-\udfff]", everything)
-    assert "".join(visible(text).split()) in "".join(read.text.split())  # shown as it is, not evaluated
-
-
-def test_hostile_names_in_figures_and_tables(tmp_path: Any) -> None:
-    # What a legend cuts off is not drawn; what Matplotlib could read as mathematics stands first.
-    text = "".join(HOSTILE[kind] for kind in sorted(HOSTILE, key=lambda kind: kind != "mathtext"))
-    compared = poisoned(comparison(), text) | {"training": {}, "overoptimisation": None}
-    write_report(typed(compared), {}, tmp_path)
-    figures = list(tmp_path.glob("figures/*.svg"))
-    assert len(figures) == 3
-    for path in figures:
-        tags = {e.tag.rpartition("}")[2] for e in ElementTree.parse(path).iter() if isinstance(e.tag, str)}
-        assert not tags & {"script", "foreignObject", "image", "a", "animate", "set"}
-    table = (tmp_path / "table.tex").read_text()
-    assert r"\input" not in table
-    assert len(re.findall(r"(?<!\\)&", table)) == 5 * 7  # a heading and four methods, of eight columns
-    assert "<script" not in (tmp_path / "table.md").read_text()
 
 
 def test_a_huge_response_is_cut_and_said_to_be() -> None:
@@ -307,87 +225,6 @@ def test_the_command_can_be_pasted() -> None:
     assert command([]) == ""
 
 
-def test_every_method_has_one_colour_and_the_baseline_is_grey() -> None:
-    names = [f"m{i}" for i in range(20)]
-    styles = method_styles(
-        typed({**bare(), "methods": dict.fromkeys(names, bare()["methods"]["dpo"]), "baseline": "m0"})
-    )
-    assert styles["m0"].css == "base"
-    looks = [(style.css, style.marker, style.dashes) for style in styles.values()]
-    assert len(set(looks)) == 20
-    assert len({light for _, light, _ in COLOURS}) == len(COLOURS)  # colours are found again in the drawing
-
-
-def test_inline_figures_hold_nothing_that_runs_or_loads() -> None:
-    source = (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 9 9" '
-        'onload="x()">'
-        "<style>*{}</style><script>x()</script><foreignObject/><image xlink:href='http://e/'/><!-- c -->"
-        '<g id="a" style="fill: #0072B2; stroke: url(http://e/); behavior: x; font: 10px serif"><animate/>'
-        '<use xlink:href="#m" clip-path="url(#c)"/><use xlink:href="http://e/#m"/>'
-        '<text x="1">&lt;b&gt;</text></g></svg>'
-    )
-    assert inline_svg(source, "f", 'a "label"') == (
-        '<svg viewBox="0 0 9 9" role="img" aria-label="a &quot;label&quot;" stroke-linejoin="round">'
-        '<g id="f-a" fill="var(--m0)" font-size="10"><use href="#f-m" clip-path="url(#f-c)" /><use />'
-        '<text x="1">&lt;b&gt;</text></g></svg>'
-    )
-
-
-def test_figures_on_the_page_follow_its_colours() -> None:
-    shown = clean(typed(comparison()))
-    for plot in plots(shown):
-        svg = str(inline_svg(page_svg(plot), plot.name, "label"))
-        colours = set(re.findall(r'(?:fill|stroke)="([^"]*)"', svg))
-        assert all(colour == "none" or colour.startswith("var(--") for colour in colours), (plot.name, colours)
-
-
-def test_embedded_json_cannot_end_its_element() -> None:
-    data = {"</script>": ["<!--", "&amp;", "\u2028\u2029"]}
-    text = str(embedded(data))
-    assert not set("<>&\u2028\u2029") & set(text)
-    assert json.loads(text) == data
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("a\tb\nc", "a\tb\nc"),
-        ("\x00\x1b\x7f", "‹U+0000›‹U+001B›‹U+007F›"),
-        ("\u202eabc\u2069", "‹U+202E›abc‹U+2069›"),
-        ("\ud800", "‹U+D800›"),
-        ("می\u200cخواهم 👩\u200d🔬", "می\u200cخواهم 👩\u200d🔬"),
-    ],
-    ids=["space", "control", "direction", "surrogate", "joiners"],
-)
-def test_hidden_characters_are_shown(text: str, shown: str) -> None:
-    assert visible(text) == shown
-
-
-def test_latex_table() -> None:
-    compared = {"methods": {"[a_b]--c": {"kl": {"mean": -0.5, "low": -1.0, "high": 0.0}, "train": {"seconds": 42.0}}}}
-    lines = latex_table(compared).splitlines()
-    assert r"    method & KL to ref. & training \\" in lines
-    assert r"    {[}a\_b]-{}-c & $-$0.50 {\small [$-$1.00, 0.00]} & 42 s \\" in lines
-    assert lines[0] == r"\begin{table}"
-    starred = latex_table({"methods": {"a": {}, "*b": {}}})
-    assert "    {*}b & " in starred  # after a row's end a star would vanish
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("http://a.b/c", r"http\://a.b/c"),
-        ("WWW.a.b", r"WWW\.a.b"),
-        ("$x$", r"\$x\$"),
-        ("<b>&lt;", "&lt;b&gt;&amp;lt;"),
-        ("qwen2.5-7b", "qwen2.5-7b"),
-    ],
-)
-def test_markdown_makes_no_links_and_formulas_of_names(name: str, shown: str) -> None:
-    assert f"| {shown} |" in markdown_table({"methods": {name: {}}})
-
-
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Any) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
@@ -423,33 +260,6 @@ def test_what_was_not_trained_has_no_costs() -> None:
     compared["reward_model"] = None
     assert sections.costs(typed(compared)) is None
     assert "Matched" not in page(compared).text
-
-
-def test_a_legend_names_what_is_drawn() -> None:
-    shown = clean(typed({**comparison(), "training": {"ppo": comparison()["training"]["ppo"]}}))
-    html = render(shown, {}, [plot for plot in plots(shown) if plot.name == "training-loss"])
-    training = html.split('id="training"')[1].split("</ul>")[0]
-    assert "ppo" in training
-    assert "sft" not in training
-
-
-def lines_of(name: str, compared: dict[str, Any]) -> tuple[list[Any], Any]:
-    from matplotlib.figure import Figure
-
-    [plot] = [plot for plot in plots(clean(typed(compared))) if plot.name == name]
-    axes = Figure().add_subplot()
-    plot.draw(axes)
-    return [s.tolist() for c in axes.collections if hasattr(c, "get_segments") for s in c.get_segments()], axes
-
-
-def test_a_point_of_the_frontier_has_intervals_both_ways() -> None:
-    compared = comparison()
-    point = {**compared["frontier"]["points"][0], "kl": {"mean": 2.0, "low": 1.0, "high": 3.0, "n": 9}}
-    point["gold_reward"] = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 9}
-    compared["frontier"] |= {"points": [point], "oracle": None, "best_of_n": []}
-    segments, _ = lines_of("frontier", compared)
-    assert [[1.0, 0.5], [3.0, 0.5]] in segments
-    assert [[2.0, 0.25], [2.0, 0.75]] in segments
 
 
 def test_wins_ties_and_losses_are_told_from_either_side() -> None:
@@ -499,32 +309,3 @@ def test_what_lies_above_the_line_is_pointed_out() -> None:
 def page_with_frontier(compared: dict[str, Any]) -> str:
     shown = clean(typed(compared))
     return Page(render(shown, {}, [plot for plot in plots(shown) if plot.name == "frontier"])).text
-
-
-def test_every_metric_that_was_logged_is_drawn_whatever_its_name() -> None:
-    names = ("clip_fraction", "tokens/s", "../x", HOSTILE["end"])
-    rows = [{"step": step, "loss": 1.0 / step, **dict.fromkeys(names, float(step)), "note": "no number"}
-            for step in (1, 2, 3)]  # fmt: skip
-    shown = clean(typed({**comparison(), "training": {"dpo": {"0": rows}}}))
-    curves = [plot for plot in plots(shown) if plot.name.startswith("training-")]
-    assert [plot.title for plot in curves] == ["loss", "clip fraction", "tokens/s", "../x", HOSTILE["end"]]
-    assert [plot.main for plot in curves] == [True, False, False, False, False]
-    assert len({plot.name for plot in curves}) == len(curves)
-    assert all(re.fullmatch("[a-z0-9-]+", plot.name) for plot in curves)
-    html = render(shown, {}, curves)
-    assert len(Page(html).inside["script"]) == 1
-    folded = html.split("Everything else that was logged")[1].split("</details>")[0]
-    assert folded.count("<figure") == 4
-
-
-def test_length_buckets_are_drawn_with_their_intervals() -> None:
-    compared = comparison()
-    bucket = {"low": -9, "high": -1, "accuracy": {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 9}, "n": 9}
-    equal = {"low": 0, "high": 0, "accuracy": {"mean": 0.625, "low": None, "high": None, "n": 9}, "n": 9}
-    none = {"low": 1, "high": 2, "accuracy": {"mean": None, "low": None, "high": None, "n": 0}, "n": 0}
-    compared["methods"]["ppo"]["preferences"]["length_buckets"] = [equal, bucket, none]
-    for name in set(compared["methods"]) - {"ppo"}:
-        compared["methods"][name]["preferences"] = None
-    segments, axes = lines_of("length-bias", compared)
-    assert segments == [[[0, 0.25], [0, 0.75]], [[1, 0.625], [1, 0.625]]]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["−9 to −1", "0"]

@@ -11,18 +11,8 @@ import fake_vllm
 import numpy as np
 import pytest
 import torch
-from test_policy_gradient import (
-    CASES,
-    NAN,
-    WHOLE,
-    advantages_by_loop,
-    make_rollout,
-    moved,
-    name_of,
-    randoms,
-    responses,
-    surrogate,
-)
+from policy_gradient_loops import advantages_by_loop, responses, surrogate
+from rollouts import CASES, NAN, WHOLE, make_rollout, moved, name_of, randoms
 from test_sampler_contract import END, LENGTH, PAD, open_roles
 from test_sampler_contract import folder as folder
 from tiny import make_groups, settings, train

@@ -2,120 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    OPTConfig,
-    Phi3Config,
-    Qwen2Config,
-    Qwen3Config,
+from scored_texts import (
+    ALL,
+    EXACT,
+    FUSED,
+    JUNK,
+    PATHS,
+    TEXTS,
+    by,
+    gradients,
+    make_batch,
+    make_model,
+    oracle_logps,
+    sequences,
 )
 
 from preflab.method.contract import Batch
-from preflab.scoring import paths as scoring
 from preflab.scoring.fused import fused_states
-from preflab.scoring.packing import Packing, attention, prompt_once_states
-from preflab.scoring.paths import Scorer, plain_states, single_logps, single_states, token_logps
-
-VOCABULARY, JUNK = 41, 10**6
-COMMON = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-WIDE = {k: v for k, v in COMMON.items() if k not in ("num_key_value_heads", "intermediate_size")}
-WINDOW = 4  # shorter than the prompts
-FUSED = ("llama", "qwen2", "qwen3", "mistral")
-EXACT = {
-    "llama": lambda: LlamaConfig(**COMMON),
-    "qwen2": lambda: Qwen2Config(**COMMON),
-    "qwen3": lambda: Qwen3Config(**COMMON, head_dim=8),
-    "mistral": lambda: MistralConfig(**COMMON, sliding_window=WINDOW),
-    "gemma3": lambda: Gemma3TextConfig(
-        **COMMON, head_dim=8, sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"]
-    ),
-    "phi3": lambda: Phi3Config(**COMMON),
-    "gpt2": lambda: GPT2Config(
-        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
-    ),
-    "neox": lambda: GPTNeoXConfig(**WIDE, intermediate_size=48),
-    "opt": lambda: OPTConfig(**WIDE, ffn_dim=48, word_embed_proj_dim=32, dropout=0.0),
-}
-ALL = {**EXACT, "gemma2": lambda: Gemma2Config(**COMMON, head_dim=8, sliding_window=WINDOW)}
-
-
-def make_model(family, dtype=torch.float64):
-    """Return a tiny random model whose attention is far from uniform: a wrong position or mask shows."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(ALL[family]()).to(dtype).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.25)
-    return model
-
-
-def make_batch(prompts=(9, 6, 1), responses=((5, 2), (1, 5), (3, 4)), seed=0, junk=JUNK):
-    """Return ragged left-padded prompts and right-padded responses, junk ids under the masks."""
-    generator = torch.Generator().manual_seed(seed)
-    width, size, length = max(prompts), len(responses[0]), max(map(max, responses))
-    shape = (len(prompts), size, length)
-    prompt_mask = torch.arange(width) >= width - torch.tensor(prompts)[:, None]
-    mask = torch.arange(length) < torch.tensor(responses)[..., None]
-    ids = torch.randint(3, VOCABULARY, (len(prompts), width), generator=generator)
-    response_ids = torch.randint(3, VOCABULARY, shape, generator=generator)
-    return Batch(ids.masked_fill(~prompt_mask, junk), prompt_mask, response_ids.masked_fill(~mask, junk), mask)
-
-
-def sequences(batch):
-    for b in range(len(batch.prompt_ids)):
-        prompt = batch.prompt_ids[b][batch.prompt_mask[b]]
-        for k in range(batch.response_ids.shape[1]):
-            yield b, k, prompt, batch.response_ids[b, k][batch.response_mask[b, k]]
-
-
-def oracle_logps(model, batch, temperature=1.0):
-    """log softmax(logits / temperature) at each response token, one sequence at a time."""
-    found = torch.zeros(batch.response_mask.shape, dtype=model.dtype)
-    for b, k, prompt, response in sequences(batch):
-        logits = model(input_ids=torch.cat([prompt, response])[None]).logits[0]
-        logps = (logits / temperature).log_softmax(-1)
-        for t, token in enumerate(response):
-            found[b, k, t] = logps[len(prompt) + t - 1, token]
-    return found
-
-
-def gradients(model, total):
-    found = torch.autograd.grad(total, list(model.parameters()), allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(model.parameters(), found, strict=True)]
-
-
-def by(path, model, batch, temperature=1.0):
-    return token_logps(model, path(model.base_model, batch), batch, temperature)
-
-
-TEXTS = {
-    "pairs": {},
-    "one response": {"responses": ((5,), (1,), (3,))},
-    # So little padding that it is run along.
-    "even": {"prompts": (9, 9, 8), "responses": ((5,), (5,), (5,))},
-}
+from preflab.scoring.packing import prompt_once_states
+from preflab.scoring.paths import Scorer, plain_states, single_logps
 
 
 @pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS)
@@ -188,9 +95,6 @@ def test_shapes_of_the_group(responses, path):
         found = Scorer(model).logps(batch) if path is None else by(path, model, batch)
         torch.testing.assert_close(found, oracle_logps(model, batch), atol=1e-9, rtol=0)
     assert (found[~batch.response_mask] == 0).all()
-
-
-PATHS = {"fused": fused_states, "once": prompt_once_states, "plain": plain_states, "single": single_states}
 
 
 @pytest.mark.parametrize("responses", [((5, 2), (1, 5), (3, 4)), ((2, 3), (0, 1), (1, 0))], ids=["ragged", "empty"])
@@ -299,131 +203,3 @@ def test_prompts_run_once_where_activations_are_recomputed(family):
     assert scorer.path(batch) == "prompt_once"
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6 * max(1.0, other.abs().max().item()), rtol=0)
-
-
-@pytest.mark.parametrize(("texts", "run"), [("one response", 9 + 4 + 6 + 0 + 1 + 2), ("even", 3 * 13)])
-def test_padding_of_whole_texts_is_run_where_there_is_little(texts, run):
-    packing = Packing.of(make_batch(**TEXTS[texts]), end=False)
-    assert packing.branches is None
-    assert len(packing.ids) == packing.trunks.count == run
-
-
-def test_packed_texts_do_not_see_each_other():
-    model, batch = make_model("llama").requires_grad_(False), make_batch()
-    changed = Batch(*(x.clone() for x in batch[:4]))
-    changed.prompt_ids[1][changed.prompt_mask[1]] = 7
-    changed.response_ids[0, 1][changed.response_mask[0, 1]] = 7
-    for path in (fused_states, prompt_once_states):
-        with torch.no_grad():
-            before, after = (by(path, model, one) for one in (batch, changed))
-        assert torch.equal(before[0, 0], after[0, 0])
-        assert torch.equal(before[2], after[2])
-        assert not torch.equal(before[1], after[1])
-
-
-@pytest.mark.parametrize("asked", [{"softcap": 30.0}, {"dropout": 0.1}, {"position_bias": torch.zeros(1)}])
-def test_attention_refuses_what_it_does_not_do(asked):
-    states = torch.zeros(1, 4, 3, 8)
-    packing = Packing.of(make_batch(prompts=(1, 1), responses=((1,), (1,))), end=False)
-    with pytest.raises(NotImplementedError, match=next(iter(asked))):
-        attention(torch.nn.Identity(), states, states, states, None, packing=packing, **asked)
-
-
-def test_a_model_of_another_attention_is_left_alone():
-    model = make_model("llama").requires_grad_(False)
-    model.set_attn_implementation("eager")
-    scorer = Scorer(model)
-    with torch.no_grad():
-        # The library's eager softmax rounds to float32, and a padded row's sum to other digits than the row's alone.
-        torch.testing.assert_close(scorer.logps(make_batch()), oracle_logps(model, make_batch()), atol=2e-6, rtol=0)
-    assert scorer.path(make_batch()) == "plain"
-    assert model.config._attn_implementation == "eager"
-
-
-def test_broken_prompt_once_falls_back_and_says_so(monkeypatch, caplog):
-    model, batch = make_model("llama"), make_batch()
-
-    def broken_states(backbone, batch, *, end=False):
-        return prompt_once_states(backbone, batch, end=end).roll(1, 0)
-
-    monkeypatch.setitem(scoring.PATHS, "prompt_once", broken_states)
-    scorer = Scorer(model)
-    with caplog.at_level(logging.WARNING), torch.no_grad():
-        torch.testing.assert_close(scorer.logps(batch), oracle_logps(model, batch), atol=1e-9, rtol=0)
-    assert scorer.path(batch) == "plain"
-    assert "not exact" in caplog.text
-    assert "LlamaForCausalLM" in caplog.text
-
-
-def test_both_broken_falls_back_to_single_rows(monkeypatch):
-    model, batch = make_model("llama"), make_batch()
-
-    def broken_states(backbone, batch, *, end=False):
-        raise TypeError("no such argument")
-
-    for path in ("prompt_once", "plain"):
-        monkeypatch.setitem(scoring.PATHS, path, broken_states)
-    scorer = Scorer(model)
-    with torch.no_grad():
-        torch.testing.assert_close(scorer.logps(batch), oracle_logps(model, batch), atol=1e-9, rtol=0)
-    assert scorer.path(batch) == "single"
-
-
-def test_padding_is_tried_even_where_the_first_batch_has_none():
-    model, ragged = make_model("gemma2"), make_batch()
-    scorer = Scorer(model)
-    with torch.no_grad():
-        scorer.logps(make_batch(prompts=(6, 6, 6)))
-        found = scorer.logps(ragged)
-        torch.testing.assert_close(found, oracle_logps(model, ragged), atol=1e-9, rtol=0)
-
-
-def test_the_check_leaves_the_batch_alone():
-    model = make_model("llama", torch.float32)
-    for prompts in ((6, 6, 6), (9, 6, 1)):
-        batch = make_batch(prompts=prompts)
-        before = [x.clone() for x in batch[:4]]
-        with torch.no_grad():
-            Scorer(model).logps(batch)
-        assert all(torch.equal(x, y) for x, y in zip(batch[:4], before, strict=True))
-
-
-def test_gradient_checkpointing_changes_no_gradient():
-    model, batch = make_model("llama"), make_batch()
-    expected = gradients(model, oracle_logps(model, batch).sum())
-    model.gradient_checkpointing_enable()
-    model.train()
-    for one, other in zip(gradients(model, Scorer(model).logps(batch).sum()), expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6 * max(1.0, other.abs().max().item()), rtol=0)
-
-
-def spoilt(model, how):
-    layer = model.model.layers[0]
-    if how == "hook":
-        layer.self_attn.register_forward_hook(lambda *args: None)
-    elif how == "learns":
-        layer.mlp.up_proj.weight.requires_grad_(True)
-    elif how == "activation":
-        layer.mlp.act_fn = torch.nn.GELU()
-    elif how == "quantised":
-        layer.mlp.up_proj.__class__ = type("Quantised", (torch.nn.Linear,), {})
-    elif how == "sinks":
-        layer.self_attn.sinks = torch.nn.Parameter(torch.zeros(4), requires_grad=False)
-    return model
-
-
-@pytest.mark.parametrize("how", ["hook", "learns", "activation", "quantised", "sinks"])
-def test_what_is_not_of_the_form_is_not_fused(how):
-    model, batch = spoilt(make_model("llama").requires_grad_(False), how), make_batch()
-    with pytest.raises(NotImplementedError, match="a decoder with"):
-        fused_states(model.base_model, batch)
-    with torch.no_grad():
-        scorer = Scorer(model)
-        scorer.logps(batch)
-    assert scorer.path(batch) in ("prompt_once", "plain")
-
-
-@pytest.mark.parametrize("family", ["gemma3", "phi3", "gpt2", "neox", "opt"])
-def test_other_families_are_not_fused(family):
-    with pytest.raises(NotImplementedError, match="a decoder with"):
-        fused_states(make_model(family).requires_grad_(False).base_model, make_batch())

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import AutoConfig, LlamaConfig, PreTrainedTokenizerFast
+from real_rows import SPLITS, open_rows, pair, source, write
+from tokenizers import Tokenizer, normalizers
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from preflab.data.encoding import Encoder, load_tokenizer
 from preflab.data.splits import fingerprint, normalised
@@ -18,44 +19,10 @@ from preflab.errors import UserError
 from preflab.worlds import World, WorldConfig, open_world
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
-SPLITS = ("pairs", "heldout", "gold_pairs", "demonstrations", "prompts", "eval_prompts")
 CHATML = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a byte-level tokenizer (one token per byte) and a config; the world needs no weights."""
-    folder = tmp_path_factory.mktemp("model")
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", *letters])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
-    LlamaConfig(vocab_size=len(vocabulary), max_position_embeddings=512).save_pretrained(folder)
-    return str(folder)
-
-
-def pair(i: int, **extra: Any) -> dict[str, Any]:
-    return {"prompt": f"Question {i}?", "chosen": f"Good answer {i}.", "rejected": "Bad.", **extra}
-
-
-def write(path: Path, rows: list[Any]) -> str:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return str(path)
-
-
-def open_rows(model: str, folder: Path, rows: list[Any], **options: Any) -> World:
-    data = write(folder / "data.jsonl", rows)
-    return open_world(WorldConfig(model=model, dataset=data, **options), folder / "cache")
-
-
-def source(world: World, role: str = "dataset") -> dict[str, Any]:
-    found: dict[str, Any] = world.facts["sources"][role]
-    return found
 
 
 def test_splits_are_disjoint_and_complete(model: str, tmp_path: Path) -> None:
@@ -182,91 +149,6 @@ def test_what_opening_encoded_is_what_the_encoder_gives(model: str, tmp_path: Pa
         assert world.encoded[name] == work(getattr(world, name))[0], name
 
 
-# Unpaired rows
-
-
-def lone(i: int, label: bool, text: str = "", **extra: Any) -> dict[str, Any]:
-    completion = text or (f"Good answer {i}." if label else "Bad.")
-    return {"prompt": f"Question {i}?", "completion": completion, "label": label, **extra}
-
-
-def test_unpaired_rows_give_the_world_of_their_pairs(model: str, tmp_path: Path) -> None:
-    expected = open_rows(model, tmp_path, [pair(i) for i in range(60)])
-    rows = [lone(i, label) for i in range(60) for label in (False, True)]
-    world = open_rows(model, tmp_path, rows)
-    assert world.facts["fingerprints"] == expected.facts["fingerprints"]
-    assert world.singles is None
-    assert "singles" not in world.facts["rows"]
-    assert source(world)["rows read"] == 120
-    assert source(world)["pairs used"] == 60
-    messages = [
-        {
-            "prompt": [{"role": "user", "content": row["prompt"]}],
-            "completion": [{"role": "assistant", "content": row["completion"]}],
-            "label": row["label"],
-        }
-        for row in rows
-    ]
-    assert len(open_rows(model, tmp_path, messages).pairs) == len(world.pairs)
-
-
-def test_responses_without_a_partner_are_kept_for_training_prompts_alone(model: str, tmp_path: Path) -> None:
-    rows = [lone(i, label) for i in range(60) for label in (False, True)]
-    more = [lone(i, True, f"Also good {i}.") for i in range(30)] + [lone(i, False) for i in range(100, 160)]
-    world = open_rows(model, tmp_path, rows + more)
-    assert world.singles is not None
-    assert world.singles.column_names == ["prompt", "response", "desirable", "group"]
-    elsewhere = {*world.heldout["prompt"], *world.gold_pairs["prompt"]}
-    assert not elsewhere & set(world.singles["prompt"])
-    kept = {row["prompt"] for row in world.singles if row["desirable"]}
-    assert kept == set(world.pairs["prompt"]) & {row["prompt"] for row in more}
-    # 60 prompts with undesirable responses only, .6 of them in training; deviation 3.8, four of them.
-    lonely = [row for row in world.singles if not row["desirable"]]
-    assert abs(len(lonely) - 36) < 16
-    assert source(world)["without partner"] == 90
-    assert world.facts["rows"]["singles"] == len(world.singles)
-    assert world.facts["fingerprints"]["singles"] == fingerprint(world.singles)
-    json.dumps(world.facts)
-    few = open_rows(model, tmp_path, rows + more, max_pairs=40, gold_fraction=0.0)
-    assert (source(few)["pairs used"], source(few)["without partner"]) == (40, 40)
-
-
-def test_overlong_response_leaves_its_partner_to_another(model: str, tmp_path: Path) -> None:
-    rows = [row for i in range(40) for row in (lone(i, True, "x" * 50), lone(i, True), lone(i, False))]
-    world = open_rows(model, tmp_path, rows, max_response_tokens=40)
-    assert world.singles is None
-    assert source(world)["pairs used"] == 40
-    assert source(world)["too long"] == {"prompt too long": 0, "response too long": 40}
-
-
-def test_heldout_prompts_of_lone_responses_leak_too(model: str, tmp_path: Path) -> None:
-    """With held-out pairs in a file of their own, the data may have no pair at all."""
-    rows = [lone(i, i % 2 == 0) for i in range(40)]
-    heldout = write(tmp_path / "heldout.jsonl", [pair(i) for i in range(35, 50)])
-    world = open_rows(model, tmp_path, rows, heldout=heldout, gold_fraction=0.0)
-    assert world.singles is not None
-    assert len(world.singles) == 40
-    assert world.facts["leaking held-out rows dropped"] == 5
-    assert set(world.heldout["prompt"]) == {pair(i)["prompt"] for i in range(40, 50)}
-    for name, columns in (("pairs", ["prompt", "chosen", "rejected", "group"]), ("prompts", ["prompt", "group"])):
-        assert len(getattr(world, name)) == 0
-        assert getattr(world, name).column_names == columns
-    assert len(world.demonstrations) == 0
-
-
-def test_no_pair_at_all_is_answered_with_what_to_do(model: str, tmp_path: Path) -> None:
-    rows = [lone(i, i % 2 == 0) for i in range(40)]
-    with pytest.raises(UserError) as error:
-        open_rows(model, tmp_path, rows)
-    message = str(error.value)
-    assert "no heldout and no gold pairs are left" in message
-    assert "a desirable and an undesirable" in message
-    assert "--heldout FILE" in message
-    assert "\n" not in message
-    with pytest.raises(UserError, match=r"no gold pairs are left.*--gold-fraction 0"):
-        open_rows(model, tmp_path, rows, heldout=write(tmp_path / "heldout.jsonl", [pair(i) for i in range(50, 60)]))
-
-
 def test_refused_bad_rows(model: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.jsonl has bad rows: empty response: 1 \(row 2\)"):
         open_rows(model, tmp_path, [pair(0), pair(1, chosen="")], bad_rows="refuse")
@@ -292,17 +174,6 @@ def test_separate_heldout_file_may_overlap_and_loses_what_does(model: str, tmp_p
         open_rows(model, tmp_path, rows, heldout=str(tmp_path / "data.jsonl"))
 
 
-def test_group_column_in_one_file_only_is_not_trusted(model: str, tmp_path: Path) -> None:
-    def dialogue(i: int, **extra: Any) -> dict[str, Any]:
-        return pair(i, prompt=f"Human: Hello {i % 30}\n\nAssistant: Yes?\n\nHuman: {i}\n\nAssistant:", **extra)
-
-    heldout = write(tmp_path / "heldout.jsonl", [dialogue(i) for i in range(100, 105)] + [pair(1)])
-    # By their own group column no row of training shares a group with the held-out first turns.
-    world = open_rows(model, tmp_path, [dialogue(i, group=i) for i in range(60)], heldout=heldout)
-    assert world.facts["leaking held-out rows dropped"] == 5
-    assert world.facts["groups"]["pairs"] + world.facts["groups"]["gold_pairs"] == 30
-
-
 def test_one_prompt_is_said_with_the_way_out(model: str, tmp_path: Path) -> None:
     """A column 'group' would not help: a prompt is on one side only."""
     rows = [pair(0, chosen=f" word{i}", group=i) for i in range(30)]
@@ -310,58 +181,6 @@ def test_one_prompt_is_said_with_the_way_out(model: str, tmp_path: Path) -> None
         open_rows(model, tmp_path, [{k: v for k, v in row.items() if k != "group"} for row in rows])
     assert "column" not in str(error.value)
     assert "fraction" not in str(error.value)
-
-
-def test_group_column_keeps_prompts_together(model: str, tmp_path: Path) -> None:
-    world = open_rows(model, tmp_path, [pair(i, group=i // 10) for i in range(400)])
-    groups = [{int(p.split()[1][:-1]) // 10 for p in getattr(world, name)["prompt"]} for name in SPLITS[:3]]
-    assert sum(map(len, groups)) == len(set.union(*groups)) == 40
-
-
-@pytest.mark.parametrize("nothing", ["", None, float("nan")])
-def test_groups_that_only_some_rows_name(model: str, tmp_path: Path, nothing: Any) -> None:
-    """A row that names none is of the group of its first turn, not of one with all others."""
-    rows = [pair(i, group=f"book {i % 4}" if i < 12 else nothing) for i in range(200)]
-    world = open_rows(model, tmp_path, rows)
-    counts = [len(getattr(world, name)) for name in ("pairs", "heldout", "gold_pairs")]
-    # .6, .2 and .2 of 188 groups, deviations up to 7, and what the four books add.
-    assert all(abs(count - share * 200) < 40 for count, share in zip(counts, (0.6, 0.2, 0.2), strict=True))
-    none = open_rows(model, tmp_path, [{**row, "group": nothing} for row in rows])
-    plain = open_rows(model, tmp_path, [pair(i) for i in range(200)])
-    assert none.facts["fingerprints"] == plain.facts["fingerprints"]
-
-
-@pytest.mark.parametrize(
-    ("extra", "words"),
-    [
-        ({}, ["first human turn is the same ('good morning')", "add a column 'group'"]),
-        ({"group": "all"}, ["the column 'group' has one value", "leave the column out"]),
-    ],
-)
-def test_one_group_is_said_with_the_way_out(
-    model: str, tmp_path: Path, extra: dict[str, Any], words: list[str]
-) -> None:
-    def turn(i: int, **more: Any) -> dict[str, Any]:
-        return pair(i, prompt=f"Human: Good morning\n\nAssistant: Yes?\n\nHuman: {i}?\n\nAssistant:", **more)
-
-    with pytest.raises(UserError) as error:
-        open_rows(model, tmp_path, [turn(i, **extra) for i in range(30)])
-    message = str(error.value)
-    assert all(word in message for word in ["all 30 usable rows", "data.jsonl", "one group", *words]), message
-    assert "fraction" not in message, "no fraction could help"
-    with pytest.raises(UserError, match=r"are 2 groups, too few for 3 splits: ") as error:
-        open_rows(model, tmp_path, [turn(i, group=i % 2) for i in range(30)])
-    assert "the column 'group' has 2 values; give each dialogue" in str(error.value)
-    assert len(open_rows(model, tmp_path, [turn(i, group=i) for i in range(30)]).heldout)
-
-
-def test_a_group_of_most_rows_is_said(model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rows = [pair(i, prompt=f"Human: {'Hi' if i % 3 else i}\n\nAssistant: Yes?\n\nHuman: {i}") for i in range(90)]
-    open_rows(model, tmp_path, rows)
-    assert "60 of 90 pairs share the first turn 'hi'" in caplog.text
-    caplog.clear()
-    open_rows(model, tmp_path, [pair(i) for i in range(90)])
-    assert "share" not in caplog.text
 
 
 def test_pairs_that_are_equal_as_tokens_are_dropped(

@@ -1,0 +1,118 @@
+"""A config from a file and options, and every mistake in them named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from plain_configs import Other, Plain
+
+from preflab.errors import UserError
+from preflab.settings.command_line import CommandLine
+from preflab.settings.fields import Text, build_section, merge, option
+from preflab.settings.plain_yaml import read_yaml
+
+
+def write(folder, text):
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def parse(line, *, sections=False):
+    command_line = CommandLine("test", {"plain": Plain, "other": Other}, sections=sections)
+    values, parts = command_line.read(line.split())
+    return merge(command_line.classes, values, "here"), parts
+
+
+def test_options_override_the_file(tmp_path):
+    path = write(tmp_path, "rate: 0.75\ncount: 7\nnames: [u, v]\n")
+    made, _ = parse(f"--config {path} --count 9 --quick --limit none --folder out")
+    assert made["plain"] == Plain(rate=0.75, count=9, names=("u", "v"), quick=True, folder=Path("out"))
+    assert made["other"] == Other(rate=0.75)
+    made, _ = parse(f"--config {write(tmp_path, 'quick: true')} --quick false")
+    assert made["plain"].quick is False
+
+
+def test_sections_are_collected(tmp_path):
+    path = write(tmp_path, "count: 7\nppo:\n  gamma: 0.9\n")
+    made, parts = parse(f"--config {path} --ppo.gae-lambda 0.5 --dpo.beta=0.3 --ppo.gamma 1", sections=True)
+    assert made["plain"].count == 7
+    assert parts == {"ppo": {"gamma": "1", "gae_lambda": "0.5"}, "dpo": {"beta": "0.3"}}
+
+
+def test_sections_are_typed_when_their_class_is_known():
+    made = build_section({"plain": Plain}, {"rate": Text("0.25"), "limit": Text("none"), "count": 4}, "ppo")
+    assert made == {"plain": Plain(rate=0.25, count=4)}
+    with pytest.raises(UserError, match="ppo: rate is 'x'"):
+        build_section({"plain": Plain}, {"rate": Text("x")}, "ppo")
+    with pytest.raises(UserError, match=r"ppo: unknown field 'rte' .*'rate'"):
+        build_section({"plain": Plain}, {"rte": Text("1")}, "ppo")
+
+
+@pytest.mark.parametrize(
+    ("line", "sections", "message"),
+    [
+        ("--cuont 3", False, "unknown option '--cuont' .*'--count'"),
+        ("--ppo.gamma 1", False, "unknown option"),
+        ("stray", True, "unknown option 'stray'"),
+        ("--ppo.gamma", True, "needs a value"),
+        ("--count", False, "expected one argument"),
+        ("--count x", False, "--count is 'x'"),
+        ("--count 0", False, "count is 0"),
+        ("--kind c", False, "choose one of a, b"),
+        ("--coun 4", False, "unknown option"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named(line, sections, message):
+    with pytest.raises(UserError, match=message):
+        parse(line, sections=sections)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1\n- 2\n", "mapping"),
+        ("a: [1\n", "not readable YAML"),
+        ("3: x\n", "mapping"),
+        ("cuont: 3\n", "unknown field 'cuont'.*'count'"),
+        ("ppo: {gamma: 1}\n", "unknown field 'ppo'"),
+        ("count: many\n", "count is 'many'"),
+    ],
+)
+def test_mistakes_in_the_file_are_named(text, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        parse(f"--config {write(tmp_path, text)}")
+
+
+def test_missing_and_empty_files(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read_yaml(tmp_path / "none.yaml")
+    assert read_yaml(write(tmp_path, "# nothing\n")) == {}
+    path = tmp_path / "latin.yaml"
+    path.write_bytes(b"name: \xff\xfe")
+    with pytest.raises(UserError, match="not readable"):
+        read_yaml(path)
+
+
+def test_help_names_every_field_and_default(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse("--help")
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for expected in ("--rate", "a share", "[default: 0.5]", "--steps", "--quick"):
+        assert expected in shown
+
+
+def test_a_field_written_in_two_ways_is_refused(tmp_path):
+    path = write(tmp_path, "eval-size: 1\neval_size: 2\n")
+
+    @dataclass(frozen=True)
+    class Sized:
+        """One field of two words."""
+
+        eval_size: int = option(1, "a size")
+
+    with pytest.raises(UserError, match="eval_size stands there twice"):
+        CommandLine("test", {"sized": Sized}).read(["--config", str(path)])
