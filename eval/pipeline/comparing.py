@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.judges.settings import EndpointConfig
 from eval.pipeline.entries import CompareConfig, Entry, check_entries, spent, under
 from eval.pipeline.following import CourseConfig, follow, taken
-from eval.pipeline.judging import JUDGING, JudgeSettings, judging, open_judge
+from eval.pipeline.judging import JUDGING, judging, open_judge
 from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.stages import baseline, oracle_line, own_judge, subject_of
@@ -43,7 +42,7 @@ def compare(session: Session) -> Result:
     config = session.config(CompareConfig)
     session = session.capped(config.max_steps)
     entries = check_entries(session)
-    judge = open_judge(session.config(JudgeSettings), session.config(EndpointConfig))
+    judge = open_judge(session.configs)
     start, reward = session.stage_methods()
     methods = [start, reward, *(entry.method for entry in entries)]
     experiment = session.open(methods, judged=("eval_prompts", "heldout"))

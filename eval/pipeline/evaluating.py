@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.judges import planted
-from eval.judges.settings import EndpointConfig
-from eval.pipeline.judging import JUDGING, JudgeSettings, judging, local, open_judge, open_reward
+from eval.pipeline.judging import JUDGING, judging, local, open_judge, open_reward
 from eval.pipeline.results import Result, about
 from eval.pipeline.session import Session
 from eval.pipeline.stages import baseline
@@ -137,7 +136,7 @@ def evaluate(session: Session) -> Result:
     sft = reference(config.sft, subjects)
     rewards = open_reward("--reward-model", config.reward_model) if config.reward_model else None
     check_choices(subjects, rewards)
-    judge = open_judge(session.config(JudgeSettings), session.config(EndpointConfig))
+    judge = open_judge(session.configs)
     experiment = session.open(judged=("eval_prompts", "heldout") if config.generate else ("heldout",))
 
     maximised = [*maximised_by(subjects), *([local(rewards.source)] if rewards else [])]
