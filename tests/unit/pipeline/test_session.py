@@ -7,8 +7,10 @@ from typing import get_type_hints
 
 import pytest
 
+from eval.judges.annotating import AnnotateConfig
 from eval.judges.settings import EndpointConfig
 from eval.pipeline.comparing import COMPARE
+from eval.pipeline.conforming import ConformanceConfig
 from eval.pipeline.entries import CompareConfig
 from eval.pipeline.following import CourseConfig
 from eval.pipeline.session import Session
@@ -19,8 +21,6 @@ from preflab.method import registry
 from preflab.settings.fields import build
 from preflab.settings.training import LoraSettings, TrainConfig
 from preflab.worlds import WorldConfig
-from recipes.annotate import AnnotateConfig
-from recipes.conformance import ConformanceConfig
 
 POLICIES = ("dpo", "ipo", "kto", "plackett-luce", "ppo", "rloo", "grpo", "online-dpo", "expert-iteration")
 
