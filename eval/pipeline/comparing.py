@@ -18,8 +18,10 @@ from preflab.settings.fields import as_dict
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
+    from eval.pipeline.judging import Chosen
     from eval.records.figures import RewardModel
     from preflab.disk.stages import Stage
+    from preflab.experiment.experiment import Experiment
     from preflab.experiment.rewards import Rewards
     from preflab.method.configured import Method
 
@@ -43,15 +45,27 @@ def compare(session: Session) -> Result:
     session = session.capped(config.max_steps)
     entries = check_entries(session)
     judge = open_judge(session.configs)
-    start, reward = session.stage_methods()
-    methods = [start, reward, *(entry.method for entry in entries)]
-    experiment = session.open(methods, judged=("eval_prompts", "heldout"))
+    methods = [*session.stage_methods(), *(entry.method for entry in entries)]
+    with session.opened(methods, judged=("eval_prompts", "heldout")) as experiment:
+        return compared(session, experiment, entries, judge)
+
+
+def compared(session: Session, experiment: Experiment, entries: Sequence[Entry], judge: Chosen | None) -> Result:
+    """Do what `compare` says, with everything checked and open.
+
+    Args:
+        session: the settings.
+        experiment: the open world and run.
+        entries: what is compared.
+        judge: who was asked for; None: the world's own.
+    """
     from eval.comparison.contestant import Contestant
     from eval.comparison.record import summarise_comparison
     from eval.records.comparison import Comparison
     from preflab.experiment.foundation import Foundation
 
     write_manifest(session, experiment)
+    config, (start, reward) = session.config(CompareConfig), session.stage_methods()
     # 1. What every method shares: the policy they start from, the reward model, the judge.
     foundation = Foundation(experiment, start, reward, session.rewards)
     sft = foundation.sft()
