@@ -89,7 +89,7 @@ def evaluate_policy(
 
     def columns(batch: Batch) -> dict[str, Tensor]:
         if decoder is not None:
-            return {"score": decoder.implicit_rewards(policy.roles, batch)}
+            return {"score": decoder.implicit_rewards(policy.roles, batch.to(policy.roles.device))}
         return likelihoods(policy, roles, batch)
 
     preferences = _part(

@@ -20,7 +20,7 @@ from preflab.experiment.rewards import PlantedRewards
 from preflab.method.contract import Batch
 from preflab.model.adapter_config import read_normalisation, say_other_base
 from preflab.model.adapters import HEAD_KEY, get_adapter, read_plain_lora
-from preflab.model.base import load_base, without_dropout
+from preflab.model.base import default_device, load_base, loaded_dtype, without_dropout
 from preflab.model.in_parts import reward_scores, scored
 from preflab.model.opening import open_model
 from preflab.model.roles import Roles
@@ -157,12 +157,11 @@ def load_classifier(experiment: Experiment, source: str, adapter: Path | None = 
     Raises:
         UserError: if it cannot be loaded, or the score head is missing: it would be random.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    kind = experiment.lora.dtype if experiment.lora.dtype != "auto" else "bfloat16" if device == "cuda" else "float32"
+    device = default_device()
     model = open_model(
         "SequenceClassification",
         source,
-        getattr(torch, kind),
+        loaded_dtype(experiment.lora.dtype, device),
         trust_remote_code=experiment.world_config.trust_remote_code,
         # The base of an adapter has a head of its own; the score's comes with the adapter, which is seen to below.
         lent=lambda weight: adapter is not None and weight.startswith(("score.", "lm_head.", "embed_out.")),

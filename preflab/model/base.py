@@ -11,15 +11,28 @@ from preflab.model.opening import open_model
 from preflab.settings.training import LoraSettings
 
 
+def default_device() -> str:
+    """Return where models are loaded to: the GPU, where torch sees one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def loaded_dtype(chosen: str, device: str) -> torch.dtype:
+    """Return the type a model is loaded in; ``auto`` is bfloat16 on an accelerator, else float32."""
+    if chosen == "auto":
+        chosen = "float32" if device == "cpu" else "bfloat16"
+    dtype: torch.dtype = getattr(torch, chosen)
+    return dtype
+
+
 def load_base(name: str, settings: LoraSettings, device: str | None = None, trust_remote_code: bool = False) -> Any:
     """Load a causal language model, frozen and without dropout; safetensors only.
 
     Raises:
         UserError: if it cannot be loaded, or a weight is missing, left over, of another shape or not finite.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
-    model = open_model("CausalLM", name, getattr(torch, chosen), trust_remote_code=trust_remote_code)
+    device = device or default_device()
+    dtype = loaded_dtype(settings.dtype, device)
+    model = open_model("CausalLM", name, dtype, trust_remote_code=trust_remote_code)
     model.requires_grad_(False)
     without_dropout(model)
     return model.to(device)

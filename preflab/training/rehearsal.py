@@ -18,6 +18,7 @@ from preflab.errors import UserError
 from preflab.errors.answering import INTERRUPTS
 from preflab.errors.crash import described
 from preflab.method.configured import Method
+from preflab.model.base import default_device
 from preflab.training.trainer import training_arguments
 
 STEPS = 10
@@ -41,7 +42,7 @@ def rehearse(method: Method) -> None:
     _check_kinds(method)
     with tempfile.TemporaryDirectory() as folder, _untouched_randomness():
         try:
-            arguments = training_arguments(method.train, STEPS, Path(folder), 0)
+            arguments = training_arguments(method.train, STEPS, Path(folder), 0, torch.device(default_device()))
             trainer = Trainer(model=torch.nn.Linear(1, 1), args=arguments)
             trainer.create_optimizer_and_scheduler(STEPS)
         except UserError as error:

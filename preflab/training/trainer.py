@@ -296,10 +296,19 @@ class _Stream:
         return self.source.batches(self.trainer.state.global_step)
 
 
-def argument_fields(train: TrainConfig, max_steps: int, folder: Path, seed: int) -> dict[str, Any]:
+def argument_fields(
+    train: TrainConfig, max_steps: int, folder: Path, seed: int, device: torch.device
+) -> dict[str, Any]:
     """Translate our settings to fields of `TrainingArguments`, which TRL's configs share.
 
     Nothing that decides a result is left to the library's default.
+
+    Args:
+        train: our settings.
+        max_steps: optimiser steps.
+        folder: where to write.
+        seed: of the library's own draws.
+        device: where the model lies; the library would move it to a GPU.
 
     Raises:
         TypeError: if ``extra`` repeats a field that has a setting of its own.
@@ -321,7 +330,7 @@ def argument_fields(train: TrainConfig, max_steps: int, folder: Path, seed: int)
         save_strategy="steps" if train.save_steps else "no",
         save_steps=train.save_steps or 500,
         bf16=train.bf16,
-        use_cpu=not torch.cuda.is_available(),  # as `load_base` does
+        use_cpu=device.type == "cpu",
         report_to=list(train.report_to),
         seed=seed,
         remove_unused_columns=False,
@@ -330,17 +339,27 @@ def argument_fields(train: TrainConfig, max_steps: int, folder: Path, seed: int)
     )
 
 
-def training_arguments(train: TrainConfig, max_steps: int, folder: Path, seed: int) -> TrainingArguments:
-    """Return the arguments of the native loop.
+def training_arguments(
+    train: TrainConfig, max_steps: int, folder: Path, seed: int, device: torch.device
+) -> TrainingArguments:
+    """Return the arguments of the native loop; arguments as of `argument_fields`.
 
     Raises:
         UserError: if a field under ``extra`` is unknown to the library.
     """
     try:
         # Position in the source is a function of the step: nothing needs to be skipped.
-        return TrainingArguments(ignore_data_skip=True, **argument_fields(train, max_steps, folder, seed))
+        fields = argument_fields(train, max_steps, folder, seed, device)
+        return on_one_device(TrainingArguments(ignore_data_skip=True, **fields))
     except (TypeError, ValueError) as error:
         raise UserError(f"training settings are not accepted: {error}") from error
+
+
+def on_one_device(arguments: Any) -> Any:
+    """Keep a process on one GPU: of several, the library would put a copy of the model on each and split batches."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
 
 
 def total_steps(train: TrainConfig, source: Source) -> int:
@@ -375,7 +394,7 @@ def run_training(
         UserError: for settings the library refuses, or when the loss becomes NaN or infinite.
     """
     steps, budget = total_steps(train, source), Budget.of(train)
-    arguments = training_arguments(train, steps, folder, seed)
+    arguments = training_arguments(train, steps, folder, seed, roles.device)
     roles.learn(algorithm.needs.trains)
     roles.checkpoint_activations(train.gradient_checkpointing)
     roles.autocast = train.bf16

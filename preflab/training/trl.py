@@ -322,7 +322,7 @@ def _trainer_class(backing: Backing, config: Any) -> Any:
 
 def _arguments(backing: Backing, config: Any, task: Task, steps: int, samples: bool) -> Any:
     """Return TRL's config; what decides a result is set, and the data are read in the order given."""
-    from preflab.training.trainer import argument_fields
+    from preflab.training.trainer import argument_fields, on_one_device
 
     fields = {
         "gradient_checkpointing": task.train.gradient_checkpointing,
@@ -332,14 +332,14 @@ def _arguments(backing: Backing, config: Any, task: Task, steps: int, samples: b
         **backing.fields(config, task),
     }
     try:
-        shared = argument_fields(task.train, steps, task.folder, task.seed)
+        shared = argument_fields(task.train, steps, task.folder, task.seed, task.roles.device)
         if samples:
             fields |= _sampling_fields(config, task)
             # TRL counts samples where we count prompts.
             fields["per_device_train_batch_size"] = (
                 shared.pop("per_device_train_batch_size") * config.samples_per_prompt
             )
-        return getattr(_trl(), backing.config)(**fields, **shared)
+        return on_one_device(getattr(_trl(), backing.config)(**fields, **shared))
     except (TypeError, ValueError) as error:
         raise UserError(f"training settings are not accepted by {backing.config} of TRL: {error}") from error
 

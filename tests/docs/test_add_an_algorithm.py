@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import make_groups, train
 
+from eval.conformance.workbench import make_roles
 from preflab import Pair, UserError
 from preflab.data.encoding import Encoder
 from preflab.method import registry
@@ -161,6 +163,54 @@ def test_the_policy_gradient_runs(folder, preferences, tiny_model_path, monkeypa
     run(f"python recipes/compare.py --algorithms {POLICY}", monkeypatch, *data, *size, *limits, *batch)
     comparison = json.loads((folder / "runs/default/comparison.json").read_text())
     assert comparison["methods"]["MyPolicy"]["train"]["sampled_tokens"] > 0
+
+
+def of_tokens(*numbers: float) -> torch.Tensor:
+    """Return a number for each token of one response, ``[1, 1, T]``."""
+    return torch.tensor([[numbers]], dtype=torch.float64)
+
+
+def test_the_surrogates_are_what_the_page_says(folder):
+    dual, cispo, gspo = (make_method(f"my_surrogates.py:{name}").algorithm for name in ("DualClipPPO", "CISPO", "GSPO"))
+    plain, grpo = make_method("ppo").algorithm, make_method("grpo").algorithm
+    # A ratio of 4 and A = −2: PPO's 8 ends at 3 · 2. Elsewhere, A > 0 at that ratio included, nothing changes.
+    ratio, advantages = of_tokens(4.0, 4.0, 2.0, 0.5, 1.1), of_tokens(-2.0, 2.0, -2.0, -2.0, 1.0)
+    assert plain.surrogate(ratio, advantages)[0, 0, 0] == 8.0
+    expected = plain.surrogate(ratio, advantages)
+    expected[0, 0, 0] = 6.0
+    assert torch.equal(dual.surrogate(ratio, advantages), expected)
+    # d/d log π of −sg(min(ρ, 1.2)) A log ρ; of GRPO −ρ A, and 0 outside of the clip. Fails if a sign is flipped.
+    for algorithm, slopes in ((cispo, (-2.4, 2.4, -1.0)), (grpo, (0.0, 3.0, -1.0))):
+        logps = of_tokens(1.5, 1.5, 0.5).log().requires_grad_()
+        losses = algorithm.surrogate(logps.exp(), of_tokens(2.0, -2.0, 2.0))
+        (gradient,) = torch.autograd.grad(losses.sum(), logps)
+        torch.testing.assert_close(gradient, of_tokens(*slopes), atol=1e-12, rtol=0)
+    # (2 · ½)^{1/2}; what stands on padding is not looked at.
+    mask = of_tokens(1, 1, 0).bool()
+    found = gspo.ratio(of_tokens(2.0, 0.5, float("nan")).log(), of_tokens(1.0, 1.0, 1.0).log(), mask)
+    torch.testing.assert_close(found[mask], of_tokens(1.0, 1.0).flatten(), atol=1e-12, rtol=0)
+    text = " ".join(PAGE.split())
+    assert "costs 8 in PPO and 6 with the dual clip" in text
+    assert "the gradient −1.2 · 2 = −2.4 in log π, where GRPO's is 0" in text
+
+
+@pytest.mark.parametrize("name", ["DualClipPPO", "CISPO", "GSPO"])
+def test_the_surrogates_learn_in_the_real_loop(folder, name):
+    batch = {"per_device_train_batch_size": 4, "learning_rate": 1e-2}
+    fields = {"rollout_prompts": 8, "samples_per_prompt": 4, "rollout_epochs": 2, "kl_coefficient": 0.0}
+    roles = make_roles()
+    roles.reward_function = lambda batch: ((batch.response_ids == 3) & batch.response_mask).sum(-1).float()
+    algorithm = make_method(f"my_surrogates.py:{name}", fields | batch).algorithm
+    _, _, lines = train(algorithm, folder / "run", roles=roles, groups=make_groups(8), max_steps=24, **batch)
+    assert lines[0]["ratio"] == pytest.approx(1.0)
+    rewards = [line["reward"] for line in lines if "reward" in line]
+    assert sum(rewards[-2:]) > sum(rewards[:2]) + 0.5
+
+
+def test_the_command_of_the_surrogates_is_read(folder, monkeypatch):
+    names = ("DualClipPPO", "CISPO", "GSPO")
+    (command,) = [command for command in COMMANDS if "my_surrogates.py" in command]
+    assert [method.label for method in methods_of(command, monkeypatch)] == list(names)
 
 
 def methods_of(command: str, monkeypatch) -> list[Method]:

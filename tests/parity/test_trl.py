@@ -249,7 +249,7 @@ def test_shared_training_arguments_equal_the_native_ones(setting, method):
     train = train_config(adam_epsilon=1e-6, weight_decay=0.01, lr_scheduler_type="linear", max_grad_norm=0.5)
     task = setting.task(method, setting.roles(method), train)
     theirs = algorithm_of(METHODS[method]).build(task)[0].args
-    ours = training_arguments(train, 20, task.folder, 3)
+    ours = training_arguments(train, 20, task.folder, 3, task.roles.device)
     differing = {f.name for f in dataclasses.fields(ours) if getattr(ours, f.name) != getattr(theirs, f.name)}
     # The native source finds its place and order by itself; pinning memory changes no number.
     assert differing <= {"ignore_data_skip", "train_sampling_strategy", "dataloader_pin_memory"}

@@ -57,7 +57,8 @@ def gradient_at(algorithm, batch, scores, logits):
 
 
 def with_optimum():
-    for name, cls in OFFLINE.items():
+    scaled = {name: cls for name, cls in OFFLINE.items() if "beta" in cls.Config.__dataclass_fields__}
+    for name, cls in scaled.items():
         for beta in (0.3, 1.0):
             if cls(cls.Config(beta=beta)).optimum(*table()) is not None:
                 yield name, beta
