@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_policy_gradient import CASES, NAN, make_rollout, moved, name_of, randoms
+from rollouts import CASES, NAN, make_rollout, moved, name_of, randoms
 
 from preflab.method.contract import unit_mask
 
