@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_policy_gradient import METHODS, make_rollout, moved, randoms
+from rollouts import METHODS, make_rollout, moved, randoms
 
 from preflab import TokenPolicyGradientConfig, unit_mask
 

@@ -11,20 +11,9 @@ import fake_vllm
 import numpy as np
 import pytest
 import torch
-from test_policy_gradient import (
-    CASES,
-    NAN,
-    WHOLE,
-    advantages_by_loop,
-    make_rollout,
-    moved,
-    name_of,
-    randoms,
-    responses,
-    surrogate,
-)
-from test_sampler_contract import END, LENGTH, PAD, open_roles
-from test_sampler_contract import folder as folder
+from policy_gradient_loops import advantages_by_loop, responses, surrogate
+from rollouts import CASES, NAN, WHOLE, make_rollout, moved, name_of, randoms
+from sampled_model import END, LENGTH, PAD, open_roles
 from tiny import make_groups, settings, train
 
 from algorithms.expert_iteration import ExpertIteration, ExpertIterationConfig
