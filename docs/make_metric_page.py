@@ -9,21 +9,37 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.comparison import generations, preferences
-from eval.metrics import METRICS, base
+from eval.comparison import preferences
+from eval.metrics import METRICS, base, figures_of
+from eval.metrics.figures import Figure, Of
 from eval.metrics.words import words
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
-DIRECTION = {True: "higher is better", False: "lower is better", None: "neither direction is better by itself"}
+DIRECTION = {True: "higher is better", False: "lower is better", None: "neither is better by itself"}
+PLACES = {
+    "table": "the table of terminal and papers",
+    "ranking": "the page's ranking",
+    "generations": "the page's table of answers",
+    "preferences": "the page's table of preferences",
+}
+ROWS: dict[Of, str] = {
+    "games": "Of a method's answers against the baseline's, among a method's own figures (`methods.<name>`)",
+    "samples": "Of a policy's answers, among a method's own figures",
+    "heldout": "Of held-out pairs, among a method's own figures",
+}
 INTRODUCTION = """<!-- Made by python docs/make_metric_page.py from the code; change that, not this. -->
 
 # Metrics
 
-Every metric is an `evaluate.Metric` that needs no hub: `eval.metrics.load("win_rate")`, or by path
+A metric is one file in `eval/metrics/`: a pure function, and a class that says everything of it. The pipeline that
+writes `comparison.json`, the tables for terminal, papers and page, and this page are made from what these classes say.
+
+Each is an `evaluate.Metric` too, and needs no hub: `eval.metrics.load("win_rate")`, or by path
 `evaluate.load("eval/metrics/win_rate.py")`. `compute` takes one value per prompt for each input and, as an option,
 the `level` of the interval. Beside each class stands `per_prompt`, a pure function on arrays whose values have the
 metric as their mean; arranged as training seeds × prompts `[S, N]`, they are what `eval.statistics.interval` takes.
@@ -35,6 +51,58 @@ A value that is NaN or missing is refused with the number of its row; no figure 
 Metrics of texts count words, not tokens, so that models with different tokenizers compare.
 {words}
 """
+NEW = """
+## A new metric
+
+It is one file, and nothing else is edited. This one counts answers that ask something back:
+
+<!-- file: eval/metrics/questions.py -->
+```python
+\"\"\"How often a response asks something.\"\"\"
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.metrics import base
+from eval.metrics.figures import PERCENT, Figure
+
+
+def per_prompt(response: Sequence[str]) -> NDArray[np.float64]:
+    \"\"\"Return ``[N]``: 1 where a response has a question mark, else 0.\"\"\"
+    return np.array([float("?" in text) for text in base.texts(response=response)])
+
+
+class Questions(base.PromptMetric):
+    \"\"\"Share of responses that ask something; a model that asks back need not be the worse one.\"\"\"
+
+    of = "samples"
+    version = "1.0.0"
+    inputs = base.RESPONSES
+    figures: ClassVar = (
+        Figure(
+            "questions",
+            "share of responses with a question mark",
+            per_prompt,
+            ("response",),
+            PERCENT,
+            higher_is_better=None,
+            heading="ask",
+            shown=("table", "generations"),
+            rate=True,
+        ),
+    )
+    source = "@misc{mine, title={Questions}, author={Me}, year={2026}}"
+```
+
+From then on every comparison has `questions` among a policy's figures, with its 95 % interval over prompts and seeds;
+the terminal's table, `table.md`, `table.tex` and the page's table of answers have the column "ask", last since the
+file names no `order`; `eval.metrics.load("questions")` computes it alone; and `python docs/make_metric_page.py` gives
+it a section on this page. `eval.metrics.figures` explains each field. With three answers "Why?", "No." and
+"Who, me?" of one seed the figure is 2/3.
+"""
 
 
 def page() -> str:
@@ -44,9 +112,13 @@ def page() -> str:
     for name, metric in METRICS.items():
         first = _cell((sys.modules[metric.__module__].__doc__ or "").splitlines()[0])
         lines.append(f"| [`{name}`](#{name}) | {first} | {DIRECTION[metric.higher_is_better]} | {metric.version} |")
-    for title, module in (("preferences", preferences), ("generations", generations)):
-        lines += ["", f"## The summary of {title}", "", f"`eval.{title}.summarise_{title}` returns them by name."]
-        lines += ["", *(inspect.getdoc(module) or "").splitlines(), "", *_table("key", module.KEYS)]
+    lines += [NEW, "## The figures of a method", ""]
+    lines += ["`eval.comparison.record.summarise` returns them by name; each is an estimate, or null."]
+    for of, what in ROWS.items():
+        lines += ["", f"{what}:", "", *_figures(figures_of(of))]
+    lines += ["", "## The summary of preferences", ""]
+    lines += ["`eval.comparison.preferences.summarise_preferences` returns it by name."]
+    lines += ["", *(inspect.getdoc(preferences) or "").splitlines(), "", *_table("key", preferences.KEYS)]
     for name, metric in METRICS.items():
         lines += ["", *_section(name, metric)]
     return "\n".join(lines) + "\n"
@@ -59,9 +131,13 @@ def _section(name: str, metric: type[base.PromptMetric]) -> list[str]:
         "",
         *(inspect.getdoc(metric) or "").splitlines(),
         "",
-        f"Value of a prompt: {_sentence(sys.modules[metric.__module__].per_prompt)}",
+        f"Value of a prompt: {_sentence(metric.figures[metric.main].values)}",
         "",
-        f"Direction: {DIRECTION[metric.higher_is_better]}. Version {metric.version}.",
+        f"Version {metric.version}. In `comparison.json`:",
+        "",
+        *_figures((*metric.figures, *metric.details)),
+        "",
+        "Of `compute`:",
         "",
         *_table("input", inputs),
         "",
@@ -71,6 +147,15 @@ def _section(name: str, metric: type[base.PromptMetric]) -> list[str]:
     ]
 
 
+def _figures(figures: Iterable[Figure]) -> list[str]:
+    rows = [
+        f"| `{figure.key}` | {_cell(figure.what)} | {figure.unit.name} | {DIRECTION[figure.higher_is_better]} | "
+        f"{', '.join(f'`{name}`' for name in figure.reads)} | {', '.join(PLACES[place] for place in figure.shown)} |"
+        for figure in figures
+    ]
+    return ["| figure | what | unit | direction | reads | has a column in |", "|---|---|---|---|---|---|", *rows]
+
+
 def _table(heading: str, rows: Mapping[str, str]) -> list[str]:
     cells = [f"| {', '.join(f'`{key}`' for key in name.split(', '))} | {_cell(text)} |" for name, text in rows.items()]
     return [f"| {heading} | what |", "|---|---|", *cells]
@@ -78,7 +163,8 @@ def _table(heading: str, rows: Mapping[str, str]) -> list[str]:
 
 def _sentence(function: Callable[..., Any]) -> str:
     """Return the first paragraph of a docstring, less the opening that all of them share."""
-    first = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
+    plain = function.func if isinstance(function, partial) else function
+    first = " ".join((inspect.getdoc(plain) or "").split("\n\n")[0].split())
     return re.sub(r"^Return ``\[N\]``:? ?", "", first)
 
 

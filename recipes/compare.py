@@ -18,12 +18,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from eval.judges.settings import EndpointConfig
-from eval.pipeline.comparing import CompareConfig, check_entries, compare
-from eval.pipeline.following import CourseConfig
-from eval.pipeline.judging import JudgeSettings, open_judge
+from eval.pipeline.comparing import COMPARE, compare
+from eval.pipeline.entries import CompareConfig
 from eval.pipeline.session import Session
-from eval.pipeline.showing import answers, check_report, show, write_pages
+from eval.pipeline.showing import check_report, show, write_pages
 from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
 from preflab.errors.terminal import printable
@@ -32,18 +30,15 @@ from preflab.method import registry
 
 def main() -> None:
     """Base → SFT → reward model → methods × settings × seeds → evaluation → comparison.json, table and report."""
-    titles = {"comparison": CompareConfig, "course": CourseConfig, "judge": JudgeSettings, "endpoint": EndpointConfig}
-    session = Session(__doc__ or "", titles)
-    names = session.configs["comparison"].algorithms
-    if names == ("list",):
+    session = Session.read(__doc__ or "", COMPARE)
+    config, folder = session.config(CompareConfig), Path(session.run.output)
+    if config.algorithms == ("list",):
         return list_algorithms()
-    check_report(session.configs["comparison"].report)
-    entries = check_entries(session, names)
-    judge = open_judge(session.configs["judge"], session.configs["endpoint"])
-    comparison, contestants = compare(session, entries, judge)
-    show(comparison, Path(session.run.output) / "comparison.json")
-    if session.configs["comparison"].report:
-        write_pages(comparison, answers(contestants), Path(session.run.output) / "report")
+    check_report(config.report)
+    result = compare(session)
+    show(result.figures, folder / "comparison.json")
+    if config.report:
+        write_pages(result, folder / "report")
 
 
 def list_algorithms() -> None:

@@ -47,12 +47,12 @@ class ConformanceConfig:
 def main() -> int:
     """Train each method, measure it, run the checks; one table, conformance.json and conformance.md."""
     preset = {"world": "exact", "output": "runs/conformance"}
-    session = Session(__doc__ or "", {"conformance": ConformanceConfig}, preset=preset)
-    config: ConformanceConfig = session.configs["conformance"]
+    session = Session.read(__doc__ or "", {"conformance": ConformanceConfig}, preset=preset)
+    config = session.config(ConformanceConfig)
     if config.docs is not None and BEGIN not in _page(config.docs):
         raise UserError(f"--docs {config.docs} holds no conformance.md with the lines {BEGIN.strip()} and {END}")
     names = config.algorithms or tuple(registry.registered())
-    session.check_sections(names)
+    session.layers.check(names)
     methods = [session.method(name) for name in names]
     if len({method.label for method in methods}) < len(methods):
         raise UserError(f"--algorithms names a method twice: {', '.join(method.label for method in methods)}")

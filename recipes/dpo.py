@@ -5,8 +5,8 @@ python recipes/dpo.py --model M --dataset D    your model, your preferences
 python recipes/dpo.py --help                   every field
 """
 
-from eval.pipeline.training import train_one
 from preflab.errors.answering import run_recipe
+from recipes.train import train_one
 
 if __name__ == "__main__":
     run_recipe(lambda: train_one(__doc__ or "", "dpo"))

@@ -17,67 +17,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.judges import EndpointConfig, planted
-from eval.pipeline.evaluating import (
-    MOST_SAMPLES,
-    EvaluateConfig,
-    check_methods,
-    evaluate,
-    maximised_by,
-    named_subjects,
-    reference,
-)
-from eval.pipeline.judging import JudgeSettings, judging, local, open_judge, open_reward
+from eval.pipeline.evaluating import EVALUATE, EvaluateConfig, evaluate
 from eval.pipeline.session import Session
-from eval.pipeline.showing import WIDTH, check_report, preference_tables, show, write_pages
-from eval.subjects import Ground, PolicySubject, adapter_stage
-from preflab.errors import UserError
+from eval.pipeline.showing import check_report, show, show_preferences, write_pages
 from preflab.errors.answering import run_recipe
-from preflab.errors.terminal import console
 
 
 def main() -> None:
     """Open every model, score it, print one table, write evaluation.json and the report."""
-    extra = {"evaluate": EvaluateConfig, "judge": JudgeSettings, "endpoint": EndpointConfig}
-    session = Session(__doc__ or "", extra, argv=joined(sys.argv[1:]))
-    session.check_sections(())
-    config: EvaluateConfig = session.configs["evaluate"]
-    check_report(config.report)
-    subjects = named_subjects(config.models, config.methods)
-    check_methods(config.methods, subjects)
-    sft = reference(config.sft, subjects)
-    rewards = open_reward("--reward-model", config.reward_model) if config.reward_model else None
-    for name, subject in subjects.items():
-        if isinstance(subject, PolicySubject) and subject.best_of > MOST_SAMPLES:
-            raise UserError(f"{name} chooses among {subject.best_of} samples; {MOST_SAMPLES} are the most")
-    choosing = [n for n, s in subjects.items() if isinstance(s, PolicySubject) and s.best_of > 1]
-    if choosing and not rewards:
-        raise UserError(f"{choosing[0]} chooses among samples by a reward model; name one as --reward-model")
-    judge = open_judge(session.configs["judge"], session.configs["endpoint"])
-
-    experiment = session.open(judged=("eval_prompts", "heldout") if config.generate else ("heldout",))
-    from preflab.versions import provenance
-
-    ground = Ground(
-        experiment,
-        session.evaluation,
-        sft=adapter_stage(Path(sft), "policy") if sft else None,
-        reward=rewards.play(experiment) if rewards else None,
-        generate=config.generate,
-    )
-    maximised = [*maximised_by(subjects), *([local(rewards.source)] if rewards else [])]
-    judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment.world), maximised)
-    evaluation, records = evaluate(ground, subjects, judged)
-    facts = {"judge": judged.as_dict(), "reference": sft or experiment.world.model}
-    about = {"config": session.as_dict(), "data": experiment.data, **provenance()}
-    evaluation |= {**facts, **about}
-    show(evaluation, Path(session.run.output) / "evaluation.json")
-    page = console(None if sys.stdout.isatty() else WIDTH)
-    for table in preference_tables(evaluation["methods"]):
-        page.print(table)
-    if config.report:
-        samples = {name: {"0": found.samples} for name, found in records.items() if found.samples}
-        write_pages(evaluation, samples, Path(session.run.output) / "evaluation")  # beside a comparison's own
+    session = Session.read(__doc__ or "", EVALUATE, argv=joined(sys.argv[1:]))
+    report, folder = session.config(EvaluateConfig).report, Path(session.run.output)
+    check_report(report)
+    result = evaluate(session)
+    show(result.figures, folder / "evaluation.json")
+    show_preferences(result.figures)
+    if report:
+        write_pages(result, folder / "evaluation")  # beside a comparison's own
 
 
 def joined(arguments: Sequence[str]) -> list[str]:

@@ -10,11 +10,17 @@ python recipes/compare.py --algorithms list           the methods that there are
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from eval.pipeline.training import train_one
+from eval.pipeline.session import Session
+from eval.pipeline.showing import show
+from eval.pipeline.training import train
 from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
+from preflab.errors.terminal import say
 from preflab.method import registry
+from preflab.method.configured import label
 
 
 def main() -> None:
@@ -25,6 +31,15 @@ def main() -> None:
     if not name or name.startswith("-"):
         raise UserError(f"name the method first: train.py METHOD [options]; known: {', '.join(registry.registered())}")
     train_one(__doc__ or "", name, options)
+
+
+def train_one(description: str, name: str, argv: Sequence[str] | None = None) -> None:
+    """Train one method, whose settings are options without a prefix; sft.py, dpo.py and others call this."""
+    session = Session.read(description, flat=name, argv=argv)
+    result = train(session, name)
+    show(result.figures, Path(session.run.output) / f"{label(name)}.json")
+    role = registry.load(name).needs.trains[0]
+    say("weights: " + ", ".join(str(stage.folder / role) for stage in result.stages))
 
 
 if __name__ == "__main__":

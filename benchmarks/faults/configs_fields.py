@@ -73,7 +73,7 @@ def fields_of(cls: type, section: str = "") -> list[Field]:
 def shared_fields() -> list[Field]:
     """Return the fields that compare.py and evaluate.py have whatever the method."""
     from eval.judges.settings import EndpointConfig
-    from eval.pipeline.comparing import CompareConfig
+    from eval.pipeline.entries import CompareConfig
     from eval.pipeline.following import CourseConfig
     from eval.pipeline.judging import JudgeSettings
     from eval.settings import EvalConfig

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
-from eval.pipeline.comparing import CompareConfig, Entry, contest
+from eval.pipeline.comparing import COMPARE, contest
+from eval.pipeline.entries import CompareConfig, Entry
 from eval.pipeline.session import Session
-from eval.pipeline.stages import Pipeline
+from eval.pipeline.training import ground_for
 from preflab.errors.answering import run_recipe
 
 SEEDS = (0, 1, 2, 3, 4, 5)
@@ -22,26 +22,23 @@ SEEDS = (0, 1, 2, 3, 4, 5)
 
 def main() -> None:
     """Train once, compare ten times."""
-    session = Session(
-        __doc__ or "",
-        {"comparison": CompareConfig},
-        preset={"seeds": SEEDS, "algorithms": ("dpo",), "output": "runs/null"},
-    )
-    [name] = session.configs["comparison"].algorithms
+    preset = {"seeds": SEEDS, "algorithms": ("dpo",), "output": "runs/null"}
+    session = Session.read(__doc__ or "", COMPARE, preset=preset)
+    [name] = session.config(CompareConfig).algorithms
+    session = session.capped(session.config(CompareConfig).max_steps)
     method = session.method(name)
     experiment = session.open()
     from eval.comparison.contests import by_gold, tournament
     from eval.comparison.sentences import sentences
+    from preflab.experiment.foundation import Foundation
 
-    pipeline = Pipeline(session, experiment)
-    sft = pipeline.sft()
-    rewards = pipeline.rewards(sft) if method.needs.uses("reward") else None
-    shared: Any = {"sft": sft, "reward": rewards, "judge": pipeline.judge(sft)}
+    ground = ground_for(session, Foundation(experiment, *session.stage_methods(), session.rewards), method)
     seeds = session.run.seeds
     stages = [
-        experiment.train(f"{method.label}-seed{seed}", method, seed=seed, sft=sft, reward=rewards) for seed in seeds
+        experiment.train(f"{method.label}-seed{seed}", method, seed=seed, sft=ground.sft, reward=ground.reward)
+        for seed in seeds
     ]
-    whole = contest(pipeline, Entry(method, {}), stages, shared)
+    whole = contest(ground, Entry(method, {}), stages, seeds)
     found = 0
     for chosen in combinations(range(len(seeds)), len(seeds) // 2):
         if 0 not in chosen:

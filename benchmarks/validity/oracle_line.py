@@ -40,7 +40,7 @@ def exact_world() -> tuple[Array, Array]:
     from eval.pipeline.session import Session
 
     with tempfile.TemporaryDirectory() as folder:
-        exact = Exact(Session("", preset={"world": "exact", "output": folder}, argv=[]).open())
+        exact = Exact(Session({"world": "exact", "output": folder}).open())
         return exact.reference.numpy(), exact.rewards.numpy()
 
 
@@ -149,7 +149,7 @@ def judging(rounds: int = 5) -> str:
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        experiment = Session("", preset={"world": "reviews", "output": folder}, argv=[]).open()
+        experiment = Session({"world": "reviews", "output": folder}).open()
         roles = experiment.open_roles(("policy", "reward"), sft=None, reward=None, trains=("reward",))
         torch.manual_seed(0)
         for parameter in roles.parameters_of("reward"):

@@ -160,7 +160,7 @@ def measure(
     experiment: Experiment, model: Path, data: Path, title: str, adapters: Mapping[str, Path], trained: int
 ) -> Result:
     """Score one set by one model's adapters, both ways."""
-    from preflab.experiment.experiment import model_fingerprint
+    from preflab.experiment.identity import model_fingerprint
 
     rows, ours = harness_scores(experiment, adapters)
     world = experiment.world

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eval.comparison.contestant import Contestant
 from eval.metrics import win_rate
+from eval.metrics.reward import GOLD
 from eval.records.columns import needed
 from eval.records.records import Records
 from eval.statistics import Difference, bradley_terry, compare, compare_wins, holm, interval, verdict
@@ -29,12 +30,6 @@ FEWEST = 2
 
 Games = Mapping[tuple[str, str], Array]
 """How often the first of two methods answers better, ``[S, N]``, by their names; see `head_to_head`."""
-
-
-def outcomes(games: Array) -> dict[str, Array]:
-    """Return where games ``[...]`` were won, tied and lost, 1 or 0; NaN where nobody said."""
-    found = {"wins": games > 0.5, "ties": games == 0.5, "losses": games < 0.5}
-    return {name: np.where(np.isfinite(games), at, np.nan) for name, at in found.items()}
 
 
 def by_gold(first: Records, second: Records) -> Array:
@@ -101,7 +96,7 @@ def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bo
             "second": second.name,
             "measure": measure,
             "difference": difference.estimate.as_dict(),
-            "win_rate": interval(table, rate=True).as_dict(),
+            win_rate.WIN_RATE.key: win_rate.WIN_RATE.estimate(table).as_dict(),
             **_shares(first, second, games[first.name, second.name]),
             "p": difference.p,
             "p_adjusted": float(p),
@@ -188,8 +183,8 @@ def _independent(first: Contestant, second: Contestant, games: Array) -> Array:
 
 def _shares(first: Contestant, second: Contestant, games: Array) -> dict[str, Any]:
     """Return the shares of games ``[S, N]`` that the first won, tied and lost."""
-    tables = {name: _independent(first, second, table) for name, table in outcomes(games).items()}
-    return {name: interval(table, rate=True).as_dict() for name, table in tables.items()}
+    tables = {outcome: _independent(first, second, outcome.values(games)) for outcome in win_rate.OUTCOMES}
+    return {outcome.key: outcome.estimate(table).as_dict() for outcome, table in tables.items()}
 
 
 def _common(table: Array) -> int:
@@ -203,11 +198,11 @@ def _tested(
     """Return what is tested, and how it came out."""
     gold, other = first.table("gold"), second.table("gold")
     if scored and gold is not None and other is not None:
-        return "gold_reward", compare(gold, other, comparisons=comparisons)
+        return GOLD.key, compare(gold, other, comparisons=comparisons)
     difference = compare_wins(games, comparisons=comparisons)
     if np.ptp(games) == 0.0:
         # All verdicts alike: the spread says nothing, their number says how sure that is (Wilson's interval).
         share = interval(games, rate=True)
         low, high = 2.0 * share.low - 1.0, 2.0 * share.high - 1.0
         difference = difference._replace(estimate=difference.estimate._replace(low=low, high=high))
-    return "win_rate", difference
+    return win_rate.WIN_RATE.key, difference

@@ -14,52 +14,42 @@ Records without groups are read as one prompt a pair.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics import (
-    base,
-    preference_accuracy,
-    preference_auc,
-    preference_brier,
-    preference_calibration,
-    preference_log_loss,
-    preference_margin,
-    probability,
-)
+from eval.metrics import details_of, figures_of, preference_calibration, probability
+from eval.metrics.figures import Of, summarise, within
+from eval.metrics.likelihood_accuracy import LikelihoodAccuracy
+from eval.metrics.preference_accuracy import ACCURACY
 from eval.records.columns import UNDECIDED, Rows, check_aligned, column, needed, prompt_groups
 from eval.statistics import interval
 
 Array = NDArray[np.float64]
 Kind = Literal["implicit reward", "reward"]
+PAIRS: tuple[Of, ...] = ("heldout", "scores")
+
+
+def _explained(*rows: Of) -> dict[str, str]:
+    return {figure.key: figure.what for of in rows for figure in [*figures_of(of), *details_of(of)]}
+
 
 KEYS: dict[str, str] = {
     "score": "what was compared: the implicit reward log π/π_ref of a policy, or a reward model's reward",
-    "accuracy": "share of pairs whose chosen response has the higher score, ties as half",
-    "margin": "mean of chosen minus rejected score",
-    "auc": "area under the ROC curve, chosen against rejected scores of all prompts",
-    "ties": "share of pairs with two equal scores",
+    **_explained("scores"),
     "undecided": "number of pairs whose `preference` is 1/2: each counts half in every accuracy, both ways round in "
     "the area, and 0 in the margin",
     "scale": "`value` that turns margins into logits (fitted: mean over seeds and halves; null where the pairs "
     "do not determine one) and its `source`, own or fitted",
-    "log_loss": "nats per pair; null without a scale",
-    "brier": "mean squared error of the probability; null without a scale",
-    "ece": "expected calibration error; null without a scale",
-    "ece_by_chance": "about the error that perfect calibration would show on so many independent pairs",
-    "reliability": "bins of equal mass: `confidence`, `accuracy`, `low`, `high` (Wilson's, for as many trials as the "
-    "bin has prompts), `n`",
-    "recalibrated": "`scale`, `log_loss`, `brier`, `ece` under a fitted scale, where the others are under an own one",
+    **_explained("logits"),
+    "recalibrated": "`scale` and the errors of the probability under a fitted one, where those above are under an own",
     "subsets": "by name: `accuracy` and `n` pairs",
     "subset_mean": "mean of the subsets' accuracies, each subset alike (`accuracy` has each pair alike)",
     "length_buckets": "by chosen minus rejected length from `low` to `high` tokens: `accuracy` and `n` pairs; shorter "
     "and longer chosen responses in up to three buckets of equal mass each, equal lengths in one",
     "length_correlation": "Pearson correlation of the margin with the difference in length",
-    "likelihood": "`accuracy` of log π(y|x) as the score",
-    "normalised_likelihood": "`accuracy` of log π(y|x) per token as the score",
 }
 """The keys of a summary; figures are Estimates."""
 
@@ -85,58 +75,65 @@ def summarise_preferences(seeds: Sequence[Rows], kind: Kind, scale: float | None
         raise ValueError(f"scale is {scale}; it must be above 0, such as the β of the policy's loss")
     if not any(len(rows) for rows in seeds):
         return None
-    check_aligned(seeds, "row")
-    chosen, rejected = needed(seeds, "chosen_score"), needed(seeds, "rejected_score")
-    found = column(seeds, "preference")
-    labels = np.ones_like(chosen) if found is None else found
-    even = undecided(seeds)
-    margin, right = _by_seed(preference_margin.per_prompt, chosen, rejected), right_per_prompt(chosen, rejected, even)
+    table, groups = pair_columns(seeds), prompt_groups(seeds[0])
+    margin = needed(seeds, "chosen_score") - needed(seeds, "rejected_score")
+    right = ACCURACY.table(*ACCURACY.given(table))
     own = scale or (1.0 if kind == "reward" else None)
-    groups = prompt_groups(seeds[0])
-    fitted = None if own is None else calibration(margin, labels, groups=groups)
+    fitted = None if own is None else calibration(margin, table["preference"], groups=groups)
     return {
         "score": kind,
-        "accuracy": _share(right, groups),
-        "margin": interval(np.where(even, 0.0, margin), rate=False, groups=groups).as_dict(),
-        "auc": _share(area_per_prompt(chosen, rejected, even), groups),
-        "ties": _share(_by_seed(preference_accuracy.ties, chosen, rejected), groups),
-        "undecided": int(even.sum()),
-        **calibration(margin, labels, own, groups),
-        "recalibrated": fitted and {name: fitted[name] for name in ("scale", "log_loss", "brier", "ece")},
+        **summarise(figures_of("scores"), table, groups),
+        "undecided": int(table["undecided"][0].sum()),
+        **calibration(margin, table["preference"], own, groups),
+        "recalibrated": fitted and {name: fitted[name] for name in ("scale", *(f.key for f in figures_of("logits")))},
         **by_subset(right, [row.get("subset") for row in seeds[0]], groups),
         **by_length(seeds, right, margin),
-        **likelihoods(seeds),
     }
 
 
-def undecided(seeds: Sequence[Rows]) -> NDArray[np.bool_]:
-    """Return ``[N]`` for which pairs neither response is the better one: their ``preference`` is 1/2."""
-    return np.array([row.get("preference") == UNDECIDED for row in seeds[0]])
+def summarise_heldout(seeds: Sequence[Rows]) -> dict[str, Any]:
+    """Return what held-out pairs give to a method's own figures; nulls where there are no pairs.
 
-
-def right_per_prompt(chosen: Array, rejected: Array, even: NDArray[np.bool_]) -> Array:
-    """Return ``[S, N]``: 1 where the chosen response has the higher score, 0.5 on ties and undecided pairs, else 0."""
-    return np.where(even, 0.5, _by_seed(preference_accuracy.per_prompt, chosen, rejected))
-
-
-def area_per_prompt(chosen: Array, rejected: Array, even: NDArray[np.bool_]) -> Array:
-    """Return ``[S, N]`` values whose mean is the area under the ROC curve, undecided pairs taken both ways round.
-
-    Each pair stands twice, an undecided one the second time with its responses exchanged: each of them is then as much
-    a chosen as a rejected one, and whichever the data happen to name first makes no difference.
+    Args:
+        seeds: as those of `summarise_preferences`.
     """
-    if not even.any():
-        return _by_seed(preference_auc.per_prompt, chosen, rejected)
-    first = np.concatenate([chosen, np.where(even, rejected, chosen)], axis=1)
-    second = np.concatenate([rejected, np.where(even, chosen, rejected)], axis=1)
-    both = _by_seed(preference_auc.per_prompt, first, second)
-    return np.asarray(both.reshape(len(both), 2, -1).mean(1))
+    if not any(len(rows) for rows in seeds):
+        return {figure.key: figure.missing() for figure in figures_of("heldout")}
+    return summarise(figures_of("heldout"), pair_columns(seeds), prompt_groups(seeds[0]))
+
+
+def likelihoods(seeds: Sequence[Rows]) -> dict[str, Any]:
+    """Return what log-likelihoods alone say of held-out pairs, for want of a reference to set scores against.
+
+    Args:
+        seeds: as those of `summarise_preferences`, without scores.
+    """
+    return summarise(LikelihoodAccuracy.figures, pair_columns(seeds), prompt_groups(seeds[0]))
+
+
+def pair_columns(seeds: Sequence[Rows]) -> dict[str, Array]:
+    """Return the columns ``[S, N]`` that figures read of held-out pairs, those that there are.
+
+    Raises:
+        ValueError: if seeds were scored on different pairs.
+        UserError: if a value is missing where others are there, or is not finite; with seed and row.
+    """
+    check_aligned(seeds, "row")
+    names = dict.fromkeys(name for of in PAIRS for figure in figures_of(of) for name in figure.reads)
+    found = {name: values for name in names if (values := column(seeds, name)) is not None}
+    shape, labels = (len(seeds), len(seeds[0])), column(seeds, "preference")
+    even = [row.get("preference") == UNDECIDED for row in seeds[0]]
+    return {
+        **found,
+        "preference": np.ones(shape) if labels is None else labels,
+        "undecided": np.tile(even, (shape[0], 1)),
+    }
 
 
 def calibration(
     margin: ArrayLike, preference: ArrayLike, scale: float | None = None, groups: ArrayLike | None = None
 ) -> dict[str, Any]:
-    """Return scale, log-loss, Brier score, calibration error and reliability of σ(scale · margin).
+    """Return scale, errors and reliability of σ(scale · margin).
 
     Args:
         margin: ``[S, N]`` chosen minus rejected score.
@@ -145,28 +142,17 @@ def calibration(
         groups: ``[N]`` which prompt a pair is of, see `eval.records.columns.prompt_groups`.
     """
     margins, labels = np.asarray(margin, dtype=np.float64), np.asarray(preference, dtype=np.float64)
+    of_logits = [*figures_of("logits"), *details_of("logits")]
     if scale is None:
         fits = [probability.cross_fitted(*pair, groups) for pair in zip(margins, labels, strict=True)]
         known = [fit for fit in fits if fit is not None]
         if len(known) < len(fits):  # all margins 0, or not one pair wrong: no scale is better than every other
-            names = ("log_loss", "brier", "ece", "ece_by_chance")
-            return {"scale": {"value": None, "source": "fitted"}, **dict.fromkeys(names), "reliability": []}
+            return {"scale": {"value": None, "source": "fitted"}, **summarise(of_logits, {})}
         logits = np.stack([logit for logit, _ in known])
         found = {"value": float(np.mean([value for _, value in known])), "source": "fitted"}
     else:
         logits, found = scale * margins, {"value": float(scale), "source": "own"}
-    errors = _by_seed(preference_calibration.per_prompt, logits, labels)
-    losses = _by_seed(preference_log_loss.per_prompt, logits, labels)
-    squares = _by_seed(preference_brier.per_prompt, logits, labels)
-    pair = np.tile(np.arange(logits.shape[1]) if groups is None else groups, len(logits))
-    return {
-        "scale": found,
-        "log_loss": interval(losses, rate=False, groups=groups).as_dict(),
-        "brier": interval(squares, rate=False, groups=groups).as_dict(),
-        "ece": base.within(interval(errors, rate=False, groups=groups), 0.0, 1.0).as_dict(),
-        "ece_by_chance": float(np.mean([preference_calibration.by_chance(row) for row in logits])),
-        "reliability": preference_calibration.reliability(logits.ravel(), labels.ravel(), pair=pair),
-    }
+    return {"scale": found, **summarise(of_logits, {"logit": logits, "preference": labels}, groups)}
 
 
 def by_subset(right: Array, subsets: Sequence[str | None], groups: NDArray[np.int64] | None = None) -> dict[str, Any]:
@@ -186,7 +172,7 @@ def by_subset(right: Array, subsets: Sequence[str | None], groups: NDArray[np.in
     members = [np.flatnonzero([name == own for own in subsets]) for name in names]
     parts, prompts = [right[:, at] for at in members], [_of(groups, at) for at in members]
     summary = {
-        name: {"accuracy": _share(part, own), "n": part.shape[1]}
+        name: {ACCURACY.key: _share(part, own), "n": part.shape[1]}
         for name, part, own in zip(names, parts, prompts, strict=True)
     }
     # Mean 0 within each subset: that one subset is easier than another is no sampling error.
@@ -217,11 +203,11 @@ def by_length(seeds: Sequence[Rows], right: Array, margin: Array) -> dict[str, A
     buckets = []
     for at in length_buckets(longer):
         low, high = int(longer[at].min()), int(longer[at].max())
-        buckets.append({"low": low, "high": high, "accuracy": _share(right[:, at], _of(groups, at)), "n": len(at)})
+        buckets.append({"low": low, "high": high, ACCURACY.key: _share(right[:, at], _of(groups, at)), "n": len(at)})
     if np.ptp(longer) == 0 or (np.ptp(margin, axis=1) == 0).any():
         return {"length_buckets": buckets, "length_correlation": None}
     values = interval(np.stack([correlation(row, longer) for row in margin]), rate=False, groups=groups)
-    return {"length_buckets": buckets, "length_correlation": base.within(values, -1.0, 1.0).as_dict()}
+    return {"length_buckets": buckets, "length_correlation": within(values, -1.0, 1.0).as_dict()}
 
 
 def length_buckets(longer: Array, most: int = 3) -> list[NDArray[np.int64]]:
@@ -250,28 +236,9 @@ def correlation(x: Array, y: Array) -> Array:
     return np.asarray(first * second - r * (first**2 + second**2 - 2.0) / 2.0, dtype=np.float64)
 
 
-def likelihoods(seeds: Sequence[Rows]) -> dict[str, Any]:
-    """Return the accuracy of plain and length-normalised log-likelihood, where the rows have them."""
-    chosen, rejected = column(seeds, "chosen_logp"), column(seeds, "rejected_logp")
-    if chosen is None or rejected is None:
-        return {"likelihood": None, "normalised_likelihood": None}
-    groups, even = prompt_groups(seeds[0]), undecided(seeds)
-    plain = {"accuracy": _share(right_per_prompt(chosen, rejected, even), groups)}
-    lengths = column(seeds, "chosen_length"), column(seeds, "rejected_length")
-    if lengths[0] is None or lengths[1] is None:
-        return {"likelihood": plain, "normalised_likelihood": None}
-    per_token = (chosen / np.maximum(lengths[0], 1.0), rejected / np.maximum(lengths[1], 1.0))
-    normalised = {"accuracy": _share(right_per_prompt(*per_token, even), groups)}
-    return {"likelihood": plain, "normalised_likelihood": normalised}
-
-
-def _by_seed(function: Callable[[Array, Array], Array], first: Array, second: Array) -> Array:
-    return np.stack([function(*pair) for pair in zip(first, second, strict=True)])
-
-
 def _of(groups: NDArray[np.int64] | None, at: NDArray[np.int64]) -> NDArray[np.int64] | None:
     return None if groups is None else groups[at]
 
 
 def _share(values: Array, groups: NDArray[np.int64] | None = None) -> dict[str, Any]:
-    return base.within(interval(values, rate=True, groups=groups), 0.0, 1.0).as_dict()
+    return ACCURACY.estimate(values, groups=groups).as_dict()

@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 
 from eval.comparison.budgets import compare_budgets
 from eval.comparison.contestant import Contestant
-from eval.comparison.contests import Decide, by_gold, compare_pairs, outcomes, play, rank, untested
+from eval.comparison.contests import Decide, by_gold, compare_pairs, play, rank, untested
 from eval.comparison.generations import summarise_generations
 from eval.comparison.laws import course, fit_laws
-from eval.comparison.preferences import summarise_preferences
+from eval.comparison.preferences import summarise_heldout, summarise_preferences
 from eval.comparison.sentences import headline, sentences
 from eval.diagnosis import Evidence, Finding, diagnose, merge
 from eval.frontier import Point, frontier
-from eval.records.columns import column, needed, prompt_groups
+from eval.metrics import figures_of
+from eval.metrics.figures import summarise as summarise_figures
+from eval.records.columns import needed
 from eval.records.records import Records
-from eval.statistics import interval, length_controlled_win_rate
 
 if TYPE_CHECKING:
     from eval.frontier import Oracle
@@ -30,7 +31,6 @@ Row = Mapping[str, Any]
 
 SCHEMA = 2
 COSTS = ("steps", "seconds", "prompts", "pairs", "responses", "tokens", "trained_tokens", "sampled_tokens", "flops")
-WINS = ("win_rate", "length_controlled_win_rate", "wins", "ties", "losses")
 
 
 def summarise_comparison(
@@ -93,39 +93,22 @@ def summarise(contestant: Contestant, baseline: Sequence[Records] = (), decide: 
     )
     summary: dict[str, Any] = {}
     if policy:
-        summary = dict.fromkeys(WINS)
-        summary |= _wins(seeds, baseline, decide) if baseline and decide else {}
+        summary = summarise_figures(figures_of("games"), _games(seeds, baseline, decide) if baseline and decide else {})
         summary |= summarise_generations([records.samples for records in seeds])
-        summary["demonstration_logp"] = _likelihood(seeds)
-    summary["heldout_accuracy"] = preferences["accuracy"] if preferences else None
+    summary |= summarise_heldout(rows)
     cost = summarise_training(contestant.training) if contestant.training else None
     return {**summary, "preferences": preferences, "train": cost, "settings": dict(contestant.settings)}
 
 
-def _wins(seeds: Sequence[Records], baseline: Sequence[Records], decide: Decide) -> dict[str, Any]:
-    """Return win rates against the baseline: a prompt's value is its mean over the baseline's draws, ``[S, D, N]``."""
-    wins = np.array([[decide(records, draw) for draw in baseline] for records in seeds])
-    decided = np.isfinite(wins).all((0, 1))
+def _games(seeds: Sequence[Records], baseline: Sequence[Records], decide: Decide) -> dict[str, Array]:
+    """Return the games against the baseline, ``[S, D, N]``, on the prompts of which all were decided."""
+    games = np.array([[decide(records, draw) for draw in baseline] for records in seeds])
+    decided = np.isfinite(games).all((0, 1))
     if not decided.any():
         return {}
-    games = wins[..., decided]
     lengths, others = (needed([records.samples for records in side], "length") for side in (seeds, baseline))
     longer = lengths[:, None] - others[None]
-    controlled = length_controlled_win_rate(games, longer[..., decided])
-    shares = {"win_rate": games, **outcomes(games)}
-    return {
-        **{name: interval(values.mean(1), rate=True).as_dict() for name, values in shares.items()},
-        "length_controlled_win_rate": {**controlled.win_rate.as_dict(), "note": controlled.note},
-    }
-
-
-def _likelihood(seeds: Sequence[Records]) -> dict[str, Any] | None:
-    """Return log π per token of the held-out pairs' chosen responses, nats: its fall is the alignment tax."""
-    pairs = [records.preferences for records in seeds]
-    logps = column(pairs, "chosen_logp")
-    if logps is None:
-        return None
-    return interval(logps / needed(pairs, "chosen_length"), rate=False, groups=prompt_groups(pairs[0])).as_dict()
+    return {"games": games[..., decided], "longer": longer[..., decided]}
 
 
 def summarise_training(records: Sequence[Row]) -> dict[str, Any]:

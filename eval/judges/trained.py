@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.judges.base import JudgeSpec
-from preflab.disk.stages import content_hash
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def planted(world: World) -> JudgeSpec | None:
     if world.gold is None:
         return None
     judge = TextJudge(world.gold)
-    return JudgeSpec(PLANTED, f"planted-{content_hash(world.facts)}", (PLANTED,), lambda roles: judge)
+    return JudgeSpec(PLANTED, f"planted-{world.gold_key}", (PLANTED,), lambda roles: judge)
 
 
 def weights_hash(folder: Path) -> str:

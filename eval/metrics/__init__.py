@@ -1,47 +1,38 @@
-"""Metric modules: subclasses of `evaluate.Metric` that need no hub.
+"""Metrics, one a file: a pure function, and a class that says everything of it.
 
-Each file works by import (``from eval.metrics import load; load("win_rate")``) and by path
-(``evaluate.load("eval/metrics/win_rate.py")``), and holds beside its class a pure function
-``per_prompt`` whose values a caller can arrange by training seed and prompt.
+A file of this folder that defines a `PromptMetric` is a metric, by being there: the pipeline computes its figures,
+tables and page show them, docs/metrics.md explains them. Its class works by import (``from eval.metrics import load;
+load("win_rate")``) and by path (``evaluate.load("eval/metrics/win_rate.py")``).
 """
 
 from __future__ import annotations
 
+import pkgutil
+from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
+
 from eval.metrics.base import PromptMetric
-from eval.metrics.distinct_n import DistinctN
-from eval.metrics.entropy import Entropy
-from eval.metrics.kl_exact import KlExact
-from eval.metrics.kl_to_reference import KlToReference
-from eval.metrics.preference_accuracy import PreferenceAccuracy
-from eval.metrics.preference_auc import PreferenceAuc
-from eval.metrics.preference_brier import PreferenceBrier
-from eval.metrics.preference_calibration import PreferenceCalibration
-from eval.metrics.preference_log_loss import PreferenceLogLoss
-from eval.metrics.preference_margin import PreferenceMargin
-from eval.metrics.repetition import Repetition
-from eval.metrics.response_length import ResponseLength
-from eval.metrics.reward import Reward
-from eval.metrics.self_similarity import SelfSimilarity
-from eval.metrics.win_rate import WinRate
+from eval.metrics.figures import Column, Figure, Of, Place
 from preflab.errors import UserError, near_misses
 
-METRICS: dict[str, type[PromptMetric]] = {
-    "preference_accuracy": PreferenceAccuracy,
-    "preference_margin": PreferenceMargin,
-    "preference_auc": PreferenceAuc,
-    "preference_log_loss": PreferenceLogLoss,
-    "preference_brier": PreferenceBrier,
-    "preference_calibration": PreferenceCalibration,
-    "win_rate": WinRate,
-    "reward": Reward,
-    "kl_to_reference": KlToReference,
-    "kl_exact": KlExact,
-    "entropy": Entropy,
-    "distinct_n": DistinctN,
-    "repetition": Repetition,
-    "self_similarity": SelfSimilarity,
-    "response_length": ResponseLength,
-}
+__all__ = ["METRICS", "PromptMetric", "columns_of", "declared", "details_of", "figures_of", "load"]
+
+
+def declared(module: ModuleType) -> list[type[PromptMetric]]:
+    """Return the metrics that a module defines itself."""
+    found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, PromptMetric)]
+    return [metric for metric in found if metric.__module__ == module.__name__ and metric is not PromptMetric]
+
+
+def _found() -> dict[str, type[PromptMetric]]:
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    metrics = {name: metric for name in names for metric in declared(import_module(f"{__name__}.{name}"))}
+    return dict(sorted(metrics.items(), key=lambda item: (item[1].order, item[0])))
+
+
+METRICS: Mapping[str, type[PromptMetric]] = _found()
+"""Every metric by the name of its file, in order."""
 
 
 def load(name: str) -> PromptMetric:
@@ -54,3 +45,19 @@ def load(name: str) -> PromptMetric:
         known = ", ".join(METRICS)
         raise UserError(f"unknown metric {name!r}{near_misses(name, METRICS)}; known: {known}")
     return METRICS[name]()
+
+
+def figures_of(of: Of) -> list[Figure]:
+    """Return the figures of some rows, in order; details are left out."""
+    return [figure for metric in METRICS.values() if metric.of == of for figure in metric.figures]
+
+
+def details_of(of: Of) -> list[Figure]:
+    """Return what stands beside the figures of some rows, in order."""
+    return [detail for metric in METRICS.values() if metric.of == of for detail in metric.details]
+
+
+def columns_of(place: Place) -> tuple[Column, ...]:
+    """Return the columns of a table, in order."""
+    every = (figure for metric in METRICS.values() for figure in metric.figures)
+    return tuple(figure.column for figure in every if place in figure.shown)

@@ -6,7 +6,7 @@ finds in a file's namespace for the metric that the file defines.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,11 +15,20 @@ import numpy as np
 from datasets import Features, Value
 from numpy.typing import ArrayLike, NDArray
 
-from eval.statistics import Estimate, interval
+from eval.metrics.figures import Figure, Of, Whole
+
+ROWS: dict[Of, str] = {
+    "games": "prompts",
+    "samples": "responses",
+    "heldout": "pairs",
+    "scores": "pairs",
+    "logits": "pairs",
+}
+"""What the values of a metric are counted in."""
 
 
 class PromptMetric(evaluate.Metric):
-    """A metric that is a mean over prompts; the docstring of a subclass is its description.
+    """A metric, declared: a mean over prompts, and figures beside it. The docstring of a subclass is its description.
 
     A figure that is no mean (an area, a share of types) is written as one: its `per_prompt` values have that
     figure as their mean, and as their spread its sampling error to first order (see `linearised`), so that one
@@ -30,24 +39,41 @@ class PromptMetric(evaluate.Metric):
     the argument is overruled; only distributed use (``num_process > 1``) needs the files.
 
     Attributes:
-        higher_is_better: None where neither direction is better by itself.
+        of: which rows it is of.
+        order: its place among the metrics, in files, tables and pages; later ones come last.
+        figures: what it gives, each by its name in ``comparison.json``.
+        main: which of them `compute` gives with an interval.
+        details: what stands beside the figures, and not again where figures are repeated.
         version: changes whenever the same inputs would give other results.
         inputs: name to (type, explanation), one value per prompt each.
-        outputs: name to explanation; the first is the mean, see also `of_mean`.
+        beyond: what `beside` returns more than figures, name to explanation.
         source: BibTeX of where the metric comes from.
-        values: the module's ``per_prompt``, of the inputs.
-        rate: whether the values are a rate, see `eval.statistics.interval`.
-        bounds: what the figure cannot lie below and above, where the interval of a mean might.
+        outputs: name to explanation, of all that `compute` returns; made from the figures.
+        higher_is_better: that of the main figure.
     """
 
-    higher_is_better: ClassVar[bool | None]
+    of: ClassVar[Of]
+    order: ClassVar[int] = 1000
+    figures: ClassVar[tuple[Figure, ...]]
+    main: ClassVar[int] = 0
+    details: ClassVar[tuple[Whole, ...]] = ()
     version: ClassVar[str]
     inputs: ClassVar[Mapping[str, tuple[str, str]]]
-    outputs: ClassVar[Mapping[str, str]]
+    beyond: ClassVar[Mapping[str, str]] = {}
     source: ClassVar[str]
-    values: ClassVar[Callable[..., NDArray[np.float64]]]
-    rate: ClassVar[bool] = False
-    bounds: ClassVar[tuple[float, float] | None] = None
+    outputs: ClassVar[Mapping[str, str]]
+    higher_is_better: ClassVar[bool | None]
+
+    def __init_subclass__(cls) -> None:
+        main = cls.figures[cls.main]
+        cls.higher_is_better = main.higher_is_better
+        cls.outputs = {
+            main.name: main.what,
+            "low, high": "its confidence interval",
+            "n": f"number of {ROWS[cls.of]}",
+            **{figure.name: figure.what for figure in cls.figures if figure is not main},
+            **cls.beyond,
+        }
 
     def __init__(self, *args: Any, num_process: int = 1, **options: Any) -> None:
         options["keep_in_memory"] = num_process == 1
@@ -81,15 +107,22 @@ class PromptMetric(evaluate.Metric):
         super().add_batch(**given)
 
     def _compute(self, *, level: float = 0.95, groups: ArrayLike | None = None, **inputs: Any) -> dict[str, Any]:
-        estimate = interval(self.values(**inputs), level=level, rate=self.rate, groups=groups)
-        if self.bounds is not None:
-            estimate = within(estimate, *self.bounds)
-        mean = next(iter(self.outputs))
-        figures = {mean: estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
-        return figures | self.beside(**inputs)
+        columns, main = self.columns(**inputs), self.figures[self.main]
+        estimate = main.estimate(main.values(*main.given(columns)), level=level, groups=groups)
+        found = {main.name: estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+        for figure in self.figures:
+            if figure is not main:
+                with np.errstate(over="ignore" if figure.overflows else "warn"):
+                    mean = float(np.mean(figure.values(*figure.given(columns))))
+                found |= {figure.name: mean} if np.isfinite(mean) or not figure.overflows else {}
+        return found | self.beside(**inputs)
+
+    def columns(self, **inputs: Any) -> dict[str, Any]:
+        """Return what the figures read, by column, from the inputs; these are such columns unless a metric differs."""
+        return inputs
 
     def beside(self, **inputs: Any) -> dict[str, Any]:
-        """Return what stands beside the mean and its interval; nothing unless a metric has more to say."""
+        """Return what stands beside the figures, see `beyond`; nothing unless a metric has more to say."""
         return {}
 
     def _finalize(self) -> None:
@@ -115,11 +148,6 @@ PAIR_LOGITS = {
 }
 RESPONSES = {"response": ("string", "the model's response to each prompt, as text")}
 """Inputs that several metrics have."""
-
-
-def of_mean(unit: str) -> dict[str, str]:
-    """Return the outputs that follow the mean of so many `unit`."""
-    return {"low, high": "its confidence interval", "n": f"number of {unit}"}
 
 
 def vectors(**named: ArrayLike) -> tuple[NDArray[np.float64], ...]:
@@ -174,8 +202,3 @@ def linearised(whole: float, without: NDArray[np.float64]) -> NDArray[np.float64
         without: ``[N]``, the statistic where prompt i is left out.
     """
     return np.asarray(whole + (len(without) - 1) * (without.mean() - without), dtype=np.float64)
-
-
-def within(estimate: Estimate, lowest: float, highest: float) -> Estimate:
-    """Return the estimate with its interval cut to what the statistic can be."""
-    return estimate._replace(low=max(lowest, estimate.low), high=min(highest, estimate.high))

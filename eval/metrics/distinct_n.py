@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.metrics import base
+from eval.metrics.figures import Figure, Unit, three
 from eval.metrics.words import ngrams, words
 
 
@@ -41,22 +43,30 @@ class DistinctN(base.PromptMetric):
     of prompts.
     """
 
-    higher_is_better = True
+    of = "samples"
+    order = 65
     version = "1.0.0"
     inputs = base.RESPONSES
-    outputs: ClassVar = {
-        "distinct_2": "distinct over all pairs of neighbouring words",
-        **base.of_mean("responses"),
-        "distinct_1": "distinct words over words",
-        "distinct_3": "distinct over all triples of neighbouring words",
-    }
+    figures: ClassVar = tuple(
+        Figure(
+            f"distinct_{n}",
+            f"distinct {what}, all prompts together",
+            partial(per_prompt, n=n),
+            ("response",),
+            Unit("share", three),
+            higher_is_better=True,
+            heading=f"distinct-{n}",
+            shown=("generations",) if n == 2 else (),
+            bounds=(0.0, 1.0),
+        )
+        for n, what in (
+            (1, "words over words"),
+            (2, "over all pairs of neighbouring words"),
+            (3, "over all triples of neighbouring words"),
+        )
+    )
+    main = 1
     source = """@article{li2016diversity,
   title={A Diversity-Promoting Objective Function for Neural Conversation Models},
   author={Li, Jiwei and Galley, Michel and Brockett, Chris and Gao, Jianfeng and Dolan, Bill},
   journal={arXiv:1510.03055}, year={2016}}"""
-    values = staticmethod(per_prompt)
-    bounds = (0.0, 1.0)
-
-    def beside(self, **inputs: Any) -> dict[str, Any]:
-        """Return distinct-1 and distinct-3."""
-        return {f"distinct_{n}": float(per_prompt(inputs["response"], n).mean()) for n in (1, 3)}

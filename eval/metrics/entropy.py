@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
+from eval.metrics.figures import Figure, Unit
 
 
 def per_prompt(entropy: ArrayLike) -> NDArray[np.float64]:
@@ -23,14 +24,21 @@ class Entropy(base.PromptMetric):
     learns; near 0 the policy is deterministic, and on-policy methods have nothing left to explore.
     """
 
-    higher_is_better = None
+    of = "samples"
+    order = 60
     version = "1.0.0"
     inputs: ClassVar = {"entropy": ("float64", "mean next-token entropy over the positions of each response, nats")}
-    outputs: ClassVar = {
-        "entropy": "mean entropy, nats per token",
-        **base.of_mean("responses"),
-    }
+    figures: ClassVar = (
+        Figure(
+            "entropy",
+            "entropy of the next token, nats per token",
+            per_prompt,
+            ("entropy",),
+            Unit("nats per token"),
+            heading="entropy",
+            shown=("generations",),
+        ),
+    )
     source = """@article{shannon1948mathematical,
   title={A Mathematical Theory of Communication}, author={Shannon, Claude E.},
   journal={Bell System Technical Journal 27(3)}, year={1948}}"""
-    values = staticmethod(per_prompt)

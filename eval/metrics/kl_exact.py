@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
+from eval.metrics.figures import Figure, Unit
 
 
 def per_prompt(kl: ArrayLike) -> NDArray[np.float64]:
@@ -24,17 +25,25 @@ class KlExact(base.PromptMetric):
     Like k1 it is wrong if the responses were not sampled from π itself.
     """
 
-    higher_is_better = False
+    of = "samples"
+    order = 55
     version = "1.0.0"
     inputs: ClassVar = {
         "kl": ("float64", "next-token KL to the reference, summed over the positions of a response y ~ π")
     }
-    outputs: ClassVar = {
-        "kl_exact": "mean KL, nats per response",
-        **base.of_mean("responses"),
-    }
+    figures: ClassVar = (
+        Figure(
+            "kl_exact",
+            "KL to the reference, exact over the vocabulary at each position",
+            per_prompt,
+            ("kl",),
+            Unit("nats per response"),
+            higher_is_better=False,
+            heading="KL, exact per token",
+            shown=("generations",),
+        ),
+    )
     source = """@article{amini2025better,
   title={Better Estimation of the KL Divergence Between Language Models},
   author={Amini, Afra and Vieira, Tim and Cotterell, Ryan},
   journal={arXiv:2504.10637}, year={2025}}"""
-    values = staticmethod(per_prompt)

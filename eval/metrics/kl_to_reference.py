@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
+from eval.metrics.figures import Figure, Unit
 
 
 def per_prompt(log_ratio: ArrayLike) -> NDArray[np.float64]:
@@ -22,6 +23,19 @@ def k3(log_ratio: ArrayLike) -> NDArray[np.float64]:
         return np.asarray(np.expm1(-ratios) + ratios, dtype=np.float64)
 
 
+NATS = Unit("nats per response")
+KL = Figure(
+    "kl",
+    "KL to the reference, nats per response: mean of log π/π_ref (k1), signed",
+    per_prompt,
+    ("log_ratio",),
+    NATS,
+    higher_is_better=False,
+    heading="KL to ref.",
+    shown=("table", "ranking"),
+)
+
+
 class KlToReference(base.PromptMetric):
     """KL(π ‖ π_ref) per response in nats, estimated on responses sampled from π.
 
@@ -34,7 +48,8 @@ class KlToReference(base.PromptMetric):
     and the key is left out where its mean is not finite.
     """
 
-    higher_is_better = False
+    of = "samples"
+    order = 50
     version = "1.0.0"
     inputs: ClassVar = {
         "log_ratio": (
@@ -42,18 +57,19 @@ class KlToReference(base.PromptMetric):
             "log π(y|x) − log π_ref(y|x), summed over response tokens, for one response y ~ π per prompt",
         ),
     }
-    outputs: ClassVar = {
-        "kl": "mean of k1, nats per response",
-        **base.of_mean("responses"),
-        "k3": "mean of k3, nats per response; only where it is finite",
-    }
+    figures: ClassVar = (
+        KL,
+        Figure(
+            "kl_k3",
+            "the same by k3; null where it is not finite",
+            k3,
+            ("log_ratio",),
+            NATS,
+            higher_is_better=False,
+            result="k3",
+            overflows=True,
+        ),
+    )
     source = """@misc{schulman2020kl,
   title={Approximating KL Divergence}, author={Schulman, John}, year={2020},
   howpublished={http://joschu.net/blog/kl-approx.html}}"""
-    values = staticmethod(per_prompt)
-
-    def beside(self, **inputs: Any) -> dict[str, Any]:
-        """Return k3, where it is finite."""
-        with np.errstate(over="ignore"):
-            low_variance = float(k3(**inputs).mean())
-        return {"k3": low_variance} if np.isfinite(low_variance) else {}

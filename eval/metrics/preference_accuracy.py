@@ -7,17 +7,36 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics import base
+from eval.metrics import base, preference_ties
+from eval.metrics.figures import PERCENT, Figure, Of
 
 
-def per_prompt(chosen_score: ArrayLike, rejected_score: ArrayLike) -> NDArray[np.float64]:
-    """Return ``[N]``: 1 where the chosen response scores higher, 0.5 on ties, 0 otherwise."""
-    return base.share_above(*base.vectors(chosen_score=chosen_score, rejected_score=rejected_score))
+def per_prompt(
+    chosen_score: ArrayLike, rejected_score: ArrayLike, undecided: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Return ``[N]``: 1 where the chosen response scores higher, 0.5 on ties, 0 otherwise.
+
+    Args:
+        chosen_score: ``[N]``.
+        rejected_score: ``[N]``.
+        undecided: ``[N]`` where neither response is the better one, which gives 0.5; None: nowhere.
+    """
+    right = base.share_above(*base.vectors(chosen_score=chosen_score, rejected_score=rejected_score))
+    return right if undecided is None else np.where(undecided, 0.5, right)
 
 
-def ties(chosen_score: ArrayLike, rejected_score: ArrayLike) -> NDArray[np.float64]:
-    """Return ``[N]``: 1 where both scores are equal, else 0."""
-    return (per_prompt(chosen_score, rejected_score) == 0.5).astype(np.float64)
+ACCURACY = Figure(
+    "accuracy",
+    "share of pairs whose chosen response has the higher score, ties as half",
+    per_prompt,
+    ("chosen_score", "rejected_score", "undecided"),
+    PERCENT,
+    higher_is_better=True,
+    heading="accuracy",
+    shown=("preferences",),
+    rate=True,
+    bounds=(0.0, 1.0),
+)
 
 
 class PreferenceAccuracy(base.PromptMetric):
@@ -28,12 +47,12 @@ class PreferenceAccuracy(base.PromptMetric):
     A tie counts as half, so that a constant score gives 50 %, not 0 %.
     """
 
-    higher_is_better = True
+    of: ClassVar[Of] = "scores"
+    order = 30
     version = "1.1.0"
     inputs = base.PAIR_SCORES
-    outputs: ClassVar = {
-        "accuracy": "share of pairs in the right order, ties as half",
-        **base.of_mean("pairs"),
+    figures: ClassVar = (ACCURACY,)
+    beyond: ClassVar = {
         "margin": "mean of chosen minus rejected score",
         "ties": "share of pairs with two equal scores",
     }
@@ -41,10 +60,8 @@ class PreferenceAccuracy(base.PromptMetric):
   title={Direct Preference Optimization: Your Language Model is Secretly a Reward Model},
   author={Rafailov, Rafael and Sharma, Archit and Mitchell, Eric and others},
   journal={arXiv:2305.18290}, year={2023}}"""
-    values = staticmethod(per_prompt)
-    rate = True
 
     def beside(self, **inputs: Any) -> dict[str, Any]:
         """Return mean margin and share of ties."""
         margin = np.subtract(inputs["chosen_score"], inputs["rejected_score"])
-        return {"margin": float(np.mean(margin)), "ties": float(ties(**inputs).mean())}
+        return {"margin": float(np.mean(margin)), "ties": float(preference_ties.per_prompt(**inputs).mean())}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
+from eval.metrics.figures import Figure, Unit, three
 
 
 def area(positive: ArrayLike, negative: ArrayLike) -> float:
@@ -33,16 +34,33 @@ def area(positive: ArrayLike, negative: ArrayLike) -> float:
     return float((ranks.sum() - len(high) * (len(high) + 1) / 2) / (len(high) * len(low)))
 
 
-def per_prompt(chosen_score: ArrayLike, rejected_score: ArrayLike) -> NDArray[np.float64]:
+def per_prompt(
+    chosen_score: ArrayLike, rejected_score: ArrayLike, undecided: ArrayLike | None = None
+) -> NDArray[np.float64]:
     """Return ``[N]`` values whose mean is the area and whose spread is its sampling error over pairs.
 
     A pair's value is the share of all rejected scores below its chosen one, plus the share of all chosen
     scores above its rejected one, minus the area: the placements of DeLong et al. (1988), summed within a
     pair because the two responses of a pair share their prompt.
+
+    Args:
+        chosen_score: ``[N]``.
+        rejected_score: ``[N]``.
+        undecided: ``[N]`` where neither response is the better one; None: nowhere. Each pair then stands twice, an
+            undecided one the second time with its responses exchanged: each of them is as much a chosen as a rejected
+            one, and whichever the data happen to name first makes no difference.
     """
+    chosen, rejected = base.vectors(chosen_score=chosen_score, rejected_score=rejected_score)
+    if undecided is None or not np.any(undecided):
+        return _placements(chosen, rejected)
+    first = np.concatenate([chosen, np.where(undecided, rejected, chosen)])
+    second = np.concatenate([rejected, np.where(undecided, chosen, rejected)])
+    return np.asarray(_placements(first, second).reshape(2, -1).mean(0))
+
+
+def _placements(chosen: NDArray[np.float64], rejected: NDArray[np.float64]) -> NDArray[np.float64]:
     from scipy.stats import rankdata
 
-    chosen, rejected = base.vectors(chosen_score=chosen_score, rejected_score=rejected_score)
     n = len(chosen)
     ranks = rankdata(np.concatenate([chosen, rejected]))
     below = (ranks[:n] - rankdata(chosen)) / n
@@ -59,18 +77,26 @@ class PreferenceAuc(base.PromptMetric):
     The interval takes pairs as a whole, since the two responses of a pair share their prompt.
     """
 
-    higher_is_better = True
+    of = "scores"
+    order = 36
     version = "1.0.0"
     inputs = base.PAIR_SCORES
-    outputs: ClassVar = {
-        "auc": "area under the ROC curve; 0.5 means no separation",
-        **base.of_mean("pairs"),
-    }
+    figures: ClassVar = (
+        Figure(
+            "auc",
+            "area under the ROC curve, chosen against rejected scores of all prompts",
+            per_prompt,
+            ("chosen_score", "rejected_score", "undecided"),
+            Unit("area", three),
+            higher_is_better=True,
+            heading="AUC",
+            shown=("preferences",),
+            rate=True,
+            bounds=(0.0, 1.0),
+        ),
+    )
     source = """@article{delong1988comparing,
   title={Comparing the Areas under Two or More Correlated Receiver Operating Characteristic Curves:
     A Nonparametric Approach},
   author={DeLong, Elizabeth R. and DeLong, David M. and Clarke-Pearson, Daniel L.},
   journal={Biometrics 44(3)}, year={1988}}"""
-    values = staticmethod(per_prompt)
-    rate = True
-    bounds = (0.0, 1.0)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base, probability
+from eval.metrics.figures import Figure, Unit, three
 
 
 def per_prompt(logit: ArrayLike, preference: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -25,14 +26,22 @@ class PreferenceBrier(base.PromptMetric):
     a pair that is confidently wrong costs 1 at the most.
     """
 
-    higher_is_better = False
+    of = "logits"
+    order = 40
     version = "1.0.0"
     inputs = base.PAIR_LOGITS
-    outputs: ClassVar = {
-        "brier": "mean squared error of the probability",
-        **base.of_mean("pairs"),
-    }
+    figures: ClassVar = (
+        Figure(
+            "brier",
+            "mean squared error of the probability; null without a scale",
+            per_prompt,
+            ("logit", "preference"),
+            Unit("squared probability", three),
+            higher_is_better=False,
+            heading="Brier",
+            shown=("preferences",),
+        ),
+    )
     source = """@article{brier1950verification,
   title={Verification of Forecasts Expressed in Terms of Probability}, author={Brier, Glenn W.},
   journal={Monthly Weather Review 78(1)}, year={1950}}"""
-    values = staticmethod(per_prompt)

@@ -9,7 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from eval import statistics
 from eval.metrics import base, probability
+from eval.metrics.figures import PERCENT, Figure, Unit, Whole, three
 
+Array = NDArray[np.float64]
 BINS, PAIRS_PER_BIN = 10, 10
 
 
@@ -101,6 +103,17 @@ def reliability(
     return rows
 
 
+def _by_chance(logit: Array, *, groups: ArrayLike | None) -> float:
+    """Return the mean of `by_chance` over seeds, of logits ``[S, N]``."""
+    return float(np.mean([by_chance(row) for row in logit]))
+
+
+def _reliability(logit: Array, preference: Array, *, groups: ArrayLike | None) -> list[dict[str, float | int]]:
+    """Return the bins of all seeds together, of logits and labels ``[S, N]``."""
+    pair = np.tile(np.arange(logit.shape[1]) if groups is None else groups, len(logit))
+    return reliability(logit.ravel(), preference.ravel(), pair=pair)
+
+
 class PreferenceCalibration(base.PromptMetric):
     """Expected calibration error of the predicted winner's probability σ(|logit|), in equal-mass bins.
 
@@ -111,12 +124,42 @@ class PreferenceCalibration(base.PromptMetric):
     and the signs of their gaps as fixed; it is too narrow where the error is near `by_chance`.
     """
 
-    higher_is_better = False
+    of = "logits"
+    order = 42
     version = "1.0.1"
     inputs = base.PAIR_LOGITS
-    outputs: ClassVar = {
-        "ece": "expected calibration error",
-        **base.of_mean("pairs"),
+    figures: ClassVar = (
+        Figure(
+            "ece",
+            "expected calibration error; null without a scale",
+            per_prompt,
+            ("logit", "preference"),
+            Unit("probability", three),
+            higher_is_better=False,
+            heading="ECE",
+            shown=("preferences",),
+            bounds=(0.0, 1.0),
+        ),
+    )
+    details: ClassVar = (
+        Whole(
+            "ece_by_chance",
+            "about the error that perfect calibration would show on so many independent pairs",
+            _by_chance,
+            ("logit",),
+            Unit("probability", three),
+        ),
+        Whole(
+            "reliability",
+            "bins of equal mass: `confidence`, `accuracy`, `low`, `high` (Wilson's, for as many trials as the "
+            "bin has prompts), `n`",
+            _reliability,
+            ("logit", "preference"),
+            PERCENT,
+            absent=list,
+        ),
+    )
+    beyond: ClassVar = {
         "by_chance": "about the error that a perfectly calibrated model would show",
         "classwise": "the error of P(first ≻ second) with every pair taken in both orders",
         "reliability": "the bins: confidence, accuracy with interval (low, high), n",
@@ -125,8 +168,6 @@ class PreferenceCalibration(base.PromptMetric):
   title={Measuring Calibration in Deep Learning},
   author={Nixon, Jeremy and Dusenberry, Mike and Jerfel, Ghassen and others},
   journal={arXiv:1904.01685}, year={2019}}"""
-    values = staticmethod(per_prompt)
-    bounds = (0.0, 1.0)
 
     def beside(self, **inputs: Any) -> dict[str, Any]:
         """Return the error by chance, the error of both orders, and the bins."""

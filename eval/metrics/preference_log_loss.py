@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base, probability
+from eval.metrics.figures import Figure, Unit, three
 
 
 def per_prompt(logit: ArrayLike, preference: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -24,14 +25,22 @@ class PreferenceLogLoss(base.PromptMetric):
     Computed from the logit, it does not overflow where the probability would round to 0 or 1.
     """
 
-    higher_is_better = False
+    of = "logits"
+    order = 38
     version = "1.0.0"
     inputs = base.PAIR_LOGITS
-    outputs: ClassVar = {
-        "log_loss": "mean negative log-likelihood, nats per pair",
-        **base.of_mean("pairs"),
-    }
+    figures: ClassVar = (
+        Figure(
+            "log_loss",
+            "nats per pair; null without a scale",
+            per_prompt,
+            ("logit", "preference"),
+            Unit("nats per pair", three),
+            higher_is_better=False,
+            heading="log-loss",
+            shown=("preferences",),
+        ),
+    )
     source = """@article{good1952rational,
   title={Rational Decisions}, author={Good, I. J.},
   journal={Journal of the Royal Statistical Society B 14(1)}, year={1952}}"""
-    values = staticmethod(per_prompt)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.metrics import base
+from eval.metrics.figures import Figure, Unit, three
 from eval.metrics.words import ngrams, words
 
 LONGEST_UNIT = 8
@@ -56,20 +57,33 @@ class Repetition(base.PromptMetric):
     to its topic.
     """
 
-    higher_is_better = False
-    version = "1.0.0"
+    of = "samples"
+    order = 70
+    version = "1.0.1"
     inputs = base.RESPONSES
-    outputs: ClassVar = {
-        "repetition": "share of repeated 4-grams; 0 for responses below four words",
-        **base.of_mean("responses"),
-        "longest_run": "mean share of a response that is its longest run",
-    }
+    figures: ClassVar = (
+        Figure(
+            "repetition",
+            "share of a response's 4-grams that occur earlier in it",
+            per_prompt,
+            ("response",),
+            Unit("share", three),
+            higher_is_better=False,
+            heading="repetition",
+            shown=("generations",),
+            bounds=(0.0, 1.0),
+        ),
+        Figure(
+            "longest_run",
+            "share of a response that is one unit said three times or more, back to back",
+            longest_run,
+            ("response",),
+            Unit("share", three),
+            higher_is_better=False,
+            bounds=(0.0, 1.0),
+        ),
+    )
     source = """@article{welleck2019neural,
   title={Neural Text Generation with Unlikelihood Training},
   author={Welleck, Sean and Kulikov, Ilia and Roller, Stephen and others},
   journal={arXiv:1908.04319}, year={2019}}"""
-    values = staticmethod(per_prompt)
-
-    def beside(self, **inputs: Any) -> dict[str, Any]:
-        """Return the mean longest run."""
-        return {"longest_run": float(longest_run(**inputs).mean())}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
+from eval.metrics.figures import PERCENT, Figure, Unit, one
 
 
 def per_prompt(length: ArrayLike) -> NDArray[np.float64]:
@@ -24,6 +25,18 @@ def per_prompt(length: ArrayLike) -> NDArray[np.float64]:
     return lengths
 
 
+def ended(ended: Sequence[bool | None]) -> NDArray[np.float64]:
+    """Return ``[N]``: 1 where a response ended by itself, else 0.
+
+    Raises:
+        ValueError: if it is not said of one.
+    """
+    rows = list(ended)
+    if None in rows:
+        raise ValueError(f"ended[{rows.index(None)}] is missing; each response needs true or false")
+    return base.vectors(ended=np.array(rows, dtype=np.float64))[0]
+
+
 class ResponseLength(base.PromptMetric):
     """Mean response length in tokens, the end token included, and the share of responses that ended.
 
@@ -31,30 +44,35 @@ class ResponseLength(base.PromptMetric):
     length bias of its reward. Responses cut at the limit count with the length they reached.
     """
 
-    higher_is_better = None
+    of = "samples"
+    order = 80
     version = "1.0.0"
     inputs: ClassVar = {
         "length": ("float64", "tokens of each response, the end token included"),
         "ended": ("bool", "whether each response ended by itself, not at the length limit"),
     }
-    outputs: ClassVar = {
-        "response_length": "mean length in tokens",
-        **base.of_mean("responses"),
-        "ended": "share of responses that ended by themselves",
-    }
+    figures: ClassVar = (
+        Figure(
+            "response_length",
+            "tokens, the end token included",
+            per_prompt,
+            ("length",),
+            Unit("tokens", one),
+            heading="length",
+            shown=("table", "ranking"),
+        ),
+        Figure(
+            "ended",
+            "share of responses that ended by themselves, not at the length limit",
+            ended,
+            ("ended",),
+            PERCENT,
+            heading="ended",
+            shown=("generations",),
+            rate=True,
+        ),
+    )
     source = """@article{singhal2023length,
   title={A Long Way to Go: Investigating Length Correlations in RLHF},
   author={Singhal, Prasann and Goyal, Tanya and Xu, Jiacheng and Durrett, Greg},
   journal={arXiv:2310.03716}, year={2023}}"""
-
-    @staticmethod
-    def values(length: ArrayLike, ended: Sequence[bool | None]) -> NDArray[np.float64]:
-        """Return ``[N]``: the lengths."""
-        return per_prompt(length)
-
-    def beside(self, **inputs: Any) -> dict[str, Any]:
-        """Return the share of responses that ended."""
-        ended = inputs["ended"]
-        if any(value is None for value in ended):
-            raise ValueError(f"ended[{ended.index(None)}] is missing; each response needs true or false")
-        return {"ended": sum(map(bool, ended)) / len(ended)}

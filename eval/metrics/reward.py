@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
+from eval.metrics.figures import Figure, Unit
 
 
 def per_prompt(reward: ArrayLike) -> NDArray[np.float64]:
     """Return ``[N]``: the reward of each response."""
     return base.vectors(reward=reward)[0]
+
+
+GOLD = Figure(
+    "gold_reward",
+    "mean reward of the judge",
+    per_prompt,
+    ("gold",),
+    Unit("the reward's own"),
+    higher_is_better=True,
+    heading="gold reward",
+    shown=("table", "ranking"),
+    result="reward",
+)
 
 
 class Reward(base.PromptMetric):
@@ -22,15 +36,16 @@ class Reward(base.PromptMetric):
     method may have been trained against): proxy up and gold down is over-optimisation.
     """
 
-    higher_is_better = True
+    of = "samples"
+    order = 20
     version = "1.0.0"
     inputs: ClassVar = {"reward": ("float64", "reward of the model's response to each prompt")}
-    outputs: ClassVar = {
-        "reward": "mean reward",
-        **base.of_mean("responses"),
-    }
+    figures: ClassVar = (GOLD,)
     source = """@article{gao2022scaling,
   title={Scaling Laws for Reward Model Overoptimization},
   author={Gao, Leo and Schulman, John and Hilton, Jacob},
   journal={arXiv:2210.10760}, year={2022}}"""
-    values = staticmethod(per_prompt)
+
+    def columns(self, **inputs: Any) -> dict[str, Any]:
+        """Return the rewards as those of the judge."""
+        return {"gold": inputs["reward"]}

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.metrics import base
+from eval.metrics.figures import PERCENT, Figure, Unit, three
 from eval.metrics.words import ngrams, words
 
 
@@ -69,21 +70,34 @@ class SelfSimilarity(base.PromptMetric):
     responses: compare with the reference policy on the same prompts.
     """
 
-    higher_is_better = False
+    of = "samples"
+    order = 75
     version = "1.0.0"
     inputs = base.RESPONSES
-    outputs: ClassVar = {
-        "self_similarity": "mean cosine similarity over all pairs of responses",
-        **base.of_mean("responses"),
-        "duplicates": "share of responses that another prompt got too, word for word",
-    }
+    figures: ClassVar = (
+        Figure(
+            "self_similarity",
+            "mean cosine similarity of the responses to two prompts",
+            per_prompt,
+            ("response",),
+            Unit("cosine", three),
+            higher_is_better=False,
+            bounds=(0.0, 1.0),
+            fewest=2,
+        ),
+        Figure(
+            "duplicates",
+            "share of responses that another prompt got too, word for word",
+            duplicates,
+            ("response",),
+            PERCENT,
+            higher_is_better=False,
+            rate=True,
+            bounds=(0.0, 1.0),
+            fewest=2,
+        ),
+    )
     source = """@article{zhu2018texygen,
   title={Texygen: A Benchmarking Platform for Text Generation Models},
   author={Zhu, Yaoming and Lu, Sidi and Zheng, Lei and others},
   journal={arXiv:1802.01886}, year={2018}}"""
-    values = staticmethod(per_prompt)
-    bounds = (0.0, 1.0)
-
-    def beside(self, **inputs: Any) -> dict[str, Any]:
-        """Return the share of duplicates."""
-        return {"duplicates": float(duplicates(**inputs).mean())}

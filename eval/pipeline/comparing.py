@@ -3,158 +3,98 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from eval.pipeline.following import follow, taken
-from eval.pipeline.judging import judging
+from eval.judges.settings import EndpointConfig
+from eval.pipeline.entries import CompareConfig, Entry, check_entries, spent, under
+from eval.pipeline.following import CourseConfig, follow, taken
+from eval.pipeline.judging import JUDGING, JudgeSettings, judging, open_judge
+from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
-from eval.pipeline.stages import Pipeline
-from preflab.errors import UserError
-from preflab.experiment.sweep import Sweep
-from preflab.method.contract import decoder_of
-from preflab.settings.fields import as_dict, option
-from preflab.settings.training import MOST_STEPS
-from preflab.training.budget import Budget, spent_by, under_budget
+from eval.pipeline.stages import baseline, oracle_line, own_judge, subject_of
+from eval.subjects import START, Ground, TrainedReward, evaluate_subject
+from preflab.settings.fields import as_dict
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
-    from eval.judges import PairJudge
-    from eval.subjects import RewardSubject
     from preflab.disk.stages import Stage
     from preflab.experiment.rewards import Rewards
     from preflab.method.configured import Method
 
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """What is compared."""
-
-    algorithms: tuple[str, ...] = option(
-        ("dpo", "ppo"), "methods, by name or as package.module:Class or file.py:Class; 'list' names them"
-    )
-    max_steps: int | None = option(
-        None, "optimiser steps of every stage, unless its own max_steps is lower", minimum=1, maximum=MOST_STEPS
-    )
-    sweep: str | None = option(
-        None,
-        "train every method at these values of a setting too, as field=value,value; beta stands for kl_coefficient "
-        "in methods that sample",
-    )
-    match: Literal["none", "tokens", "flops", "time"] = option(
-        "none", "stop every method at an equal budget: what the first one named spends, or budget"
-    )
-    budget: float | None = option(None, "how many tokens, FLOPs or seconds (see match)", minimum=1e-9, maximum=1e30)
-    report: bool = option(True, "write report/report.html with figures and tables")
-
-    def __post_init__(self) -> None:
-        if not self.algorithms:
-            raise ValueError("algorithms is empty; name at least one, such as dpo")
-        if self.budget is not None and self.match == "none":
-            raise ValueError("budget says how much, and match of what: tokens, flops or time")
+COMPARE: dict[str, type] = {"comparison": CompareConfig, "course": CourseConfig, **JUDGING}
+"""The configs of a session that `compare` takes."""
 
 
-class Entry(NamedTuple):
-    """A method at one setting; `varied` holds what a sweep changed, and is empty for the configured one."""
+def compare(session: Session) -> Result:
+    """Train and evaluate methods, all from the same start, on the same rows, judged on the same pairs and prompts.
 
-    method: Method
-    varied: dict[str, Any]
+    Args:
+        session: made with the configs `COMPARE`.
 
+    Returns:
+        What ``comparison.json`` holds (docs/report.md), and the answers behind it.
 
-def check_entries(session: Session, names: tuple[str, ...]) -> list[Entry]:
-    """Build every method at every setting, and those of the stages, before anything is trained."""
-    session.check_sections(names)
-    methods = [session.method(name) for name in names]
-    labels = [method.label for method in methods]
-    if len({*labels, "sft"}) != len(labels) + 1:
-        raise UserError(
-            f"--algorithms names {', '.join(labels)}: each method goes once, and sft is compared anyway; leave it out"
-        )
-    session.stage_methods()
-    kind = session.configs["comparison"].match
-    if kind != "none":
-        if given_budget(session) is None and methods[0].algorithm.kind == "decoder":
-            raise UserError(
-                f"--match {kind} takes its budget from the first method, and {labels[0]} trains nothing; name another "
-                "first, or give --budget"
-            )
-        for method in methods:
-            under(given_budget(session) or Budget(kind, 1.0), method)
-    entries = [Entry(method, {}) for method in methods]
-    text = session.configs["comparison"].sweep
-    if text is not None:
-        sweep = Sweep.parse(text)
-        sweep.check(methods)
-        entries += [
-            Entry(changed, varied)
-            for method in methods
-            for varied in sweep.settings(method)
-            if (changed := session.method(method.name, varied)).identity() != method.identity()
-        ]
-    return entries
-
-
-def compare(
-    session: Session, entries: list[Entry], judge: RewardSubject | PairJudge | None
-) -> tuple[dict[str, Any], list[Contestant]]:
-    """Train and evaluate everything; return what goes into comparison.json, and the records behind it."""
-    methods = [*session.stage_methods(), *(entry.method for entry in entries)]
+    Raises:
+        UserError: for whatever could not finish, before anything is trained.
+    """
+    config = session.config(CompareConfig)
+    session = session.capped(config.max_steps)
+    entries = check_entries(session)
+    judge = open_judge(session.config(JudgeSettings), session.config(EndpointConfig))
+    start, reward = session.stage_methods()
+    methods = [start, reward, *(entry.method for entry in entries)]
     experiment = session.open(methods, judged=("eval_prompts", "heldout"))
     from eval.comparison.contestant import Contestant
     from eval.comparison.record import summarise_comparison
-    from preflab.disk.files import write_result
-    from preflab.versions import provenance
+    from preflab.experiment.foundation import Foundation
 
-    pipeline = Pipeline(session, experiment)
-    folder = Path(session.run.output)
-    write_result(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
-
-    # 1. What every method shares: the SFT policy, the reward model, the judge.
-    sft = pipeline.sft()
-    rewards = pipeline.rewards(sft)
+    write_manifest(session, experiment)
+    # 1. What every method shares: the policy they start from, the reward model, the judge.
+    foundation = Foundation(experiment, start, reward, session.rewards)
+    sft = foundation.sft()
+    rewards = foundation.rewards(sft)
     maximised = maximised_by(session, rewards, [entry.method for entry in entries])
-    judged = judging(experiment, session.evaluation, judge, lambda: pipeline.judge(sft), maximised)
-    shared: Any = {"sft": sft, "reward": rewards, "judge": judged.scores}
-
-    # 2. The policy that training starts from, against other draws of itself: it should win half the time.
-    baseline = pipeline.baseline(**shared)
-    contestants = [Contestant("sft", [pipeline.evaluate("sft", None, **shared)], [sft.record] if sft else [])]
-
+    own = partial(own_judge, foundation, sft, session.evaluation)
+    judged = judging(experiment, session.evaluation, judge, own, maximised)
+    ground = Ground(experiment, session.evaluation, sft, rewards, judged.scores)
+    # 2. That policy, against other draws of itself: it should win half the time.
+    draws = baseline(ground)
+    first = Contestant(start.label, [evaluate_subject(start.label, START, ground)], [sft.record] if sft else [])
     # 3. Each method, each setting, each seed.
-    budget, course = None, session.configs["course"]
-    for entry in entries:
-        budget = budget or given_budget(session)
-        method = entry.method if budget is None else under(budget, entry.method)
-        kept = 0 if entry.varied else taken(course, method)
-        stages = [
-            experiment.train(f"{method.label}-seed{seed}", method, seed=seed, sft=sft, reward=rewards, snapshots=kept)
-            for seed in session.run.seeds
-        ]
-        budget = budget or spent(session, stages[0])
-        way = follow(pipeline, course, method, stages, shared) if kept and judged.scores else []
-        contestants.append(contest(pipeline, Entry(method, entry.varied), stages, shared, way))
-
+    contestants = [first, *train_entries(session, ground, entries)]
     # 4. What all that says.
     comparison = summarise_comparison(
-        contestants,
-        baseline=baseline,
-        decide=judged.decide,
-        oracle=pipeline.oracle(sft, judged.scores) if judged.scores else None,
-        matched=session.configs["comparison"].match,
+        contestants, baseline=draws, decide=judged.decide, oracle=oracle_line(ground), matched=config.match
     )
     facts = {
-        "baseline": "sft",
+        "baseline": start.label,
         "judge": judged.as_dict(),
-        "reward_model": judge_rewards(pipeline, rewards, shared),
+        "reward_model": judge_rewards(ground),
         "seeds": list(session.run.seeds),
-        "config": {
-            **session.as_dict(),
-            "methods": {e.method.label: e.method.identity() for e in entries if not e.varied},
-        },
-        "data": experiment.data,
+        **about(session, experiment, methods={e.method.label: e.method.identity() for e in entries if not e.varied}),
     }
-    return {**comparison, **facts, **provenance()}, contestants
+    return Result({**comparison, **facts}, samples_of(contestants))
+
+
+def train_entries(session: Session, ground: Ground, entries: Sequence[Entry]) -> list[Contestant]:
+    """Train and evaluate each method at each setting with each seed."""
+    config, course = session.config(CompareConfig), session.config(CourseConfig)
+    budget, seeds, contestants = config.given_budget, session.run.seeds, []
+    for method, varied in entries:
+        method = under(budget, method)
+        kept = 0 if varied else taken(course, method)
+        stages = [
+            ground.experiment.train(
+                f"{method.label}-seed{seed}", method, seed=seed, sft=ground.sft, reward=ground.reward, snapshots=kept
+            )
+            for seed in seeds
+        ]
+        budget = budget or spent(config, stages[0])
+        way = follow(ground, course, method, stages, seeds) if kept and ground.judge else []
+        contestants.append(contest(ground, Entry(method, varied), stages, seeds, way))
+    return contestants
 
 
 def maximised_by(session: Session, rewards: Rewards | None, methods: Sequence[Method]) -> list[str | Path]:
@@ -168,50 +108,42 @@ def maximised_by(session: Session, rewards: Rewards | None, methods: Sequence[Me
     return [stage.folder / "reward" for stage in rewards.stages] if rewards else []
 
 
-def given_budget(session: Session) -> Budget | None:
-    """Return the budget that the user names."""
-    config: CompareConfig = session.configs["comparison"]
-    return None if config.match == "none" or config.budget is None else Budget(config.match, config.budget)
-
-
-def spent(session: Session, stage: Stage) -> Budget | None:
-    """Return what the first method spent, where the others are to spend as much."""
-    kind = session.configs["comparison"].match
-    return None if kind == "none" else spent_by(stage.record, kind, stage.name)
-
-
-def under(budget: Budget, method: Method) -> Method:
-    """Return the method under a budget; one that trains nothing spends none."""
-    return method if method.algorithm.kind == "decoder" else under_budget(method, budget)
-
-
-def judge_rewards(pipeline: Pipeline, rewards: Rewards | None, shared: dict[str, Any]) -> dict[str, Any] | None:
+def judge_rewards(ground: Ground) -> dict[str, Any] | None:
     """Evaluate the reward models that policies learnt from; None where there are none."""
     from eval.comparison.contestant import Contestant
     from eval.comparison.record import summarise
+    from preflab.experiment.rewards import Rewards
 
-    if rewards is None or not rewards.stages:
+    rewards = ground.reward
+    if not isinstance(rewards, Rewards) or not rewards.stages:
         return None
-    records = pipeline.evaluate("reward", rewards, role="reward", **shared)
+    records = evaluate_subject("reward", TrainedReward(rewards), ground)
     row = summarise(Contestant("reward", [records], [stage.record for stage in rewards.stages], gives="reward"))
     return {name: row[name] for name in ("heldout_accuracy", "preferences", "train")}
 
 
 def contest(
-    pipeline: Pipeline,
+    ground: Ground,
     entry: Entry,
     stages: Sequence[Stage],
-    shared: dict[str, Any],
+    seeds: Sequence[int],
     course: Sequence[Contestant] = (),
 ) -> Contestant:
-    """Evaluate one method's stages: a policy by its answers, a reward model by its scores of held-out pairs."""
+    """Evaluate one method's stages: a policy by its answers, a reward model by its scores of held-out pairs.
+
+    Args:
+        ground: what all methods share.
+        entry: the method at its setting.
+        stages: one a seed.
+        seeds: of training, and of the sampled answers.
+        course: the method on its way, if it was followed.
+    """
     from eval.comparison.contestant import Contestant, read_curve
 
     method = entry.method
-    role, decode = method.needs.trains[0], decoder_of(method.algorithm)
     records = [
-        pipeline.evaluate(stage.name, stage, role=role, seed=seed, decode=decode, **shared)
-        for seed, stage in zip(pipeline.session.run.seeds, stages, strict=True)
+        evaluate_subject(stage.name, subject_of(method, stage), ground._replace(seed=seed))
+        for seed, stage in zip(seeds, stages, strict=True)
     ]
     return Contestant(
         method.label,
@@ -220,6 +152,6 @@ def contest(
         curves=[read_curve(stage.folder) for stage in stages],
         settings={**as_dict(method.config), **as_dict(method.train)},
         varied=entry.varied,
-        gives=role,
+        gives=method.needs.trains[0],
         course=course,
     )

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.pipeline.judging import Judging, local
-from eval.subjects import Ground, PolicySubject, Subject, evaluate_subject, open_subject, open_subjects
+from eval.judges import planted
+from eval.judges.settings import EndpointConfig
+from eval.pipeline.judging import JUDGING, JudgeSettings, judging, local, open_judge, open_reward
+from eval.pipeline.results import Result, about
+from eval.pipeline.session import Session
+from eval.pipeline.stages import baseline
+from eval.subjects import (
+    START,
+    Ground,
+    PolicySubject,
+    RewardSubject,
+    Subject,
+    adapter_stage,
+    evaluate_subject,
+    open_subject,
+    open_subjects,
+)
 from preflab.errors import UserError
 from preflab.method import registry
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
+    from eval.comparison.contests import Decide
     from eval.records.records import Records
 
 MOST_SAMPLES = 2**16  # of one prompt, as for the method best-of-n
@@ -34,6 +50,10 @@ class EvaluateConfig:
     )
     generate: bool = option(True, "let policies answer the prompts; false: score held-out pairs only")
     report: bool = option(True, "write evaluation/report.html with figures and tables")
+
+
+EVALUATE: dict[str, type] = {"evaluate": EvaluateConfig, **JUDGING}
+"""The configs of a session that `evaluate` takes."""
 
 
 def named_subjects(models: Sequence[str], methods: Sequence[str] = ()) -> dict[str, Subject]:
@@ -95,36 +115,82 @@ def maximised_by(subjects: Mapping[str, Subject]) -> list[str | Path]:
     return [local(s.maximised) for s in subjects.values() if isinstance(s, PolicySubject) and s.maximised]
 
 
-def evaluate(
-    ground: Ground, subjects: Mapping[str, Subject], judged: Judging
-) -> tuple[dict[str, Any], dict[str, Records]]:
-    """Evaluate every subject and, beside them, the reference; return their figures, and the records behind them."""
+def evaluate(session: Session) -> Result:
+    """Evaluate models, whoever made them, and beside them the reference. Nothing is trained.
+
+    Args:
+        session: made with the configs `EVALUATE`.
+
+    Returns:
+        What ``evaluation.json`` holds (docs/report.md), and the answers behind it.
+
+    Raises:
+        UserError: for whatever could not finish, before anything is evaluated.
+    """
+    config = session.config(EvaluateConfig)
+    session.layers.check(())
+    subjects = named_subjects(config.models, config.methods)
+    check_methods(config.methods, subjects)
+    sft = reference(config.sft, subjects)
+    rewards = open_reward("--reward-model", config.reward_model) if config.reward_model else None
+    check_choices(subjects, rewards)
+    judge = open_judge(session.config(JudgeSettings), session.config(EndpointConfig))
+    experiment = session.open(judged=("eval_prompts", "heldout") if config.generate else ("heldout",))
+
+    maximised = [*maximised_by(subjects), *([local(rewards.source)] if rewards else [])]
+    judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment.world), maximised)
+    ground = Ground(
+        experiment,
+        session.evaluation,
+        sft=adapter_stage(Path(sft), "policy") if sft else None,
+        reward=rewards.play(experiment) if rewards else None,
+        judge=judged.scores,
+        generate=config.generate,
+    )
+    draws = baseline(ground) if ground.generate else []
+    every = {"reference": START, **subjects}
+    found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
+    figures = figures_of(every, found, draws, judged.decide if ground.generate else None)
+    facts = {"baseline": "reference", "judge": judged.as_dict(), "reference": sft or experiment.world.model}
+    samples = {name: {"0": records.samples} for name, records in found.items() if records.samples}
+    return Result({**figures, **facts, **about(session, experiment)}, samples)
+
+
+def check_choices(subjects: Mapping[str, Subject], rewards: RewardSubject | None) -> None:
+    """Refuse a choice among samples that nobody makes, or among too many.
+
+    Raises:
+        UserError: naming the model.
+    """
+    for name, subject in subjects.items():
+        if isinstance(subject, PolicySubject) and subject.best_of > 1:
+            if subject.best_of > MOST_SAMPLES:
+                raise UserError(f"{name} chooses among {subject.best_of} samples; {MOST_SAMPLES} are the most")
+            if not rewards:
+                raise UserError(f"{name} chooses among samples by a reward model; name one as --reward-model")
+
+
+def figures_of(
+    subjects: Mapping[str, Subject],
+    found: Mapping[str, Records],
+    draws: Sequence[Records],
+    decide: Decide | None,
+) -> dict[str, Any]:
+    """Summarise the records of every subject, the reference first."""
     from eval.comparison.contestant import Contestant
     from eval.comparison.preferences import likelihoods
     from eval.comparison.record import summarise_comparison
     from eval.records.columns import column
     from eval.records.records import Records
 
-    ground = ground._replace(judge=judged.scores)
-    every = {"reference": PolicySubject(None, "reference"), **subjects}
-    baseline = draws(ground, every["reference"]) if ground.generate else []
-    found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
     contestants = []
     for name, records in found.items():
         # Without a reference in the same tokens there is no implicit reward, and its figures are null.
         scored = records if column([records.preferences], "chosen_score") is not None else Records(records.samples, [])
-        contestants.append(Contestant(name, [scored], gives=every[name].role))
-    decide = judged.decide if ground.generate else None
-    evaluation = summarise_comparison(contestants, baseline=baseline, decide=decide)
-    for name, row in evaluation["methods"].items():
-        row |= {"kind": every[name].kind, "fingerprint": found[name].fingerprint}
+        contestants.append(Contestant(name, [scored], gives=subjects[name].role))
+    figures = summarise_comparison(contestants, baseline=draws, decide=decide)
+    for name, row in figures["methods"].items():
+        row |= {"kind": subjects[name].kind, "fingerprint": found[name].fingerprint}
         if row["preferences"] is None and found[name].preferences:
             row["preferences"] = {"score": None, **likelihoods([found[name].preferences])}
-    return {**evaluation, "baseline": "reference"}, found
-
-
-def draws(ground: Ground, start: Subject) -> list[Records]:
-    """Let the reference answer every prompt several times; win rates are against these."""
-    config = replace(ground.config, eval_pairs=2)  # only its answers are asked for
-    seeds = range(-config.baseline_draws, 0)
-    return [evaluate_subject("baseline", start, ground._replace(seed=s, config=config)) for s in seeds]
+    return figures

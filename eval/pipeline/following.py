@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from eval.pipeline.stages import subject_of
+from eval.subjects import Ground, evaluate_subject
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
-    from eval.pipeline.stages import Pipeline
     from preflab.disk.stages import Stage
     from preflab.method.configured import Method
 
@@ -39,7 +40,7 @@ def taken(config: CourseConfig, method: Method) -> int:
 
 
 def follow(
-    pipeline: Pipeline, config: CourseConfig, method: Method, stages: Sequence[Stage], shared: dict[str, Any]
+    ground: Ground, config: CourseConfig, method: Method, stages: Sequence[Stage], seeds: Sequence[int]
 ) -> list[Contestant]:
     """Evaluate what every seed kept on the way, by the call that the end is evaluated by, on fewer prompts.
 
@@ -47,13 +48,11 @@ def follow(
     """
     from eval.comparison.contestant import Contestant
     from eval.comparison.laws import mean_step
-    from preflab.method.contract import decoder_of
     from preflab.training.snapshots import snapshots
 
-    evaluation, seeds = pipeline.session.evaluation, pipeline.session.run.seeds
-    prompts = min(evaluation.eval_prompts, config.snapshot_prompts)
-    fewer = replace(evaluation, eval_prompts=prompts, eval_pairs=2)  # only the answers are asked for
-    decode = decoder_of(method.algorithm)
+    prompts = min(ground.config.eval_prompts, config.snapshot_prompts)
+    # Only the answers are asked for.
+    ground = ground._replace(config=replace(ground.config, eval_prompts=prompts, eval_pairs=2))
     kept = [{snapshot.number: snapshot for snapshot in snapshots(stage.folder)} for stage in stages]
     course = []
     for number in sorted(set.intersection(*map(set, kept))):
@@ -61,8 +60,8 @@ def follow(
         for seed, stage, by_number in zip(seeds, stages, kept, strict=True):
             at = by_number[number]
             name, key = (f"{text}-step{at.step}" for text in (stage.name, stage.key))
-            policy = stage._replace(name=name, key=key, folder=at.folder)
-            records.append(pipeline.evaluate(name, policy, seed=seed, decode=decode, config=fewer, **shared))
+            subject = subject_of(method, stage._replace(name=name, key=key, folder=at.folder))
+            records.append(evaluate_subject(name, subject, ground._replace(seed=seed)))
             steps.append(at.step)
         course.append(Contestant(method.label, records, varied={"step": mean_step(steps)}))
     return course

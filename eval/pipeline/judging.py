@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from eval.judges.settings import EndpointConfig
 from preflab.errors import UserError
 from preflab.method.plugins import file_exists
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
     from eval.comparison.contests import Decide
-    from eval.judges import EndpointConfig, JudgeSpec, PairJudge
+    from eval.judges import JudgeSpec, PairJudge
     from eval.records.records import Records
     from eval.settings import EvalConfig
     from eval.subjects import RewardSubject
@@ -30,6 +31,10 @@ class JudgeSettings:
         "(an adapter of the base, or a classifier with one label), 'endpoint' (see --judge-url), or a file of human "
         "verdicts",
     )
+
+
+JUDGING: dict[str, type] = {"judge": JudgeSettings, "endpoint": EndpointConfig}
+"""The configs of a session that takes a judge."""
 
 
 class Judging(NamedTuple):

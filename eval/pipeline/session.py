@@ -1,19 +1,21 @@
-"""A recipe's settings, read in layers and checked before anything heavy starts."""
+"""The settings of a run, read in layers and checked to the last field before anything heavy starts."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from eval.settings import EvalConfig
-from preflab.errors import UserError, near_misses
+from preflab.errors import UserError
+from preflab.experiment.layers import Layers
 from preflab.experiment.opening import open_experiment
 from preflab.experiment.settings import RewardSettings, RunConfig
 from preflab.method import registry
-from preflab.method.configured import Method, label, make_method
-from preflab.method.contract import Responses
-from preflab.settings.command_line import CommandLine
+from preflab.method.configured import Method
+from preflab.settings.command_line import CommandLine, split
 from preflab.settings.fields import as_dict, merge
 from preflab.settings.plain_yaml import read_yaml
 from preflab.settings.training import LoraSettings, TrainConfig
@@ -22,118 +24,126 @@ from preflab.worlds import WorldConfig
 if TYPE_CHECKING:
     from preflab.experiment.experiment import Experiment
 
-CONFIGS = Path(__file__).parent / "configs"
-STAGES = ("sft", "reward")
-KINDS: tuple[str, ...] = get_args(Responses)
+C = TypeVar("C")
+Sections = Mapping[str, Mapping[str, Any]]
+
+EVERY = "every"
+DEFAULTS = Path(__file__).parent / "configs"
+SHARED: dict[str, type] = {
+    "run": RunConfig,
+    "world": WorldConfig,
+    "lora": LoraSettings,
+    "rewards": RewardSettings,
+    "evaluation": EvalConfig,
+}
+"""Whose fields every session takes."""
 
 
 class Session:
-    """A recipe's settings, checked to the last field before anything heavy starts.
+    """The settings of a run.
 
-    Layers, later ones win: a method's own defaults, ``configs/<world>.yaml`` (and ``<world>_quick.yaml``
-    with --quick), the user's --config file, the command line.
+    Layers, later ones win: a method's own defaults, ``configs/every.yaml``, ``configs/<world>.yaml`` (and
+    ``<world>_quick.yaml`` with `quick`), what is given here.
 
     Args:
-        description: the recipe's docstring.
-        extra: config classes of the recipe itself, by title.
-        flat: a method whose fields (and those of `TrainConfig`) are options without a prefix.
-        preset: values the recipe itself would rather start from; the user's win.
+        values: fields of `SHARED` and `configs`, by the names that they have as options and in YAML.
+        sections: settings of methods, or of a kind of methods: ``{"dpo": {"beta": 0.2}}``.
+        configs: more config classes, by title: those of what is to be done (`COMPARE`, `EVALUATE`).
+
+    Attributes:
+        layers: builds methods.
+
+    Raises:
+        UserError: for an unknown field, a wrong type, a value out of bounds, settings that contradict each other.
     """
 
     def __init__(
         self,
+        values: Mapping[str, Any] | None = None,
+        sections: Sections | None = None,
+        configs: Mapping[str, type] | None = None,
+    ) -> None:
+        classes = {**SHARED, **(configs or {})}
+        values, layers = dict(values or {}), [sections or {}]
+        for name in _layers_under(values):
+            defaults, own = _layer(name, classes)
+            values, layers = defaults | values, [own, *layers]
+        self.configs = merge(classes, values, "config")
+        self.layers = Layers(layers)
+        self.run = self.config(RunConfig)
+        self.world = self.config(WorldConfig)
+        self.lora = self.config(LoraSettings)
+        self.rewards = self.config(RewardSettings)
+        self.evaluation = self.config(EvalConfig)
+        if self.rewards.policy_reward == "gold" and self.world.kind == "real":
+            raise UserError("policy_reward gold needs a world with a planted reward; real data have none")
+
+    @classmethod
+    def read(
+        cls,
         description: str,
-        extra: Mapping[str, type] | None = None,
+        configs: Mapping[str, type] | None = None,
         *,
         flat: str | None = None,
         preset: Mapping[str, Any] | None = None,
         argv: Sequence[str] | None = None,
-    ) -> None:
-        shared: dict[str, type] = {
-            "run": RunConfig,
-            "world": WorldConfig,
-            "lora": LoraSettings,
-            "rewards": RewardSettings,
-            "evaluation": EvalConfig,
-        }
-        own = {"training": TrainConfig, flat: registry.load(flat).Config} if flat else {}
-        line = CommandLine(description, {**shared, **(extra or {}), **own}, sections=True)
-        values, sections = line.read(argv)
-        values = {**(preset or {}), **values}
-        method_fields = {name for cls in own.values() for name in cls.__dataclass_fields__}
-        kind, quick = self._world(values)
-        self.layers = [sections]
-        for layer in (f"{kind}_quick", kind)[not quick :]:
-            defaults, default_sections = self._layer(line, layer)
-            values, self.layers = defaults | values, [default_sections, *self.layers]
-        if flat:
-            self.layers.append({flat: {k: v for k, v in values.items() if k in method_fields}})
-        values = {k: v for k, v in values.items() if k not in method_fields}
-        self.configs = merge({**shared, **(extra or {})}, values, "config")
-        self.run: RunConfig = self.configs["run"]
-        self.world: WorldConfig = self.configs["world"]
-        self.lora: LoraSettings = self.configs["lora"]
-        self.rewards: RewardSettings = self.configs["rewards"]
-        if self.rewards.policy_reward == "gold" and self.world.kind == "real":
-            raise UserError("policy_reward gold needs a world with a planted reward; real data have none")
-        self.evaluation: EvalConfig = self.configs["evaluation"]
-        comparison: Any = self.configs.get("comparison")
-        self.max_steps: int | None = comparison.max_steps if comparison else None
+    ) -> Session:
+        """Read a session from the command line: options over the user's ``--config`` file over the layers below.
 
-    @staticmethod
-    def _world(values: Mapping[str, Any]) -> tuple[str, bool]:
-        fields = {k: v for k, v in values.items() if k in WorldConfig.__dataclass_fields__}
-        world: WorldConfig = merge({"world": WorldConfig}, fields, "config")["world"]
-        return world.kind, world.quick
-
-    @staticmethod
-    def _layer(line: CommandLine, name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        path = CONFIGS / f"{name}.yaml"
-        return line.split(read_yaml(path), str(path)) if path.is_file() else ({}, {})
-
-    def check_sections(self, names: Sequence[str]) -> None:
-        """Refuse a section that no chosen method reads, and a field of a kind's section that none of them has.
+        Args:
+            description: the recipe's docstring.
+            configs: as for the class.
+            flat: a method whose fields (and those of `TrainConfig`) are options without a prefix.
+            preset: values that the recipe itself would rather start from; the user's win.
+            argv: the options; None: those of the process.
 
         Raises:
-            UserError: with near misses.
+            UserError: as the class does; and for an option or a file that cannot be read.
         """
-        known = {*KINDS, *registry.registered(), *STAGES, *names, *map(label, names)}
-        algorithms = registry.load_all(dict.fromkeys(names))
-        fields = {kind: {f for a in algorithms if _kind(a) == kind for f in _fields(a)} for kind in KINDS}
-        for section, values in ((section, values) for layer in self.layers for section, values in layer.items()):
-            if section not in known:
-                raise UserError(f"unknown section {section!r}{near_misses(section, known)}")
-            for field in values:
-                if section in KINDS and field not in fields[section]:
-                    raise UserError(f"{section}: unknown field {field!r}{near_misses(field, fields[section])}")
+        own = {"training": TrainConfig, flat: registry.load(flat).Config} if flat else {}
+        classes = {**SHARED, **(configs or {}), **own}
+        start = {**_layer(EVERY, classes)[0], **(preset or {})}
+        values, sections = CommandLine(description, classes, sections=True, defaults=start).read(argv)
+        fields = {field.name for config in own.values() for field in dataclasses.fields(config)}
+        shared = {name: value for name, value in values.items() if name not in fields}
+        session = cls({**(preset or {}), **shared}, sections, configs)
+        if flat:
+            session.layers.sections.append({flat: {k: v for k, v in values.items() if k in fields}})
+        return session
+
+    def config(self, cls: type[C]) -> C:
+        """Return the session's config of a class.
+
+        Raises:
+            KeyError: if the session was made without that class.
+        """
+        for config in self.configs.values():
+            if isinstance(config, cls):
+                return config
+        raise KeyError(f"a session without {cls.__name__}; name it among the session's configs")
+
+    def capped(self, max_steps: int | None) -> Session:
+        """Return the same session with at most so many optimiser steps in every method; None: no cap."""
+        other = copy.copy(self)
+        other.layers = Layers(self.layers.sections, max_steps)
+        return other
 
     def method(self, name: str, changed: Mapping[str, Any] | None = None) -> Method:
-        """Build a method, layer by layer, from the section of its kind, then from its own, then as `changed`.
-
-        The kind of a policy's method is where its responses come from; of that section it takes the fields
-        that it has. Its own section may go by the class's name where the method is a place.
-        """
-        algorithm = registry.load(name)
-        fields = _fields(algorithm)
-        values: dict[str, Any] = {}
-        for layer in self.layers:
-            values |= {k: v for k, v in layer.get(_kind(algorithm), {}).items() if k in fields}
-            values |= {**layer.get(label(name), {}), **layer.get(name, {})}
-        if self.max_steps is not None:
-            own = make_method(name, values).train.max_steps
-            values["max_steps"] = min(self.max_steps, own) if own > 0 else self.max_steps
-        return make_method(name, {**values, **(changed or {})})
+        """Build a method as `Layers.method` does."""
+        return self.layers.method(name, changed)
 
     def stage_methods(self) -> tuple[Method, Method]:
-        """Build the methods that train what comparisons stand on: SFT, and the reward model.
+        """Build the methods that train what others stand on: the policy they start from, and the reward model.
 
         Raises:
             UserError: for anything in their settings that could not finish.
         """
-        reward = self.method(self.rewards.reward_method)
+        start, reward = self.method(self.run.sft_method), self.method(self.rewards.reward_method)
         if reward.needs.trains != ("reward",):
             raise UserError(f"reward_method {reward.name!r} trains no reward model")
-        return self.method("sft"), reward
+        if start.needs.responses != "demonstration":
+            raise UserError(f"sft_method {start.name!r} does not learn from demonstrations")
+        return start, reward
 
     def open(self, methods: Sequence[Method] = (), *, judged: Sequence[str] = ()) -> Experiment:
         """Open the run folder and the world, as `open_experiment` does; from here on, heavy work."""
@@ -141,13 +151,22 @@ class Session:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings, for the manifest."""
-        return {**{name: as_dict(config) for name, config in self.configs.items()}, "sections": self.layers}
+        return {**{name: as_dict(config) for name, config in self.configs.items()}, "sections": self.layers.sections}
 
 
-def _kind(algorithm: Any) -> str:
-    """Return which kind's section a method reads; reward models, which policies are judged by, read none."""
-    return str(algorithm.needs.responses) if algorithm.needs.trains[0] == "policy" else ""
+def _layers_under(values: Mapping[str, Any]) -> list[str]:
+    """Return the names of the layers under a session's own values, the highest first."""
+    fields = {field.name for field in dataclasses.fields(WorldConfig)}
+    given = {name: value for name, value in values.items() if name in fields}
+    world: WorldConfig = merge({"world": WorldConfig}, given, "config")["world"]
+    return [*([f"{world.kind}_quick"] if world.quick else []), world.kind, EVERY]
 
 
-def _fields(algorithm: Any) -> set[str]:
-    return {*algorithm.Config.__dataclass_fields__, *TrainConfig.__dataclass_fields__}
+def _layer(name: str, classes: Mapping[str, type]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the flat values and the sections of a layer; of what every world starts from, what is asked for here."""
+    path = DEFAULTS / f"{name}.yaml"
+    content = read_yaml(path) if path.is_file() else {}
+    if name == EVERY:
+        known = {field.name for cls in classes.values() for field in dataclasses.fields(cls)}
+        content = {field: value for field, value in content.items() if field in known}
+    return split(content, classes, str(path))

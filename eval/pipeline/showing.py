@@ -8,14 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.pipeline.results import Result
 from preflab.errors import UserError
 from preflab.errors.terminal import console, one_line, say
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from eval.comparison.contestant import Contestant
-    from eval.records.records import Table
 
 WIDTH = 104  # of the table where there is no terminal to fit it to
 
@@ -52,21 +51,19 @@ def judge_lines(judge: dict[str, Any] | None) -> list[str]:
     return [*lines, f"Judge: {(judge or {}).get('name')}. {' '.join(facts)}"] if facts else lines
 
 
-def answers(contestants: Sequence[Contestant]) -> dict[str, dict[str, Table]]:
-    """Return the rows of samples that the report shows, by method and training seed."""
-    return {
-        contestant.name: {str(seed): records.samples for seed, records in enumerate(contestant.records)}
-        for contestant in contestants
-        if not contestant.varied and contestant.gives == "policy"
-    }
-
-
-def write_pages(comparison: dict[str, Any], samples: Mapping[str, Mapping[str, Table]], folder: Path) -> None:
+def write_pages(result: Result, folder: Path) -> None:
     """Write the page, its figures and tables."""
     from eval.report import write_report
 
-    write_report(comparison, samples, folder)
+    write_report(result.figures, result.samples, folder)
     say(f"report at {folder / 'report.html'}")
+
+
+def show_preferences(evaluation: Mapping[str, Any]) -> None:
+    """Print the tables of held-out accuracy."""
+    page = console(None if sys.stdout.isatty() else WIDTH)
+    for table in preference_tables(evaluation["methods"]):
+        page.print(table)
 
 
 SCORES = ("score", "likelihood", "likelihood a token")

@@ -2,65 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eval.pipeline.comparing import Entry, contest
+from eval.pipeline.comparing import contest
+from eval.pipeline.entries import Entry
+from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
-from eval.pipeline.showing import show
-from eval.pipeline.stages import Pipeline
-from preflab.errors.terminal import say
+from eval.pipeline.stages import baseline, own_judge
+from eval.subjects import START, Ground, evaluate_subject
+
+if TYPE_CHECKING:
+    from preflab.experiment.foundation import Foundation
+    from preflab.method.configured import Method
 
 
-def train_one(description: str, name: str, argv: Sequence[str] | None = None) -> None:
-    """Run a recipe for one method: its settings are options without a prefix.
+def train(session: Session, name: str) -> Result:
+    """Train a method with every seed of the session, and evaluate it.
 
-    Stages the method stands on (SFT, reward model) are built first, or reused if `--output` has them.
+    Stages that the method stands on (SFT, reward model) are built first, or reused if the run folder has them.
+
+    Args:
+        session: the settings.
+        name: of the method: registered, or its place.
+
+    Returns:
+        Figures of the method and of where it started, the answers behind them, and the stages that hold the weights.
+
+    Raises:
+        UserError: for whatever could not finish, before anything is trained.
     """
-    session = Session(description, flat=name, argv=argv)
-    session.check_sections((name,))
-    method = session.method(name)
-    needs = method.needs
-
-    stands_on = () if name == "sft" else session.stage_methods()
-    judged = ("eval_prompts", "heldout") if needs.trains[0] == "policy" else ("heldout",)
-    experiment = session.open([*stands_on, method], judged=judged)
+    session.layers.check((name,))
+    method, (start, reward) = session.method(name), session.stage_methods()
+    policy = method.needs.trains[0] == "policy"
+    stands_on = () if method.needs.responses == "demonstration" else (start, reward)
+    experiment = session.open([*stands_on, method], judged=("eval_prompts", "heldout") if policy else ("heldout",))
     from eval.comparison.contestant import Contestant
     from eval.comparison.contests import by_gold
     from eval.comparison.record import summarise_comparison
-    from preflab.disk.files import write_result
-    from preflab.versions import provenance
+    from preflab.experiment.foundation import Foundation
 
-    pipeline = Pipeline(session, experiment)
-    write_result(
-        Path(session.run.output) / "manifest.json",
-        {"config": session.as_dict(), "data": experiment.data, **provenance()},
-    )
-    sft = None if needs.responses == "demonstration" else pipeline.sft()
-    rewards = pipeline.rewards(sft) if needs.uses("reward") and "reward" not in needs.trains else None
-    # On real data the judge is a reward model of its own, which is for comparisons; here, r* or nobody.
-    judge = pipeline.judge(sft) if experiment.world.gold else None
-    shared: Any = {"sft": sft, "reward": rewards, "judge": judge}
-
-    # Stages that other methods stand on carry no seed in their name: compare.py finds them again.
-    stage_name = name if name in ("sft", "reward") else f"{method.label}-seed{{}}"
+    write_manifest(session, experiment)
+    foundation = Foundation(experiment, start, reward, session.rewards)
+    ground = ground_for(session, foundation, method)
+    seeds = session.run.seeds
     stages = [
-        experiment.train(stage_name.format(seed), method, seed=seed, sft=sft, reward=rewards)
-        for seed in session.run.seeds
+        experiment.train(foundation.stage_name(method, seed), method, seed=seed, sft=ground.sft, reward=ground.reward)
+        for seed in seeds
     ]
-    baseline, contestants = [], []
-    if needs.trains[0] == "policy":
-        baseline = pipeline.baseline(**shared)
-        contestants = [Contestant("start", [pipeline.evaluate("start", None, **shared)])]
-    contestants.append(contest(pipeline, Entry(method, {}), stages, shared))
-    comparison = summarise_comparison(contestants, baseline=baseline, decide=by_gold if judge else None)
-    facts = {
-        "baseline": "start" if baseline else None,
-        "judge": {"name": judge.name, "kind": "scores", "warning": None} if judge else None,
-        "seeds": list(session.run.seeds),
-        "config": session.as_dict(),
-        "data": experiment.data,
+    first = [Contestant("start", [evaluate_subject("start", START, ground)])] if policy else []
+    contestants = [*first, contest(ground, Entry(method, {}), stages, seeds)]
+    draws = baseline(ground) if policy else []
+    figures = summarise_comparison(contestants, baseline=draws, decide=by_gold if ground.judge else None)
+    facts: dict[str, Any] = {
+        "baseline": "start" if draws else None,
+        "judge": {"name": ground.judge.name, "kind": "scores", "warning": None} if ground.judge else None,
+        "seeds": list(seeds),
     }
-    show({**comparison, **facts, **provenance()}, Path(session.run.output) / f"{method.label}.json")
-    say("weights: " + ", ".join(str(stage.folder / needs.trains[0]) for stage in stages))
+    return Result({**figures, **facts, **about(session, experiment)}, samples_of(contestants), tuple(stages))
+
+
+def ground_for(session: Session, foundation: Foundation, method: Method) -> Ground:
+    """Build what a method stands on, and no more."""
+    needs, experiment = method.needs, foundation.experiment
+    sft = None if needs.responses == "demonstration" else foundation.sft()
+    rewards = foundation.rewards(sft) if needs.uses("reward") and "reward" not in needs.trains else None
+    # On real data the judge is a reward model of its own, which is for comparisons; here, r* or nobody.
+    judge = own_judge(foundation, sft, session.evaluation) if experiment.world.gold else None
+    return Ground(experiment, session.evaluation, sft, rewards, judge)

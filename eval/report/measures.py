@@ -5,57 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from eval.report.table import COLUMNS, Column, estimate_text, fixed, scaled
+from eval.metrics.figures import Column, fixed, three
+from eval.report.table import estimate_text, scaled
 from eval.report.text import finite
 
 Table = dict[str, Any]
-
-
-def percent(value: float) -> str:
-    """Print a share as a percentage, without the sign."""
-    return fixed(100 * value, 1)
-
-
-def _three(value: float) -> str:
-    return fixed(value, 3)
 
 
 def _units(base: int, *units: str) -> Callable[[float], str]:
     return lambda value: scaled(value, base, units)
 
 
-RANKING = (
-    COLUMNS[0],
-    Column("length_controlled_win_rate", "win rate, length-controlled", percent, " %"),
-    *(column for column in COLUMNS[1:] if column.key != "proxy_reward"),
-)
-GENERATIONS = (
-    Column("wins", "won", percent, " %"),
-    Column("ties", "tied", percent, " %"),
-    Column("losses", "lost", percent, " %"),
-    *(column for column in COLUMNS if column.key == "proxy_reward"),
-    Column("kl_exact", "KL, exact per token", fixed),
-    Column("entropy", "entropy", fixed),
-    Column("distinct_2", "distinct-2", _three),
-    Column("repetition", "repetition", _three),
-    Column("ended", "ended", percent, " %"),
-    Column("demonstration_logp", "log π of demonstrations", fixed),
-)
-PREFERENCES = (
-    Column("accuracy", "accuracy", percent, " %"),
-    Column("likelihood", "by likelihood", percent, " %"),
-    Column("normalised_likelihood", "by likelihood per token", percent, " %"),
-    Column("margin", "margin", fixed),
-    Column("auc", "AUC", _three),
-    Column("log_loss", "log-loss", _three),
-    Column("brier", "Brier", _three),
-    Column("ece", "ECE", _three),
-    Column("ties", "ties", percent, " %"),
-)
 LAWS = (
-    Column("alpha", "α", _three),
-    Column("beta", "β", _three),
-    Column("r2", "R²", _three),
+    Column("alpha", "α", three),
+    Column("beta", "β", three),
+    Column("r2", "R²", three),
     Column("peak_d", "√KL at the peak", fixed),
     Column("peak_gold", "gold reward there", fixed),
 )

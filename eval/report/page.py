@@ -11,10 +11,11 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
 
+from eval.metrics import columns_of
 from eval.report import sections
 from eval.report.figures import Plot, page_svg
 from eval.report.inline import inline_svg
-from eval.report.measures import GENERATIONS, measure_table
+from eval.report.measures import measure_table
 from eval.report.samples import sample_data
 from eval.report.style import css_colours, method_names, method_styles
 from eval.report.text import embedded, visible
@@ -69,7 +70,7 @@ def _content(comparison: Mapping[str, Any]) -> dict[str, Any]:
         "frontier": sections.frontier(comparison),
         "laws": sections.overoptimisation(comparison),
         "preferences": sections.preferences(comparison),
-        "generations": measure_table(methods, GENERATIONS),
+        "generations": measure_table(methods, columns_of("generations")),
         "diagnosis": sections.diagnosis(comparison),
         "budgets": comparison.get("budgets") or {},
         "costs": sections.costs(comparison),

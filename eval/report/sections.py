@@ -8,8 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.judges import judge_sentences
-from eval.report.measures import COSTS, LAWS, PREFERENCES, RANKING, Table, cell, measure_table, minus, percent
-from eval.report.table import ABSENT, COLUMNS, Column, estimate_text, fixed
+from eval.metrics import columns_of, win_rate
+from eval.metrics.figures import Column, fixed, percent
+from eval.metrics.kl_to_reference import KL
+from eval.metrics.length_controlled_win_rate import LENGTH_CONTROLLED
+from eval.metrics.reward import GOLD
+from eval.report.measures import COSTS, LAWS, Table, cell, measure_table, minus
+from eval.report.table import ABSENT, estimate_text
 from eval.report.text import finite, p_value
 
 Comparison = Mapping[str, Any]
@@ -20,7 +25,7 @@ def ranking(comparison: Comparison) -> Table | None:
     methods = {name: record or {} for name, record in (comparison.get("methods") or {}).items()}
     ranked = {entry.get("method"): entry for entry in comparison.get("ranking") or []}
     order = [*(name for name in ranked if name in methods), *(name for name in methods if name not in ranked)]
-    table = measure_table({name: methods[name] for name in order}, RANKING)
+    table = measure_table({name: methods[name] for name in order}, columns_of("ranking"))
     if table is None:
         return None
     ratings = {name: entry["rating"] for name, entry in ranked.items() if _interval(entry.get("rating"))}
@@ -33,7 +38,7 @@ def ranking(comparison: Comparison) -> Table | None:
         row["rating"] = rating
         # Percent of the scale, 3 left free on both sides for the mark's own width.
         row["marks"] = rating and {k: round(3 + 94 * (rating[k] - low) / width, 2) for k in ("low", "mean", "high")}
-    controlled = {name: methods[name].get("length_controlled_win_rate") or {} for name in order}
+    controlled = {name: methods[name].get(LENGTH_CONTROLLED.key) or {} for name in order}
     notes = [{"name": name, "text": rate["note"]} for name, rate in controlled.items() if rate.get("note")]
     return {**table, "rated": bool(ratings), "baseline": comparison.get("baseline"), "notes": notes}
 
@@ -68,7 +73,7 @@ def pairwise(comparison: Comparison) -> Table | None:
 
 def _comparison(pair: Mapping[str, Any], sign: int) -> Table:
     """Return one cell; with sign −1 as seen from the second method."""
-    rate = pair.get("measure") == "win_rate"
+    rate = pair.get("measure") == win_rate.WIN_RATE.key
     column = Column("", "", percent if rate else fixed, " %" if rate else "")
     difference = dict(pair.get("difference") or {})
     if sign < 0:
@@ -93,14 +98,12 @@ def _comparison(pair: Mapping[str, Any], sign: int) -> Table:
 
 def _outcomes(pair: Mapping[str, Any], sign: int) -> str:
     """Return the shares won, tied and lost, as seen from the first method or, with sign −1, from the second."""
-    names = ("wins", "ties", "losses")[::sign]
-    means = [mean for name in names if finite(mean := (pair.get(name) or {}).get("mean"))]
-    if len(means) < len(names):
+    said = [outcome.heading for outcome in win_rate.OUTCOMES]
+    means = [mean for at in win_rate.OUTCOMES[::sign] if finite(mean := (pair.get(at.key) or {}).get("mean"))]
+    if len(means) < len(said):
         return ""
     # No line may break before the sign.
-    return ", ".join(
-        f"{said} {100 * mean:.0f}\u00a0%" for said, mean in zip(("won", "tied", "lost"), means, strict=True)
-    )
+    return ", ".join(f"{word} {100 * mean:.0f}\u00a0%" for word, mean in zip(said, means, strict=True))
 
 
 def frontier(comparison: Comparison) -> Table | None:
@@ -111,8 +114,8 @@ def frontier(comparison: Comparison) -> Table | None:
             "name": point.get("method"),
             "setting": _setting(point.get("setting")),
             "cells": [
-                cell(point.get("kl"), COLUMNS[4]),
-                cell(point.get("gold_reward"), COLUMNS[1]),
+                cell(point.get("kl"), KL.column),
+                cell(point.get("gold_reward"), GOLD.column),
                 cell(point.get("attainable"), Column("", "", percent, " %")),
             ],
         }
@@ -122,7 +125,7 @@ def frontier(comparison: Comparison) -> Table | None:
     levels = sorted({entry["kl"] for entry in matched if finite(entry.get("kl"))})
     names = dict.fromkeys(entry.get("method") for entry in matched)
     gold = {(entry.get("method"), entry.get("kl")): entry.get("gold_reward") for entry in matched}
-    rows = [{"name": n, "cells": [cell(gold.get((n, level)), COLUMNS[1]) for level in levels]} for n in names]
+    rows = [{"name": n, "cells": [cell(gold.get((n, level)), GOLD.column) for level in levels]} for n in names]
     return {
         "points": points,
         "levels": [fixed(x) for x in levels],
@@ -140,7 +143,7 @@ def frontier(comparison: Comparison) -> Table | None:
 def _at_equal_kl(row: Mapping[str, Any]) -> Table:
     """Return one difference at equal KL: the two methods, the KL, and its cells."""
     kl, difference = row.get("kl"), row.get("difference")
-    cells = [cell(kl, COLUMNS[4]), cell(difference, COLUMNS[1])]
+    cells = [cell(kl, KL.column), cell(difference, GOLD.column)]
     p = row.get("p")
     return {
         "first": row.get("first"),
@@ -193,7 +196,11 @@ def preferences(comparison: Comparison) -> Table:
     subsets = dict.fromkeys(key for record in records.values() for key in record.get("subsets") or {})
     columns = [Column(key, key, percent, " %") for key in subsets]
     by_subset = {name: record.get("subsets") or {} for name, record in records.items()}
-    return {"table": measure_table(records, PREFERENCES), "notes": notes, "subsets": measure_table(by_subset, columns)}
+    return {
+        "table": measure_table(records, columns_of("preferences")),
+        "notes": notes,
+        "subsets": measure_table(by_subset, columns),
+    }
 
 
 def costs(comparison: Comparison) -> Table | None:

@@ -1,29 +1,24 @@
 """A comparison as a table: for the terminal, in Markdown, in LaTeX.
 
-All of them read the dict that ``comparison.json`` holds: ``methods.<name>`` with the estimates of
-`COLUMNS` (each ``{mean, low, high, n}``, or null where it does not apply) and ``train``, and
-``reward_model.heldout_accuracy``. Strings in it are untrusted and never read as markup.
+All of them read the dict that ``comparison.json`` holds: ``methods.<name>`` with the estimates of the metrics that have
+a column in this table (`eval.metrics.columns_of`; each ``{mean, low, high, n}``, or null where it does not apply) and
+``train``, and the held-out accuracy of ``reward_model``. Strings in it are untrusted and never read as markup.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from eval.metrics import columns_of
+from eval.metrics.figures import Column
+from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 ABSENT = "–"
-
-
-class Column(NamedTuple):
-    """A column of estimates: key in the dict, heading, and how to print one number."""
-
-    key: str
-    heading: str
-    number: Callable[[float], str]
-    unit: str = ""
 
 
 class Row(NamedTuple):
@@ -32,23 +27,6 @@ class Row(NamedTuple):
     name: str
     cells: list[tuple[str, str]]
     cost: list[str]
-
-
-def fixed(value: float, digits: int = 2) -> str:
-    """Print with `digits` decimals, fewer for large numbers, and never "-0.00"."""
-    size = abs(value)
-    digits = 0 if size >= 1000 else max(digits - 1, 0) if size >= 100 else digits
-    return f"{round(value, digits) + 0.0:.{digits}f}"
-
-
-COLUMNS = (
-    Column("win_rate", "win rate", lambda x: fixed(100 * x, 1), " %"),
-    Column("gold_reward", "gold reward", fixed),
-    Column("proxy_reward", "proxy reward", fixed),
-    Column("heldout_accuracy", "held-out accuracy", lambda x: fixed(100 * x, 1), " %"),
-    Column("kl", "KL to ref.", fixed),
-    Column("response_length", "length", lambda x: fixed(x, 1)),
-)
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> Table:
@@ -112,7 +90,7 @@ def latex_table(comparison: Mapping[str, Any]) -> str:
 def _columns(comparison: Mapping[str, Any]) -> list[Column]:
     """Return the columns that at least one method fills."""
     records = list((comparison.get("methods") or {}).values())
-    return [column for column in COLUMNS if any(record.get(column.key) for record in records)]
+    return [column for column in columns_of("table") if any(record.get(column.key) for record in records)]
 
 
 def _rows(comparison: Mapping[str, Any], columns: list[Column]) -> list[Row]:
@@ -161,11 +139,11 @@ def scaled(value: float, base: int, units: tuple[str, ...]) -> str:
 def _note(comparison: Mapping[str, Any]) -> str:
     """Return the line under the table."""
     model = comparison.get("reward_model") or {}
-    estimate, undecided = model.get("heldout_accuracy"), (model.get("preferences") or {}).get("undecided")
+    estimate, undecided = model.get(HELDOUT_ACCURACY.key), (model.get("preferences") or {}).get("undecided")
     note = "Mean [95 % interval]."
     if not estimate:
         return note
-    text = " ".join(estimate_text(estimate, COLUMNS[3]))
+    text = " ".join(estimate_text(estimate, HELDOUT_ACCURACY.column))
     half = f", {undecided} of them of preference 1/2, which count half" if undecided else ""
     return f"{note} Reward model: held-out accuracy {text} on {estimate.get('n', 'unknown')} pairs{half}."
 

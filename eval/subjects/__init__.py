@@ -21,19 +21,24 @@ from eval.records.records import SAMPLES, Records
 from eval.subjects.ground import Ground, adapter_stage
 from eval.subjects.kinds import PolicySubject, ResponsesSubject, RewardSubject
 from eval.subjects.stages import read_stage, verify
+from eval.subjects.trained import TrainedPolicy, TrainedReward
 from preflab.data.reading import SUFFIXES
 from preflab.disk.files import read_object
 from preflab.disk.seals import SUMS
 from preflab.disk.stages import RECORD
 from preflab.errors import UserError
+from preflab.experiment.identity import StandsOn
 from preflab.settings.fields import as_dict
 
 __all__ = [
+    "START",
     "Ground",
     "PolicySubject",
     "ResponsesSubject",
     "RewardSubject",
     "Subject",
+    "TrainedPolicy",
+    "TrainedReward",
     "adapter_stage",
     "evaluate_subject",
     "open_subject",
@@ -50,8 +55,11 @@ LOOKED_FOR = (
     f"stages/ (a preflab run) or {SAMPLES} (an evaluation)"
 )
 
-Subject = PolicySubject | RewardSubject | ResponsesSubject
+Subject = PolicySubject | RewardSubject | ResponsesSubject | TrainedPolicy | TrainedReward
 """Each has ``kind`` (in words), ``role`` (``policy`` answers, ``reward`` scores), ``key`` and `evaluate`."""
+
+START = PolicySubject(None, "reference")
+"""The policy that training starts from, which is the reference of all."""
 
 
 def open_subject(spec: str, methods: Sequence[str] = ()) -> Subject:
@@ -170,10 +178,10 @@ def evaluate_subject(name: str, subject: Subject, ground: Ground) -> Records:
     inputs = {
         **experiment.identity(),
         "subject": [subject.kind, subject.key],
-        "sft": ground.sft.key if ground.sft else None,
-        "reward": ground.reward.key if ground.reward else None,
+        **StandsOn.of(ground.sft, ground.reward)._asdict(),
         "judge": ground.judge.key if ground.judge else None,
-        "config": as_dict(ground.config),
+        # The number of other samples does not decide this one's figures.
+        "config": {k: v for k, v in as_dict(ground.config).items() if k not in ("baseline_draws", "oracle_samples")},
         "seed": ground.seed,
         "generate": ground.generate,
     }

@@ -152,7 +152,7 @@ class RewardSubject:
 
         if self._stands_on(experiment):
             return Rewards.of(adapter_stage(Path(self.source), "reward"))
-        return Rewards(self.key, function=experiment.rewards_of_texts(self.text_rewards(experiment), {"key": self.key}))
+        return Rewards(self.key, function=experiment.rewards_of_texts(self.text_rewards(experiment), self.key))
 
     def judge(self, experiment: Experiment, config: EvalConfig) -> Callable[[Roles], Judge]:
         """Return what opens the model as a judge; one with a base of its own is loaded now, once for all roles."""
@@ -289,6 +289,6 @@ def _say_what_is_undefined(title: str, policy: Policy) -> None:
 
 
 def _fingerprint(source: str) -> str:
-    from preflab.experiment.experiment import model_fingerprint
+    from preflab.experiment.identity import model_fingerprint
 
     return model_fingerprint(source)

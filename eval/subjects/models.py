@@ -69,7 +69,7 @@ def _rewards_through(
         batch, _ = world_batch(experiment, prompts, responses)
         return reward_scores(world, batch, config.eval_batch_size)[:, 0].tolist()
 
-    return PlantedRewards(score, tokens.tokenizer, texts, {})
+    return PlantedRewards(score, tokens.tokenizer, texts, "texts")
 
 
 def load_policy(experiment: Experiment, source: str) -> tuple[Any, Any]:

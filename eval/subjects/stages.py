@@ -12,6 +12,7 @@ from preflab.disk.files import read_object
 from preflab.disk.seals import SUMS, damage
 from preflab.disk.stages import RECORD
 from preflab.errors import UserError
+from preflab.experiment.identity import StandsOn
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,10 @@ def read_stage(path: Path, methods: Sequence[str] = ()) -> Origin:
     if not isinstance(inputs, dict):
         raise UserError(f"{record}: inputs is {inputs!r:.60}; it must be an object")
     method = _method(record, inputs.get("method"), inputs.get("config"), methods)
-    return Origin(method, _beside(path, inputs, "sft", "policy"), _beside(path, inputs, "reward", "reward"))
+    # By the names that `StandsOn` gives them; a run of another version may lack one.
+    keys = StandsOn(*(inputs.get(name) for name in StandsOn._fields))
+    start, maximised = (_beside(path, name, key) for name, key in keys._asdict().items())
+    return Origin(method, start, maximised)
 
 
 def verify(path: Path) -> bool:
@@ -94,9 +98,15 @@ def _ending(place: str) -> tuple[str, str]:
     return PurePath(where).name, name
 
 
-def _beside(path: Path, inputs: Mapping[str, Any], field: str, role: str) -> str | None:
-    """Return the role's folder of another stage of the same run, by its key; None where that is not known."""
-    key = inputs.get(field)
+def _beside(path: Path, field: str, key: Any) -> str | None:
+    """Return the folder of the role that a stage stands on in another stage of the same run; None where not known.
+
+    Args:
+        path: of the stage.
+        field: of `StandsOn`.
+        key: of the other stage, as somebody wrote it.
+    """
+    role = "reward" if field == "reward" else "policy"
     if key is None:
         return None
     if not isinstance(key, str) or not re.fullmatch(r"[\w.-]{1,80}", key) or key.startswith("."):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from preflab.data.encoding import Dropped, EncodedGroup, Encoder, load_tokenizer
-from preflab.data.splits import Rows, fingerprint
+from preflab.data.encoding import EncodedGroup, Encoder, load_tokenizer
+from preflab.data.splits import fingerprint
 from preflab.disk.stages import Run, Stage
 from preflab.errors import UserError
+from preflab.experiment.identity import StandsOn, model_fingerprint
+from preflab.experiment.reward_models import normalise, save_classifier_tokenizer
 from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards
+from preflab.experiment.splits import EncodedSplits
 from preflab.method.configured import Method
 from preflab.method.contract import Role
 from preflab.method.plugins import answering
@@ -24,8 +24,6 @@ from preflab.model.model_files import read_model_files
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import Sampler, TransformersSampler
 from preflab.sampling.vllm import VllmSampler
-from preflab.scoring.batching import rows_at_once
-from preflab.scoring.padding import classifier_tokenizer, padding_of
 from preflab.seeds import derive
 from preflab.settings.fields import as_dict
 from preflab.settings.training import LoraSettings, RolloutConfig
@@ -35,10 +33,6 @@ from preflab.training.trainer import UNTRAINED, Task, TrainRecord, run_training
 from preflab.worlds import GoldReward, World, WorldConfig, open_world
 
 logger = logging.getLogger(__name__)
-
-NORMALISATION_PROMPTS = 256
-NORMALISED_AT_ONCE = 32  # of those, where they are short
-LARGE_FILE = 64 * 2**20
 
 
 OFFLINE = {"demonstration": "demonstrations", "single": "singles", "pair": "pairs", "ranking": "rankings"}
@@ -52,32 +46,7 @@ def reads_reference(method: Method) -> bool:
     return "reference" in needs.scores and ready and method.algorithm.kind == "loss"
 
 
-def model_fingerprint(name: str) -> str:
-    """Return 16 hex digits of a local model's files; a hub name stands for itself.
-
-    Weight files past 64 MiB count by size and time of change, which is quick and errs towards building
-    again.
-
-    Raises:
-        UserError: if a file cannot be read.
-    """
-    folder = Path(name)
-    if not folder.is_dir():
-        return name
-    digest = hashlib.sha256()
-    try:
-        for path in sorted(folder.glob("*")):
-            if path.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja") and path.is_file():
-                status = path.stat()
-                large = status.st_size > LARGE_FILE
-                digest.update(path.name.encode(errors="surrogateescape"))
-                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode() if large else path.read_bytes())
-    except OSError as error:
-        raise UserError(f"model {name!r}: {error.filename} cannot be read: {error.strerror}") from None
-    return digest.hexdigest()[:16]
-
-
-class Experiment:
+class Experiment(EncodedSplits):
     """World, tokenizer, encoded splits, and the stages of one run.
 
     Args:
@@ -91,20 +60,14 @@ class Experiment:
         self.run, self.world_config, self.lora = run, world_config, lora
         if world_config.model is not None:
             read_model_files(world_config.model)  # before a library makes something else of a damaged one
-        self.world: World = open_world(world_config, cache)
+        world: World = open_world(world_config, cache)
         self.tokenizer = load_tokenizer(
-            self.world.model, world_config.trust_remote_code, chat_template=world_config.chat_template
+            world.model, world_config.trust_remote_code, chat_template=world_config.chat_template
         )
-        self.max_response_tokens = min(
-            world_config.max_response_tokens, self.world.facts.get("max_response_tokens", 1 << 30)
-        )
-        self.encoder = Encoder(
-            self.tokenizer,
-            world_config.max_prompt_tokens,
-            self.max_response_tokens,
-            chat=self.world.chat,
-            cut=self.world.cut,
-        )
+        longest, limit = world.max_response_tokens, world_config.max_response_tokens
+        self.max_response_tokens = limit if longest is None else min(longest, limit)
+        limits = world_config.max_prompt_tokens, self.max_response_tokens
+        super().__init__(world, Encoder(self.tokenizer, *limits, chat=world.chat, cut=world.cut))
         self.ends = self.encoder.ends.ids
         self._engines: dict[float, VllmSampler] = {}
 
@@ -131,66 +94,6 @@ class Experiment:
         # Where the model lies decides nothing; what is in it does.
         data = {k: v for k, v in self.data.items() if k not in ("facts", "model")}
         return {"data": data, "lora": as_dict(self.lora), "limits": limits, **ends}
-
-    # ---- encoded splits --------------------------------------------------------------------------
-
-    @cached_property
-    def pairs(self) -> list[EncodedGroup]:
-        """The preference training set."""
-        return self._encoded("pairs", self.encoder.encode_pairs)
-
-    @cached_property
-    def rankings(self) -> list[EncodedGroup]:
-        """The preference training set with all the ranked responses of each prompt."""
-        return self._kept("rankings", *self.encoder.encode_pairs(self.world.pairs, ranked=True))
-
-    @cached_property
-    def singles(self) -> list[EncodedGroup]:
-        """The preference training set as single responses, desirable or not."""
-        rows = [*self.world.pairs, *(self.world.singles or ())]
-        return self._kept("singles", *self.encoder.encode_singles(rows))
-
-    @cached_property
-    def gold_pairs(self) -> list[EncodedGroup]:
-        """The training set of the judge's own reward model."""
-        return self._encoded("gold_pairs", self.encoder.encode_pairs)
-
-    @cached_property
-    def heldout(self) -> list[EncodedGroup]:
-        """The held-out preferences."""
-        return self._encoded("heldout", self.encoder.encode_pairs)
-
-    @cached_property
-    def demonstrations(self) -> list[EncodedGroup]:
-        """The demonstrations."""
-        return self._encoded("demonstrations", self.encoder.encode_demonstrations)
-
-    @cached_property
-    def prompts(self) -> list[list[int]]:
-        """Prompts that on-policy methods sample from."""
-        return [group.prompt_ids for group in self._prompt_groups]
-
-    @cached_property
-    def _prompt_groups(self) -> list[EncodedGroup]:
-        return self._encoded("prompts", self.encoder.encode_prompts)
-
-    @cached_property
-    def eval_prompts(self) -> list[EncodedGroup]:
-        """Prompts of the evaluation."""
-        return self._encoded("eval_prompts", self.encoder.encode_prompts)
-
-    def _encoded(self, name: str, encode: Callable[[Rows], tuple[list[EncodedGroup], Dropped]]) -> list[EncodedGroup]:
-        """Return a split as the world encoded it, or encode it now."""
-        return self.world.encoded[name] if name in self.world.encoded else self._kept(name, *encode(self._split(name)))
-
-    def _split(self, name: str) -> Rows:
-        found: Rows = getattr(self.world, name)
-        return found
-
-    def _kept(self, name: str, groups: list[EncodedGroup], dropped: dict[str, int]) -> list[EncodedGroup]:
-        if any(dropped.values()):
-            logger.warning("%s: dropped %s of %d", name, dropped, len(groups) + sum(dropped.values()))
-        return groups
 
     # ---- models ----------------------------------------------------------------------------------
 
@@ -297,18 +200,13 @@ class Experiment:
             **self.identity(),
             **method.identity(),
             "seed": seed,
-            "sft": sft.key if sft else None,
-            "reward": rewards.key if rewards else None,
+            **StandsOn.of(sft, rewards)._asdict(),
             "groups": None if groups is None else fingerprint([{"g": str(g)} for g in groups]),
             **({"snapshots": snapshots} if snapshots else {}),
         }
 
         def work(folder: Path) -> dict[str, Any]:
-            rows = groups
-            if rows is None and needs.responses in OFFLINE:
-                rows = getattr(self, OFFLINE[needs.responses])
-                if not rows:
-                    raise UserError(f"{name} learns from {OFFLINE[needs.responses]}, and the training data have none")
+            rows = self._learnt_from(name, method) if groups is None else groups
             reference = None
             if rows is not None and reads_reference(method):
                 batch_size = method.train.per_device_train_batch_size
@@ -323,21 +221,34 @@ class Experiment:
                 temperature=method.config.temperature if isinstance(method.config, RolloutConfig) else 1.0,
             )
             record = self._fit(name, method, roles, folder, seed, rows, reference, snapshots)
-            if needs.trains[0] == "reward":
-                self._normalise(roles, seed, method.train.per_device_train_batch_size)
-            for role in needs.trains:
-                roles.save(role, folder / role)
-            if "reward" in needs.trains:
-                self._save_classifier_tokenizer(roles, folder / "reward")
+            self._save(method, roles, folder, seed)
             return record._asdict()
 
         return self.run.stage(name, inputs, work)
 
-    def _save_classifier_tokenizer(self, roles: Roles, folder: Path) -> None:
-        """Write the tokenizer beside a reward model with the padding by which others find the token it is read at."""
-        found = classifier_tokenizer(self.tokenizer, padding_of(roles.model), self.ends)
-        if found is not None:
-            found.save_pretrained(str(folder))
+    def _learnt_from(self, name: str, method: Method) -> Sequence[EncodedGroup] | None:
+        """Return the split that a method learns from; None where it samples.
+
+        Raises:
+            UserError: if it is empty.
+        """
+        split = OFFLINE.get(method.needs.responses)
+        rows: list[EncodedGroup] | None = getattr(self, split) if split else None
+        if rows is not None and not rows:
+            raise UserError(f"{name} learns from {split}, and the training data have none")
+        return rows
+
+    def _save(self, method: Method, roles: Roles, folder: Path, seed: int) -> None:
+        """Write what was trained, each role as an adapter; a reward model on the scale of the policy's own samples."""
+        trains = method.needs.trains
+        if trains[0] == "reward":
+            size = method.train.per_device_train_batch_size
+            sampler, limit = self.sampler(batch_size=size), self.max_response_tokens
+            normalise(roles, self.prompts, sampler, limit, seed=seed, batch_size=size)
+        for role in trains:
+            roles.save(role, folder / role)
+        if "reward" in trains:
+            save_classifier_tokenizer(roles, self.tokenizer, self.ends, folder / "reward")
 
     def _fit(
         self,
@@ -399,7 +310,7 @@ class Experiment:
         """
         # One hash of what is scored: the rows' order counts, feedback does not.
         scored = fingerprint([{"prompt": g.prompt_ids, "responses": g.response_ids} for g in groups])
-        inputs = {**self.identity(), "sft": sft.key if sft else None, "scored": scored, "bf16": bf16}
+        inputs = {**self.identity(), **StandsOn.of(sft, None).start(), "scored": scored, "bf16": bf16}
 
         def work(folder: Path) -> dict[str, Any]:
             roles = self.open_roles(("reference",), sft=sft, reward=None)
@@ -420,36 +331,21 @@ class Experiment:
         """
         if self.world.gold is None:
             raise UserError(f"the {self.world.name} world has no planted reward; its rewards come from a reward model")
-        return self.rewards_of_texts(self.world.gold, self.world.facts)
+        return self.rewards_of_texts(self.world.gold, f"planted-{self.world.gold_key}")
 
-    def rewards_of_texts(self, score: GoldReward, facts: Mapping[str, Any]) -> PlantedRewards:
+    def rewards_of_texts(self, score: GoldReward, key: str) -> PlantedRewards:
         """Return a reward of texts as a function of token ids, for the world's own prompts.
 
         Args:
             score: the reward.
-            facts: what decides it, for the key.
+            key: what decides it.
         """
         world = self.world
         splits = [
-            (world.prompts, self._prompt_groups),
+            (world.prompts, self.prompt_groups),
             (world.eval_prompts, self.eval_prompts),
             (world.pairs, self.pairs),
             (world.heldout, self.heldout),
         ]
         texts = {tuple(group.prompt_ids): rows[group.row]["prompt"] for rows, groups in splits for group in groups}
-        return PlantedRewards(score, self.tokenizer, texts, facts)
-
-    @torch.no_grad()
-    def _normalise(self, roles: Roles, seed: int, batch_size: int) -> None:
-        """Set the reward's mean and deviation to those of the starting policy's samples."""
-        prompts = self.prompts[:NORMALISATION_PROMPTS]
-        sample = self.sampler(batch_size=batch_size)(
-            roles, "policy", prompts, k=1, temperature=1.0, seed=derive(seed, "normalise")
-        )
-        size = rows_at_once(NORMALISED_AT_ONCE, max(map(len, prompts)) + self.max_response_tokens, batch_size)
-        parts = [sample.batch.rows(slice(at, at + size)) for at in range(0, len(prompts), size)]
-        rewards = torch.cat([roles(part, ("reward",)).rewards for part in parts])
-        head = roles.head("reward")
-        head.mean.copy_(rewards.mean())
-        if len(rewards) > 1:
-            head.std.copy_(rewards.std().clamp(min=1e-6))
+        return PlantedRewards(score, self.tokenizer, texts, key)

@@ -85,14 +85,11 @@ class PlantedRewards:
         gold: r* of texts.
         tokenizer: turns responses into text, as the evaluation does.
         prompts: text of each prompt, by its token ids.
-        facts: what the world says of itself, for the key.
+        key: what decides the rewards.
     """
 
-    def __init__(
-        self, gold: GoldReward, tokenizer: Any, prompts: Mapping[tuple[int, ...], str], facts: Mapping[str, Any]
-    ) -> None:
-        self.gold, self.tokenizer, self.prompts = gold, tokenizer, prompts
-        self.key = f"planted-{content_hash(facts)}"
+    def __init__(self, gold: GoldReward, tokenizer: Any, prompts: Mapping[tuple[int, ...], str], key: str) -> None:
+        self.gold, self.tokenizer, self.prompts, self.key = gold, tokenizer, prompts, key
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return r* ``[B, K]``; 0 for empty responses.

@@ -22,6 +22,7 @@ class RunConfig:
     seeds: tuple[int, ...] = option(
         (0,), "training seeds of each method, such as 0,1,2", minimum=0, maximum=LARGEST_SEED
     )
+    sft_method: str = option("", "method that trains the policy which the others start from, on demonstrations")
     threads: int | None = option(None, "CPU threads; default: torch's own choice", minimum=1, maximum=1024)
 
     def __post_init__(self) -> None:

@@ -23,9 +23,22 @@ class CommandLine:
     Every field of every config class becomes ``--field-name``. With `sections`, options of the form
     ``--section.field`` (and YAML mappings under ``section``) are collected for the caller, who knows
     which classes they belong to.
+
+    Args:
+        description: what the recipe does.
+        classes: config classes by title.
+        sections: whether there are any.
+        defaults: values that the caller starts from in place of a class's own, for the help.
     """
 
-    def __init__(self, description: str, classes: Mapping[str, type], *, sections: bool = False) -> None:
+    def __init__(
+        self,
+        description: str,
+        classes: Mapping[str, type],
+        *,
+        sections: bool = False,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         self.classes, self.sections = dict(classes), sections
         self.parser = Parser(
             description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -37,7 +50,7 @@ class CommandLine:
             for field in dataclasses.fields(cls):
                 if field.name not in seen:
                     seen.add(field.name)
-                    _add_option(group, field)
+                    _add_option(group, field, (defaults or {}).get(field.name, _default(field)))
 
     def read(self, argv: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Return the given values by field name, and those of each ``section``.
@@ -50,32 +63,11 @@ class CommandLine:
         known, rest = self.parser.parse_known_args(argv)
         given = {k: v for k, v in vars(known).items() if v is not None and k != "config"}
         hints = {n: h for cls in self.classes.values() for n, h in typing.get_type_hints(cls).items()}
-        values, sections = self.split(read_yaml(known.config), str(known.config)) if known.config else ({}, {})
+        content = read_yaml(known.config) if known.config else {}
+        values, sections = split(content, self.classes, str(known.config), sections=self.sections)
         for section, name, text in self._section_options(rest, set(hints)):
             sections.setdefault(section, {})[name] = Text(text)
         return values | {k: parse_text(v, hints[k], f"--{k.replace('_', '-')}") for k, v in given.items()}, sections
-
-    def split(self, content: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """Part a YAML mapping into flat values and sections.
-
-        Raises:
-            UserError: for a name that is neither a field nor (where there are any) a section.
-        """
-        hints = {n: h for cls in self.classes.values() for n, h in typing.get_type_hints(cls).items()}
-        values: dict[str, Any] = {}
-        sections: dict[str, dict[str, Any]] = {}
-        for name, value in content.items():
-            field = name.replace("-", "_")
-            # A field and a method may share a name; a mapping is then the method's section.
-            if field in values:
-                raise UserError(f"{where}: {field} stands there twice, with - and with _; keep one")
-            if self.sections and isinstance(value, dict) and get_origin(hints.get(field)) is not dict:
-                sections[name] = dict(value)
-            elif field in hints:
-                values[field] = value
-            else:
-                raise UserError(f"{where}: unknown field {shown(name)}{near_misses(field, hints)}")
-        return values, sections
 
     def _section_options(self, rest: list[str], names: set[str]) -> list[tuple[str, str, str]]:
         found = []
@@ -94,6 +86,37 @@ class CommandLine:
         return found
 
 
+def split(
+    content: Mapping[str, Any], classes: Mapping[str, type], where: str, *, sections: bool = True
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Part a YAML mapping into flat values and sections.
+
+    Args:
+        content: the mapping.
+        classes: whose fields the flat values are.
+        where: what to call it in messages.
+        sections: whether a mapping may be a section.
+
+    Raises:
+        UserError: for a name that is neither a field nor (where there are any) a section.
+    """
+    hints = {n: h for cls in classes.values() for n, h in typing.get_type_hints(cls).items()}
+    values: dict[str, Any] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in content.items():
+        field = name.replace("-", "_")
+        # A field and a method may share a name; a mapping is then the method's section.
+        if field in values:
+            raise UserError(f"{where}: {field} stands there twice, with - and with _; keep one")
+        if sections and isinstance(value, dict) and get_origin(hints.get(field)) is not dict:
+            found[name] = dict(value)
+        elif field in hints:
+            values[field] = value
+        else:
+            raise UserError(f"{where}: unknown field {shown(name)}{near_misses(field, hints)}")
+    return values, found
+
+
 class Parser(argparse.ArgumentParser):
     """argparse with our error road, so that every mistake reads the same and exits with status 2."""
 
@@ -106,9 +129,12 @@ class Parser(argparse.ArgumentParser):
         (file or sys.stderr).write(message or "")
 
 
-def _add_option(group: argparse._ArgumentGroup, field: dataclasses.Field[Any]) -> None:
+def _default(field: dataclasses.Field[Any]) -> Any:
     factory: Any = field.default_factory
-    default = field.default if field.default is not dataclasses.MISSING else factory()
+    return field.default if field.default is not dataclasses.MISSING else factory()
+
+
+def _add_option(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], default: Any) -> None:
     shown = "" if default is None or default == () else f" [default: {default}]"
     text = field.metadata.get("help", "") + shown
     flag = "--" + field.name.replace("_", "-")

@@ -134,7 +134,10 @@ class World:
         prompts: column ``prompt``; what on-policy methods sample from.
         eval_prompts: column ``prompt``; shared by every method's evaluation.
         gold: the planted reward, or None on real data.
-        facts: counts, fingerprints and notes, for the manifest and ``comparison.json``.
+        gold_key: what decides the planted reward beside the data, for the keys of stages that maximise it or are judged
+            by it.
+        max_response_tokens: the longest response there is, where the world knows one; else the settings say.
+        facts: counts, fingerprints and notes, for people: they decide nothing, and no key depends on them.
         chat: whether texts were rendered by a chat template that writes its own special tokens.
         singles: responses to training prompts that come without a pair, for methods that learn from single
             ones; columns ``prompt``, ``response``, ``desirable``. None where the data have none.
@@ -151,6 +154,8 @@ class World:
     prompts: Dataset
     eval_prompts: Dataset
     gold: GoldReward | None
+    gold_key: str = ""
+    max_response_tokens: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     chat: bool = False
     cut: bool = False

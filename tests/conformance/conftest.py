@@ -18,7 +18,7 @@ def cache(tmp_path_factory):
 def session(tmp_path_factory, cache):
     """The conformance recipe's settings, less steps."""
     folder = tmp_path_factory.mktemp("run")
-    return Session("", preset={"world": "exact", "output": str(folder), "cache": str(cache)}, argv=[])
+    return Session({"world": "exact", "output": str(folder), "cache": str(cache)})
 
 
 @pytest.fixture(scope="session")

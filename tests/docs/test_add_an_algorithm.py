@@ -215,13 +215,15 @@ def test_the_command_of_the_surrogates_is_read(folder, monkeypatch):
 
 def methods_of(command: str, monkeypatch) -> list[Method]:
     """Return the methods that a command would compare."""
+    from eval.pipeline import Result
+    from eval.pipeline.entries import check_entries
     from recipes import compare
 
     seen: list[Method] = []
 
-    def note(session, entries, pair):
-        seen.extend(entry.method for entry in entries)
-        return {}, []
+    def note(session):
+        seen.extend(entry.method for entry in check_entries(session))
+        return Result({}, {})
 
     monkeypatch.setattr(compare, "compare", note)
     for name in ("show", "write_pages"):

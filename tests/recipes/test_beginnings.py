@@ -12,7 +12,8 @@ import torch
 from conftest import preference_rows, write_rows
 
 from eval.judges.settings import EndpointConfig
-from eval.pipeline.comparing import CompareConfig, check_entries
+from eval.pipeline.comparing import COMPARE
+from eval.pipeline.entries import check_entries
 from eval.pipeline.judging import JudgeSettings, open_judge
 from eval.pipeline.session import Session
 from eval.pipeline.showing import check_report
@@ -32,7 +33,7 @@ def opened(tiny_model_path, tmp_path):
     def make(rows, *argv, methods=(), judged=("eval_prompts", "heldout")):
         data = write_rows(tmp_path / "pairs.jsonl", rows)
         given = ["--model", tiny_model_path, "--dataset", data, "--output", tmp_path / "run", *SMALL, *argv]
-        session = Session("test", {"comparison": CompareConfig}, argv=list(map(str, given)))
+        session = Session.read("test", COMPARE, argv=list(map(str, given)))
         return session.open([session.method(name) for name in methods], judged=judged)
 
     return make
@@ -99,12 +100,13 @@ def test_a_rehearsal_leaves_randomness_alone(opened, tmp_path):
 
 
 def test_a_budget_cannot_be_taken_from_what_trains_nothing():
-    session = Session("test", {"comparison": CompareConfig}, argv=["--match", "tokens"])
+    def checked(*algorithms, **budget):
+        return check_entries(Session({"algorithms": algorithms, "match": "tokens", **budget}, configs=COMPARE))
+
     with pytest.raises(UserError, match="best-of-n trains nothing"):
-        check_entries(session, ("best-of-n", "dpo"))
-    assert len(check_entries(session, ("dpo", "best-of-n"))) == 2
-    given = Session("test", {"comparison": CompareConfig}, argv=["--match", "tokens", "--budget", "1000"])
-    assert len(check_entries(given, ("best-of-n", "dpo"))) == 2
+        checked("best-of-n", "dpo")
+    assert len(checked("dpo", "best-of-n")) == 2
+    assert len(checked("best-of-n", "dpo", budget=1000.0)) == 2
 
 
 def test_a_report_needs_what_draws_it(monkeypatch):

@@ -74,6 +74,8 @@ def build(config: WorldConfig, cache: Path, *, size: BaseSize | None = None) -> 
         # Few prompts, many answers: each is asked again and again.
         eval_prompts=_dataset([{"prompt": prompt} for prompt in PROMPTS] * REPEATS, ("prompt",)),
         gold=PlantedTable(seed),
+        gold_key=f"exact-{seed}",
+        max_response_tokens=MAX_RESPONSE_TOKENS,
         facts=_facts(logps, rewards),
         cut=True,
     )
@@ -153,7 +155,6 @@ def _facts(logps: Array, rewards: Array) -> dict[str, Any]:
     start = (np.exp(logps) * rewards).sum(1)
     optimal = tilted - best[:, None]
     return {
-        "max_response_tokens": MAX_RESPONSE_TOKENS,
         "responses": len(all_responses()),
         "reward_of_reference": float(start.mean()),
         "optimal_objective": float(best.mean()),

@@ -165,6 +165,7 @@ def _world(config: WorldConfig, rows: list[Row], drawn: Drawn, gold: GoldReward,
         prompts=to_dataset(_prompts(parts["train"]), ("prompt",)),
         eval_prompts=to_dataset(_prompts(parts["heldout"]), ("prompt",)),
         gold=gold,
+        gold_key=f"function-{source_of(str(config.reward))}",
     )
     world.facts.update(_facts(config, world, rows, drawn, counts))
     if world.facts["equal_rewards"] == len(rows):
@@ -190,8 +191,7 @@ def _facts(config: WorldConfig, world: World, rows: list[Row], drawn: Drawn, cou
     kept = [row[name] for row in rows for name in ("chosen_reward", "rejected_reward")]
     raw = world.gold(*zip(*((p, s.text) for p, samples in drawn for s in samples), strict=True))
     return {
-        "max_response_tokens": config.max_response_tokens,
-        "reward": {"function": config.reward, "source": source_of(str(config.reward))},
+        "reward": {"function": config.reward, "key": world.gold_key},
         "prompts": {"from": config.prompts or "openings of the model's own samples", "count": len(drawn)},
         "counts": dict(counts),
         "rows": {name: len(getattr(world, name)) for name in splits},

@@ -93,6 +93,8 @@ def build(config: WorldConfig, cache: Path, *, size: BaseSize | None = None, siz
         gold_pairs=_dataset([], ("prompt", "chosen", "rejected")),
         prompts=datasets["pairs"].select_columns(["prompt"]),
         gold=reward,
+        gold_key=f"reviews-{GRAMMAR_VERSION}-{REWARD_VERSION}",
+        max_response_tokens=MAX_RESPONSE_TOKENS,
         facts=_facts(rows, datasets, split["base"], config.data_seed),
         **datasets,
     )
@@ -191,7 +193,6 @@ def _facts(
         "fingerprints": {name: fingerprint(part) for name, part in datasets.items()},
         "grammar_version": GRAMMAR_VERSION,
         "reward_version": REWARD_VERSION,
-        "max_response_tokens": MAX_RESPONSE_TOKENS,
         "label_agreement": fmean(gap > 0 for gap in decided),
         "label_agreement_expected": fmean(1 / (1 + math.exp(-abs(gap))) for gap in decided),
         "reward_mean": {"demonstrations": fmean(demonstrated), **_head_room(base_prompts, seed)},

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
 from algorithms.rloo import RLOO
+from eval.judges import planted
 from preflab.data.batches import collate
-from preflab.disk.stages import Run
+from preflab.disk.stages import Run, content_hash
 from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
 from preflab.experiment.rewards import PlantedRewards, Rewards
@@ -127,7 +129,7 @@ def test_a_planted_reward_sees_the_texts_of_tokens(experiment):
 
     texts = [row["prompt"] for row in experiment.world.pairs]
     prompts = {tuple(experiment.encoder.prompt(text)): text for text in texts}
-    planted = PlantedRewards(count_words, experiment.tokenizer, prompts, {"words": 1})
+    planted = PlantedRewards(count_words, experiment.tokenizer, prompts, "words")
     groups = experiment.pairs[:3]
     groups[1] = groups[1]._replace(response_ids=groups[1].response_ids[:1])
     rewards = planted(collate(groups, 0))
@@ -140,6 +142,22 @@ def test_a_planted_reward_sees_the_texts_of_tokens(experiment):
 def test_a_world_without_planted_reward_says_so(experiment):
     with pytest.raises(UserError, match="no planted reward"):
         experiment.gold_reward()
+
+
+def test_a_reworded_note_makes_no_other_stage(experiment, monkeypatch):
+    def keys(**changed):
+        monkeypatch.setattr(experiment, "world", replace(experiment.world, gold=count, gold_key="count", **changed))
+        spec = planted(experiment.world)
+        assert spec is not None
+        return content_hash(experiment.identity()), experiment.gold_reward().key, spec.key
+
+    def count(prompts, responses):
+        return [0.0] * len(prompts)
+
+    first = keys()
+    assert keys(facts={"notes": ["said in other words"]}) == first
+    monkeypatch.setattr(experiment, "world", replace(experiment.world, gold_key="another"))
+    assert experiment.gold_reward().key != first[1]
 
 
 def test_a_function_can_be_the_reward_of_a_method_with_values(experiment):

@@ -36,6 +36,16 @@ INPUTS: dict[str, dict[str, list[Any]]] = {
     "preference_log_loss": {"logit": [1.0, 0.0, -3.0], "preference": [1.0, 1.0, 0.5]},
     "preference_brier": {"logit": [1.0, 0.0, -3.0], "preference": [1.0, 1.0, 0.5]},
     "preference_calibration": {"logit": [1.0, 0.0, -3.0], "preference": [1.0, 1.0, 0.5]},
+    "preference_ties": {"chosen_score": [1.0, 2.0, 3.0], "rejected_score": [0.0, 2.0, 4.0]},
+    "heldout_accuracy": {"chosen_score": [1.0, 2.0, 3.0], "rejected_score": [0.0, 2.0, 4.0]},
+    "likelihood_accuracy": {
+        "chosen_logp": [-3.0, -4.0, -2.0],
+        "rejected_logp": [-4.0, -3.0, -2.0],
+        "chosen_length": [3.0, 8.0, 2.0],
+        "rejected_length": [3.0, 2.0, 2.0],
+    },
+    "demonstration_logp": {"chosen_logp": [-3.0, -4.0, -2.0], "chosen_length": [3.0, 8.0, 2.0]},
+    "length_controlled_win_rate": {"games": [1.0, 0.5, 0.0], "longer": [1.0, -2.0, 0.0]},
     "win_rate": {"reward": [1.0, 2.0, 3.0], "baseline_reward": [0.0, 2.0, 4.0]},
     "kl_to_reference": {"log_ratio": [0.5, -0.1, 0.2]},
     "kl_exact": {"kl": [0.5, 0.0, 0.2]},
@@ -44,6 +54,7 @@ INPUTS: dict[str, dict[str, list[Any]]] = {
     "repetition": {"response": ["a b c d a b c d", "a b", ""]},
     "self_similarity": {"response": ["a b c d", "a b", "a b"]},
     "reward": {"reward": [1.0, 2.0, 6.0]},
+    "proxy_reward": {"proxy": [1.0, 2.0, 6.0]},
     "response_length": {"length": [3, 4, 8], "ended": [True, False, True]},
 }
 

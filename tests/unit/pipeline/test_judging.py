@@ -8,7 +8,7 @@ import pytest
 
 from eval.comparison.contests import by_gold
 from eval.judges import PLANTED, EndpointConfig, EndpointJudge, HumanVerdicts, JudgeSpec, judge_sentences
-from eval.pipeline.comparing import CompareConfig, maximised_by
+from eval.pipeline.comparing import maximised_by
 from eval.pipeline.judging import ByAnswers, JudgeSettings, judging, local, open_judge, open_reward
 from eval.pipeline.session import Session
 from eval.pipeline.showing import judge_lines
@@ -122,7 +122,7 @@ def test_the_reward_that_was_maximised_is_found_out_as_judge(folder):
     ids=["nobody", "a policy", "a choice of samples"],
 )
 def test_nothing_is_maximised_where_no_method_reads_a_reward(names, found):
-    session = Session("", {"comparison": CompareConfig}, argv=["--policy-reward", "gold"])
+    session = Session({"policy_reward": "gold"})
     assert maximised_by(session, None, [session.method(name) for name in names]) == found
 
 

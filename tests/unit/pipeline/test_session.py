@@ -8,7 +8,8 @@ from typing import get_type_hints
 import pytest
 
 from eval.judges.settings import EndpointConfig
-from eval.pipeline.comparing import CompareConfig
+from eval.pipeline.comparing import COMPARE
+from eval.pipeline.entries import CompareConfig
 from eval.pipeline.following import CourseConfig
 from eval.pipeline.session import Session
 from eval.settings import EvalConfig
@@ -25,7 +26,8 @@ POLICIES = ("dpo", "ipo", "kto", "plackett-luce", "ppo", "rloo", "grpo", "online
 
 
 def session(*argv):
-    return Session("test", {"comparison": CompareConfig}, argv=list(argv))
+    found = Session.read("test", COMPARE, argv=list(argv))
+    return found.capped(found.config(CompareConfig).max_steps)
 
 
 def test_the_command_line_beats_the_worlds_own_section_whichever_kind_it_names():
@@ -67,7 +69,7 @@ def test_max_steps_caps_and_never_raises():
 @pytest.mark.parametrize("flag", ["--pair.clip-range", "--single.gamma", "--sampled.rollout-prompt", "--pare.beta"])
 def test_a_field_that_no_method_of_the_kind_has_is_refused(flag):
     with pytest.raises(UserError, match=r"unknown (field|section)"):
-        session(flag, "1").check_sections(("dpo",))
+        session(flag, "1").layers.check(("dpo",))
 
 
 def test_planted_rewards_need_a_world_that_has_them(tiny_model_path, tmp_path):

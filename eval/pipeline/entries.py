@@ -1,0 +1,121 @@
+"""What is compared: methods at settings, each under a budget, checked before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from eval.pipeline.session import Session
+from preflab.disk.stages import Stage
+from preflab.errors import UserError
+from preflab.experiment.sweep import Sweep
+from preflab.method.configured import Method
+from preflab.settings.fields import option
+from preflab.settings.training import MOST_STEPS
+from preflab.training.budget import Budget, spent_by, under_budget
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What is compared."""
+
+    algorithms: tuple[str, ...] = option(
+        (), "methods, by name or as package.module:Class or file.py:Class; 'list' names them"
+    )
+    max_steps: int | None = option(
+        None, "optimiser steps of every stage, unless its own max_steps is lower", minimum=1, maximum=MOST_STEPS
+    )
+    sweep: str | None = option(
+        None,
+        "train every method at these values of a setting too, as field=value,value; beta stands for kl_coefficient "
+        "in methods that sample",
+    )
+    match: Literal["none", "tokens", "flops", "time"] = option(
+        "none", "stop every method at an equal budget: what the first one named spends, or budget"
+    )
+    budget: float | None = option(None, "how many tokens, FLOPs or seconds (see match)", minimum=1e-9, maximum=1e30)
+    report: bool = option(True, "write report/report.html with figures and tables")
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and self.match == "none":
+            raise ValueError("budget says how much, and match of what: tokens, flops or time")
+
+    @property
+    def given_budget(self) -> Budget | None:
+        """The budget that the user names."""
+        return None if self.match == "none" or self.budget is None else Budget(self.match, self.budget)
+
+
+class Entry(NamedTuple):
+    """A method at one setting; `varied` holds what a sweep changed, and is empty for the configured one."""
+
+    method: Method
+    varied: dict[str, Any]
+
+
+def check_entries(session: Session) -> list[Entry]:
+    """Build every method at every setting, and those of the stages, before anything is trained.
+
+    Raises:
+        UserError: for anything in them that could not finish.
+    """
+    config = session.config(CompareConfig)
+    names = config.algorithms
+    if not names:
+        raise UserError("algorithms is empty; name at least one, or 'list' to see them")
+    session.layers.check(names)
+    methods = [session.method(name) for name in names]
+    labels, start = [method.label for method in methods], session.stage_methods()[0].label
+    if len({*labels, start}) != len(labels) + 1:
+        raise UserError(
+            f"--algorithms names {', '.join(labels)}: each method goes once, and {start} is compared anyway; leave it "
+            "out"
+        )
+    check_budget(config, methods)
+    entries = [Entry(method, {}) for method in methods]
+    return entries if config.sweep is None else [*entries, *swept(session, config.sweep, methods)]
+
+
+def check_budget(config: CompareConfig, methods: list[Method]) -> None:
+    """Refuse a budget that a method cannot be held to, or that the first method cannot set.
+
+    Raises:
+        UserError: naming the method.
+    """
+    if config.match == "none":
+        return
+    if config.given_budget is None and methods[0].algorithm.kind == "decoder":
+        raise UserError(
+            f"--match {config.match} takes its budget from the first method, and {methods[0].label} trains nothing; "
+            "name another first, or give --budget"
+        )
+    for method in methods:
+        under(config.given_budget or Budget(config.match, 1.0), method)
+
+
+def swept(session: Session, text: str, methods: list[Method]) -> list[Entry]:
+    """Return every method at every other value of a sweep that it has the setting of.
+
+    Raises:
+        UserError: if none has it.
+    """
+    sweep = Sweep.parse(text)
+    sweep.check(methods)
+    return [
+        Entry(changed, varied)
+        for method in methods
+        for varied in sweep.settings(method)
+        if (changed := session.method(method.name, varied)).identity() != method.identity()
+    ]
+
+
+def spent(config: CompareConfig, stage: Stage) -> Budget | None:
+    """Return what the first method spent, where the others are to spend as much."""
+    return None if config.match == "none" else spent_by(stage.record, config.match, stage.name)
+
+
+def under(budget: Budget | None, method: Method) -> Method:
+    """Return the method under a budget, if there is one; a method that trains nothing spends none."""
+    if budget is None or method.algorithm.kind == "decoder":
+        return method
+    return under_budget(method, budget)

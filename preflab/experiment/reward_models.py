@@ -1,0 +1,50 @@
+"""What a reward model gets when its training is over: the scale of its scores, and a tokenizer for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from preflab.model.roles import Roles
+from preflab.sampling.sampler import Sampler
+from preflab.scoring.batching import rows_at_once
+from preflab.scoring.padding import classifier_tokenizer, padding_of
+from preflab.seeds import derive
+
+NORMALISATION_PROMPTS = 256
+NORMALISED_AT_ONCE = 32  # of those, where they are short
+
+
+@torch.no_grad()
+def normalise(
+    roles: Roles, prompts: Sequence[list[int]], sampler: Sampler, limit: int, *, seed: int, batch_size: int
+) -> None:
+    """Set the reward's mean and deviation to those of the starting policy's samples.
+
+    Args:
+        roles: the policy, and the reward model that was just trained.
+        prompts: token ids; the first `NORMALISATION_PROMPTS` are answered.
+        sampler: draws the answers.
+        limit: tokens of an answer.
+        seed: of the samples.
+        batch_size: bounds memory.
+    """
+    prompts = prompts[:NORMALISATION_PROMPTS]
+    sample = sampler(roles, "policy", prompts, k=1, temperature=1.0, seed=derive(seed, "normalise"))
+    size = rows_at_once(NORMALISED_AT_ONCE, max(map(len, prompts)) + limit, batch_size)
+    parts = [sample.batch.rows(slice(at, at + size)) for at in range(0, len(prompts), size)]
+    rewards = torch.cat([roles(part, ("reward",)).rewards for part in parts])
+    head = roles.head("reward")
+    head.mean.copy_(rewards.mean())
+    if len(rewards) > 1:
+        head.std.copy_(rewards.std().clamp(min=1e-6))
+
+
+def save_classifier_tokenizer(roles: Roles, tokenizer: Any, ends: tuple[int, ...], folder: Path) -> None:
+    """Write the tokenizer beside a reward model with the padding by which others find the token it is read at."""
+    found = classifier_tokenizer(tokenizer, padding_of(roles.model), ends)
+    if found is not None:
+        found.save_pretrained(str(folder))

@@ -1,0 +1,84 @@
+"""A world's splits as tokens: each encoded once, when it is first asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cached_property
+
+from preflab.data.encoding import Dropped, EncodedGroup, Encoder
+from preflab.data.splits import Rows
+from preflab.worlds import World
+
+logger = logging.getLogger(__name__)
+
+
+class EncodedSplits:
+    """The splits of a world, encoded.
+
+    Args:
+        world: gives the rows, and those splits that it encoded on the way.
+        encoder: texts to token ids, within the limits.
+    """
+
+    def __init__(self, world: World, encoder: Encoder) -> None:
+        self.world, self.encoder = world, encoder
+
+    @cached_property
+    def pairs(self) -> list[EncodedGroup]:
+        """The preference training set."""
+        return self._encoded("pairs", self.encoder.encode_pairs)
+
+    @cached_property
+    def rankings(self) -> list[EncodedGroup]:
+        """The preference training set with all the ranked responses of each prompt."""
+        return self._kept("rankings", *self.encoder.encode_pairs(self.world.pairs, ranked=True))
+
+    @cached_property
+    def singles(self) -> list[EncodedGroup]:
+        """The preference training set as single responses, desirable or not."""
+        rows = [*self.world.pairs, *(self.world.singles or ())]
+        return self._kept("singles", *self.encoder.encode_singles(rows))
+
+    @cached_property
+    def gold_pairs(self) -> list[EncodedGroup]:
+        """The training set of the judge's own reward model."""
+        return self._encoded("gold_pairs", self.encoder.encode_pairs)
+
+    @cached_property
+    def heldout(self) -> list[EncodedGroup]:
+        """The held-out preferences."""
+        return self._encoded("heldout", self.encoder.encode_pairs)
+
+    @cached_property
+    def demonstrations(self) -> list[EncodedGroup]:
+        """The demonstrations."""
+        return self._encoded("demonstrations", self.encoder.encode_demonstrations)
+
+    @cached_property
+    def prompts(self) -> list[list[int]]:
+        """Prompts that on-policy methods sample from."""
+        return [group.prompt_ids for group in self.prompt_groups]
+
+    @cached_property
+    def prompt_groups(self) -> list[EncodedGroup]:
+        """The same, as groups without responses; their rows are the world's."""
+        return self._encoded("prompts", self.encoder.encode_prompts)
+
+    @cached_property
+    def eval_prompts(self) -> list[EncodedGroup]:
+        """Prompts of the evaluation."""
+        return self._encoded("eval_prompts", self.encoder.encode_prompts)
+
+    def _encoded(self, name: str, encode: Callable[[Rows], tuple[list[EncodedGroup], Dropped]]) -> list[EncodedGroup]:
+        """Return a split as the world encoded it, or encode it now."""
+        return self.world.encoded[name] if name in self.world.encoded else self._kept(name, *encode(self._split(name)))
+
+    def _split(self, name: str) -> Rows:
+        found: Rows = getattr(self.world, name)
+        return found
+
+    def _kept(self, name: str, groups: list[EncodedGroup], dropped: dict[str, int]) -> list[EncodedGroup]:
+        if any(dropped.values()):
+            logger.warning("%s: dropped %s of %d", name, dropped, len(groups) + sum(dropped.values()))
+        return groups

@@ -1,0 +1,91 @@
+"""docs/metrics.md, "A new metric", followed to the letter: its one file, beside a copy of `eval/`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+((NAME, FILE),) = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from docs.make_metric_page import page
+from eval.comparison.contestant import Contestant
+from eval.comparison.contests import by_gold
+from eval.comparison.record import summarise_comparison
+from eval.metrics import load
+from eval.records.records import Records
+from eval.report import write_report
+
+def answers(*texts):
+    return [{"prompt": str(at), "response": text, "length": 3, "gold": len(text)} for at, text in enumerate(texts)]
+
+start = Contestant("sft", [Records(answers("Yes.", "No.", "Perhaps."), [])])
+asking = Contestant("asking", [Records(answers("Why?", "No.", "Who, me?"), [])])
+comparison = summarise_comparison([start, asking], baseline=start.records, decide=by_gold)
+write_report(comparison, {}, Path("report"))
+print(json.dumps({
+    "figures": {name: row["questions"] for name, row in comparison["methods"].items()},
+    "alone": load("questions").compute(response=["Why?", "No.", "Who, me?"]),
+    "page": page(),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A copy of `eval/` with the page's file in it, and what a comparison made of it."""
+    folder = tmp_path_factory.mktemp("new_metric")
+    shutil.copytree(ROOT / "eval", folder / "eval", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / NAME).write_text(FILE, encoding="utf-8")
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "found.json").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture
+def found(folder):
+    return json.loads((folder / "found.json").read_text())
+
+
+def test_the_figure_is_in_the_comparison(found):
+    assert found["figures"]["sft"]["mean"] == 0.0
+    assert found["figures"]["asking"]["mean"] == pytest.approx(2 / 3)
+    assert "of one seed the figure is 2/3" in PAGE
+    assert found["figures"]["asking"]["low"] < 2 / 3 < found["figures"]["asking"]["high"] <= 1.0
+
+
+def test_it_is_an_evaluate_metric_by_itself(found):
+    assert found["alone"]["questions"] == pytest.approx(2 / 3)
+    assert found["alone"]["n"] == 3
+
+
+def test_tables_and_page_have_its_column(folder):
+    heading, _, *rows = (folder / "report/table.md").read_text().splitlines()
+    assert heading.split(" | ")[-2:] == ["ask", "training |"]  # last of the figures
+    assert any("66.7 %" in row for row in rows)
+    assert "ask" in (folder / "report/table.tex").read_text()
+    assert "66.7 %" in (folder / "report/report.html").read_text()
+
+
+def test_the_documentation_has_its_section(found):
+    section = found["page"].split("\n## questions\n")[1]
+    assert "share of responses with a question mark" in section
+    assert "Value of a prompt: 1 where a response has a question mark, else 0." in section
