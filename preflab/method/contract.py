@@ -160,10 +160,10 @@ class TrainerMethod(Common, Protocol):
         """Train, and leave the weights in ``task.roles``.
 
         Args:
-            task: a `preflab.training.trainer.Task`.
+            task: a `preflab.training.task.Task`.
 
         Returns:
-            a `preflab.training.trainer.TrainRecord`.
+            a `preflab.training.task.TrainRecord`.
         """
 
     def check_budget(self, budget: Any) -> None:
