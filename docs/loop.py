@@ -108,7 +108,7 @@ MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 def main(cache: str = "~/.cache/preflab", seed: int = 0) -> None:
     """Open the world, train DPO on its pairs and PPO on its reward, and say where the two have come to."""
     world = open_world(WorldConfig(world="exact"), Path(cache).expanduser())
-    tokenizer, limit = load_tokenizer(world.model), world.facts["max_response_tokens"]
+    tokenizer, limit = load_tokenizer(world.model), world.max_response_tokens
     encoder = Encoder(tokenizer, max_response_tokens=limit, cut=world.cut)
     pairs, _ = encoder.encode_pairs(world.pairs)
     prompts, _ = encoder.encode_prompts(world.prompts)
@@ -129,7 +129,7 @@ def main(cache: str = "~/.cache/preflab", seed: int = 0) -> None:
     roles.clone("policy", "value")  # with a head of its own
     texts = {tuple(group.prompt_ids): world.prompts[group.row]["prompt"] for group in prompts}
     # Here r is the world's own. On real data a reward model, trained before and frozen, is the role `reward`.
-    roles.reward_function = PlantedRewards(world.gold, tokenizer, texts, world.facts)
+    roles.reward_function = PlantedRewards(world.gold, tokenizer, texts, world.gold_key)
     sampler = TransformersSampler(encoder.ends.ids, tokenizer.pad_token_id, limit)
     batches = rollout_batches(ppo, roles, sampler, [group.prompt_ids for group in prompts], train, seed)
     for step, found in enumerate(learn(ppo, roles, batches, train)):
