@@ -24,6 +24,9 @@ scores: the same; figures of these stand under ``preferences`` and not among the
 logits: held-out pairs as probabilities. Columns ``logit`` and ``preference`` (share of labels for the chosen one).
 """
 
+OF_METHOD: tuple[Of, ...] = ("games", "samples", "heldout")
+"""Whose figures stand among a method's own."""
+
 Place = Literal["table", "ranking", "generations", "preferences"]
 """Where a figure has a column: in the table of terminal and papers, and in three tables of the page."""
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from eval.judges.settings import EndpointConfig
 from eval.pipeline.entries import CompareConfig, Entry, check_entries, spent, under
 from eval.pipeline.following import CourseConfig, follow, taken
-from eval.pipeline.judging import JUDGING, JudgeSettings, judging, open_judge
+from eval.pipeline.judging import JUDGING, judging, open_judge
 from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.stages import baseline, oracle_line, own_judge, subject_of
@@ -19,7 +18,10 @@ from preflab.settings.fields import as_dict
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
+    from eval.pipeline.judging import Chosen
+    from eval.records.figures import RewardModel
     from preflab.disk.stages import Stage
+    from preflab.experiment.experiment import Experiment
     from preflab.experiment.rewards import Rewards
     from preflab.method.configured import Method
 
@@ -42,15 +44,28 @@ def compare(session: Session) -> Result:
     config = session.config(CompareConfig)
     session = session.capped(config.max_steps)
     entries = check_entries(session)
-    judge = open_judge(session.config(JudgeSettings), session.config(EndpointConfig))
-    start, reward = session.stage_methods()
-    methods = [start, reward, *(entry.method for entry in entries)]
-    experiment = session.open(methods, judged=("eval_prompts", "heldout"))
+    judge = open_judge(session.configs)
+    methods = [*session.stage_methods(), *(entry.method for entry in entries)]
+    with session.opened(methods, judged=("eval_prompts", "heldout")) as experiment:
+        return compared(session, experiment, entries, judge)
+
+
+def compared(session: Session, experiment: Experiment, entries: Sequence[Entry], judge: Chosen | None) -> Result:
+    """Do what `compare` says, with everything checked and open.
+
+    Args:
+        session: the settings.
+        experiment: the open world and run.
+        entries: what is compared.
+        judge: who was asked for; None: the world's own.
+    """
     from eval.comparison.contestant import Contestant
     from eval.comparison.record import summarise_comparison
+    from eval.records.comparison import Comparison
     from preflab.experiment.foundation import Foundation
 
     write_manifest(session, experiment)
+    config, (start, reward) = session.config(CompareConfig), session.stage_methods()
     # 1. What every method shares: the policy they start from, the reward model, the judge.
     foundation = Foundation(experiment, start, reward, session.rewards)
     sft = foundation.sft()
@@ -65,17 +80,18 @@ def compare(session: Session) -> Result:
     # 3. Each method, each setting, each seed.
     contestants = [first, *train_entries(session, ground, entries)]
     # 4. What all that says.
-    comparison = summarise_comparison(
+    summary = summarise_comparison(
         contestants, baseline=draws, decide=judged.decide, oracle=oracle_line(ground), matched=config.match
     )
-    facts = {
-        "baseline": start.label,
-        "judge": judged.as_dict(),
-        "reward_model": judge_rewards(ground),
-        "seeds": list(session.run.seeds),
+    comparison = Comparison(
+        **vars(summary),
+        baseline=start.label,
+        judge=judged.described(),
+        reward_model=judge_rewards(ground),
+        seeds=tuple(session.run.seeds),
         **about(session, experiment, methods={e.method.label: e.method.identity() for e in entries if not e.varied}),
-    }
-    return Result({**comparison, **facts}, samples_of(contestants))
+    )
+    return Result(comparison, samples_of(contestants))
 
 
 def train_entries(session: Session, ground: Ground, entries: Sequence[Entry]) -> list[Contestant]:
@@ -108,18 +124,18 @@ def maximised_by(session: Session, rewards: Rewards | None, methods: Sequence[Me
     return [stage.folder / "reward" for stage in rewards.stages] if rewards else []
 
 
-def judge_rewards(ground: Ground) -> dict[str, Any] | None:
+def judge_rewards(ground: Ground) -> RewardModel | None:
     """Evaluate the reward models that policies learnt from; None where there are none."""
     from eval.comparison.contestant import Contestant
-    from eval.comparison.record import summarise
+    from eval.comparison.record import summarise_reward_model
     from preflab.experiment.rewards import Rewards
 
     rewards = ground.reward
     if not isinstance(rewards, Rewards) or not rewards.stages:
         return None
     records = evaluate_subject("reward", TrainedReward(rewards), ground)
-    row = summarise(Contestant("reward", [records], [stage.record for stage in rewards.stages], gives="reward"))
-    return {name: row[name] for name in ("heldout_accuracy", "preferences", "train")}
+    costs = [stage.record for stage in rewards.stages]
+    return summarise_reward_model(Contestant("reward", [records], costs, gives="reward"))
 
 
 def contest(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.judges import planted
-from eval.judges.settings import EndpointConfig
-from eval.pipeline.judging import JUDGING, JudgeSettings, judging, local, open_judge, open_reward
+from eval.pipeline.judging import JUDGING, judging, local, open_judge, open_reward
 from eval.pipeline.results import Result, about
 from eval.pipeline.session import Session
 from eval.pipeline.stages import baseline
+from eval.records.comparison import Evaluation
+from eval.records.figures import Fingerprint
 from eval.subjects import (
     START,
     Ground,
@@ -31,7 +32,10 @@ from preflab.settings.fields import option
 
 if TYPE_CHECKING:
     from eval.comparison.contests import Decide
+    from eval.pipeline.judging import Chosen
+    from eval.records.comparison import Summary
     from eval.records.records import Records
+    from preflab.experiment.experiment import Experiment
 
 MOST_SAMPLES = 2**16  # of one prompt, as for the method best-of-n
 
@@ -134,9 +138,30 @@ def evaluate(session: Session) -> Result:
     sft = reference(config.sft, subjects)
     rewards = open_reward("--reward-model", config.reward_model) if config.reward_model else None
     check_choices(subjects, rewards)
-    judge = open_judge(session.config(JudgeSettings), session.config(EndpointConfig))
-    experiment = session.open(judged=("eval_prompts", "heldout") if config.generate else ("heldout",))
+    judge = open_judge(session.configs)
+    with session.opened(judged=("eval_prompts", "heldout") if config.generate else ("heldout",)) as experiment:
+        return evaluated(session, experiment, subjects, sft, rewards, judge)
 
+
+def evaluated(
+    session: Session,
+    experiment: Experiment,
+    subjects: Mapping[str, Subject],
+    sft: str | None,
+    rewards: RewardSubject | None,
+    judge: Chosen | None,
+) -> Result:
+    """Do what `evaluate` says, with everything checked and open.
+
+    Args:
+        session: the settings.
+        experiment: the open world and run.
+        subjects: what is evaluated, by name.
+        sft: the reference's adapter; None: the bare base.
+        rewards: gives the proxy reward, and chooses for best-of-n.
+        judge: who was asked for; None: the world's own.
+    """
+    generate = session.config(EvaluateConfig).generate
     maximised = [*maximised_by(subjects), *([local(rewards.source)] if rewards else [])]
     judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment.world), maximised)
     ground = Ground(
@@ -145,15 +170,22 @@ def evaluate(session: Session) -> Result:
         sft=adapter_stage(Path(sft), "policy") if sft else None,
         reward=rewards.play(experiment) if rewards else None,
         judge=judged.scores,
-        generate=config.generate,
+        generate=generate,
     )
-    draws = baseline(ground) if ground.generate else []
+    draws = baseline(ground) if generate else []
     every = {"reference": START, **subjects}
     found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
-    figures = figures_of(every, found, draws, judged.decide if ground.generate else None)
-    facts = {"baseline": "reference", "judge": judged.as_dict(), "reference": sft or experiment.world.model}
+    evaluation = Evaluation(
+        **vars(summarise_subjects(every, found, draws, judged.decide if generate else None)),
+        baseline="reference",
+        judge=judged.described(),
+        reward_model=None,
+        seeds=(),
+        reference=sft or experiment.world.model,
+        **about(session, experiment),
+    )
     samples = {name: {"0": records.samples} for name, records in found.items() if records.samples}
-    return Result({**figures, **facts, **about(session, experiment)}, samples)
+    return Result(evaluation, samples)
 
 
 def check_choices(subjects: Mapping[str, Subject], rewards: RewardSubject | None) -> None:
@@ -170,16 +202,15 @@ def check_choices(subjects: Mapping[str, Subject], rewards: RewardSubject | None
                 raise UserError(f"{name} chooses among samples by a reward model; name one as --reward-model")
 
 
-def figures_of(
+def summarise_subjects(
     subjects: Mapping[str, Subject],
     found: Mapping[str, Records],
     draws: Sequence[Records],
     decide: Decide | None,
-) -> dict[str, Any]:
+) -> Summary:
     """Summarise the records of every subject, the reference first."""
     from eval.comparison.contestant import Contestant
-    from eval.comparison.preferences import likelihoods
-    from eval.comparison.record import summarise_comparison
+    from eval.comparison.record import by_likelihood, summarise_comparison
     from eval.records.columns import column
     from eval.records.records import Records
 
@@ -188,9 +219,14 @@ def figures_of(
         # Without a reference in the same tokens there is no implicit reward, and its figures are null.
         scored = records if column([records.preferences], "chosen_score") is not None else Records(records.samples, [])
         contestants.append(Contestant(name, [scored], gives=subjects[name].role))
-    figures = summarise_comparison(contestants, baseline=draws, decide=decide)
-    for name, row in figures["methods"].items():
-        row |= {"kind": subjects[name].kind, "fingerprint": found[name].fingerprint}
-        if row["preferences"] is None and found[name].preferences:
-            row["preferences"] = {"score": None, **likelihoods([found[name].preferences])}
-    return figures
+    summary = summarise_comparison(contestants, baseline=draws, decide=decide)
+    methods = {
+        name: replace(
+            row,
+            preferences=row.preferences or (by_likelihood(found[name]) if found[name].preferences else None),
+            kind=subjects[name].kind,
+            fingerprint=Fingerprint(**found[name].fingerprint),
+        )
+        for name, row in summary.methods.items()
+    }
+    return replace(summary, methods=methods)

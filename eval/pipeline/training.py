@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.pipeline.comparing import contest
 from eval.pipeline.entries import Entry
@@ -10,9 +10,9 @@ from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.stages import baseline, own_judge
 from eval.subjects import START, Ground, evaluate_subject
+from preflab.experiment.foundation import Foundation
 
 if TYPE_CHECKING:
-    from preflab.experiment.foundation import Foundation
     from preflab.method.configured import Method
 
 
@@ -35,14 +35,20 @@ def train(session: Session, name: str) -> Result:
     method, (start, reward) = session.method(name), session.stage_methods()
     policy = method.needs.trains[0] == "policy"
     stands_on = () if method.needs.responses == "demonstration" else (start, reward)
-    experiment = session.open([*stands_on, method], judged=("eval_prompts", "heldout") if policy else ("heldout",))
+    judged = ("eval_prompts", "heldout") if policy else ("heldout",)
+    with session.opened([*stands_on, method], judged=judged) as experiment:
+        return trained(session, Foundation(experiment, start, reward, session.rewards), method)
+
+
+def trained(session: Session, foundation: Foundation, method: Method) -> Result:
+    """Do what `train` says, with everything checked and open."""
     from eval.comparison.contestant import Contestant
     from eval.comparison.contests import by_gold
     from eval.comparison.record import summarise_comparison
-    from preflab.experiment.foundation import Foundation
+    from eval.records.comparison import Comparison, Judge
 
+    experiment, policy = foundation.experiment, method.needs.trains[0] == "policy"
     write_manifest(session, experiment)
-    foundation = Foundation(experiment, start, reward, session.rewards)
     ground = ground_for(session, foundation, method)
     seeds = session.run.seeds
     stages = [
@@ -52,13 +58,16 @@ def train(session: Session, name: str) -> Result:
     first = [Contestant("start", [evaluate_subject("start", START, ground)])] if policy else []
     contestants = [*first, contest(ground, Entry(method, {}), stages, seeds)]
     draws = baseline(ground) if policy else []
-    figures = summarise_comparison(contestants, baseline=draws, decide=by_gold if ground.judge else None)
-    facts: dict[str, Any] = {
-        "baseline": "start" if draws else None,
-        "judge": {"name": ground.judge.name, "kind": "scores", "warning": None} if ground.judge else None,
-        "seeds": list(seeds),
-    }
-    return Result({**figures, **facts, **about(session, experiment)}, samples_of(contestants), tuple(stages))
+    summary = summarise_comparison(contestants, baseline=draws, decide=by_gold if ground.judge else None)
+    figures = Comparison(
+        **vars(summary),
+        baseline="start" if draws else None,
+        judge=Judge(name=ground.judge.name, kind="scores", warning=None) if ground.judge else None,
+        reward_model=None,
+        seeds=tuple(seeds),
+        **about(session, experiment),
+    )
+    return Result(figures, samples_of(contestants), tuple(stages))
 
 
 def ground_for(session: Session, foundation: Foundation, method: Method) -> Ground:

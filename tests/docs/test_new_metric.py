@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from new_file import ROOT, add_to_copy, run_in_copy
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-((NAME, FILE),) = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -23,18 +16,22 @@ from eval.comparison.contestant import Contestant
 from eval.comparison.contests import by_gold
 from eval.comparison.record import summarise_comparison
 from eval.metrics import load
+from eval.records.comparison import Comparison
 from eval.records.records import Records
 from eval.report import write_report
+from preflab.versions import provenance
 
 def answers(*texts):
     return [{"prompt": str(at), "response": text, "length": 3, "gold": len(text)} for at, text in enumerate(texts)]
 
 start = Contestant("sft", [Records(answers("Yes.", "No.", "Perhaps."), [])])
 asking = Contestant("asking", [Records(answers("Why?", "No.", "Who, me?"), [])])
-comparison = summarise_comparison([start, asking], baseline=start.records, decide=by_gold)
+summary = summarise_comparison([start, asking], baseline=start.records, decide=by_gold)
+facts = {"baseline": "sft", "judge": None, "reward_model": None, "seeds": (), "config": {}, "data": {}}
+comparison = Comparison(**vars(summary), **facts, **provenance())
 write_report(comparison, {}, Path("report"))
 print(json.dumps({
-    "figures": {name: row["questions"] for name, row in comparison["methods"].items()},
+    "figures": {name: vars(row.figures["questions"]) for name, row in comparison.methods.items()},
     "alone": load("questions").compute(response=["Why?", "No.", "Who, me?"]),
     "page": page(),
 }))
@@ -45,18 +42,8 @@ print(json.dumps({
 def folder(tmp_path_factory):
     """A copy of `eval/` with the page's file in it, and what a comparison made of it."""
     folder = tmp_path_factory.mktemp("new_metric")
-    shutil.copytree(ROOT / "eval", folder / "eval", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / NAME).write_text(FILE, encoding="utf-8")
-    path = os.pathsep.join([str(folder), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    (folder / "found.json").write_text(done.stdout)
+    add_to_copy("metrics.md", folder)
+    (folder / "found.json").write_text(run_in_copy(folder, "-c", SCRIPT))
     return folder
 
 

@@ -12,6 +12,7 @@ from eval.pipeline.comparing import maximised_by
 from eval.pipeline.judging import ByAnswers, JudgeSettings, judging, local, open_judge, open_reward
 from eval.pipeline.session import Session
 from eval.pipeline.showing import judge_lines
+from eval.records.comparison import Judge
 from eval.settings import EvalConfig
 from eval.subjects import RewardSubject
 from preflab.errors import UserError
@@ -41,36 +42,41 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("name", ["reward", "stage", "classifier"])
 def test_every_reward_model_judges(folder, name):
-    judge = open_judge(JudgeSettings(str(folder / name)), EndpointConfig())
+    judge = open_judge({"judge": JudgeSettings(str(folder / name)), "endpoint": EndpointConfig()})
     assert isinstance(judge, RewardSubject)
     assert judge.adapter == (name != "classifier")
 
 
 def test_the_other_judges(folder, tmp_path):
-    assert open_judge(JudgeSettings(), EndpointConfig()) is None
-    verdicts = open_judge(JudgeSettings(str(folder / "verdicts.jsonl")), EndpointConfig())
+    assert open_judge({"judge": JudgeSettings(), "endpoint": EndpointConfig()}) is None
+    verdicts = open_judge({"judge": JudgeSettings(str(folder / "verdicts.jsonl")), "endpoint": EndpointConfig()})
     assert isinstance(verdicts, HumanVerdicts)
     endpoint = EndpointConfig(judge_url="http://localhost:1/v1", judge_model="m", judge_cache=str(tmp_path / "cache"))
-    assert isinstance(open_judge(JudgeSettings("endpoint"), endpoint), EndpointJudge)
+    assert isinstance(open_judge({"judge": JudgeSettings("endpoint"), "endpoint": endpoint}), EndpointJudge)
 
 
 @pytest.mark.parametrize(
     ("spec", "endpoint", "parts"),
     [
-        ("nowhere", EndpointConfig(), ["--judge takes 'endpoint', a file of verdicts or a reward model", "nowhere"]),
+        (
+            "nowhere",
+            EndpointConfig(),
+            ["--judge takes 'endpoint'", "verdicts or a reward model", "nowhere"],
+        ),
         ("", EndpointConfig(), ["--judge"]),
         ("policy", EndpointConfig(), ["--judge", "policy is a policy adapter"]),
         ("labels", EndpointConfig(), ["--judge", "2 labels"]),
         ("endpoint", EndpointConfig(), ["--judge-url"]),
         ("auto", URL, ["--judge is 'auto'; add --judge endpoint"]),
         ("reward", URL, ["--judge endpoint"]),
+        ("verdicts.jsonl", EndpointConfig(judge_timeout=9.0), ["--judge-timeout is for --judge endpoint"]),
     ],
     ids=str,
 )
 def test_what_judges_nothing_is_answered(folder, monkeypatch, spec, endpoint, parts):
     monkeypatch.chdir(folder)
     with pytest.raises(UserError) as answer:
-        open_judge(JudgeSettings(spec), endpoint)
+        open_judge({"judge": JudgeSettings(spec), "endpoint": endpoint})
     for part in parts:
         assert part in str(answer.value)
 
@@ -98,7 +104,7 @@ def test_a_given_reward_model_gives_gold_and_nothing_else_is_trained(folder):
     assert found.scores.open == "opened"
     assert found.scores.key == f"given-{given.key}"
     assert found.decide is by_gold
-    assert found.as_dict() == {"name": f"reward model {given.source}", "kind": "scores", "warning": None}
+    assert found.described() == Judge(name=f"reward model {given.source}", kind="scores", warning=None)
 
 
 def test_the_reward_that_was_maximised_is_found_out_as_judge(folder):
@@ -106,12 +112,12 @@ def test_the_reward_that_was_maximised_is_found_out_as_judge(folder):
     copy.mkdir()
     for path in (folder / "reward").iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
-    facts = asked(Opened(str(copy)), [folder / "reward"]).facts
+    facts = asked(Opened(str(copy)), [folder / "reward"]).about
     assert facts is not None
-    assert "TRAINED AGAINST" in facts["warning"]
-    hub = asked(Opened(str(folder / "reward")), [folder / "classifier", "owner/name"]).facts
+    assert "TRAINED AGAINST" in facts.warning
+    hub = asked(Opened(str(folder / "reward")), [folder / "classifier", "owner/name"]).about
     assert hub is not None
-    assert hub["warning"] is None
+    assert hub.warning is None
     assert local("owner/name") == "owner/name"
     assert local(str(copy)) == copy
 
@@ -129,19 +135,19 @@ def test_nothing_is_maximised_where_no_method_reads_a_reward(names, found):
 def test_the_worlds_own_judge():
     planted = JudgeSpec(PLANTED, "key", (PLANTED,), pytest.fail)
     for maximised, warned in (([PLANTED], True), (["another"], False), ([], False)):
-        facts = asked(None, maximised, own=lambda: planted).facts
+        facts = asked(None, maximised, own=lambda: planted).about
         assert facts is not None
-        assert (facts["warning"] is not None) == warned
+        assert (facts.warning is not None) == warned
     assert asked(None, []) == (None, None, None)
 
 
 def test_a_judge_that_compares_reports_at_the_end(folder):
     found = asked(HumanVerdicts(folder / "verdicts.jsonl"), [])
     assert isinstance(found.decide, ByAnswers)
-    facts = found.as_dict()
+    facts = found.described()
     assert facts is not None
-    assert facts["kind"] == "compares"
-    assert facts["report"]["missing"] == 0
+    assert facts.kind == "compares"
+    assert facts.report["missing"] == 0
 
 
 def test_what_a_judge_says_of_itself():
@@ -150,11 +156,11 @@ def test_what_a_judge_says_of_itself():
         **{"answers": 2296, "prompt_tokens": 688800, "completion_tokens": 45920, "cost": 2.18},
         "agreement": {"observed": 0.8, "corrected": None},
     }
-    judge = {"name": "m\x1b[2J", "warning": "beware", "report": report}
-    text = " ".join(judge_sentences(judge))
+    judge = Judge(name="m\x1b[2J", kind="compares", warning="beware", report=report)
+    text = " ".join(judge_sentences(vars(judge)))
     for part in ("1,371 pairs had no", "On 23 % of", "first with 50 %", "3 replies", "agree on 80 % of", "cost 2.18."):
         assert part in text
     assert "refused" not in text
     assert judge_lines(judge) == ["Warning, judge: beware", f"Judge: m\x1b[2J. {text}"]
-    assert judge_lines({"name": "planted reward", "kind": "scores", "warning": None}) == judge_lines(None) == []
+    assert judge_lines(Judge(name="planted reward", kind="scores", warning=None)) == judge_lines(None) == []
     assert judge_sentences({"report": {"missing": "many", "inconsistent": None, "cost": 1, "agreement": "yes"}}) == []
