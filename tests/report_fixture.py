@@ -19,20 +19,7 @@ METHODS = ("sft", "dpo", "ipo", "ppo")
 SUBSETS = ("on topic", "tone")
 GOLD = {"sft": 0.31, "dpo": 1.24, "ipo": 1.19, "ppo": 1.52}
 KL = {"sft": 0.02, "dpo": 6.8, "ipo": 6.1, "ppo": 8.9}
-CHOICES = ("kind", "verdict", "severity", "law", "over")  # of a few words; others are refused
 Row = dict[str, Any]
-
-HOSTILE = {
-    "script": "<script>window.canary = 1</script>",
-    "end": "</script></style></title><script>window.canary = 1; alert(1)</script>",
-    "image": "\"><img src=x onerror='window.canary = 1; alert(1)'>",
-    "cdata": "]]><svg onload=window.canary=1><a href=javascript:alert(1)>",
-    "template": "{{7*7}}{% for x in ().__class__.__base__.__subclasses__() %}{{x}}{% endfor %}",
-    "bidi": "safe \u202e gnp.exe \u2066 \u200f",
-    "control": "a\x00b\x1b[31mc\x7f\u2028d\ud800e",
-    "mathtext": r"_$\frac{}$ \input{/etc/passwd} %",
-    "comment": "<!--<script>",
-}
 
 
 def estimate(mean: float, half: float, n: int = 256) -> Row:
@@ -117,20 +104,6 @@ def bare() -> Row:
 def typed(compared: Row) -> Comparison:
     """Return what a file that holds this is read as."""
     return from_json(Comparison, compared)
-
-
-def poisoned(value: Any, text: str) -> Any:
-    """Return `value` with `text` behind every string in it that may be any, names of methods and parts included."""
-    if isinstance(value, dict):
-        return {
-            key + text if key in (*METHODS, *SUBSETS) else key: v
-            if key in CHOICES and isinstance(v, str)
-            else poisoned(v, text)
-            for key, v in value.items()
-        }
-    if isinstance(value, list):
-        return [poisoned(v, text) for v in value]
-    return value + text if isinstance(value, str) else value
 
 
 def _method(name: str) -> Row:

@@ -9,147 +9,32 @@ each from a generator seeded by its name, so that a cell's figure does not depen
 from __future__ import annotations
 
 import argparse
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks.validity.simulated import (
+    FLIPS,
+    LEVEL,
+    MEANS,
+    RESAMPLES,
+    Array,
+    Cell,
+    count,
+    flip_p,
+    generator,
+    percent,
+    rejects,
+    simulate,
+)
 from eval.statistics import bradley_terry, holm, length_controlled_win_rate
-from eval.statistics.intervals import rate_interval
-from eval.statistics.tests import flip, sign_flips
-from eval.statistics.variance import Spread, detectable, scale, spread
-
-Array = NDArray[np.float64]
+from eval.statistics.variance import Spread, detectable, spread
 
 PAGE = Path(__file__).parents[2] / "docs" / "calibration.md"
-LEVEL, TOLERANCE = 0.95, 1.5
+TOLERANCE = 1.5
 PROMPTS, SEEDS = (96, 256), (1, 2, 3, 5)
 SPREADS = {"zero": 0.0, "like": 1.0, "above": 3.0}
-# Shares of the variance of one value: the prompt (same for all methods), what a method makes of the prompt (same for
-# all its seeds), and the rest.
-SHARES = (0.4, 0.2, 0.4)
-MEANS = {"reward, normal": 0.0, "reward, skewed": 0.0, "reward, heavy tails": 0.0, "win rate 50 %": 0.0,
-         "win rate 85 %": 1.0364333894937898}  # fmt: skip
-FLIPS, RESAMPLES = 1999, 500
-DRAW = 1  # other draws than those by which the method was chosen
-
-
-class Cell(NamedTuple):
-    """A design: what is measured, prompts, seeds of both methods, and how much each method's seeds differ.
-
-    `spreads` are standard deviations of a seed's true mean, in standard errors of one model's mean over prompts.
-    """
-
-    kind: str
-    n: int
-    seeds: tuple[int, int]
-    spreads: tuple[float, float]
-
-
-def generator(*name: object) -> np.random.Generator:
-    return np.random.default_rng([DRAW, zlib.crc32(repr(name).encode())])
-
-
-def noise(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> Array:
-    """Return values with mean 0 and variance 1."""
-    if kind == "reward, skewed":
-        return rng.exponential(size=shape) - 1.0
-    if kind == "reward, heavy tails":
-        return rng.standard_t(3, size=shape) / np.sqrt(3.0)
-    return rng.normal(size=shape)
-
-
-def simulate(rng: np.random.Generator, cell: Cell, count: int, methods: int = 2) -> tuple[list[Array], float]:
-    """Return tables ``[R, S, N]`` of `methods` that are equally good, and their true mean.
-
-    A win rate is the share of latent values above 0, a method against a fixed baseline.
-    """
-    rate = cell.kind.startswith("win rate")
-    kind = "normal" if rate else cell.kind
-    shared, own, rest = np.sqrt(SHARES)
-    prompt = shared * noise(rng, kind, (count, 1, cell.n))
-    tables, mean = [], MEANS[cell.kind]
-    for method in range(methods):
-        seeds, wide = cell.seeds[method % 2], cell.spreads[method % 2] / np.sqrt(cell.n)
-        values = prompt + own * noise(rng, kind, (count, 1, cell.n)) + rest * noise(rng, kind, (count, seeds, cell.n))
-        if rate:
-            # Seeds' effects widen the latent values; the mean moves out by as much, and the rate stays.
-            values = values + mean * np.sqrt(1.0 + wide**2)
-        tables.append(values + wide * rng.normal(size=(count, seeds, 1)))
-    if not rate:
-        return tables, 0.0
-    return [(table > 0.0).astype(np.float64) for table in tables], float(0.5 if mean == 0.0 else 0.85)
-
-
-# ---- what is counted ---------------------------------------------------------------------------------
-
-
-def rejects(first: Array, second: Array, level: float = LEVEL) -> Array:
-    """Return ``[R]``: whether `compare` calls the methods different."""
-    per_prompt = first.mean(1) - second.mean(1)
-    if first.shape[1] == second.shape[1] == 1:
-        return flip_p(per_prompt) < 1.0 - level
-    found = scale(spread(per_prompt, [first, second]))
-    return abs(per_prompt.mean(1)) > found.critical(level) * found.error
-
-
-def flip_p(per_prompt: Array) -> Array:
-    signs = sign_flips(per_prompt.shape[1], FLIPS)
-    return np.array([flip(values, signs).p() for values in per_prompt])
-
-
-def covers(table: Array, truth: float, rate: bool) -> Array:
-    """Return ``[R]``: whether `interval` holds the truth."""
-    mean, found = table.mean((1, 2)), scale(spread(table.mean(1), [table]))
-    if not rate:
-        return abs(mean - truth) <= found.critical(LEVEL) * found.error
-    low, high = rate_interval(mean, found, LEVEL)
-    return (low <= truth) & (truth <= high)
-
-
-def bootstrap_covers(rng: np.random.Generator, table: Array, truth: float) -> Array:
-    """Return ``[R]``: whether the crossed percentile bootstrap's interval holds the truth; one set of resamples."""
-    count, seeds, n = table.shape
-    prompts = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
-    rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
-    by_seed = (table.reshape(-1, n).astype(np.float32) @ prompts.T.astype(np.float32)).reshape(count, seeds, -1)
-    means = np.einsum("rsb,bs->rb", by_seed, rows.astype(np.float32))
-    low, high = np.quantile(means, [0.025, 0.975], axis=1)
-    return (low <= truth) & (truth <= high)
-
-
-class Counted(NamedTuple):
-    """Percentages of a cell."""
-
-    test: float
-    interval: float
-    old_test: float | None
-    old_interval: float
-
-
-def count(cell: Cell, simulations: int) -> Counted:
-    """Simulate a cell under its null."""
-    rng = generator(*cell)
-    (first, second), truth = simulate(rng, cell, simulations)
-    old_test = None
-    if first.shape == second.shape:
-        old_test = 100.0 - _percent(bootstrap_covers(rng, first - second, 0.0))
-    return Counted(
-        _percent(rejects(first, second)),
-        _percent(covers(first, truth, cell.kind.startswith("win rate"))),
-        old_test,
-        _percent(bootstrap_covers(rng, first, truth)),
-    )
-
-
-def _percent(hits: Array) -> float:
-    return 100.0 * float(np.mean(hits))
-
-
-# ---- the page ----------------------------------------------------------------------------------------
 
 
 def cells(kind: str) -> Iterator[tuple[str, Cell]]:
@@ -201,7 +86,7 @@ def unequal_table(simulations: int) -> list[str]:
     designs += [((2, 3), (1.0, 1.0)), ((2, 3), (3.0, 3.0)), ((2, 5), (1.0, 1.0)), ((3, 5), (3.0, 3.0))]
     for seeds, spreads in designs:
         (first, second), _ = simulate(generator(seeds, spreads), Cell(kind, 96, seeds, spreads), simulations)
-        text = tally(_percent(rejects(first, second)), 5.0)
+        text = tally(percent(rejects(first, second)), 5.0)
         other = "(this model)" if seeds[1] == 1 else names[spreads[1]]
         lines.append(f"| {seeds[0]} | {seeds[1]} | {names[spreads[0]]} | {other} | {text} |")
     return lines
@@ -222,7 +107,7 @@ def family_table(simulations: int) -> list[str]:
                 else:
                     strict = 1.0 - (1.0 - LEVEL) / len(pairs)
                     wrong = np.any([rejects(tables[i], tables[j], strict) for i, j in pairs], axis=0)
-                lines.append(f"| {n} | {seeds} | {name} | {_percent(wrong):.1f} |")
+                lines.append(f"| {n} | {seeds} | {name} | {percent(wrong):.1f} |")
     return lines
 
 
@@ -240,7 +125,7 @@ def power_table(simulations: int, trials: int = 600) -> list[str]:
                         for i in range(trials)]  # fmt: skip
                 size_seen = float(np.mean([detectable(one, level, draws=500) for one in each]))
                 (first, second), _ = simulate(rng, cell, simulations)
-                seen = _percent(rejects(first + size_seen, second, level))
+                seen = percent(rejects(first + size_seen, second, level))
                 lines.append(f"| 96 | {seeds} | {name} | {comparisons} | {size_seen:.2f} | {seen:.1f} |")
     return lines
 
@@ -252,11 +137,11 @@ def figure_table(simulations: int) -> list[str]:
     for seeds in (1, 3):
         for strengths in ((0.0, 0.0, 0.0), (0.0, 0.5, 2.0)):
             hits = [hit for i in range(simulations) for hit in _ratings_cover(np.array(strengths), seeds, i)]
-            text = tally(_percent(np.array(hits)), 95.0)
+            text = tally(percent(np.array(hits)), 95.0)
             lines.append(f"| rating of 3 methods | log-odds {strengths} | 96 | {seeds} | {text} |")
         for effect in (0.0, 2.0):
             hits = [_length_covers(effect, seeds, i) for i in range(simulations)]
-            text = tally(_percent(np.array(hits)), 95.0)
+            text = tally(percent(np.array(hits)), 95.0)
             lines.append(f"| length-controlled win rate | 62 %, length effect {effect} | 96 | {seeds} | {text} |")
     return lines
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from eval.settings import EvalConfig
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
 from preflab.data.splits import group_key
+from preflab.disk.digests import digest
 from preflab.disk.files import read_jsonl, remove, write_jsonl
 from preflab.disk.seals import file_damage, seal_file
 from preflab.experiment.experiment import Experiment
@@ -207,7 +207,7 @@ def score_preferences(
 
 def _hashed(prompt: str) -> str:
     """Return the name of a prompt's group, as the splits of real data have it."""
-    return hashlib.sha256(group_key(prompt).encode(errors="backslashreplace")).hexdigest()[:16]
+    return digest(group_key(prompt), 16)
 
 
 def _by_length(groups: Sequence[EncodedGroup], size: int, title: str) -> list[list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from preflab.disk.digests import digest
 from preflab.errors import UserError
 
 
@@ -35,7 +35,7 @@ TYPES = (str, bool, int, int, str)
 
 
 def _digest(answer: Answer) -> str:
-    return hashlib.sha256(json.dumps(answer).encode()).hexdigest()
+    return digest(json.dumps(answer))
 
 
 class AnswerCache:
@@ -58,7 +58,7 @@ class AnswerCache:
     @staticmethod
     def key(url: str, body: Mapping[str, Any]) -> str:
         """Return what tells one request from another: all that the endpoint gets, the key apart."""
-        return hashlib.sha256(json.dumps([url, body], sort_keys=True).encode()).hexdigest()
+        return digest(json.dumps([url, body], sort_keys=True))
 
     def load(self, key: str) -> Answer | None:
         """Return the stored answer; None if there is none, or something spoilt it."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
+
+from preflab.disk.digests import digest_of_parts
 
 Messages = list[dict[str, str]]
 
@@ -57,11 +58,8 @@ class Rubric(NamedTuple):
 
         The fences' mark is a hash of the texts, so that no text can hold it.
         """
-        digest = hashlib.sha256()
-        for text in texts:
-            content = text.encode(errors="backslashreplace")
-            digest.update(len(content).to_bytes(8, "big") + content)
-        mark = digest.hexdigest()[:16]
+        contents = [text.encode(errors="backslashreplace") for text in texts]
+        mark = digest_of_parts((len(content).to_bytes(8, "big") + content for content in contents), 16)
         parts = [
             f"{mark} {name} BEGINS\n{text}\n{mark} {name} ENDS" for name, text in zip(self.material, texts, strict=True)
         ]

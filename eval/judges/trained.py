@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.judges.base import JudgeSpec
+from preflab.disk.digests import digest_of_files
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -81,12 +81,7 @@ def weights_hash(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise UserError(f"{folder} holds no safetensors file")
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:12]
+    return digest_of_files(*files, digits=12)
 
 
 def warn_if_trained_against(judge: Iterable[str | Path], rewards: Iterable[str | Path]) -> str | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.settings import EvalConfig
+from preflab.disk.digests import digest_of_files
 from preflab.disk.stages import Stage
 from preflab.errors import UserError
 
@@ -64,4 +64,4 @@ def adapter_stage(folder: Path, role: str) -> Stage:
     stage = Path(tempfile.mkdtemp(prefix="preflab-"))
     atexit.register(shutil.rmtree, stage, ignore_errors=True)
     (stage / role).symlink_to(folder.resolve(), target_is_directory=True)
-    return Stage(role, hashlib.sha256(weights.read_bytes()).hexdigest()[:12], stage, {}, True)
+    return Stage(role, digest_of_files(weights, digits=12), stage, {}, True)

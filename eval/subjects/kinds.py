@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from eval.settings import EvalConfig
 from eval.subjects.ground import Ground, adapter_stage
 from preflab.data.reading import read_rows
 from preflab.data.splits import normalised
+from preflab.disk.digests import digest_of_files
 from preflab.disk.stages import content_hash
 from preflab.errors import UserError
 from preflab.method import registry
@@ -210,7 +210,7 @@ class ResponsesSubject:
     def key(self) -> str:
         """Hash of the file."""
         try:
-            return hashlib.sha256(Path(self.source).read_bytes()).hexdigest()[:16]
+            return digest_of_files(Path(self.source), digits=16)
         except OSError as error:
             raise UserError(f"{self.source} cannot be read: {error.strerror or error}") from None
 

@@ -7,7 +7,6 @@ imported where it is used: checking a config does not need it.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -24,6 +23,7 @@ from preflab.data.ranking import check_texts, label_of, ordered, parted_row, str
 from preflab.data.reading import UNREADABLE, Row, RowError
 from preflab.data.rendering import rendered
 from preflab.data.splits import group_key, normalised
+from preflab.disk.digests import digest
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class _Cleaner:
 
 
 def _hashed(key: str) -> str:
-    return hashlib.sha256(key.encode(errors="backslashreplace")).hexdigest()[:16]
+    return digest(key, 16)
 
 
 def _group(value: Any) -> str:

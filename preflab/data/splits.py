@@ -6,13 +6,13 @@ where it is used: checking a config does not need it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from preflab.data.dialogues import first_human_turn
 from preflab.data.reading import BATCH, Row, rows_of
+from preflab.disk.digests import digest, digest_of_parts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -67,8 +67,7 @@ def split_of(key: str, seed: int, fractions: Mapping[str, float]) -> str:
         seed: another seed gives other splits.
         fractions: split name to share, in a fixed order; shares sum to 1.
     """
-    digest = hashlib.sha256(f"{seed}\n{key}".encode()).digest()
-    position, edge = int.from_bytes(digest[:8], "big") / 2**64, 0.0
+    position, edge = int(digest(f"{seed}\n{key}", 16), 16) / 2**64, 0.0
     for name, share in fractions.items():
         edge += share
         if position < edge:
@@ -86,10 +85,8 @@ def check_leak(train: Iterable[Row], heldout: Iterable[Row]) -> tuple[list[Row],
 
 def fingerprint(dataset: Rows) -> str:
     """Return 16 hex digits of SHA-256 over all rows, in order."""
-    digest = hashlib.sha256()
-    for row in each_row(dataset):
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=True, default=str).encode() + b"\n")
-    return digest.hexdigest()[:16]
+    lines = (json.dumps(row, sort_keys=True, ensure_ascii=True, default=str) + "\n" for row in each_row(dataset))
+    return digest_of_parts(map(str.encode, lines), 16)
 
 
 def each_row(dataset: Rows) -> Iterator[Mapping[str, Any]]:

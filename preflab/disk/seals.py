@@ -6,17 +6,16 @@ against somebody who writes a new one.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from preflab.disk.digests import digest_of_files
 from preflab.disk.files import remove, sync, write_bytes
 
 SUMS = "SHA256SUMS"
-BLOCK = 1 << 20
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
@@ -29,7 +28,7 @@ def seal(folder: Path) -> None:
             remove(found.pop(name))
             continue
         sync(path)
-        sums[name] = _digest(path)
+        sums[name] = digest_of_files(path)
     for inner in {path.parent for path in found.values()}:
         sync(inner)
     _write(folder, sums)
@@ -57,7 +56,7 @@ def seal_file(path: Path) -> None:
         listed = _read(path.parent)
     except (OSError, ValueError):  # a damaged list vouches for nothing
         listed = {}
-    _write(path.parent, {**listed, path.name: _digest(path)})
+    _write(path.parent, {**listed, path.name: digest_of_files(path)})
 
 
 def file_damage(path: Path) -> str | None:
@@ -97,7 +96,7 @@ def _trouble(path: Path | None, name: str, digest: str) -> str | None:
         # Opening a pipe would wait for ever.
         if not stat.S_ISREG(path.lstat().st_mode):
             return f"{name} is no regular file"
-        return None if _digest(path) == digest else f"{name} has changed since it was written"
+        return None if digest_of_files(path) == digest else f"{name} has changed since it was written"
     except OSError as error:
         return _reason(error)
 
@@ -106,14 +105,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{Path(os.fsdecode(error.filename or SUMS)).name} cannot be read: {error.strerror}"
     return str(error)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read(folder: Path) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -11,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from preflab.disk.digests import digest
 from preflab.disk.files import (
     disk_space,
     json_ready,
@@ -197,4 +197,4 @@ def _move(path: Path, place: Path) -> None:
 
 def content_hash(content: Any) -> str:
     """Return 12 hex digits that depend on JSON-ready content alone."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return digest(json.dumps(content, sort_keys=True, default=str), 12)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from preflab.disk.digests import digest_of_parts
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,14 +49,16 @@ def model_fingerprint(name: str) -> str:
     folder = Path(name)
     if not folder.is_dir():
         return name
-    digest = hashlib.sha256()
     try:
-        for path in sorted(folder.glob("*")):
-            if path.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja") and path.is_file():
-                status = path.stat()
-                large = status.st_size > LARGE_FILE
-                digest.update(path.name.encode(errors="surrogateescape"))
-                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode() if large else path.read_bytes())
+        return digest_of_parts(_parts(folder), 16)
     except OSError as error:
         raise UserError(f"model {name!r}: {error.filename} cannot be read: {error.strerror}") from None
-    return digest.hexdigest()[:16]
+
+
+def _parts(folder: Path) -> Iterator[bytes]:
+    for path in sorted(folder.glob("*")):
+        if path.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja") and path.is_file():
+            status = path.stat()
+            large = status.st_size > LARGE_FILE
+            yield path.name.encode(errors="surrogateescape")
+            yield f"{status.st_size} {status.st_mtime_ns}".encode() if large else path.read_bytes()

@@ -6,7 +6,6 @@ can be named by its place: ``package.module:Class`` or ``path/to/file.py:Class``
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -18,6 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from preflab.disk.digests import digest
 from preflab.errors import UserError, near_misses
 from preflab.errors.terminal import shown
 from preflab.method.plugins import blamed, check_method, file_exists
@@ -108,7 +108,7 @@ def _import_file(path: Path) -> Any:
     if not file_exists(path):
         raise UserError(f"file {shown(str(path))} does not exist")
     # Two files may have one name, and must not be taken for each other.
-    number = hashlib.sha256(str(path.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
+    number = digest(str(path.resolve()), 8)
     spec = importlib.util.spec_from_file_location(f"preflab_method_{path.stem}_{number}", path)
     assert spec is not None  # a .py file always has a spec and a loader
     assert spec.loader is not None
@@ -127,4 +127,4 @@ def source_hash(algorithm: type) -> str:
     """Return 12 hex digits of the files a method and its bases are written in: an edited method is another one."""
     paths = {inspect.getsourcefile(cls) for cls in algorithm.__mro__ if cls.__module__ not in ("builtins", "typing")}
     sources = sorted(Path(path).read_bytes() for path in paths if path)
-    return hashlib.sha256(b"\0".join(sources)).hexdigest()[:12]
+    return digest(b"\0".join(sources), 12)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from browser import Browser, installed
-from report_fixture import HOSTILE, METHODS, bare, comparison, poisoned, samples, typed
+from hostile import HOSTILE, poisoned
+from report_fixture import METHODS, bare, comparison, samples, typed
 
 from eval.report.drawings import plots
 from eval.report.page import render

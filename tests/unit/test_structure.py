@@ -14,6 +14,7 @@ from preflab.method.registry import registered
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("preflab", "algorithms", "eval", "recipes")
 LOOSE = 3
+LONGEST = 400
 ROLES = {"policy", "reference", "reward", "value"}
 
 
@@ -144,3 +145,13 @@ def test_machinery_knows_no_method():
 
 def points_at_a_method(module: str, target: str) -> bool:
     return target.startswith("algorithms.") and not module.startswith("algorithms.")
+
+
+def test_no_file_is_long():
+    folders = (*PACKAGES, "benchmarks", "docs", "tests")
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}

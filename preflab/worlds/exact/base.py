@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import logging
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from preflab.disk.cached import THREADS, cached_folder, pinned
+from preflab.disk.digests import digest
 from preflab.worlds.exact.language import (
     END,
     MAX_RESPONSE_TOKENS,
@@ -54,13 +54,13 @@ class BaseSize:
 def base_folder(size: BaseSize, seed: int, cache: Path) -> Path:
     """Return the folder of the base model, training it first unless it is there."""
     key = [BASE_VERSION, LEANING, SERIES, asdict(size), seed, THREADS, PROMPTS]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    name = digest(json.dumps(key), 16)
 
     def make(folder: Path) -> None:
         train_base(size, seed).save_pretrained(folder)
         make_tokenizer().save_pretrained(folder)
 
-    return cached_folder(cache / f"exact-base-{digest}", make)
+    return cached_folder(cache / f"exact-base-{name}", make)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from preflab.disk.digests import digest
 from preflab.errors import UserError
 from preflab.errors.terminal import shown
 from preflab.method.plugins import arguments_of, blamed, place_of, written_in
@@ -92,4 +92,4 @@ def source_of(place: str) -> str:
         source = inspect.getsource(function)
     except (OSError, TypeError):
         source = f"{place} {getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
+    return digest(source, 16)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from preflab.data.encoding import Encoder
 from preflab.data.reading import read_rows
 from preflab.data.splits import normalised
+from preflab.disk.digests import digest
 from preflab.errors import UserError
 from preflab.worlds import WorldConfig
 
@@ -129,7 +129,7 @@ def _key(config: WorldConfig, encoder: Encoder, prompts: list[str] | None) -> st
         "limits": [config.max_prompt_tokens, config.max_response_tokens, *OPENING_TOKENS, SEQUENCES_AT_ONCE],
         "seed": config.data_seed,
     }
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return digest(json.dumps(content), 16)
 
 
 def _model_identity(name: str, trust_remote_code: bool) -> list[Any]:

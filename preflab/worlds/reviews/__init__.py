@@ -6,7 +6,6 @@ draws the splits and the Bradley-Terry labels and puts the world together.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from preflab.disk.digests import digest
 from preflab.errors import UserError
 from preflab.worlds import World, WorldConfig
 from preflab.worlds.reviews.base import QUICK, BaseSize, base_folder
@@ -103,9 +103,9 @@ def build(config: WorldConfig, cache: Path, *, size: BaseSize | None = None, siz
 def split_prompts(seed: int) -> dict[str, list[str]]:
     """Cut the prompts into disjoint splits by a hash of seed and text; each split in hashed order."""
     found: dict[str, list[str]] = {name: [] for name in _SHARES}
-    digests = {p: hashlib.sha256(f"{seed}\0{p}".encode()).digest() for p in all_prompts()}
-    for prompt in sorted(digests, key=lambda p: digests[p][8:]):
-        found[_split_at(int.from_bytes(digests[prompt][:8], "big") / 2**64)].append(prompt)
+    digests = {p: digest(f"{seed}\0{p}") for p in all_prompts()}
+    for prompt in sorted(digests, key=lambda p: digests[p][16:]):
+        found[_split_at(int(digests[prompt][:16], 16) / 2**64)].append(prompt)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import random
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preflab.disk.cached import THREADS, cached_folder, pinned
+from preflab.disk.digests import digest
 from preflab.worlds.reviews.grammar import GRAMMAR_VERSION, UNALIGNED, vocabulary, write_response
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def base_folder(prompts: Sequence[str], size: BaseSize, seed: int, cache: Path) 
     """
     styles = [(asdict(style), share) for style, share in UNALIGNED.items()]
     key = [GRAMMAR_VERSION, BASE_VERSION, styles, asdict(size), seed, THREADS, list(prompts)]
-    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    name = digest(json.dumps(key), 16)
 
     def make(folder: Path) -> None:
         logger.info("training the base model of the reviews world")
@@ -60,7 +60,7 @@ def base_folder(prompts: Sequence[str], size: BaseSize, seed: int, cache: Path) 
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    return cached_folder(cache / f"reviews-base-{digest}", make)
+    return cached_folder(cache / f"reviews-base-{name}", make)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

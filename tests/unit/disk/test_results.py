@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_fixture import comparison, poisoned, typed
+from hostile import poisoned
+from report_fixture import comparison, typed
 
 from eval.pipeline.showing import preference_tables, show
 from eval.report import write_report

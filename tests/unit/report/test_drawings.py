@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from report_fixture import HOSTILE, bare, comparison, typed
+from hostile import HOSTILE
+from report_fixture import bare, comparison, typed
 from report_page import Page
 
 from eval.report.drawings import plots

@@ -8,7 +8,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from report_fixture import HOSTILE, METHODS, comparison, poisoned, samples, typed
+from hostile import HOSTILE, poisoned
+from report_fixture import METHODS, comparison, samples, typed
 from report_page import Page, page
 
 from eval.report import write_report
