@@ -77,7 +77,7 @@ def draw(sampler, roles, k=8, seed=0, temperature=1.0, prompts=PROMPTS, role="po
 
 
 def same(one, other):
-    return all(torch.equal(x, y) for x, y in zip(one.batch[:4], other.batch[:4], strict=True)) and torch.equal(
+    return all(torch.equal(x, y) for x, y in zip(one.batch.tokens, other.batch.tokens, strict=True)) and torch.equal(
         one.logps, other.logps
     )
 
