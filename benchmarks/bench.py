@@ -85,7 +85,8 @@ class Bench:
 
     def run(self, folder: Path) -> Any:
         """Train in a folder; return the trainer's record."""
-        from preflab.training.trainer import Task, run_training
+        from preflab.training.task import Task
+        from preflab.training.trainer import run_training
 
         method, groups, train = self.method, self.groups, self.method.train
         algorithm: Any = method.algorithm

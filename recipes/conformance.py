@@ -11,136 +11,16 @@ steps and schedule. Interrupted, the same command goes on where it stopped. Sett
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
+from eval.pipeline.conforming import CONFORM, conform
 from eval.pipeline.session import Session
-from preflab.errors import UserError, crash
 from preflab.errors.answering import run_recipe
-from preflab.errors.terminal import console, say
-from preflab.method import registry
-from preflab.method.plugins import brought_files
-from preflab.settings.fields import option
-from preflab.settings.training import LoraSettings
-
-if TYPE_CHECKING:
-    from eval.conformance.figures import Suite
-    from preflab.method.configured import Method
-
-BEGIN, END = "<!-- table -->\n", "<!-- end of table -->"
-
-
-@dataclass(frozen=True)
-class ConformanceConfig:
-    """What is held to its optimum, and how much data it gets."""
-
-    algorithms: tuple[str, ...] = option(
-        (), "methods, by name or as package.module:Class or file.py:Class; default: every registered one"
-    )
-    groups: int = option(153600, "rows of offline data that each method learns from", minimum=64, maximum=10**8)
-    checks: bool = option(True, "run the contract's checks besides")
-    docs: str | None = option(None, "folder whose conformance.md and conformance.json are to hold the result")
 
 
 def main() -> int:
     """Train each method, measure it, run the checks; one table, conformance.json and conformance.md."""
     preset = {"world": "exact", "output": "runs/conformance"}
-    session = Session.read(__doc__ or "", {"conformance": ConformanceConfig}, preset=preset)
-    config = session.config(ConformanceConfig)
-    if config.docs is not None and BEGIN not in _page(config.docs):
-        raise UserError(f"--docs {config.docs} holds no conformance.md with the lines {BEGIN.strip()} and {END}")
-    names = config.algorithms or tuple(registry.registered())
-    session.layers.check(names)
-    methods = [session.method(name) for name in names]
-    if len({method.label for method in methods}) < len(methods):
-        raise UserError(f"--algorithms names a method twice: {', '.join(method.label for method in methods)}")
-    return run(session, config, methods)
-
-
-def _page(docs: str) -> str:
-    page = Path(docs) / "conformance.md"
-    return page.read_text(encoding="utf-8") if page.is_file() else ""
-
-
-def run(session: Session, config: ConformanceConfig, methods: list[Method]) -> int:
-    """Return 0 if every method did what is asked of it, else 1."""
-    experiment = session.open(methods)
-    from eval.conformance.figures import Suite
-    from preflab.disk.files import write_result
-    from preflab.experiment.experiment import Experiment
-    from preflab.versions import provenance
-
-    folder = Path(session.run.output)
-    write_result(folder / "manifest.json", {"config": session.as_dict(), "data": experiment.data, **provenance()})
-    lora = replace(session.lora, target_modules=LoraSettings().target_modules)
-    plain = Experiment(experiment.run, session.world, lora, Path(session.run.cache))
-    suite = Suite(experiment, plain, groups=config.groups)
-    rows: list[dict[str, Any]] = []
-    complaints: list[str] = []
-    for method in methods:
-        found, wrong = measured(suite, method, session.run.seeds, config.checks)
-        rows, complaints = rows + found, complaints + wrong
-        write_result(folder / "conformance.json", rows)
-    show(rows, complaints, folder, config.docs)
+    complaints = conform(Session.read(__doc__ or "", CONFORM, preset=preset))
     return int(bool(complaints))
-
-
-def measured(
-    suite: Suite, method: Method, seeds: tuple[int, ...], checks: bool
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return a method's rows, and a line for whatever is wrong with it."""
-    passed, complaints = check(method) if checks else (None, [])
-    rows = []
-    for labels in suite.labels(method):
-        try:
-            figures = suite.measure(method, labels, seeds)
-        except UserError as error:
-            complaints.append(f"{method.label}: cannot be trained here: {error}")
-            continue
-        rows.append({**figures.as_dict(), "checks": passed})
-        if not figures.met:
-            complaints.append(f"{method.label}, {labels} labels: {figures.target} is missed")
-    return rows, complaints
-
-
-def check(method: Method) -> tuple[str, list[str]]:
-    """Return how many of the contract's checks hold, and a line for each that does not."""
-    from eval.conformance.checks import CHECKS, NotApplicableError
-
-    held, complaints = 0, []
-    for name, checked in CHECKS.items():
-        try:
-            wrong = checked(method)
-        except NotApplicableError:
-            continue
-        except Exception as error:
-            brought = brought_files(type(method.algorithm))
-            if not brought:
-                raise
-            wrong = f"raised {crash.described(error)} ({crash.at(error, brought) or crash.at(error)})"
-        held += wrong is None
-        if wrong is not None:
-            complaints.append(f"{method.label}: {name}: {wrong}")
-    return f"{held}/{held + len(complaints)}", complaints
-
-
-def show(rows: list[dict[str, Any]], complaints: list[str], folder: Path, docs: str | None) -> None:
-    """Print the table and what is wrong; write both files."""
-    from eval.conformance.table import markdown_table, terminal_table
-    from preflab.disk.files import write_json, write_text
-
-    write_text(folder / "conformance.md", markdown_table(rows))
-    if docs is not None:
-        page = Path(docs) / "conformance.md"
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        write_text(page, before + BEGIN + markdown_table(rows) + END + rest.partition(END)[2])
-        write_json(Path(docs) / "conformance.json", rows)
-    console(None if sys.stdout.isatty() else 140).print(terminal_table(rows))
-    for line in complaints:
-        say(line)
-    say(f"written to {folder / 'conformance.json'}")
 
 
 if __name__ == "__main__":

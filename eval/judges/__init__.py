@@ -1,14 +1,17 @@
 """Judges: who says which response is better. They score single responses, or they compare two.
 
-`open_pair_judge` finds a comparing judge by what a person writes on the command line. Nothing here imports torch
-before a judge that needs it is called.
+A file of this folder that declares a `JudgeOption` as ``JUDGE`` is a judge that ``--judge`` may name, by being there;
+`open_named_judge` opens it. Nothing here imports torch before a judge that needs it is called.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import pkgutil
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
-from eval.judges.base import HeadToHead, Judge, JudgeSpec, PairJudge, head_to_head
+from eval.judges.base import HeadToHead, Judge, JudgeOption, JudgeSpec, PairJudge, head_to_head
 from eval.judges.endpoint import EndpointJudge
 from eval.judges.settings import EndpointConfig
 from eval.judges.summary import judge_sentences
@@ -17,6 +20,7 @@ from eval.judges.verdicts import HumanVerdicts
 from preflab.errors import UserError
 
 __all__ = [
+    "JUDGES",
     "PLANTED",
     "EndpointConfig",
     "EndpointJudge",
@@ -24,31 +28,59 @@ __all__ = [
     "HeldOutRewardModel",
     "HumanVerdicts",
     "Judge",
+    "JudgeOption",
     "JudgeSpec",
     "PairJudge",
     "TextJudge",
     "head_to_head",
+    "judge_named",
     "judge_sentences",
-    "open_pair_judge",
+    "judge_settings",
+    "known_judges",
+    "open_named_judge",
     "planted",
     "warn_if_trained_against",
     "weights_hash",
 ]
 
 
-def open_pair_judge(spec: str, endpoint: EndpointConfig | None = None) -> PairJudge:
-    """Return the comparing judge that `spec` names.
+def _found() -> dict[str, JudgeOption]:
+    modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    return {option.name: option for module in modules if (option := vars(module).get("JUDGE")) is not None}
+
+
+JUDGES: Mapping[str, JudgeOption] = _found()
+"""Every judge that a person may name, by the word for it: what the files of this folder declare as ``JUDGE``."""
+
+
+def judge_settings() -> dict[str, type]:
+    """Return the config classes of judges' own options, by title."""
+    return {name: option.settings for name, option in JUDGES.items() if option.settings is not None}
+
+
+def judge_named(spec: str) -> JudgeOption | None:
+    """Return which judge `spec` names; None where none of them."""
+    return next((option for option in JUDGES.values() if option.is_named_by(spec)), None)
+
+
+def open_named_judge(spec: str, settings: Mapping[str, Any] | None = None) -> PairJudge | JudgeSpec:
+    """Return the judge that `spec` names.
 
     Args:
-        spec: ``endpoint``, or the path of a file of human verdicts.
-        endpoint: settings of the endpoint; needed for ``endpoint`` only.
+        spec: the word for a judge, or what else names it, such as the path of a file of human verdicts.
+        settings: of the judges that have any, by title; defaults where they are missing.
 
     Raises:
         UserError: if there is no such judge, its settings are incomplete or its file is unreadable.
     """
-    if spec == "endpoint":
-        return EndpointJudge(endpoint or EndpointConfig())
-    path = Path(spec).expanduser()
-    if path.is_file():
-        return HumanVerdicts(path)
-    raise UserError(f"--judge {spec!r} is neither 'endpoint' nor a file of verdicts (docs/judges.md has the format)")
+    option = judge_named(spec)
+    if option is None:
+        raise UserError(f"--judge {spec!r} is not {known_judges()} (docs/judges.md)")
+    default = option.settings() if option.settings else None
+    return option.opens(spec, (settings or {}).get(option.name, default))
+
+
+def known_judges(*more: str) -> str:
+    """Return what may be named, in words, and what else may be."""
+    every = [*(option.what for option in JUDGES.values()), *more]
+    return f"{', '.join(every[:-1])} or {every[-1]}"

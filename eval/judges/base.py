@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -66,6 +67,30 @@ class PairJudge(Protocol):
     def report(self) -> dict[str, Any]:
         """Return what a reader must know of all answers so far, JSON-ready: counts, costs, warnings."""
         ...
+
+
+@dataclass(frozen=True)
+class JudgeOption:
+    """A judge that a person may name as ``--judge``: what its own file says of it, as ``JUDGE``.
+
+    Attributes:
+        name: the word for it, and the title of its settings.
+        what: how help and messages call it.
+        opens: gives the judge, one that compares or one that scores, from what names it and its settings (None where
+            it has none). No weights are opened yet, and what would end a long run later is said now.
+        fits: whether something names it, such as the path of a file; None: its word does, and nothing else.
+        settings: dataclass of options of its own, each with a name that no other settings have.
+    """
+
+    name: str
+    what: str
+    opens: Callable[[str, Any], PairJudge | JudgeSpec]
+    fits: Callable[[str], bool] | None = None
+    settings: type | None = None
+
+    def is_named_by(self, spec: str) -> bool:
+        """Whether `spec` names it."""
+        return spec == self.name if self.fits is None else self.fits(spec)
 
 
 class HeadToHead(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eval.judges.answers import Answer
+from eval.judges.base import JudgeOption
 from eval.judges.chat import ChatClient
 from eval.judges.rubric import PAIR
 from eval.judges.settings import EndpointConfig
@@ -63,3 +64,13 @@ class EndpointJudge:
 def _value(reply: Answer | None) -> float | None:
     # The last line of a reply that was cut off may be a quotation from what it judges.
     return PAIR.read(reply.text) if reply and reply.finished else None
+
+
+def _opened(spec: str, config: EndpointConfig) -> EndpointJudge:
+    """Return the endpoint as judge; what its requests will miss is said before a long run."""
+    judge = EndpointJudge(config)
+    judge.client.wire.try_out()
+    return judge
+
+
+JUDGE = JudgeOption("endpoint", "'endpoint' (see --judge-url)", _opened, settings=EndpointConfig)

@@ -7,9 +7,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eval.judges.base import JudgeOption
 from preflab.disk.journal import read_rows
 from preflab.errors import UserError
 from preflab.errors.terminal import shown
+from preflab.method.plugins import file_exists
 
 VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}
 Key = tuple[str, str, str]
@@ -174,3 +176,11 @@ def preference_data(verdicts: Iterable[Verdict]) -> tuple[list[dict[str, Any]], 
         chosen, rejected = (text.first, text.second) if mean > 0.5 else (text.second, text.first)
         rows.append({"prompt": text.prompt, "chosen": chosen, "rejected": rejected})
     return rows, ties
+
+
+JUDGE = JudgeOption(
+    "verdicts",
+    "a file of human verdicts",
+    lambda spec, settings: HumanVerdicts(Path(spec).expanduser()),
+    fits=lambda spec: file_exists(Path(spec)),
+)

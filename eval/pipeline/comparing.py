@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.judges.settings import EndpointConfig
 from eval.pipeline.entries import CompareConfig, Entry, check_entries, spent, under
 from eval.pipeline.following import CourseConfig, follow, taken
-from eval.pipeline.judging import JUDGING, JudgeSettings, judging, open_judge
+from eval.pipeline.judging import JUDGING, judging, open_judge
 from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.stages import baseline, oracle_line, own_judge, subject_of
@@ -19,8 +18,10 @@ from preflab.settings.fields import as_dict
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
+    from eval.pipeline.judging import Chosen
     from eval.records.figures import RewardModel
     from preflab.disk.stages import Stage
+    from preflab.experiment.experiment import Experiment
     from preflab.experiment.rewards import Rewards
     from preflab.method.configured import Method
 
@@ -43,16 +44,28 @@ def compare(session: Session) -> Result:
     config = session.config(CompareConfig)
     session = session.capped(config.max_steps)
     entries = check_entries(session)
-    judge = open_judge(session.config(JudgeSettings), session.config(EndpointConfig))
-    start, reward = session.stage_methods()
-    methods = [start, reward, *(entry.method for entry in entries)]
-    experiment = session.open(methods, judged=("eval_prompts", "heldout"))
+    judge = open_judge(session.configs)
+    methods = [*session.stage_methods(), *(entry.method for entry in entries)]
+    with session.opened(methods, judged=("eval_prompts", "heldout")) as experiment:
+        return compared(session, experiment, entries, judge)
+
+
+def compared(session: Session, experiment: Experiment, entries: Sequence[Entry], judge: Chosen | None) -> Result:
+    """Do what `compare` says, with everything checked and open.
+
+    Args:
+        session: the settings.
+        experiment: the open world and run.
+        entries: what is compared.
+        judge: who was asked for; None: the world's own.
+    """
     from eval.comparison.contestant import Contestant
     from eval.comparison.record import summarise_comparison
     from eval.records.comparison import Comparison
     from preflab.experiment.foundation import Foundation
 
     write_manifest(session, experiment)
+    config, (start, reward) = session.config(CompareConfig), session.stage_methods()
     # 1. What every method shares: the policy they start from, the reward model, the judge.
     foundation = Foundation(experiment, start, reward, session.rewards)
     sft = foundation.sft()

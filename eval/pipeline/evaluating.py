@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.judges import planted
-from eval.judges.settings import EndpointConfig
-from eval.pipeline.judging import JUDGING, JudgeSettings, judging, local, open_judge, open_reward
+from eval.pipeline.judging import JUDGING, judging, local, open_judge, open_reward
 from eval.pipeline.results import Result, about
 from eval.pipeline.session import Session
 from eval.pipeline.stages import baseline
@@ -33,8 +32,10 @@ from preflab.settings.fields import option
 
 if TYPE_CHECKING:
     from eval.comparison.contests import Decide
+    from eval.pipeline.judging import Chosen
     from eval.records.comparison import Summary
     from eval.records.records import Records
+    from preflab.experiment.experiment import Experiment
 
 MOST_SAMPLES = 2**16  # of one prompt, as for the method best-of-n
 
@@ -137,9 +138,30 @@ def evaluate(session: Session) -> Result:
     sft = reference(config.sft, subjects)
     rewards = open_reward("--reward-model", config.reward_model) if config.reward_model else None
     check_choices(subjects, rewards)
-    judge = open_judge(session.config(JudgeSettings), session.config(EndpointConfig))
-    experiment = session.open(judged=("eval_prompts", "heldout") if config.generate else ("heldout",))
+    judge = open_judge(session.configs)
+    with session.opened(judged=("eval_prompts", "heldout") if config.generate else ("heldout",)) as experiment:
+        return evaluated(session, experiment, subjects, sft, rewards, judge)
 
+
+def evaluated(
+    session: Session,
+    experiment: Experiment,
+    subjects: Mapping[str, Subject],
+    sft: str | None,
+    rewards: RewardSubject | None,
+    judge: Chosen | None,
+) -> Result:
+    """Do what `evaluate` says, with everything checked and open.
+
+    Args:
+        session: the settings.
+        experiment: the open world and run.
+        subjects: what is evaluated, by name.
+        sft: the reference's adapter; None: the bare base.
+        rewards: gives the proxy reward, and chooses for best-of-n.
+        judge: who was asked for; None: the world's own.
+    """
+    generate = session.config(EvaluateConfig).generate
     maximised = [*maximised_by(subjects), *([local(rewards.source)] if rewards else [])]
     judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment.world), maximised)
     ground = Ground(
@@ -148,13 +170,13 @@ def evaluate(session: Session) -> Result:
         sft=adapter_stage(Path(sft), "policy") if sft else None,
         reward=rewards.play(experiment) if rewards else None,
         judge=judged.scores,
-        generate=config.generate,
+        generate=generate,
     )
-    draws = baseline(ground) if ground.generate else []
+    draws = baseline(ground) if generate else []
     every = {"reference": START, **subjects}
     found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
     evaluation = Evaluation(
-        **vars(summarise_subjects(every, found, draws, judged.decide if ground.generate else None)),
+        **vars(summarise_subjects(every, found, draws, judged.decide if generate else None)),
         baseline="reference",
         judge=judged.described(),
         reward_model=None,

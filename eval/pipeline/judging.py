@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eval.judges.settings import EndpointConfig
+from eval.judges import JUDGES, JudgeSpec, PairJudge, judge_named, judge_settings, known_judges, open_named_judge
 from eval.records.comparison import Judge
 from preflab.errors import UserError
-from preflab.method.plugins import file_exists
-from preflab.settings.fields import option
+from preflab.settings.fields import as_dict, option
 
 if TYPE_CHECKING:
     from eval.comparison.contests import Decide
-    from eval.judges import JudgeSpec, PairJudge
     from eval.records.records import Records
     from eval.settings import EvalConfig
     from eval.subjects import RewardSubject
     from preflab.experiment.experiment import Experiment
+
+    Chosen = RewardSubject | PairJudge | JudgeSpec
+    """A judge that was asked for: a reward model, one that compares, or one that scores."""
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,13 @@ class JudgeSettings:
     """Who judges."""
 
     judge: str = option(
-        "auto",
+        AUTO,
         "auto: the world's planted reward, or else a reward model trained on preferences of its own; or a reward model "
-        "(an adapter of the base, or a classifier with one label), 'endpoint' (see --judge-url), or a file of human "
-        "verdicts",
+        f"(an adapter of the base, or a classifier with one label), {known_judges()}",
     )
 
 
-JUDGING: dict[str, type] = {"judge": JudgeSettings, "endpoint": EndpointConfig}
+JUDGING: dict[str, type] = {"judge": JudgeSettings, **judge_settings()}
 """The configs of a session that takes a judge."""
 
 
@@ -58,25 +60,27 @@ class Judging(NamedTuple):
         return replace(self.about, report=self.decide.report())
 
 
-def open_judge(settings: JudgeSettings, endpoint: EndpointConfig) -> RewardSubject | PairJudge | None:
+def open_judge(configs: Mapping[str, Any]) -> Chosen | None:
     """Return the judge that is asked for; None where it is the world's own. No weights are opened yet.
 
-    Raises:
-        UserError: if it names no judge, or one that cannot be opened: unreadable file, no address.
-    """
-    from eval.judges import EndpointJudge, open_pair_judge
+    Args:
+        configs: `JudgeSettings` as ``judge``, and the settings of judges that have any, by title.
 
-    spec = settings.judge
-    if spec != "endpoint" and endpoint.judge_url is not None:
-        raise UserError(f"--judge-url names an endpoint, and --judge is {spec!r}; add --judge endpoint")
-    if spec == "auto":
-        return None
-    if spec == "endpoint" or file_exists(Path(spec)):
-        found = open_pair_judge(spec, endpoint)
-        if isinstance(found, EndpointJudge):
-            found.client.wire.try_out()
-        return found
-    return open_reward("--judge", spec, "'endpoint', a file of verdicts or a reward model (docs/judges.md)")
+    Raises:
+        UserError: if they name no judge, or one that cannot be opened: unreadable file, no address; or if settings of
+            another judge are given.
+    """
+    spec = configs["judge"].judge
+    named = judge_named(spec)
+    for title, cls in judge_settings().items():
+        default = as_dict(cls())
+        changed = [name for name, value in as_dict(configs[title]).items() if value != default[name]]
+        if changed and JUDGES[title] is not named:
+            flag = f"--{changed[0].replace('_', '-')}"
+            raise UserError(f"{flag} is for --judge {title}, and --judge is {spec!r}; add --judge {title}")
+    if named is not None:
+        return open_named_judge(spec, configs)
+    return None if spec == AUTO else open_reward("--judge", spec, f"{known_judges('a reward model')} (docs/judges.md)")
 
 
 def open_reward(flag: str, spec: str, wanted: str = "a reward model") -> RewardSubject:
@@ -99,7 +103,7 @@ def open_reward(flag: str, spec: str, wanted: str = "a reward model") -> RewardS
 def judging(
     experiment: Experiment,
     config: EvalConfig,
-    judge: RewardSubject | PairJudge | None,
+    judge: Chosen | None,
     own: Callable[[], JudgeSpec | None],
     maximised: Sequence[str | Path],
 ) -> Judging:
@@ -113,12 +117,14 @@ def judging(
         maximised: what policies were trained against: folders and keys of reward models, and `PLANTED`.
     """
     from eval.comparison.contests import by_gold
-    from eval.judges import JudgeSpec
     from eval.subjects import RewardSubject
 
+    scores: JudgeSpec | None
     if isinstance(judge, RewardSubject):
         opens, name = judge.judge(experiment, config), f"reward model {judge.source}"
-        scores: JudgeSpec | None = JudgeSpec(name, f"given-{judge.key}", (local(judge.source),), opens)
+        scores = JudgeSpec(name, f"given-{judge.key}", (local(judge.source),), opens)
+    elif isinstance(judge, JudgeSpec):
+        scores = judge
     else:
         scores = own()
         if judge is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -115,12 +116,12 @@ class Session:
         """Return the session's config of a class.
 
         Raises:
-            KeyError: if the session was made without that class.
+            UserError: if the session was made without that class.
         """
         for config in self.configs.values():
             if isinstance(config, cls):
                 return config
-        raise KeyError(f"a session without {cls.__name__}; name it among the session's configs")
+        raise UserError(f"this session was made without {cls.__name__}; give it that class among its configs")
 
     def capped(self, max_steps: int | None) -> Session:
         """Return the same session with at most so many optimiser steps in every method; None: no cap."""
@@ -148,6 +149,13 @@ class Session:
     def open(self, methods: Sequence[Method] = (), *, judged: Sequence[str] = ()) -> Experiment:
         """Open the run folder and the world, as `open_experiment` does; from here on, heavy work."""
         return open_experiment(self.run, self.world, self.lora, methods, judged=judged)
+
+    @contextmanager
+    def opened(self, methods: Sequence[Method] = (), *, judged: Sequence[str] = ()) -> Iterator[Experiment]:
+        """Open as `open` does; at the end, whatever it is, the run folder is free for others, this process included."""
+        experiment = self.open(methods, judged=judged)
+        with closing(experiment.run):
+            yield experiment
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings, for the manifest."""

@@ -10,9 +10,9 @@ from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.stages import baseline, own_judge
 from eval.subjects import START, Ground, evaluate_subject
+from preflab.experiment.foundation import Foundation
 
 if TYPE_CHECKING:
-    from preflab.experiment.foundation import Foundation
     from preflab.method.configured import Method
 
 
@@ -35,15 +35,20 @@ def train(session: Session, name: str) -> Result:
     method, (start, reward) = session.method(name), session.stage_methods()
     policy = method.needs.trains[0] == "policy"
     stands_on = () if method.needs.responses == "demonstration" else (start, reward)
-    experiment = session.open([*stands_on, method], judged=("eval_prompts", "heldout") if policy else ("heldout",))
+    judged = ("eval_prompts", "heldout") if policy else ("heldout",)
+    with session.opened([*stands_on, method], judged=judged) as experiment:
+        return trained(session, Foundation(experiment, start, reward, session.rewards), method)
+
+
+def trained(session: Session, foundation: Foundation, method: Method) -> Result:
+    """Do what `train` says, with everything checked and open."""
     from eval.comparison.contestant import Contestant
     from eval.comparison.contests import by_gold
     from eval.comparison.record import summarise_comparison
     from eval.records.comparison import Comparison, Judge
-    from preflab.experiment.foundation import Foundation
 
+    experiment, policy = foundation.experiment, method.needs.trains[0] == "policy"
     write_manifest(session, experiment)
-    foundation = Foundation(experiment, start, reward, session.rewards)
     ground = ground_for(session, foundation, method)
     seeds = session.run.seeds
     stages = [

@@ -70,6 +70,10 @@ class Run:
         except OSError:
             raise UserError(f"run folder {folder} is in use by another process; wait, or choose --output") from None
 
+    def close(self) -> None:
+        """Let others have the folder."""
+        self._lock.close()
+
     def stage(self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]]) -> Stage:
         """Return a stage, building it unless it is finished.
 

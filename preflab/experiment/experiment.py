@@ -29,7 +29,8 @@ from preflab.settings.fields import as_dict
 from preflab.settings.training import LoraSettings, RolloutConfig
 from preflab.training.reference import ReferenceLogps
 from preflab.training.sources import OfflineSource, RolloutSource, Source
-from preflab.training.trainer import UNTRAINED, Task, TrainRecord, run_training
+from preflab.training.task import UNTRAINED, Task, TrainRecord
+from preflab.training.trainer import run_training
 from preflab.worlds import GoldReward, World, WorldConfig, open_world
 
 logger = logging.getLogger(__name__)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from preflab.disk.stages import Stage
-from preflab.experiment.experiment import Experiment
-from preflab.experiment.rewards import Rewards
 from preflab.experiment.settings import RewardSettings
 from preflab.method.configured import Method
+
+if TYPE_CHECKING:
+    from preflab.experiment.experiment import Experiment
+    from preflab.experiment.rewards import Rewards
 
 
 class Foundation(NamedTuple):
@@ -39,6 +41,8 @@ class Foundation(NamedTuple):
 
     def rewards(self, sft: Stage | None) -> Rewards | None:
         """Return what on-policy methods maximise, trained where it must be; None without pairs to train it on."""
+        from preflab.experiment.rewards import Rewards
+
         if self.settings.policy_reward == "gold":
             return Rewards.of(self.experiment.gold_reward())
         if not len(self.experiment.world.pairs):

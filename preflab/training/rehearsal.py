@@ -19,7 +19,7 @@ from preflab.errors.answering import INTERRUPTS
 from preflab.errors.crash import described
 from preflab.method.configured import Method
 from preflab.model.base import default_device
-from preflab.training.trainer import training_arguments
+from preflab.training.arguments import training_arguments
 
 STEPS = 10
 NOT_READ = re.compile(

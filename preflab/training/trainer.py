@@ -5,104 +5,33 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
-from preflab.data.encoding import EncodedGroup
 from preflab.disk.files import read_object
 from preflab.errors import UserError
 from preflab.method.contract import Batch, LossMethod, Mean, Needs, Scores, unit_mask
 from preflab.method.plugins import answering, check_loss
-from preflab.model.roles import FIELDS, Roles
-from preflab.settings.training import MOST_STEPS, TrainConfig
+from preflab.method.records import FIELDS
+from preflab.model.roles import Roles
+from preflab.settings.training import TrainConfig
+from preflab.training.arguments import total_steps, training_arguments
 from preflab.training.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
 from preflab.training.callbacks import StopAtBudget, watch
 from preflab.training.checkpoints import last_checkpoint, remove_checkpoints
 from preflab.training.memory import PeakMemory
 from preflab.training.snapshots import TakeSnapshots
 from preflab.training.sources import Source
+from preflab.training.task import COUNTS, TrainRecord
 
 logger = logging.getLogger(__name__)
 
 CARRIED = "carried.json"
-
-
-class TrainRecord(NamedTuple):
-    """What a training run cost.
-
-    Attributes:
-        steps: optimiser steps taken.
-        seconds: wall time of training, loading excluded.
-        tokens: prompt and response tokens that went through a training pass.
-        sampled_tokens: response tokens drawn from the policy.
-        peak_memory_bytes: peak resident memory of the process (allocated memory on CUDA).
-        final: the last logged metrics.
-        trained_tokens: response tokens that went through a training pass.
-        prompts: prompts that went through one; like tokens, as often as they did.
-        responses: responses that did.
-        pairs: prompts that did whose loss compares two or more responses.
-        flops: of every pass, sampling and the other roles' included (see ``docs/budgets.md``).
-
-    None stands for what a trainer brought along by a method does not tell.
-    """
-
-    steps: int
-    seconds: float
-    tokens: int
-    sampled_tokens: int
-    peak_memory_bytes: int
-    final: dict[str, float]
-    trained_tokens: int | None = None
-    prompts: int | None = None
-    responses: int | None = None
-    pairs: int | None = None
-    flops: int | None = None
-
-
-UNTRAINED = TrainRecord(steps=0, seconds=0.0, tokens=0, sampled_tokens=0, peak_memory_bytes=0, final={})
-"""What a method that trains nothing spends."""
-
-COUNTS = ("tokens", "trained_tokens", "prompts", "responses", "pairs")
-
-
-class Task(NamedTuple):
-    """What a method that brings a trainer of its own (`fit`) is given.
-
-    Attributes:
-        roles: the roles at their starting points; `fit` leaves the trained weights in them.
-        groups: encoded rows of the offline data; empty where responses are sampled.
-        train: the optimiser's loop.
-        tokenizer: the base's tokenizer.
-        folder: where to write; kept with the stage.
-        seed: decides the order of the data.
-        title: what to call the run in progress bars.
-        prompts: token ids of the prompts, for methods that sample.
-        max_response_tokens: length limit of what they sample.
-        snapshots: how many times to keep the trained role's weights on the way (see `preflab.training.snapshots`).
-        end_ids: the tokens that end a response; the tokenizer's alone where none are given.
-    """
-
-    roles: Roles
-    groups: list[EncodedGroup]
-    train: TrainConfig
-    tokenizer: Any
-    folder: Path
-    seed: int
-    title: str
-    prompts: Sequence[list[int]] = ()
-    max_response_tokens: int = 128
-    snapshots: int = 0
-    end_ids: tuple[int, ...] = ()
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """The tokens that end a response."""
-        return self.end_ids or (self.tokenizer.eos_token_id,)
 
 
 class PreferenceTrainer(Trainer):
@@ -187,7 +116,7 @@ class PreferenceTrainer(Trainer):
             self.counts[name] += count
         return (reduced, scores) if return_outputs else reduced
 
-    def _reduced(self, batch: Batch, scores: Scores, units: Tensor) -> tuple[Tensor, dict[str, Mean]]:
+    def _reduced(self, batch: Batch, scores: Scores, units: Tensor) -> tuple[Tensor, Mapping[str, Mean]]:
         """Return the batch's share of the optimiser batch's mean loss, and the method's metrics."""
         mask = unit_mask(batch, self.algorithm.needs.unit)
         with answering(self.algorithm, "loss"):
@@ -268,7 +197,7 @@ class PreferenceTrainer(Trainer):
         }
 
 
-def _add(sums: dict[str, Mean], metrics: dict[str, Mean]) -> None:
+def _add(sums: dict[str, Mean], metrics: Mapping[str, Mean]) -> None:
     for name, mean in metrics.items():
         before = sums.get(name)
         sums[name] = Mean(before.total + mean.total, before.items + mean.items) if before else mean
@@ -282,7 +211,7 @@ def merged_scores(scores: Scores, newer: Scores) -> Scores:
 def stood_in(scores: Scores, batch: Batch, needs: Needs) -> Scores:
     """Return `scores` with zeros for those of learning roles that are still to come, which a separable loss bears."""
     nothing = torch.zeros(batch.response_mask.shape, device=batch.response_mask.device)
-    missing = {FIELDS[role]: nothing for role in needs.trains if getattr(scores, FIELDS[role]) is None}
+    missing = {FIELDS[role]: nothing for role in needs.trains if scores.of(role) is None}
     return scores._replace(**missing)
 
 
@@ -294,79 +223,6 @@ class _Stream:
 
     def __iter__(self) -> Iterator[Batch]:
         return self.source.batches(self.trainer.state.global_step)
-
-
-def argument_fields(
-    train: TrainConfig, max_steps: int, folder: Path, seed: int, device: torch.device
-) -> dict[str, Any]:
-    """Translate our settings to fields of `TrainingArguments`, which TRL's configs share.
-
-    Nothing that decides a result is left to the library's default.
-
-    Args:
-        train: our settings.
-        max_steps: optimiser steps.
-        folder: where to write.
-        seed: of the library's own draws.
-        device: where the model lies; the library would move it to a GPU.
-
-    Raises:
-        TypeError: if ``extra`` repeats a field that has a setting of its own.
-    """
-    return dict(
-        output_dir=str(folder),
-        max_steps=max_steps,
-        learning_rate=train.learning_rate,
-        per_device_train_batch_size=train.per_device_train_batch_size,
-        gradient_accumulation_steps=train.gradient_accumulation_steps,
-        lr_scheduler_type=train.lr_scheduler_type,
-        warmup_steps=train.warmup_steps,
-        weight_decay=train.weight_decay,
-        adam_beta1=train.adam_beta1,
-        adam_beta2=train.adam_beta2,
-        adam_epsilon=train.adam_epsilon,
-        max_grad_norm=train.max_grad_norm,
-        logging_steps=min(train.logging_steps, max_steps),
-        save_strategy="steps" if train.save_steps else "no",
-        save_steps=train.save_steps or 500,
-        bf16=train.bf16,
-        use_cpu=device.type == "cpu",
-        report_to=list(train.report_to),
-        seed=seed,
-        remove_unused_columns=False,
-        logging_nan_inf_filter=False,
-        **train.extra,
-    )
-
-
-def training_arguments(
-    train: TrainConfig, max_steps: int, folder: Path, seed: int, device: torch.device
-) -> TrainingArguments:
-    """Return the arguments of the native loop; arguments as of `argument_fields`.
-
-    Raises:
-        UserError: if a field under ``extra`` is unknown to the library.
-    """
-    try:
-        # Position in the source is a function of the step: nothing needs to be skipped.
-        fields = argument_fields(train, max_steps, folder, seed, device)
-        return on_one_device(TrainingArguments(ignore_data_skip=True, **fields))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"training settings are not accepted: {error}") from error
-
-
-def on_one_device(arguments: Any) -> Any:
-    """Keep a process on one GPU: of several, the library would put a copy of the model on each and split batches."""
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1
-    return arguments
-
-
-def total_steps(train: TrainConfig, source: Source) -> int:
-    """Return the optimiser steps of a run: `max_steps`, or so many epochs; no bound under a budget."""
-    if train.budget is not None:
-        return MOST_STEPS
-    return train.max_steps if train.max_steps > 0 else max(1, round(train.num_train_epochs * source.steps_per_epoch))
 
 
 def last_metrics(trainer: Trainer) -> dict[str, float]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from preflab.data.encoding import EncodedGroup
     from preflab.method.contract import Batch, Scores
     from preflab.training.budget import Budget
-    from preflab.training.trainer import Task, TrainRecord
+    from preflab.training.task import Task, TrainRecord
 
 
 class Renamed(NamedTuple):
@@ -96,7 +96,8 @@ class TRLBacked(TrainerMethod):
         from preflab.model.adapters import get_adapter
         from preflab.training.checkpoints import last_checkpoint, remove_checkpoints
         from preflab.training.memory import PeakMemory
-        from preflab.training.trainer import TrainRecord, last_metrics
+        from preflab.training.task import TrainRecord
+        from preflab.training.trainer import last_metrics
 
         trainer, groups = self.build(task)
         started, memory = time.perf_counter(), PeakMemory(task.roles.device)
@@ -193,7 +194,7 @@ def _given_groups(task: Task) -> tuple[list[EncodedGroup], int]:
 
 def _steps(task: Task, source: Any) -> int:
     """Return the optimiser steps of a run; of a budget of given tokens, those that spend it."""
-    from preflab.training.trainer import total_steps
+    from preflab.training.arguments import total_steps
 
     train, batch = task.train, task.train.optimiser_batch
     if train.budget is None:
@@ -322,7 +323,7 @@ def _trainer_class(backing: Backing, config: Any) -> Any:
 
 def _arguments(backing: Backing, config: Any, task: Task, steps: int, samples: bool) -> Any:
     """Return TRL's config; what decides a result is set, and the data are read in the order given."""
-    from preflab.training.trainer import argument_fields, on_one_device
+    from preflab.training.arguments import argument_fields, on_one_device
 
     fields = {
         "gradient_checkpointing": task.train.gradient_checkpointing,

@@ -11,7 +11,7 @@ from preflab.model.adapters import set_adapter
 if TYPE_CHECKING:
     from preflab.method.contract import Role
     from preflab.model.roles import Roles
-    from preflab.training.trainer import Task
+    from preflab.training.task import Task
 
 
 def copy_for_trl(task: Task, role: Role, scalar: bool) -> Any:

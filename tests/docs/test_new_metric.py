@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from new_file import ROOT, add_to_copy, run_in_copy
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-((NAME, FILE),) = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -49,18 +42,8 @@ print(json.dumps({
 def folder(tmp_path_factory):
     """A copy of `eval/` with the page's file in it, and what a comparison made of it."""
     folder = tmp_path_factory.mktemp("new_metric")
-    shutil.copytree(ROOT / "eval", folder / "eval", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / NAME).write_text(FILE, encoding="utf-8")
-    path = os.pathsep.join([str(folder), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    (folder / "found.json").write_text(done.stdout)
+    add_to_copy("metrics.md", folder)
+    (folder / "found.json").write_text(run_in_copy(folder, "-c", SCRIPT))
     return folder
 
 

@@ -12,7 +12,7 @@ from trl_runs import LORA, shake
 from preflab.data.encoding import EncodedGroup
 from preflab.model.base import load_base
 from preflab.model.roles import Roles
-from preflab.training.trainer import Task
+from preflab.training.task import Task
 
 
 @pytest.fixture(scope="module")

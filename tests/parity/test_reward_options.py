@@ -14,7 +14,7 @@ from preflab.data.encoding import EncodedGroup
 from preflab.model.base import load_base
 from preflab.model.roles import Roles
 from preflab.settings.training import LoraSettings
-from preflab.training.trainer import Task
+from preflab.training.task import Task
 
 LORA = LoraSettings(lora_rank=4, lora_alpha=8)
 TOLERANCE = 1e-5  # two float32 programs of the same sums differ by some 1e-7 here

@@ -17,8 +17,9 @@ from algorithms.trl_backed import TRLDPO
 from preflab import UserError
 from preflab.method import registry
 from preflab.settings.training import LoraSettings
+from preflab.training.arguments import training_arguments
 from preflab.training.sources import OfflineSource
-from preflab.training.trainer import run_training, training_arguments
+from preflab.training.trainer import run_training
 
 # ---- trajectories ------------------------------------------------------------------------------------
 

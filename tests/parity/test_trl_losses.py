@@ -17,7 +17,8 @@ from preflab.model.base import load_base
 from preflab.model.roles import Roles
 from preflab.settings.training import LoraSettings
 from preflab.training.sources import OfflineSource
-from preflab.training.trainer import Task, run_training
+from preflab.training.task import Task
+from preflab.training.trainer import run_training
 from preflab.training.trl import Backing, TRLBacked
 
 LORA = LoraSettings(4, 8, ("q_proj", "down_proj"))

@@ -17,7 +17,8 @@ from preflab.model.base import load_base
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler
 from preflab.training.sources import RolloutSource
-from preflab.training.trainer import Task, run_training
+from preflab.training.task import Task
+from preflab.training.trainer import run_training
 
 METHODS = {"rloo": TRLRLOO, "grpo": TRLGRPO}
 ROLES = ("policy", "reference", "reward")

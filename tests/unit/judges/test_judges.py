@@ -17,7 +17,7 @@ from eval.judges import (
     HumanVerdicts,
     TextJudge,
     head_to_head,
-    open_pair_judge,
+    open_named_judge,
     warn_if_trained_against,
     weights_hash,
 )
@@ -270,13 +270,13 @@ def test_a_file_with_strange_line_ends_in_its_texts_is_read(tmp_path):
 
 def test_judges_are_opened_by_name_or_file(tmp_path):
     path = write(tmp_path / "v.jsonl", ("p", "a", "b", "first"))
-    assert isinstance(open_pair_judge(str(path)), HumanVerdicts)
+    assert isinstance(open_named_judge(str(path)), HumanVerdicts)
     with pytest.raises(UserError, match="needs --judge-url and --judge-model"):
-        open_pair_judge("endpoint")
+        open_named_judge("endpoint")
     with pytest.raises(UserError, match="needs --judge-url and --judge-model"):
-        open_pair_judge("endpoint", EndpointConfig(judge_url="http://localhost"))
-    with pytest.raises(UserError, match="neither 'endpoint' nor a file"):
-        open_pair_judge(str(tmp_path / "absent.jsonl"))
+        open_named_judge("endpoint", {"endpoint": EndpointConfig(judge_url="http://localhost")})
+    with pytest.raises(UserError, match=r"is not 'endpoint' .* or a file of human verdicts"):
+        open_named_judge(str(tmp_path / "absent.jsonl"))
 
 
 def test_importing_judges_costs_neither_torch_nor_an_http_library():

@@ -232,7 +232,7 @@ def test_whatever_is_a_number_is_a_reward(value, expected, tmp_path):
 
 
 def test_a_methods_failing_checks_are_complaints(tmp_path):
-    from recipes.conformance import check
+    from eval.pipeline.conforming import check
 
     path = write(tmp_path, METHOD, "class Mine(Bare):\n    def loss(self, batch, scores): raise ValueError('no')")
     passed, complaints = check(make_method(f"{path}:Mine"))

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import evaluate
@@ -16,6 +17,9 @@ import torch
 from docs.make_metric_page import PAGE, page
 from eval.metrics import (
     METRICS,
+    columns_of,
+    declared,
+    in_order,
     kl_to_reference,
     load,
     preference_accuracy,
@@ -112,6 +116,44 @@ def test_bad_input_is_refused_and_leaves_the_metric_usable(name: str) -> None:
         with pytest.raises(ValueError, match="differ in length"):
             metric.compute(**INPUTS[name] | {first: [1.0]})
     assert metric.compute(**INPUTS[name])["n"] == 3
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_measure_says_what_tables_and_documentation_need(name: str) -> None:
+    metric = METRICS[name]
+    for measure in (*metric.measures, *metric.details):
+        assert re.fullmatch(r"[a-z0-9_]+", measure.key)
+        assert measure.what == measure.what.strip().rstrip(".")
+        assert measure.unit.name
+        assert measure.reads
+        assert bool(measure.heading) or not measure.shown
+        assert measure.unit.number(0.5)
+
+
+def test_every_metric_has_a_place_of_its_own() -> None:
+    orders = [metric.order for metric in METRICS.values()]
+    assert orders == sorted(set(orders))
+    assert [column.key for column in columns_of("table")] == [
+        "win_rate",
+        "gold_reward",
+        "proxy_reward",
+        "heldout_accuracy",
+        "kl",
+        "response_length",
+    ]
+
+
+def test_a_file_with_two_metrics_and_a_name_that_is_taken_are_refused() -> None:
+    class Other(METRICS["entropy"]):  # type: ignore[misc, valid-type]
+        pass
+
+    module = ModuleType(Other.__module__)
+    vars(module).update(One=Other, Two=type("Two", (Other,), {"__module__": Other.__module__}))
+    with pytest.raises(ValueError, match="defines Other and Two; a metric is one file"):
+        declared(module)
+    assert declared(ModuleType("empty")) == []
+    with pytest.raises(ValueError, match="metrics entropy and other both give 'entropy'"):
+        in_order({**METRICS, "other": Other})
 
 
 def test_unknown_metric_gets_near_misses() -> None:

@@ -42,36 +42,41 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("name", ["reward", "stage", "classifier"])
 def test_every_reward_model_judges(folder, name):
-    judge = open_judge(JudgeSettings(str(folder / name)), EndpointConfig())
+    judge = open_judge({"judge": JudgeSettings(str(folder / name)), "endpoint": EndpointConfig()})
     assert isinstance(judge, RewardSubject)
     assert judge.adapter == (name != "classifier")
 
 
 def test_the_other_judges(folder, tmp_path):
-    assert open_judge(JudgeSettings(), EndpointConfig()) is None
-    verdicts = open_judge(JudgeSettings(str(folder / "verdicts.jsonl")), EndpointConfig())
+    assert open_judge({"judge": JudgeSettings(), "endpoint": EndpointConfig()}) is None
+    verdicts = open_judge({"judge": JudgeSettings(str(folder / "verdicts.jsonl")), "endpoint": EndpointConfig()})
     assert isinstance(verdicts, HumanVerdicts)
     endpoint = EndpointConfig(judge_url="http://localhost:1/v1", judge_model="m", judge_cache=str(tmp_path / "cache"))
-    assert isinstance(open_judge(JudgeSettings("endpoint"), endpoint), EndpointJudge)
+    assert isinstance(open_judge({"judge": JudgeSettings("endpoint"), "endpoint": endpoint}), EndpointJudge)
 
 
 @pytest.mark.parametrize(
     ("spec", "endpoint", "parts"),
     [
-        ("nowhere", EndpointConfig(), ["--judge takes 'endpoint', a file of verdicts or a reward model", "nowhere"]),
+        (
+            "nowhere",
+            EndpointConfig(),
+            ["--judge takes 'endpoint'", "verdicts or a reward model", "nowhere"],
+        ),
         ("", EndpointConfig(), ["--judge"]),
         ("policy", EndpointConfig(), ["--judge", "policy is a policy adapter"]),
         ("labels", EndpointConfig(), ["--judge", "2 labels"]),
         ("endpoint", EndpointConfig(), ["--judge-url"]),
         ("auto", URL, ["--judge is 'auto'; add --judge endpoint"]),
         ("reward", URL, ["--judge endpoint"]),
+        ("verdicts.jsonl", EndpointConfig(judge_timeout=9.0), ["--judge-timeout is for --judge endpoint"]),
     ],
     ids=str,
 )
 def test_what_judges_nothing_is_answered(folder, monkeypatch, spec, endpoint, parts):
     monkeypatch.chdir(folder)
     with pytest.raises(UserError) as answer:
-        open_judge(JudgeSettings(spec), endpoint)
+        open_judge({"judge": JudgeSettings(spec), "endpoint": endpoint})
     for part in parts:
         assert part in str(answer.value)
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import pytest
 
+from eval.judges.annotating import AnnotateConfig
 from eval.judges.settings import EndpointConfig
 from eval.pipeline.comparing import COMPARE
+from eval.pipeline.conforming import ConformanceConfig
 from eval.pipeline.entries import CompareConfig
 from eval.pipeline.following import CourseConfig
-from eval.pipeline.session import Session
+from eval.pipeline.session import DEFAULTS, SHARED, Session
 from eval.settings import EvalConfig
 from preflab.errors import UserError
 from preflab.experiment.settings import RewardSettings, RunConfig
 from preflab.method import registry
 from preflab.settings.fields import build
+from preflab.settings.plain_yaml import read_yaml
 from preflab.settings.training import LoraSettings, TrainConfig
 from preflab.worlds import WorldConfig
-from recipes.annotate import AnnotateConfig
-from recipes.conformance import ConformanceConfig
 
 POLICIES = ("dpo", "ipo", "kto", "plackett-luce", "ppo", "rloo", "grpo", "online-dpo", "expert-iteration")
 
@@ -82,6 +83,31 @@ def test_a_reward_method_must_train_a_reward_model():
     with pytest.raises(UserError, match="'dpo' trains no reward model"):
         session("--reward-method", "dpo").stage_methods()
     assert session("--reward-method", "reward-pl").stage_methods()[1].name == "reward-pl"
+
+
+def test_the_policy_that_others_start_from_is_trained_by_a_method_of_ones_choice():
+    assert [method.name for method in session().stage_methods()] == ["sft", "reward"]
+    assert session("--sft-method", "trl-sft").stage_methods()[0].name == "trl-sft"
+    with pytest.raises(UserError, match="sft_method 'dpo' does not learn from demonstrations"):
+        session("--sft-method", "dpo").stage_methods()
+
+
+def test_what_every_world_starts_from_are_fields_of_some_config():
+    known = {field.name for cls in (*SHARED.values(), *COMPARE.values()) for field in fields(cls)}
+    assert set(read_yaml(DEFAULTS / "every.yaml")) <= known
+    for kind in get_args(get_type_hints(WorldConfig)["world"]):
+        assert kind == "auto" or (DEFAULTS / f"{kind}.yaml").is_file()
+
+
+def test_the_command_line_and_python_make_the_same_session(tmp_path):
+    argv = ["--output", str(tmp_path), "--seeds", "0,1", "--algorithms", "kto", "--kto.beta", "0.3", "--quick"]
+    values = {"output": str(tmp_path), "seeds": [0, 1], "algorithms": ["kto"], "quick": True}
+    python, line = Session(values, {"kto": {"beta": 0.3}}, COMPARE), session(*argv)
+    assert python.configs == line.configs
+    assert python.method("kto").identity() == line.method("kto").identity()
+    for values, message in (({"seeds": [0, 0]}, "twice"), ({"bet": 1}, "unknown field"), ({"lora_rank": "x"}, "lora")):
+        with pytest.raises(UserError, match=message):
+            Session(values)
 
 
 def test_max_steps_caps_what_a_section_of_the_command_line_says():

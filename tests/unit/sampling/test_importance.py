@@ -13,8 +13,7 @@ import pytest
 import torch
 from policy_gradient_loops import advantages_by_loop, responses, surrogate
 from rollouts import CASES, NAN, WHOLE, make_rollout, moved, name_of, randoms
-from test_sampler_contract import END, LENGTH, PAD, open_roles
-from test_sampler_contract import folder as folder
+from sampled_model import END, LENGTH, PAD, open_roles
 from tiny import make_groups, settings, train
 
 from algorithms.expert_iteration import ExpertIteration, ExpertIterationConfig

@@ -7,60 +7,13 @@ import itertools
 import fake_vllm
 import pytest
 import torch
+from sampled_model import END, LENGTH, OTHER_END, PAD, PROMPTS, VOCABULARY, draw, open_roles, shake
 from scipy.stats import chisquare
-from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from preflab.errors import UserError
 from preflab.method.contract import Batch
-from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler, left_padded
 from preflab.sampling.vllm import VllmSampler
-from preflab.settings.training import LoraSettings
-
-VOCABULARY, PAD, END, OTHER_END, LENGTH = 6, 0, 2, 4, 5
-PROMPTS = [[3, 4, 5, 3, 3], [5], [4, 4]]
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """A tiny model on disk whose own generation config would end and filter responses otherwise."""
-    path = tmp_path_factory.mktemp("base")
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=32,
-        pad_token_id=PAD,
-        bos_token_id=1,
-        eos_token_id=OTHER_END,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(config)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim > 1:
-                    parameter.normal_(std=0.3)
-    model.generation_config = GenerationConfig(eos_token_id=OTHER_END, repetition_penalty=1.3, min_new_tokens=3)
-    model.save_pretrained(path)
-    return path
-
-
-def open_roles(folder, temperature=1.0):
-    model = AutoModelForCausalLM.from_pretrained(folder).requires_grad_(False)
-    roles = Roles(model, LoraSettings(lora_rank=2, lora_alpha=4), temperature=temperature)
-    shake(roles, seed=1)
-    return roles
-
-
-def shake(roles, seed):
-    """Give the policy other weights."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in roles.parameters_of("policy"):
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
 
 
 @pytest.fixture(params=["transformers", "vllm"])
@@ -70,10 +23,6 @@ def make(request, folder, monkeypatch):
         return lambda length=LENGTH: TransformersSampler(END, PAD, length)
     fake_vllm.install(monkeypatch)
     return lambda length=LENGTH: VllmSampler(str(folder), END, PAD, 8, length)
-
-
-def draw(sampler, roles, k=8, seed=0, temperature=1.0, prompts=PROMPTS, role="policy"):
-    return sampler(roles, role, prompts, k=k, temperature=temperature, seed=seed)
 
 
 def same(one, other):

@@ -11,8 +11,7 @@ from pathlib import Path
 import fake_vllm
 import pytest
 import torch
-from test_sampler_contract import END, LENGTH, OTHER_END, PAD, PROMPTS, draw, open_roles
-from test_sampler_contract import folder as folder
+from sampled_model import END, LENGTH, OTHER_END, PAD, PROMPTS, draw, open_roles
 from transformers import AutoModelForCausalLM
 
 from algorithms.ppo import PPO, PPOConfig

@@ -20,7 +20,7 @@ from preflab.data.encoding import EncodedGroup
 from preflab.model.roles import Roles
 from preflab.scoring.padding import as_classifiers_read, classifier_tokenizer
 from preflab.settings.training import LoraSettings, TrainConfig
-from preflab.training.trainer import Task
+from preflab.training.task import Task
 
 END, WORDS = 2, 28
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}

@@ -21,7 +21,7 @@ from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler
 from preflab.settings.training import LoraSettings, TrainConfig
 from preflab.tokens.endings import Ends
-from preflab.training.trainer import Task
+from preflab.training.task import Task
 from preflab.training.trl_model import copy_for_trl
 from preflab.worlds import WorldConfig, open_world
 

@@ -20,8 +20,8 @@ from preflab.data.encoding import EncodedGroup
 from preflab.errors import UserError
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler
+from preflab.training.arguments import total_steps
 from preflab.training.sources import ROLLOUT_METRICS, RolloutSource
-from preflab.training.trainer import total_steps
 
 
 @pytest.mark.parametrize("name", METHODS)

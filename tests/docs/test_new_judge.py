@@ -1,0 +1,44 @@
+"""docs/judges.md, "A new judge", followed to the letter: its one file, beside a copy of `eval/`."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from new_file import ROOT, add_to_copy, run_in_copy
+
+PAGE = (ROOT / "docs" / "judges.md").read_text(encoding="utf-8")
+(COMMAND,) = re.findall(r"^python (recipes/compare\.py .*--judge shorter.*)$", PAGE, re.MULTILINE)
+OPENED = """
+from eval.judges import open_named_judge
+from eval.judges.shorter import ShorterConfig
+judge = open_named_judge("shorter", {"shorter": ShorterConfig(shorter_least=2)})
+print(judge.prefer(["p"] * 3, ["a b c", "a b", "a b"], ["a b", "a", "c d"]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("new_judge")
+    add_to_copy("judges.md", folder)
+    return folder
+
+
+def test_it_judges_as_the_page_says(folder):
+    assert json.loads(run_in_copy(folder, "-c", OPENED)) == [0.0, 1.0, 0.5]
+
+
+def test_the_command_is_judged_by_it(folder, tiny_model_path):
+    rows = [{"prompt": f"word{3 + i} word4", "chosen": "word1", "rejected": "word2 word2"} for i in range(32)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = ["--model", str(tiny_model_path), "--dataset", "pairs.jsonl", "--report", "false"]
+    size = ["--max-steps", "2", "--eval-prompts", "4", "--eval-pairs", "4", "--lora-rank", "4"]
+    limits = ["--max-prompt-tokens", "8", "--max-response-tokens", "4"]
+    script, *options = COMMAND.split()
+    run_in_copy(folder, str(ROOT / script), *options, *data, *size, *limits)
+    comparison = json.loads((folder / "runs/default/comparison.json").read_text())
+    assert comparison["judge"]["name"] == "the shorter answer of 2 words or more"
+    assert comparison["judge"]["kind"] == "compares"
+    assert comparison["config"]["shorter"] == {"shorter_least": 2}
+    assert comparison["methods"]["dpo"]["win_rate"]["n"] == 4

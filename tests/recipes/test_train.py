@@ -1,0 +1,79 @@
+"""``train.py METHOD``: any method, registered or one's own; without one, the list."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from recipe_runner import names_of, read, run_warm, stages
+
+from preflab.method import registry
+
+MY_LOSS = '''
+"""A loss of one's own."""
+from dataclasses import dataclass
+
+from preflab import Pairwise, log_sigmoid, option
+
+
+@dataclass(frozen=True)
+class MyConfig:
+    """Fields."""
+
+    some_field: float = option(0.1, "a factor", minimum=0.0)
+
+
+class MyLoss(Pairwise):
+    """L = -log sigmoid(some_field x margin)."""
+
+    Config = MyConfig
+
+    def pair_loss(self, pair):
+        """Return the loss of each pair."""
+        return -log_sigmoid(self.config.some_field * pair.margin)
+'''
+SMALL = ["--max-steps", "2", "--per-device-train-batch-size", "8"]
+
+
+@pytest.mark.parametrize(("name", "own"), [("kto", ["--beta", "0.3"]), ("my_loss.py:MyLoss", ["--some-field", "0.5"])])
+def test_a_method_is_trained_and_judged_against_its_start(name, own, options, tmp_path):
+    (tmp_path / "my_loss.py").write_text(MY_LOSS)
+    answer = run_warm("train.py", name, *options, *own, *SMALL, "--output", "run", cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    label = name.rpartition(":")[2]
+    assert set(read(tmp_path / "run" / f"{label}.json")["methods"]) == {"start", label}
+    trained = {"sft", "reference", f"{label}-seed0"} - ({"reference"} if label == "kto" else set())
+    found = {stage for stage in names_of(set(stages(tmp_path / "run"))) if not stage.startswith("eval-")}
+    assert found == trained
+    [stage] = (tmp_path / "run" / "stages").glob(f"{label}-seed0-*")
+    inputs = json.loads((stage / "stage.json").read_text())["inputs"]
+    field = own[0].removeprefix("--").replace("-", "_")
+    assert (inputs["config"][field], inputs["train"]["max_steps"]) == (float(own[1]), 2)
+    assert str(stage.relative_to(tmp_path) / "policy") in answer.out
+
+
+def test_stages_that_others_stand_on_are_found_again(finished, copy, options, tmp_path):
+    before = stages(copy)
+    for name in ("sft", "reward"):
+        answer = run_warm("train.py", name, "--output", copy, *options, cwd=tmp_path)
+        assert answer.status == 0, answer.err
+    assert all(name.startswith("eval-") for name in set(stages(copy)) - set(before))
+
+
+@pytest.mark.parametrize("arguments", [[], ["--beta", "0.1"], ["--beta", "0.1", "dpo"]], ids=len)
+def test_without_a_method_there_is_a_list(arguments, tmp_path):
+    answer = run_warm("train.py", *arguments, cwd=tmp_path)
+    assert (answer.status, answer.out) == (2, "")
+    [line] = answer.err.splitlines()
+    assert "name the method first" in line
+    assert set(registry.registered()) <= set(line.rpartition("known: ")[2].split(", "))
+
+
+def test_a_method_that_is_none_and_a_field_of_another_are_answered(tmp_path):
+    for arguments, part in ((["dqo"], "did you mean 'dpo'"), (["dpo", "--clip-range", "1"], "--clip-range")):
+        answer = run_warm("train.py", *arguments, cwd=tmp_path)
+        assert answer.status == 2
+        assert part in answer.err
+    answer = run_warm("train.py", "--help", cwd=tmp_path)
+    assert answer.status == 0
+    assert "my_loss.py:MyLoss" in answer.out
