@@ -45,8 +45,6 @@ class A2C(PPO):
         where one is set.
         """
         config, feedback, mask = self.config, batch.feedback, batch.response_mask
-        assert scores.logps is not None
-        assert scores.values is not None
         ratio = policy_ratio(scores.logps, feedback["behaviour_logps"], mask)
         policy_loss = self.surrogate(ratio, feedback["advantages"]) * feedback.get("importance_weights", 1.0)
         value_loss = 0.5 * (scores.values - feedback["returns"]) ** 2

@@ -48,8 +48,6 @@ class DPO(Pairwise):
 
     def optimum(self, batch: Batch, scores: Scores) -> Tensor | None:
         """Return log π* of the KL-regularised objective, ``[B, K]``; None if smoothed or length-normalised."""
-        assert scores.reference_logps is not None
-        assert scores.rewards is not None
         if self.config.label_smoothing or self.config.length_normalised:
             return None
         mask = batch.response_mask

@@ -51,9 +51,7 @@ class ExpertIteration(SFT):
 
         Feedback: ``reward [B, keep]`` and ``behaviour_logps [B, keep, T]``.
         """
-        config, (behaviour, _, _, rewards) = self.config, rollout.scores
-        assert behaviour is not None
-        assert rewards is not None
+        config, behaviour, rewards = self.config, rollout.scores.logps, rollout.scores.rewards
         best = rewards.argsort(dim=1, descending=True, stable=True)[:, : config.keep]
         batch, kept = rollout.batch.select(best), rewards.gather(1, best)
         good = batch.response_mask.any(-1)
@@ -68,7 +66,6 @@ class ExpertIteration(SFT):
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Return −log π of each token, ``[B, K, T]``."""
         loss = super().loss(batch, scores)
-        assert scores.logps is not None
         metrics = {
             "approx_kl": mean_of(kl_k3(batch.feedback["behaviour_logps"], scores.logps), batch.response_mask),
             "kept_reward": mean_of(batch.feedback["reward"], batch.response_mask.any(-1)),

@@ -39,8 +39,6 @@ class IPO(Pairwise):
 
     def optimum(self, batch: Batch, scores: Scores) -> Tensor | None:
         """Return log π* for Bradley-Terry preferences, ``[B, K]``; None if length-normalised."""
-        assert scores.reference_logps is not None
-        assert scores.rewards is not None
         if self.config.length_normalised:
             return None
         mask = batch.response_mask

@@ -43,8 +43,6 @@ class KTO(LossMethod):
 
     def prepare(self, rollout: Rollout) -> Batch:
         """Estimate z0 from the mismatched responses (index 1) and drop them; the reference's pass is kept."""
-        assert rollout.scores.logps is not None
-        assert rollout.scores.reference_logps is not None
         mask = rollout.batch.response_mask
         ratios = masked_sum(rollout.scores.logps - rollout.scores.reference_logps, mask)[:, 1]
         total, count = sum_over_ranks(ratios.sum(), mask[:, 1].any(-1).sum().to(ratios.dtype))
@@ -59,8 +57,6 @@ class KTO(LossMethod):
 
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Return the loss of each response, ``[B]``; λ/2 where the policy is the reference and z0 is 0."""
-        assert scores.logps is not None
-        assert scores.reference_logps is not None
         ratio = masked_sum(scores.logps - scores.reference_logps, batch.response_mask)[:, 0]
         kl, desirable = batch.feedback["kl"].detach(), batch.feedback["desirable"] > 0.5
         gain = (ratio - kl).where(desirable, kl - ratio)

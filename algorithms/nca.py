@@ -36,8 +36,6 @@ class NCA(Pairwise):
 
     def optimum(self, batch: Batch, scores: Scores) -> Tensor | None:
         """Return log π* for Bradley-Terry preferences, ``[B, K]``, if β is 1, else None."""
-        assert scores.reference_logps is not None
-        assert scores.rewards is not None
         if self.config.beta != 1:
             return None
         mask = batch.response_mask

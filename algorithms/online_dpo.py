@@ -49,10 +49,7 @@ class OnlineDPO(DPO):
         [B, 2, T]`` and ``preference [B]``. A pair of equal scores bears no hard label: it is emptied, and
         counts for nothing.
         """
-        behaviour, reference, _, rewards = rollout.scores
-        assert behaviour is not None
-        assert reference is not None
-        assert rewards is not None
+        behaviour, reference, rewards = rollout.scores.logps, rollout.scores.reference_logps, rollout.scores.rewards
         pair = rewards.argsort(dim=1, descending=True, stable=True)[:, [0, -1]]
         batch, (best, worst) = rollout.batch.select(pair), rewards.gather(1, pair).unbind(1)
         rows = pair.unsqueeze(-1).expand(-1, -1, reference.shape[-1])
@@ -67,7 +64,6 @@ class OnlineDPO(DPO):
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Return the loss of each pair, ``[B]``."""
         loss = super().loss(batch, scores)
-        assert scores.logps is not None
         drift = mean_of(kl_k3(batch.feedback["behaviour_logps"], scores.logps), batch.response_mask)
         return loss._replace(metrics={**loss.metrics, "approx_kl": drift})
 

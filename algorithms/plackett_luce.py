@@ -50,8 +50,6 @@ class PlackettLuce(LossMethod):
 
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Return the loss of each ranking, ``[B]``; log K! where the policy is the reference."""
-        assert scores.logps is not None
-        assert scores.reference_logps is not None
         mask = batch.response_mask
         logps, present = masked_sum(scores.logps, mask), mask.any(-1)
         ratios = logps - masked_sum(scores.reference_logps, mask)
@@ -72,8 +70,6 @@ class PlackettLuce(LossMethod):
 
     def optimum(self, batch: Batch, scores: Scores) -> Tensor | None:
         """Return log π* of the KL-regularised objective, ``[B, K]``."""
-        assert scores.reference_logps is not None
-        assert scores.rewards is not None
         mask = batch.response_mask
         reference = masked_sum(scores.reference_logps, mask)
         return kl_regularised_optimum(reference, scores.rewards, self.config.beta, mask.any(-1))

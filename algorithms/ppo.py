@@ -90,7 +90,6 @@ class PPO(LossMethod):
         """
         config, beta, mask = self.config, self.state["kl_coefficient"], rollout.batch.response_mask
         values, score = rollout.scores.values, response_scores(rollout, config)
-        assert values is not None
         if config.bootstrap_truncated:
             score = bootstrapped_scores(score, rollout)
         rewards = charged_rewards(score, rollout, config, beta)
@@ -119,8 +118,6 @@ class PPO(LossMethod):
         L_t = −min(ρ_t A_t, clip(ρ_t) A_t) + [β KL_t, if it is in the loss] + c · ½ max((V−R)², (V_clip−R)²)
         """
         config, feedback, mask = self.config, batch.feedback, batch.response_mask
-        assert scores.logps is not None
-        assert scores.values is not None
         ratio = policy_ratio(scores.logps, feedback["behaviour_logps"], mask)
         policy_loss = self.surrogate(ratio, feedback["advantages"]) * feedback.get("importance_weights", 1.0)
         value_loss = clipped_value_loss(

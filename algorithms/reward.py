@@ -49,7 +49,6 @@ class Reward(LossMethod):
 
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Return the loss of each prompt, ``[B]``."""
-        assert scores.rewards is not None
         rewards, mask = scores.rewards, batch.response_mask.any(-1)
         differences = rewards.unsqueeze(2) - rewards.unsqueeze(1)
         pairs = (mask.unsqueeze(2) & mask.unsqueeze(1)).triu(1)  # each response with every worse one

@@ -28,5 +28,4 @@ class SFT(LossMethod):
 
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Return −log π of each token, ``[B, K, T]``."""
-        assert scores.logps is not None
         return Loss(-scores.logps, {"nll": mean_of(-scores.logps, batch.response_mask)})

@@ -11,11 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from eval.records.comparison import Comparison
+from eval.records.typed import from_json
+
 SEEDS = (0, 1, 2)
 METHODS = ("sft", "dpo", "ipo", "ppo")
 SUBSETS = ("on topic", "tone")
 GOLD = {"sft": 0.31, "dpo": 1.24, "ipo": 1.19, "ppo": 1.52}
 KL = {"sft": 0.02, "dpo": 6.8, "ipo": 6.1, "ppo": 8.9}
+CHOICES = ("kind", "verdict", "severity", "law", "over")  # of a few words; others are refused
 Row = dict[str, Any]
 
 HOSTILE = {
@@ -47,16 +51,21 @@ def comparison() -> Row:
             "At KL 6 nats, ppo and dpo attain the same share of the attainable reward (82 % and 81 %).",
         ],
         "baseline": "sft",
-        "judge": {"name": "gold function of the reviews world", "kind": "gold", "warning": None},
-        "reward_model": {"heldout_accuracy": estimate(0.712, 0.021, 1900), "train": _train("reward")},
+        "judge": {"name": "gold function of the reviews world", "kind": "scores", "warning": None},
+        "reward_model": {
+            "heldout_accuracy": estimate(0.712, 0.021, 1900),
+            "preferences": None,
+            "train": _train("reward"),
+        },
         "methods": {name: _method(name) for name in METHODS},
         "ranking": [
-            {"method": "ppo", "rating": estimate(1106, 16), "rank_low": 1, "rank_high": 1},
-            {"method": "dpo", "rating": estimate(1043, 15), "rank_low": 2, "rank_high": 3},
-            {"method": "ipo", "rating": estimate(1031, 15), "rank_low": 2, "rank_high": 3},
-            {"method": "sft", "rating": estimate(820, 19), "rank_low": 4, "rank_high": 4},
+            {"method": "ppo", "rating": estimate(1106, 16), "rank_low": 1, "rank_high": 1, "separated": False},
+            {"method": "dpo", "rating": estimate(1043, 15), "rank_low": 2, "rank_high": 3, "separated": False},
+            {"method": "ipo", "rating": estimate(1031, 15), "rank_low": 2, "rank_high": 3, "separated": False},
+            {"method": "sft", "rating": estimate(820, 19), "rank_low": 4, "rank_high": 4, "separated": True},
         ],
         "pairwise": [_pair(a, b) for i, a in enumerate(METHODS) for b in METHODS[i + 1 :]],
+        "untested": [],
         "frontier": _frontier(),
         "overoptimisation": {"dpo": _law("rl", 1.05, 0.33), "ppo": _law("rl", 1.18, 0.29)},
         "training": {name: {str(seed): _curve(name, seed) for seed in SEEDS} for name in METHODS},
@@ -70,9 +79,12 @@ def comparison() -> Row:
             "matched": "none",
             "equal": ["base model", "adapters", "preference pairs", "evaluation prompts"],
             "unequal": ["sampled tokens", "FLOPs", "wall time", "settings tried"],
+            "unknown": [],
+            "untrained": [],
             "sentence": "Methods saw the same pairs and prompts; ppo also sampled 2.1 M tokens and used six times "
             "the FLOPs of dpo.",
         },
+        "training_seeds": len(SEEDS),
         "seeds": list(SEEDS),
         "config": {"run": {"output": "runs/default", "seeds": [0, 1, 2]}, "world": {"kind": "reviews", "quick": False}},
         "data": {
@@ -95,19 +107,27 @@ def samples(prompts: int = 256, seeds: tuple[int, ...] = SEEDS) -> dict[str, dic
     }
 
 
-def old_comparison() -> Row:
-    """Return a comparison of the first schema: no pairs, no ranking, no frontier."""
-    keys = ("win_rate", "gold_reward", "proxy_reward", "heldout_accuracy", "kl", "response_length", "ended", "train")
-    new = comparison()
-    methods = {name: {key: record[key] for key in keys} for name, record in new["methods"].items()}
-    kept = ("baseline", "reward_model", "seeds", "config", "data", "versions", "commit", "command", "python", "machine")
-    return {"methods": methods, "judge": "gold", "verdict": new["verdict"], **{key: new[key] for key in kept}}
+def bare() -> Row:
+    """Return a comparison in which nobody judged, nothing was swept and no curve was logged."""
+    empty = {"ranking": [], "pairwise": [], "training": {}, "diagnosis": {}}
+    methods = {name: {**record, "preferences": None} for name, record in comparison()["methods"].items()}
+    return {**comparison(), **empty, "frontier": None, "overoptimisation": None, "methods": methods}
+
+
+def typed(compared: Row) -> Comparison:
+    """Return what a file that holds this is read as."""
+    return from_json(Comparison, compared)
 
 
 def poisoned(value: Any, text: str) -> Any:
-    """Return `value` with `text` behind every string in it, the keys that name methods and subsets included."""
+    """Return `value` with `text` behind every string in it that may be any, names of methods and parts included."""
     if isinstance(value, dict):
-        return {key + text if key in (*METHODS, *SUBSETS) else key: poisoned(v, text) for key, v in value.items()}
+        return {
+            key + text if key in (*METHODS, *SUBSETS) else key: v
+            if key in CHOICES and isinstance(v, str)
+            else poisoned(v, text)
+            for key, v in value.items()
+        }
     if isinstance(value, list):
         return [poisoned(v, text) for v in value]
     return value + text if isinstance(value, str) else value
@@ -157,6 +177,11 @@ def _preferences(shift: int) -> Row:
         "brier": estimate(0.215 - 0.01 * shift, 0.008, 1900),
         "ece": estimate(0.03 + 0.02 * shift, 0.01, 1900),
         "ties": estimate(0.01, 0.005, 1900),
+        "undecided": 0,
+        "ece_by_chance": 0.02,
+        "recalibrated": None,
+        "subset_mean": estimate(accuracy, 0.02, 1900),
+        "length_correlation": estimate(0.1, 0.05, 1900),
         "scale": {"value": 0.1, "source": "beta of the method"},
         "subsets": {
             "on topic": {"accuracy": estimate(accuracy + 0.05, 0.03, 1100), "n": 1100},
@@ -193,6 +218,8 @@ def _train(name: str) -> Row:
         "seconds": 412.0 if online else 96.0,
         "prompts": 1600,
         "pairs": None if online else 3200,
+        "responses": 6400,
+        "trained_tokens": 0.4e6,
         "tokens": 2.3e6 if online else 0.9e6,
         "sampled_tokens": 2.1e6 if online else 0,
         "flops": 6.1e13 if online else 1.0e13,
@@ -237,6 +264,7 @@ def _frontier() -> Row:
                     "gold_reward": estimate(gold, 0.08),
                     "attainable": estimate(gold / _attainable(kl), 0.04),
                     "proxy_reward": estimate(1.15 * gold, 0.07),
+                    "under_the_line": None,
                 }
             )
     grid = [15 * (i / 60) ** 2 for i in range(61)]
@@ -252,6 +280,7 @@ def _frontier() -> Row:
             "high": [r + w for r, w in zip(reward, width, strict=True)],
             "ess": [4096 * math.exp(-0.5 * kl) for kl in grid],
             "trusted_kl": 12.5,
+            "tolerance": None,
         },
         "best_of_n": [_best_of(n) for n in (1, 2, 4, 8, 16, 32, 64)],
         "matched": [
@@ -288,7 +317,15 @@ def _law(law: str, alpha: float, beta: float) -> Row:
         )
     fitted = {"alpha": estimate(alpha, 0.06), "beta": estimate(beta, 0.04), "r2": 0.98}
     peak = {"d": estimate(math.exp(alpha / beta - 1), 0.8), "gold": 2.0, "reached": False}
-    return {"law": law, "over": "training", **fitted, "peak": peak, "reference_reward": 0.0, "points": points}
+    return {
+        "law": law,
+        "over": "training",
+        **fitted,
+        "peak": peak,
+        "note": None,
+        "reference_reward": 0.0,
+        "points": points,
+    }
 
 
 def _curve(name: str, seed: int) -> list[Row]:
@@ -361,5 +398,5 @@ def _answers(name: str, seed: int, prompts: int) -> list[Row]:
 if __name__ == "__main__":
     from eval.report import write_report
 
-    for written in write_report(comparison(), samples(), Path(sys.argv[1])):
+    for written in write_report(typed(comparison()), samples(), Path(sys.argv[1])):
         print(written)

@@ -29,7 +29,7 @@ def main() -> None:
     method = session.method(name)
     experiment = session.open()
     from eval.comparison.contests import by_gold, tournament
-    from eval.comparison.sentences import sentences
+    from eval.comparison.sentences import pair_sentence
     from preflab.experiment.foundation import Foundation
 
     ground = ground_for(session, Foundation(experiment, *session.stage_methods(), session.rewards), method)
@@ -49,8 +49,8 @@ def main() -> None:
             for part in (chosen, others)
         ]
         pairs, _ = tournament(sides, by_gold)
-        found += pairs[0]["verdict"] != "none"
-        print(*sentences({"pairwise": pairs}), sep="\n")
+        found += pairs[0].winner is not None
+        print(*map(pair_sentence, pairs), sep="\n")
     print(f"{found} of the splits differ at the 5 % level")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from eval.records.comparison import Budgets
 from preflab.training.budget import MEASURES
 
 Record = Mapping[str, Any]
@@ -33,7 +35,7 @@ SETTINGS = "settings tried"
 
 def compare_budgets(
     methods: Mapping[str, Sequence[Record]], matched: str = "none", tried: Mapping[str, int] | None = None
-) -> dict[str, Any]:
+) -> Budgets:
     """Say what was equal between methods: the largest mean over seeds exceeds the smallest by at most 2 %.
 
     Args:
@@ -43,8 +45,7 @@ def compare_budgets(
         tried: how many settings of its hyper-parameters each method was tried with; one if it is not named.
 
     Returns:
-        ``matched``; ``equal``, ``unequal`` and ``unknown``: what `QUANTITIES` calls them, and ``settings tried``;
-        ``untrained``: methods; ``sentence``: all of it in words.
+        Quantities as `QUANTITIES` calls them, and ``settings tried``.
     """
     trained = {name: records for name, records in methods.items() if any(record["steps"] for record in records)}
     settings = {name: (tried or {}).get(name, 1) for name in trained}
@@ -54,8 +55,15 @@ def compare_budgets(
     for said, means in values.items():
         known = [mean for mean in means if mean is not None]
         found["unknown" if len(known) < len(means) else "equal" if _equal(known) else "unequal"].append(said)
-    result = {"matched": matched, **found, "untrained": [name for name in methods if name not in trained]}
-    return {**result, "sentence": _sentence(result, values, settings)}
+    result = Budgets(
+        matched=matched,
+        equal=tuple(found["equal"]),
+        unequal=tuple(found["unequal"]),
+        unknown=tuple(found["unknown"]),
+        untrained=tuple(name for name in methods if name not in trained),
+        sentence="",
+    )
+    return replace(result, sentence=_sentence(result, values, settings))
 
 
 def _mean(records: Sequence[Record], name: str) -> float | None:
@@ -67,34 +75,32 @@ def _equal(values: Sequence[float]) -> bool:
     return not values or max(values) <= (1 + TOLERANCE) * min(values)
 
 
-def _sentence(
-    result: Mapping[str, Any], values: Mapping[str, Sequence[float | None]], settings: Mapping[str, int]
-) -> str:
+def _sentence(result: Budgets, values: Mapping[str, Sequence[float | None]], settings: Mapping[str, int]) -> str:
     if len(settings) < 2:
         return "Fewer than two methods were trained: there are no budgets to compare."
-    apart = [f"{said} ({_apart(values[said])})" for said in result["unequal"] if said != SETTINGS]
+    apart = [f"{said} ({_apart(values[said])})" for said in result.unequal if said != SETTINGS]
     parts = [
         *_matched(result),
-        f"equal within {TOLERANCE:.0%}: {_listed(result['equal'])}",
+        f"equal within {TOLERANCE:.0%}: {_listed(result.equal)}",
         f"unequal: {_listed(apart)}",
     ]
-    if result["unknown"]:
-        parts.append(f"not counted by every method: {_listed(result['unknown'])}")
-    if SETTINGS in result["unequal"]:
+    if result.unknown:
+        parts.append(f"not counted by every method: {_listed(result.unknown)}")
+    if SETTINGS in result.unequal:
         parts.append(f"settings tried: {', '.join(f'{count} of {name}' for name, count in settings.items())}")
-    if result["untrained"]:
-        parts.append(f"not trained: {_listed(result['untrained'])}")
+    if result.untrained:
+        parts.append(f"not trained: {_listed(result.untrained)}")
     return f"Budgets of {len(settings)} methods: {'; '.join(parts)}."
 
 
-def _matched(result: Mapping[str, Any]) -> list[str]:
+def _matched(result: Budgets) -> list[str]:
     """Return whether what was meant to be equal is."""
-    if result["matched"] not in MEASURES:
+    if result.matched not in MEASURES:
         return []
-    said = QUANTITIES[MEASURES[result["matched"]]]
-    if said in result["unknown"]:
+    said = QUANTITIES[MEASURES[result.matched]]
+    if said in result.unknown:
         return [f"meant to be matched in {said}, which not every method counted"]
-    if said in result["equal"]:
+    if said in result.equal:
         return [f"matched in {said}"]
     return [f"meant to be matched in {said}, which differ by more than {TOLERANCE:.0%}"]
 

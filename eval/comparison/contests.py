@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +13,13 @@ from eval.comparison.contestant import Contestant
 from eval.metrics import win_rate
 from eval.metrics.reward import GOLD
 from eval.records.columns import needed
+from eval.records.comparison import PairTest, Place, Untested
+from eval.records.figures import Figure
 from eval.records.records import Records
 from eval.statistics import Difference, bradley_terry, compare, compare_wins, holm, interval, verdict
 from preflab.errors import UserError
 
 Array = NDArray[np.float64]
-Row = Mapping[str, Any]
 
 Decide = Callable[[Records, Records], Array]
 """Who answered better, ``[N]``: 1 the first, 0 the second, 0.5 a tie; NaN where nobody said."""
@@ -42,7 +42,7 @@ def by_gold(first: Records, second: Records) -> Array:
     return win_rate.per_prompt(scores, others)
 
 
-def tournament(contestants: Sequence[Contestant], decide: Decide) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def tournament(contestants: Sequence[Contestant], decide: Decide) -> tuple[list[PairTest], list[Place]]:
     """Return the tests of all pairs of methods and the ranking; every two meet once."""
     games = play(contestants, decide)
     tests = compare_pairs(contestants, games, scored=decide is by_gold)
@@ -64,7 +64,7 @@ def head_to_head(first: Contestant, second: Contestant, decide: Decide) -> Array
     return np.stack([decide(*pair) for pair in pairs])
 
 
-def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bool) -> list[dict[str, Any]]:
+def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bool) -> list[PairTest]:
     """Return the test of every pair of methods, corrected over all pairs (Holm 1979).
 
     Where a comparing judge gave no answer, prompts, seeds and whole pairs are left out; `untested` says which pairs.
@@ -91,24 +91,24 @@ def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bo
     tested = [_tested(*pair, table, scored, len(pairs)) for pair, table in zip(pairs, wins, strict=True)]
     adjusted = holm([difference.p for _, difference in tested])
     return [
-        {
-            "first": first.name,
-            "second": second.name,
-            "measure": measure,
-            "difference": difference.estimate.as_dict(),
-            win_rate.WIN_RATE.key: win_rate.WIN_RATE.estimate(table).as_dict(),
+        PairTest(
+            first=first.name,
+            second=second.name,
+            measure=measure,
+            difference=Figure.of(difference.estimate),
+            win_rate=Figure.of(win_rate.WIN_RATE.estimate(table)),
             **_shares(first, second, games[first.name, second.name]),
-            "p": difference.p,
-            "p_adjusted": float(p),
-            "detectable": difference.detectable or None,  # 0 where nothing varies: nobody knows
-            "verdict": verdict(difference.estimate.mean, float(p)),
-        }
+            p=difference.p,
+            p_adjusted=float(p),
+            detectable=difference.detectable or None,  # 0 where nothing varies: nobody knows
+            verdict=verdict(difference.estimate.mean, float(p)),
+        )
         for (first, second), table, (measure, difference), p in zip(pairs, wins, tested, adjusted, strict=True)
     ]
 
 
-def untested(contestants: Sequence[Contestant], games: Games) -> list[dict[str, Any]]:
-    """Return ``{first, second, reason}`` of every pair that somebody judged, but not so that it can be tested."""
+def untested(contestants: Sequence[Contestant], games: Games) -> list[Untested]:
+    """Return every pair that somebody judged, but not so that it can be tested."""
     found = []
     for first, second in combinations(contestants, 2):
         table = games[first.name, second.name]
@@ -122,11 +122,11 @@ def untested(contestants: Sequence[Contestant], games: Games) -> list[dict[str, 
             reason += f" ({each}), of which {shared} was judged for all of these seeds: judge the same for every seed"
         else:
             reason += ": nothing follows from one about others"
-        found.append({"first": first.name, "second": second.name, "reason": reason})
+        found.append(Untested(first=first.name, second=second.name, reason=reason))
     return found
 
 
-def rank(contestants: Sequence[Contestant], games: Games, tests: Sequence[Row]) -> list[dict[str, Any]]:
+def rank(contestants: Sequence[Contestant], games: Games, tests: Sequence[PairTest]) -> list[Place]:
     """Return the methods best first, with Bradley-Terry strengths from the prompts that all pairs were decided on.
 
     Places are those that the corrected `tests` of `compare_pairs` leave open, so that the ranking claims no more than
@@ -140,30 +140,20 @@ def rank(contestants: Sequence[Contestant], games: Games, tests: Sequence[Row]) 
     if decided.sum() < FEWEST:
         return []
     ranks = bradley_terry([c.name for c in contestants], {pair: table[:, decided] for pair, table in wins.items()})
-    beaten = Counter(loser(test) for test in tests)
-    beats = Counter(winner(test) for test in tests)
+    beaten = Counter(test.loser for test in tests)
+    beats = Counter(test.winner for test in tests)
     # A mean reward may be won by few wide margins, and most games lost: what the tests say goes first.
     ranks.sort(key=lambda place: beaten[place.method])
     return [
-        {
-            "method": place.method,
-            "rating": place.rating.as_dict(),
-            "rank_low": 1 + beaten[place.method],
-            "rank_high": len(ranks) - beats[place.method],
-            "separated": place.separated,
-        }
+        Place(
+            method=place.method,
+            rating=Figure.of(place.rating),
+            rank_low=1 + beaten[place.method],
+            rank_high=len(ranks) - beats[place.method],
+            separated=place.separated,
+        )
         for place in ranks
     ]
-
-
-def winner(test: Row) -> str | None:
-    """Return which of a pair is better beyond chance, if either is."""
-    return None if test["verdict"] == "none" else str(test[test["verdict"]])
-
-
-def loser(test: Row) -> str | None:
-    """Return which of a pair is worse beyond chance, if either is."""
-    return None if test["verdict"] == "none" else str(test["second" if test["verdict"] == "first" else "first"])
 
 
 def _independent(first: Contestant, second: Contestant, games: Array) -> Array:
@@ -181,10 +171,10 @@ def _independent(first: Contestant, second: Contestant, games: Array) -> Array:
     return np.stack([games[model == k].mean(0) for k in models]) if len(models) > 1 else games
 
 
-def _shares(first: Contestant, second: Contestant, games: Array) -> dict[str, Any]:
+def _shares(first: Contestant, second: Contestant, games: Array) -> dict[str, Figure]:
     """Return the shares of games ``[S, N]`` that the first won, tied and lost."""
     tables = {outcome: _independent(first, second, outcome.values(games)) for outcome in win_rate.OUTCOMES}
-    return {outcome.key: outcome.estimate(table).as_dict() for outcome, table in tables.items()}
+    return {outcome.key: Figure.of(outcome.estimate(table)) for outcome, table in tables.items()}
 
 
 def _common(table: Array) -> int:

@@ -8,7 +8,9 @@ from typing import Any
 
 from eval.comparison.contestant import Contestant
 from eval.frontier import fit_overoptimisation
+from eval.records.frontier import Law
 from eval.records.records import Records
+from eval.records.typed import from_json
 
 
 def course(contestant: Contestant, start: Contestant) -> list[Contestant]:
@@ -34,7 +36,7 @@ def mean_step(steps: Sequence[int]) -> float:
     return sum(steps) / len(steps)
 
 
-def fit_laws(contestants: Sequence[Contestant], start: Contestant) -> dict[str, Any] | None:
+def fit_laws(contestants: Sequence[Contestant], start: Contestant) -> dict[str, Law] | None:
     """Return the law of over-optimisation of every method that has two points, or why there is none; None if none has.
 
     Args:
@@ -47,11 +49,11 @@ def fit_laws(contestants: Sequence[Contestant], start: Contestant) -> dict[str, 
         followed = next((moments for contestant in own if (moments := course(contestant, start))), [])
         laws = [law for law in (_law(followed, start, "training"), _law(own, start, "settings")) if law is not None]
         if laws:
-            found[name] = next((law for law in laws if law["note"] is None), laws[0])
+            found[name] = next((law for law in laws if law.note is None), laws[0])
     return found or None
 
 
-def _law(points: Sequence[Contestant], start: Contestant, over: str) -> dict[str, Any] | None:
+def _law(points: Sequence[Contestant], start: Contestant, over: str) -> Law | None:
     golds: list[Any] = [point.table("gold") for point in points]
     kls, proxies = [point.kl for point in points], [point.table("proxy") for point in points]
     used = [i for i, gold in enumerate(golds) if gold is not None and kls[i] is not None]
@@ -66,7 +68,7 @@ def _law(points: Sequence[Contestant], start: Contestant, over: str) -> dict[str
         proxy_reward=None if any(proxies[i] is None for i in used) else [proxies[i] for i in used],  # type: ignore[misc]
         steps=[points[i].varied["step"] for i in used] if over == "training" else None,
     )
-    return {"over": over, **found}
+    return from_json(Law, {"over": over, **found})
 
 
 def _untrained(contestant: Contestant) -> bool:

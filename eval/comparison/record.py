@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +15,19 @@ from eval.comparison.contestant import Contestant
 from eval.comparison.contests import Decide, by_gold, compare_pairs, play, rank, untested
 from eval.comparison.generations import summarise_generations
 from eval.comparison.laws import course, fit_laws
-from eval.comparison.preferences import summarise_heldout, summarise_preferences
+from eval.comparison.preferences import likelihoods, summarise_heldout, summarise_preferences
 from eval.comparison.sentences import headline, sentences
-from eval.diagnosis import Evidence, Finding, diagnose, merge
+from eval.diagnosis import Evidence, diagnose, merge
 from eval.frontier import Point, frontier
 from eval.metrics import figures_of
 from eval.metrics.figures import summarise as summarise_figures
+from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
 from eval.records.columns import needed
+from eval.records.comparison import SCHEMA, Finding, Summary
+from eval.records.figures import Cost, Figures, Method, Preferences, RewardModel
+from eval.records.frontier import Frontier
 from eval.records.records import Records
+from eval.records.typed import from_json
 
 if TYPE_CHECKING:
     from eval.frontier import Oracle
@@ -29,7 +35,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Row = Mapping[str, Any]
 
-SCHEMA = 2
 COSTS = ("steps", "seconds", "prompts", "pairs", "responses", "tokens", "trained_tokens", "sampled_tokens", "flops")
 
 
@@ -40,8 +45,8 @@ def summarise_comparison(
     decide: Decide | None,
     oracle: tuple[Oracle, Array | None] | None = None,
     matched: str = "none",
-) -> dict[str, Any]:
-    """Return what ``comparison.json`` says of the methods (docs/report.md has every key).
+) -> Summary:
+    """Return what ``comparison.json`` says of the methods.
 
     Args:
         contestants: the policy that training starts from, then every method, then what a sweep adds to them.
@@ -57,47 +62,72 @@ def summarise_comparison(
     trained = {c.name: list(c.training) for c in configured if c.training and c is not start}
     games = play(policies, decide) if decide else {}
     tests = compare_pairs(policies, games, scored=decide is by_gold) if games else []
-    comparison: dict[str, Any] = {
-        "schema": SCHEMA,
-        "methods": {c.name: {**summarise(c, baseline, decide), "settings_tried": tried[c.name]} for c in configured},
-        "pairwise": tests,
-        "untested": untested(policies, games) if games else [],
-        "ranking": rank(policies, games, tests) if tests else [],
-        "frontier": draw_frontier(contestants[1:], oracle),
-        "overoptimisation": fit_laws(contestants[1:], start),
-        "training": {c.name: {str(seed): rows for seed, rows in enumerate(c.curves)} for c in configured if c.curves},
-        "diagnosis": {c.name: [finding.as_dict() for finding in examine(c, start)] for c in configured[1:]},
-        "budgets": compare_budgets(trained, matched, tried),
-        "training_seeds": min((len(c.records) for c in policies[1:]), default=1),
-    }
-    return {"headline": headline(comparison, start.name), "verdict": sentences(comparison), **comparison}
+    summary = Summary(
+        headline="",
+        verdict=(),
+        schema=SCHEMA,
+        methods={c.name: summarise(c, baseline, decide, tried[c.name]) for c in configured},
+        pairwise=tuple(tests),
+        untested=tuple(untested(policies, games) if games else ()),
+        ranking=tuple(rank(policies, games, tests) if tests else ()),
+        frontier=draw_frontier(contestants[1:], oracle),
+        overoptimisation=fit_laws(contestants[1:], start),
+        training={c.name: {str(at): tuple(rows) for at, rows in enumerate(c.curves)} for c in configured if c.curves},
+        diagnosis={c.name: tuple(examine(c, start)) for c in configured[1:]},
+        budgets=compare_budgets(trained, matched, tried),
+        training_seeds=min((len(c.records) for c in policies[1:]), default=1),
+    )
+    return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))
 
 
 # ---- one method --------------------------------------------------------------------------------------
 
 
-def summarise(contestant: Contestant, baseline: Sequence[Records] = (), decide: Decide | None = None) -> dict[str, Any]:
+def summarise(
+    contestant: Contestant, baseline: Sequence[Records] = (), decide: Decide | None = None, tried: int = 1
+) -> Method:
     """Return the estimates of one method over its training seeds.
 
     Args:
         contestant: the method.
         baseline: answers of the policy that win rates are against; several draws make them steadier.
         decide: who answered better; None leaves win rates out.
+        tried: how many settings of it were trained.
     """
     seeds = contestant.records
-    policy = contestant.gives == "policy"
-    rows = [records.preferences for records in seeds]
-    # A reward model's scores are log-odds; what a policy's log-ratios are multiplied by to be such, few methods say.
-    preferences = (
-        summarise_preferences(rows, "implicit reward") if policy else summarise_preferences(rows, "reward", 1.0)
+    found: dict[str, Any] = {}
+    if contestant.gives == "policy":
+        found = summarise_figures(figures_of("games"), _games(seeds, baseline, decide) if baseline and decide else {})
+        found |= summarise_generations([records.samples for records in seeds])
+    found |= summarise_heldout([records.preferences for records in seeds])
+    return Method(
+        figures=from_json(Figures, found),
+        preferences=_preferences(contestant),
+        train=summarise_training(contestant.training) if contestant.training else None,
+        settings=dict(contestant.settings),
+        settings_tried=tried,
     )
-    summary: dict[str, Any] = {}
-    if policy:
-        summary = summarise_figures(figures_of("games"), _games(seeds, baseline, decide) if baseline and decide else {})
-        summary |= summarise_generations([records.samples for records in seeds])
-    summary |= summarise_heldout(rows)
-    cost = summarise_training(contestant.training) if contestant.training else None
-    return {**summary, "preferences": preferences, "train": cost, "settings": dict(contestant.settings)}
+
+
+def summarise_reward_model(contestant: Contestant) -> RewardModel:
+    """Return what there is to say of the reward models, one a training seed, that policies were trained against."""
+    row = summarise(contestant)
+    return RewardModel(heldout_accuracy=row.figures[HELDOUT_ACCURACY.key], preferences=row.preferences, train=row.train)
+
+
+def _preferences(contestant: Contestant) -> Preferences | None:
+    rows = [records.preferences for records in contestant.records]
+    # A reward model's scores are log-odds; what a policy's log-ratios are multiplied by to be such, few methods say.
+    policy = contestant.gives == "policy"
+    found = summarise_preferences(rows, "implicit reward") if policy else summarise_preferences(rows, "reward", 1.0)
+    return None if found is None else from_json(Preferences, found)
+
+
+def by_likelihood(records: Records) -> Preferences:
+    """Return what held-out pairs say of a model without scores: how it ranks them by likelihood."""
+    unknown: dict[str, Any] = {"score": None, "undecided": None, "scale": None, "ece_by_chance": None}
+    empty: dict[str, Any] = {"reliability": [], "recalibrated": None, "subsets": {}, "length_buckets": []}
+    return from_json(Preferences, {**unknown, **empty, **likelihoods([records.preferences])})
 
 
 def _games(seeds: Sequence[Records], baseline: Sequence[Records], decide: Decide) -> dict[str, Array]:
@@ -111,21 +141,19 @@ def _games(seeds: Sequence[Records], baseline: Sequence[Records], decide: Decide
     return {"games": games[..., decided], "longer": longer[..., decided]}
 
 
-def summarise_training(records: Sequence[Row]) -> dict[str, Any]:
+def summarise_training(records: Sequence[Row]) -> Cost:
     """Return what training cost: means over seeds, null what nobody counted, and the largest peak of memory."""
     found: dict[str, Any] = {}
     for name in COSTS:
         values = [record[name] for record in records if record.get(name) is not None]
         found[name] = float(np.mean(values)) if len(values) == len(records) else None
-    return {**found, "peak_memory_bytes": max(record["peak_memory_bytes"] for record in records)}
+    return Cost(**found, peak_memory_bytes=max(record["peak_memory_bytes"] for record in records))
 
 
 # ---- reward against KL -------------------------------------------------------------------------------
 
 
-def draw_frontier(
-    contestants: Sequence[Contestant], oracle: tuple[Oracle, Array | None] | None
-) -> dict[str, Any] | None:
+def draw_frontier(contestants: Sequence[Contestant], oracle: tuple[Oracle, Array | None] | None) -> Frontier | None:
     """Return every policy's points, the oracle line and the best-of-n curve; None where rewards are not known."""
     points = []
     for contestant in contestants:
@@ -133,7 +161,7 @@ def draw_frontier(
         if kl is not None and gold is not None:
             points.append(Point(contestant.name, contestant.varied, kl, gold, contestant.table("proxy")))
     line, rewards = oracle or (None, None)
-    return frontier(points, line, rewards) if points else None
+    return from_json(Frontier, frontier(points, line, rewards)) if points else None
 
 
 # ---- what went wrong ---------------------------------------------------------------------------------

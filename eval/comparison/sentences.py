@@ -6,41 +6,42 @@ Names in it are untrusted: whoever prints the sentences makes them harmless ther
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
-from eval.comparison.contests import loser, winner
+from eval.metrics.kl_exact import KlExact
+from eval.metrics.kl_to_reference import KL
+from eval.metrics.response_length import ResponseLength
+from eval.metrics.reward import GOLD
+from eval.metrics.win_rate import WIN_RATE
+from eval.records.comparison import PairTest, Summary
 
-Comparison = Mapping[str, Any]
-
+LENGTH, KL_EXACT = ResponseLength.figures[0].key, KlExact.figures[0].key
 SIGNIFICANT = 0.05
 """Below this, after correction, a p-value makes a verdict; see `eval.statistics.verdict`."""
 
-MEASURES = {"gold_reward": "gold reward", "win_rate": "win rate less that of the other"}
+MEASURES = {GOLD.key: "gold reward", WIN_RATE.key: "win rate less that of the other"}
 
 
-def headline(comparison: Comparison, start: str) -> str:
+def headline(summary: Summary, start: str) -> str:
     """Return the answer: the methods against each other, and against `start`, the policy that training starts from."""
-    names = [name for name, row in comparison["methods"].items() if row.get("response_length") and name != start]
-    pairs: Sequence[Mapping[str, Any]] = comparison["pairwise"]
+    methods, pairs = summary.methods, summary.pairwise
+    names = [name for name, row in methods.items() if row.figures.get(LENGTH) and name != start]
     if not names:
         return "No policy was compared."
-    if not pairs and comparison.get("untested"):
+    if not pairs and summary.untested:
         return "No two methods could be tested: the figures say what the methods did, not which is better."
     if not pairs:
         return "Nobody judged the answers: the figures say what the methods did, not which is better."
-    better, judged = _better(pairs), {frozenset((pair["first"], pair["second"])) for pair in pairs}
-    answers = [_between(comparison, names, better, judged)] if len(names) > 1 else []
-    answers.append(f"Against {start}: {_against(comparison, start, names, better, judged)}.")
-    if comparison["training_seeds"] == 1:
+    better, judged = _better(pairs), {frozenset((pair.first, pair.second)) for pair in pairs}
+    answers = [_between(summary, names, better, judged)] if len(names) > 1 else []
+    answers.append(f"Against {start}: {_against(summary, start, names, better, judged)}.")
+    if summary.training_seeds == 1:
         answers.append("One training seed: this is about these trained models, not yet about the methods.")
     return " ".join(answers)
 
 
-def _between(
-    comparison: Comparison, names: Sequence[str], better: set[tuple[str, str]], judged: set[frozenset[str]]
-) -> str:
+def _between(summary: Summary, names: Sequence[str], better: set[tuple[str, str]], judged: set[frozenset[str]]) -> str:
     """Return which methods lead: those that no other is better than beyond chance."""
     leaders = [name for name in names if not any((other, name) in better for other in names)]
     behind = [name for name in names if name not in leaders]
@@ -48,18 +49,18 @@ def _between(
         unknown = [f"{a} against {b}" for a, b in combinations(leaders, 2) if frozenset((a, b)) not in judged]
         known = f"No detectable difference between {_listed(leaders)}"
         if unknown:
-            nobody = "Nobody judged" if _judged(comparison) == "judged" else "No test of"
+            nobody = "Nobody judged" if _judged(summary) == "judged" else "No test of"
             known = f"{nobody} {' or '.join(unknown)}"
         return "; ".join([known, *_behind(leaders, behind, names, better)]) + "."
     beaten = [name for name in behind if (leaders[0], name) in better] if leaders else []
     if not beaten:
         return "Methods beat one another in a circle: there is no best."
-    parts = [f"{leaders[0]} is better than {_listed(beaten)}{_distance(comparison, [leaders[0], *beaten])}"]
+    parts = [f"{leaders[0]} is better than {_listed(beaten)}{_distance(summary, [leaders[0], *beaten])}"]
     others = [name for name in behind if name not in beaten]
     unclear = [name for name in others if frozenset((leaders[0], name)) in judged]
     parts += [f"no detectable difference to {_listed(unclear)}"] if unclear else []
     unknown = [name for name in others if name not in unclear]
-    return "; ".join(parts + ([f"not {_judged(comparison)} against {_listed(unknown)}"] if unknown else [])) + "."
+    return "; ".join(parts + ([f"not {_judged(summary)} against {_listed(unknown)}"] if unknown else [])) + "."
 
 
 def _behind(
@@ -72,63 +73,63 @@ def _behind(
     return texts + [f"{name} worse than {_listed(beaters[name])}" for name in behind if name not in clear]
 
 
-def sentences(comparison: Comparison) -> list[str]:
+def sentences(summary: Summary) -> list[str]:
     """Return a sentence for every pair of methods, then one for every method of how far its KL was put to use."""
-    found = [_pair(pair) for pair in comparison["pairwise"]]
-    found += [f"{pair['first']} against {pair['second']}: {pair['reason']}." for pair in comparison.get("untested", [])]
-    frontier = comparison.get("frontier") or {}
-    for point in frontier.get("points", []):
-        share = point.get("attainable")
-        if share is not None and not point["setting"]:
-            low, high = 100 * share["low"], 100 * share["high"]
-            exact = ", exact at every token" if comparison["methods"][point["method"]].get("kl_exact") else ""
+    found = [pair_sentence(pair) for pair in summary.pairwise]
+    found += [f"{pair.first} against {pair.second}: {pair.reason}." for pair in summary.untested]
+    for point in summary.frontier.points if summary.frontier else ():
+        share = point.attainable
+        if share is not None and not point.setting:
+            low, high = 100 * share.low, 100 * share.high
+            exact = ", exact at every token" if summary.methods[point.method].figures.get(KL_EXACT) else ""
             found.append(
-                f"{point['method']} has {100 * share['mean']:.0f} % [{low:.0f}, {high:.0f}] of the gold reward that "
-                f"any policy could have gained at its KL of {point['kl']['mean']:.2f} nats{exact}."
+                f"{point.method} has {100 * share.mean:.0f} % [{low:.0f}, {high:.0f}] of the gold reward that "
+                f"any policy could have gained at its KL of {point.kl.mean:.2f} nats{exact}."
             )
     return found
 
 
-def _pair(pair: Mapping[str, Any]) -> str:
-    first, second, difference = pair["first"], pair["second"], pair["difference"]
-    sign = -1 if pair["verdict"] == "second" else 1
+def pair_sentence(pair: PairTest) -> str:
+    """Return what a test says: who beats whom by how much, or that no difference was seen."""
+    first, second, difference = pair.first, pair.second, pair.difference
+    sign = -1 if pair.verdict == "second" else 1
     if sign < 0:
         first, second = second, first
-    low, high = sorted((sign * difference["low"], sign * difference["high"]))
-    what, digits = MEASURES[pair["measure"]], _digits((high - low) / 2 or abs(difference["mean"]))
-    mean, low, high = (_signed(value, digits) for value in (sign * difference["mean"], low, high))
+    ends = sorted((sign * difference.low, sign * difference.high))
+    what, digits = MEASURES[pair.measure], _digits((ends[1] - ends[0]) / 2 or abs(difference.mean))
+    mean, low, high = (_signed(value, digits) for value in (sign * difference.mean, *ends))
     interval = f"{mean} [{low}, {high}]"
-    figures = f"{what} {interval}, corrected p {_p(pair['p_adjusted'])}{_disagreement(pair)}"
-    if pair["verdict"] != "none":
+    figures = f"{what} {interval}, corrected p {_p(pair.p_adjusted)}{_disagreement(pair)}"
+    if pair.verdict != "none":
         return f"{first} beats {second}: {figures}."
-    seen = pair.get("detectable")
+    seen = pair.detectable
     could = (
         f"; a true difference of {seen:.{digits}f} would have been seen four times in five" if seen is not None else ""
     )
     return f"No detectable difference between {first} and {second}: {figures}{could}."
 
 
-def _disagreement(pair: Mapping[str, Any]) -> str:
+def _disagreement(pair: PairTest) -> str:
     """Return why a pair's interval leaves 0 out where its corrected p-value makes no verdict."""
-    if pair["verdict"] != "none" or pair["difference"]["low"] <= 0.0 <= pair["difference"]["high"]:
+    if pair.verdict != "none" or pair.difference.low <= 0.0 <= pair.difference.high:
         return ""
-    if pair["p"] < SIGNIFICANT:
+    if pair.p < SIGNIFICANT:
         return " (the interval, which leaves 0 out, is of this pair alone and not corrected)"
     return " (the interval, which leaves 0 out, is approximate; p is exact)"
 
 
-def _judged(comparison: Comparison) -> str:
+def _judged(summary: Summary) -> str:
     """Return what pairs without a test were not; they may have been judged in ways that allow none."""
-    return "tested" if comparison.get("untested") else "judged"
+    return "tested" if summary.untested else "judged"
 
 
-def _better(pairs: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
+def _better(pairs: Sequence[PairTest]) -> set[tuple[str, str]]:
     """Return (better, worse) of every pair that differs beyond chance."""
-    return {(better, worse) for pair in pairs if (better := winner(pair)) and (worse := loser(pair))}
+    return {(pair.winner, pair.loser) for pair in pairs if pair.winner and pair.loser}
 
 
 def _against(
-    comparison: Comparison,
+    summary: Summary,
     start: str,
     names: Sequence[str],
     better: set[tuple[str, str]],
@@ -139,14 +140,14 @@ def _against(
     unknown = [name for name in names if frozenset((name, start)) not in judged]
     same = [name for name in names if name not in above + below + unknown]
     parts = [(above, "better"), (below, "worse"), (same, "no detectable difference")]
-    parts.append((unknown, f"not {_judged(comparison)}"))
+    parts.append((unknown, f"not {_judged(summary)}"))
     return "; ".join(f"{_listed(who)} {what}" for who, what in parts if who)
 
 
-def _distance(comparison: Comparison, names: Sequence[str]) -> str:
+def _distance(summary: Summary, names: Sequence[str]) -> str:
     """Return at what KL to the reference each one stands, which is part of the price."""
-    known = [(name, comparison["methods"][name].get("kl")) for name in names]
-    texts = [f"{name} {kl['mean']:.2f}" for name, kl in known if kl is not None]
+    known = [(name, summary.methods[name].figures.get(KL.key)) for name in names]
+    texts = [f"{name} {kl.mean:.2f}" for name, kl in known if kl is not None]
     return f" (KL, nats: {', '.join(texts)})" if len(texts) == len(names) else ""
 
 

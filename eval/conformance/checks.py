@@ -14,7 +14,8 @@ from eval.conformance.workbench import Run, counts_good, open_source, roles_for,
 from preflab.method.configured import Method
 from preflab.method.contract import Batch, Loss, LossMethod, Scores, unit_mask
 from preflab.method.maths import masked_sum
-from preflab.model.roles import FIELDS, Roles
+from preflab.method.records import FIELDS
+from preflab.model.roles import Roles
 from preflab.settings.training import RolloutConfig
 from preflab.training.sources import Source
 
@@ -189,12 +190,12 @@ def own_gradients(method: Method) -> str | None:
 
 def _entangled(method: Method, algorithm: LossMethod, batch: Batch, scores: Scores) -> str | None:
     """Say which learning role's gradient hangs on another one's scores, if any does."""
-    fields = {role: FIELDS[role] for role in method.needs.trains}
+    fields, given = {role: FIELDS[role] for role in method.needs.trains}, scores._asdict()
     for role, field in fields.items():
         gradients = []
         for factor in (1.0, 0.0):
-            others = {name: getattr(scores, name).detach() * factor for name in fields.values() if name != field}
-            leaf = getattr(scores, field).detach().requires_grad_()
+            others = {name: given[name].detach() * factor for name in fields.values() if name != field}
+            leaf = given[field].detach().requires_grad_()
             loss = reduced(algorithm.loss(batch, scores._replace(**others, **{field: leaf})), batch, method)
             gradients.append(torch.autograd.grad(loss, leaf)[0])
         if not torch.allclose(gradients[0], gradients[1], atol=1e-12):

@@ -92,7 +92,6 @@ class Exact:
         roles(self.batch.select(torch.zeros(len(self.groups), 2, dtype=torch.long)), (role,))
         scores: Scores = roles(self.batch.to(roles.device), (role,))
         logps = scores.logps if role == "policy" else scores.reference_logps
-        assert logps is not None
         return logps.double().cpu()
 
     def logps(self, folder: Path) -> Tensor:

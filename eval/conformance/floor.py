@@ -40,7 +40,6 @@ class ExactGradient(LossMethod):
 
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Return KL(π‖π*) of each prompt, ``[B]``."""
-        assert scores.logps is not None
         logps = masked_sum(scores.logps, batch.response_mask)
         rows = batch.feedback["prompt"].long()
         return Loss((logps.exp() * (logps - self.target.to(logps)[rows])).sum(1))

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eval.diagnosis import course, drift, rewards, training  # noqa: F401  (they register their detectors)
-from eval.diagnosis.base import DETECTORS, Detector, Evidence, Finding, Observed, Severity, detector
+from eval.diagnosis.base import DETECTORS, Detector, Evidence, Observed, detector
+from eval.records.comparison import Finding, Severity
 
 __all__ = [
     "DETECTORS",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.records.columns import column, prompt_groups
+from eval.records.comparison import Finding, Severity
 from eval.records.records import Records
 from eval.statistics import Estimate, interval
 
 Array = NDArray[np.float64]
-Severity = Literal["warning", "serious"]
 Row = Mapping[str, Any]
 
 
@@ -84,29 +84,6 @@ class Shift(NamedTuple):
     def __str__(self) -> str:
         low, high = number(self.change.low), number(self.change.high)
         return f"from {number(self.before)} to {number(self.after)} (change {low} to {high})"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A symptom that a run has.
-
-    Attributes:
-        symptom: its name.
-        severity: ``serious`` where the run should not be used as it is.
-        evidence: one sentence with the numbers.
-        explanation: what the symptom is.
-        advice: what to try.
-    """
-
-    symptom: str
-    severity: Severity
-    evidence: str
-    explanation: str
-    advice: str
-
-    def as_dict(self) -> dict[str, str]:
-        """Return the finding as JSON-ready values."""
-        return asdict(self)
 
 
 Observed = tuple[Severity, str] | None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from eval.diagnosis.base import Evidence, Observed, Severity, column_of, detector, number
+from eval.diagnosis.base import Evidence, Observed, column_of, detector, number
+from eval.records.comparison import Severity
 from eval.statistics import interval
 
 FALL = 0.1

@@ -14,7 +14,6 @@ from eval.diagnosis.base import (
     Evidence,
     Observed,
     Row,
-    Severity,
     Shift,
     column_of,
     detector,
@@ -23,6 +22,7 @@ from eval.diagnosis.base import (
     sample_shift,
     training_shift,
 )
+from eval.records.comparison import Severity
 from eval.statistics import interval
 
 KL_PER_TOKEN, KL_PER_RESPONSE = 1.0, 10.0

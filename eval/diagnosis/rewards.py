@@ -10,7 +10,6 @@ from eval.diagnosis.base import (
     Array,
     Evidence,
     Observed,
-    Severity,
     Shift,
     column_of,
     detector,
@@ -21,6 +20,7 @@ from eval.diagnosis.base import (
     training_shift,
 )
 from eval.records.columns import UNDECIDED
+from eval.records.comparison import Severity
 from eval.statistics import interval
 
 REWARD_CHANGE = 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.judges.settings import EndpointConfig
 from eval.pipeline.entries import CompareConfig, Entry, check_entries, spent, under
@@ -20,6 +20,7 @@ from preflab.settings.fields import as_dict
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
     from eval.judges import PairJudge
+    from eval.records.figures import RewardModel
     from eval.subjects import RewardSubject
     from preflab.disk.stages import Stage
     from preflab.experiment.experiment import Experiment
@@ -64,6 +65,7 @@ def compared(
     """
     from eval.comparison.contestant import Contestant
     from eval.comparison.record import summarise_comparison
+    from eval.records.comparison import Comparison
     from preflab.experiment.foundation import Foundation
 
     write_manifest(session, experiment)
@@ -82,17 +84,18 @@ def compared(
     # 3. Each method, each setting, each seed.
     contestants = [first, *train_entries(session, ground, entries)]
     # 4. What all that says.
-    comparison = summarise_comparison(
+    summary = summarise_comparison(
         contestants, baseline=draws, decide=judged.decide, oracle=oracle_line(ground), matched=config.match
     )
-    facts = {
-        "baseline": start.label,
-        "judge": judged.as_dict(),
-        "reward_model": judge_rewards(ground),
-        "seeds": list(session.run.seeds),
+    comparison = Comparison(
+        **vars(summary),
+        baseline=start.label,
+        judge=judged.described(),
+        reward_model=judge_rewards(ground),
+        seeds=tuple(session.run.seeds),
         **about(session, experiment, methods={e.method.label: e.method.identity() for e in entries if not e.varied}),
-    }
-    return Result({**comparison, **facts}, samples_of(contestants))
+    )
+    return Result(comparison, samples_of(contestants))
 
 
 def train_entries(session: Session, ground: Ground, entries: Sequence[Entry]) -> list[Contestant]:
@@ -125,18 +128,18 @@ def maximised_by(session: Session, rewards: Rewards | None, methods: Sequence[Me
     return [stage.folder / "reward" for stage in rewards.stages] if rewards else []
 
 
-def judge_rewards(ground: Ground) -> dict[str, Any] | None:
+def judge_rewards(ground: Ground) -> RewardModel | None:
     """Evaluate the reward models that policies learnt from; None where there are none."""
     from eval.comparison.contestant import Contestant
-    from eval.comparison.record import summarise
+    from eval.comparison.record import summarise_reward_model
     from preflab.experiment.rewards import Rewards
 
     rewards = ground.reward
     if not isinstance(rewards, Rewards) or not rewards.stages:
         return None
     records = evaluate_subject("reward", TrainedReward(rewards), ground)
-    row = summarise(Contestant("reward", [records], [stage.record for stage in rewards.stages], gives="reward"))
-    return {name: row[name] for name in ("heldout_accuracy", "preferences", "train")}
+    costs = [stage.record for stage in rewards.stages]
+    return summarise_reward_model(Contestant("reward", [records], costs, gives="reward"))
 
 
 def contest(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.judges import planted
 from eval.judges.settings import EndpointConfig
@@ -14,6 +14,8 @@ from eval.pipeline.judging import JUDGING, JudgeSettings, judging, local, open_j
 from eval.pipeline.results import Result, about
 from eval.pipeline.session import Session
 from eval.pipeline.stages import baseline
+from eval.records.comparison import Evaluation
+from eval.records.figures import Fingerprint
 from eval.subjects import (
     START,
     Ground,
@@ -32,6 +34,7 @@ from preflab.settings.fields import option
 if TYPE_CHECKING:
     from eval.comparison.contests import Decide
     from eval.judges import PairJudge
+    from eval.records.comparison import Summary
     from eval.records.records import Records
     from preflab.experiment.experiment import Experiment
 
@@ -173,10 +176,17 @@ def evaluated(
     draws = baseline(ground) if generate else []
     every = {"reference": START, **subjects}
     found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
-    figures = figures_of(every, found, draws, judged.decide if generate else None)
-    facts = {"baseline": "reference", "judge": judged.as_dict(), "reference": sft or experiment.world.model}
+    evaluation = Evaluation(
+        **vars(summarise_subjects(every, found, draws, judged.decide if generate else None)),
+        baseline="reference",
+        judge=judged.described(),
+        reward_model=None,
+        seeds=(),
+        reference=sft or experiment.world.model,
+        **about(session, experiment),
+    )
     samples = {name: {"0": records.samples} for name, records in found.items() if records.samples}
-    return Result({**figures, **facts, **about(session, experiment)}, samples)
+    return Result(evaluation, samples)
 
 
 def check_choices(subjects: Mapping[str, Subject], rewards: RewardSubject | None) -> None:
@@ -193,16 +203,15 @@ def check_choices(subjects: Mapping[str, Subject], rewards: RewardSubject | None
                 raise UserError(f"{name} chooses among samples by a reward model; name one as --reward-model")
 
 
-def figures_of(
+def summarise_subjects(
     subjects: Mapping[str, Subject],
     found: Mapping[str, Records],
     draws: Sequence[Records],
     decide: Decide | None,
-) -> dict[str, Any]:
+) -> Summary:
     """Summarise the records of every subject, the reference first."""
     from eval.comparison.contestant import Contestant
-    from eval.comparison.preferences import likelihoods
-    from eval.comparison.record import summarise_comparison
+    from eval.comparison.record import by_likelihood, summarise_comparison
     from eval.records.columns import column
     from eval.records.records import Records
 
@@ -211,9 +220,14 @@ def figures_of(
         # Without a reference in the same tokens there is no implicit reward, and its figures are null.
         scored = records if column([records.preferences], "chosen_score") is not None else Records(records.samples, [])
         contestants.append(Contestant(name, [scored], gives=subjects[name].role))
-    figures = summarise_comparison(contestants, baseline=draws, decide=decide)
-    for name, row in figures["methods"].items():
-        row |= {"kind": subjects[name].kind, "fingerprint": found[name].fingerprint}
-        if row["preferences"] is None and found[name].preferences:
-            row["preferences"] = {"score": None, **likelihoods([found[name].preferences])}
-    return figures
+    summary = summarise_comparison(contestants, baseline=draws, decide=decide)
+    methods = {
+        name: replace(
+            row,
+            preferences=row.preferences or (by_likelihood(found[name]) if found[name].preferences else None),
+            kind=subjects[name].kind,
+            fingerprint=Fingerprint(**found[name].fingerprint),
+        )
+        for name, row in summary.methods.items()
+    }
+    return replace(summary, methods=methods)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.judges.settings import EndpointConfig
+from eval.records.comparison import Judge
 from preflab.errors import UserError
 from preflab.method.plugins import file_exists
 from preflab.settings.fields import option
@@ -43,17 +44,18 @@ class Judging(NamedTuple):
     Attributes:
         scores: gives gold rewards; None where nobody does.
         decide: says who answered better; None where nobody does.
-        facts: ``name``, ``kind`` and ``warning`` for the report, and a comparing judge's own ``report``.
+        about: what the report says of it.
     """
 
     scores: JudgeSpec | None
     decide: Decide | None
-    facts: dict[str, Any] | None
+    about: Judge | None
 
-    def as_dict(self) -> dict[str, Any] | None:
-        """Return the facts, with what a comparing judge has to report by now."""
-        report = {"report": self.decide.report()} if isinstance(self.decide, ByAnswers) else {}
-        return self.facts and {**self.facts, **report}
+    def described(self) -> Judge | None:
+        """Return what the report says of the judge, with what one that compares has to report by now."""
+        if self.about is None or not isinstance(self.decide, ByAnswers):
+            return self.about
+        return replace(self.about, report=self.decide.report())
 
 
 def open_judge(settings: JudgeSettings, endpoint: EndpointConfig) -> RewardSubject | PairJudge | None:
@@ -120,11 +122,11 @@ def judging(
     else:
         scores = own()
         if judge is not None:
-            return Judging(scores, ByAnswers(judge), {"name": judge.name, "kind": "compares", "warning": None})
+            return Judging(scores, ByAnswers(judge), Judge(name=judge.name, kind="compares", warning=None))
     if scores is None:
         return Judging(None, None, None)
-    facts = {"name": scores.name, "kind": "scores", "warning": _warning(scores.sources, maximised)}
-    return Judging(scores, by_gold, facts)
+    about = Judge(name=scores.name, kind="scores", warning=_warning(scores.sources, maximised))
+    return Judging(scores, by_gold, about)
 
 
 def local(source: str) -> str | Path:

@@ -10,6 +10,7 @@ from eval.pipeline.session import Session
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
+    from eval.records.comparison import Comparison
     from eval.records.records import Table
     from preflab.disk.stages import Stage
     from preflab.experiment.experiment import Experiment
@@ -19,12 +20,12 @@ class Result(NamedTuple):
     """Figures, and what they were read from.
 
     Attributes:
-        figures: what ``comparison.json`` or ``evaluation.json`` holds (docs/report.md).
+        figures: what ``comparison.json`` holds, or, as an `Evaluation`, ``evaluation.json`` (docs/report.md).
         samples: the answers, by method and training seed: rows of ``samples.jsonl``.
         stages: what was trained, one a seed, where one method was; each holds a folder for each role.
     """
 
-    figures: dict[str, Any]
+    figures: Comparison
     samples: Mapping[str, Mapping[str, Table]]
     stages: tuple[Stage, ...] = ()
 

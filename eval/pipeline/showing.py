@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.pipeline.results import Result
 from preflab.errors import UserError
@@ -14,6 +14,9 @@ from preflab.errors.terminal import console, one_line, say
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
+
+    from eval.records.comparison import Comparison, Judge
+    from eval.records.figures import Figure, Method
 
 
 WIDTH = 104  # of the table where there is no terminal to fit it to
@@ -29,26 +32,29 @@ def check_report(wanted: bool) -> None:
         raise UserError("the report needs matplotlib; pip install matplotlib, or add --report false")
 
 
-def show(comparison: dict[str, Any], path: Path) -> None:
+def show(comparison: Comparison, path: Path) -> None:
     """Write comparison.json, print the table and what it says."""
+    from eval.records.typed import to_json
     from eval.report.table import comparison_table
     from preflab.disk.files import write_result
 
-    comparison = write_result(path, comparison)
+    written = write_result(path, to_json(comparison))
     page = console(None if sys.stdout.isatty() else WIDTH)
-    page.print(comparison_table(comparison))
-    for sentence in (comparison["headline"], *comparison["verdict"], *judge_lines(comparison["judge"])):
+    page.print(comparison_table(written))
+    for sentence in (comparison.headline, *comparison.verdict, *judge_lines(comparison.judge)):
         page.print(one_line(sentence))
     say(f"written to {path}")
 
 
-def judge_lines(judge: dict[str, Any] | None) -> list[str]:
+def judge_lines(judge: Judge | None) -> list[str]:
     """Return what is to be known of the judge: why not to trust it, and what one that compares says of itself."""
     from eval.judges import judge_sentences
 
-    warning, facts = (judge or {}).get("warning"), judge_sentences(judge)
-    lines = [f"Warning, judge: {warning}"] if warning else []
-    return [*lines, f"Judge: {(judge or {}).get('name')}. {' '.join(facts)}"] if facts else lines
+    if judge is None:
+        return []
+    facts = judge_sentences(vars(judge))
+    lines = [f"Warning, judge: {judge.warning}"] if judge.warning else []
+    return [*lines, f"Judge: {judge.name}. {' '.join(facts)}"] if facts else lines
 
 
 def write_pages(result: Result, folder: Path) -> None:
@@ -59,37 +65,39 @@ def write_pages(result: Result, folder: Path) -> None:
     say(f"report at {folder / 'report.html'}")
 
 
-def show_preferences(evaluation: Mapping[str, Any]) -> None:
+def show_preferences(evaluation: Comparison) -> None:
     """Print the tables of held-out accuracy."""
     page = console(None if sys.stdout.isatty() else WIDTH)
-    for table in preference_tables(evaluation["methods"]):
+    for table in preference_tables(evaluation.methods):
         page.print(table)
 
 
 SCORES = ("score", "likelihood", "likelihood a token")
 
 
-def preference_tables(methods: Mapping[str, Any]) -> list[RichTable]:
+def preference_tables(methods: Mapping[str, Method]) -> list[RichTable]:
     """Return held-out accuracy by what ranks the responses, and per subset where the data have any."""
-    rows = {name: row["preferences"] for name, row in methods.items() if row["preferences"]}
+    from eval.metrics.preference_accuracy import ACCURACY
+
+    rows = {name: row.preferences for name, row in methods.items() if row.preferences}
     kinds = {
         name: [
-            found.get("accuracy"),
-            *((found.get(k) or {}).get("accuracy") for k in ("likelihood", "normalised_likelihood")),
+            found.figures.get(ACCURACY.key),
+            *(None if by is None else by.accuracy for by in (found.likelihood, found.normalised_likelihood)),
         ]
         for name, found in rows.items()
     }
     tables = [_table("held-out accuracy", "method", SCORES, kinds)] if rows else []
-    subsets = {name: found["subsets"] for name, found in rows.items() if found.get("subsets")}
+    subsets = {name: found.subsets for name, found in rows.items() if found.subsets}
     if subsets:
         of_subset = {
-            part: [found[part]["accuracy"] for found in subsets.values()] for part in next(iter(subsets.values()))
+            part: [found[part].accuracy for found in subsets.values()] for part in next(iter(subsets.values()))
         }
         tables.append(_table("held-out accuracy by subset", "subset", list(subsets), of_subset))
     return tables
 
 
-def _table(title: str, first: str, columns: Sequence[str], rows: Mapping[str, Sequence[Any]]) -> RichTable:
+def _table(title: str, first: str, columns: Sequence[str], rows: Mapping[str, Sequence[Figure | None]]) -> RichTable:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -98,6 +106,6 @@ def _table(title: str, first: str, columns: Sequence[str], rows: Mapping[str, Se
     for column in columns:
         table.add_column(Text(one_line(column)), justify="right")
     for name, estimates in rows.items():
-        texts = ("–" if e is None else f"{e['mean']:.1%} [{e['low']:.1%}, {e['high']:.1%}]" for e in estimates)
+        texts = ("–" if e is None else f"{e.mean:.1%} [{e.low:.1%}, {e.high:.1%}]" for e in estimates)
         table.add_row(Text(one_line(name)), *(Text(text.replace("%", " %")) for text in texts))
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.pipeline.comparing import contest
 from eval.pipeline.entries import Entry
@@ -45,6 +45,7 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
     from eval.comparison.contestant import Contestant
     from eval.comparison.contests import by_gold
     from eval.comparison.record import summarise_comparison
+    from eval.records.comparison import Comparison, Judge
 
     experiment, policy = foundation.experiment, method.needs.trains[0] == "policy"
     write_manifest(session, experiment)
@@ -57,13 +58,16 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
     first = [Contestant("start", [evaluate_subject("start", START, ground)])] if policy else []
     contestants = [*first, contest(ground, Entry(method, {}), stages, seeds)]
     draws = baseline(ground) if policy else []
-    figures = summarise_comparison(contestants, baseline=draws, decide=by_gold if ground.judge else None)
-    facts: dict[str, Any] = {
-        "baseline": "start" if draws else None,
-        "judge": {"name": ground.judge.name, "kind": "scores", "warning": None} if ground.judge else None,
-        "seeds": list(seeds),
-    }
-    return Result({**figures, **facts, **about(session, experiment)}, samples_of(contestants), tuple(stages))
+    summary = summarise_comparison(contestants, baseline=draws, decide=by_gold if ground.judge else None)
+    figures = Comparison(
+        **vars(summary),
+        baseline="start" if draws else None,
+        judge=Judge(name=ground.judge.name, kind="scores", warning=None) if ground.judge else None,
+        reward_model=None,
+        seeds=tuple(seeds),
+        **about(session, experiment),
+    )
+    return Result(figures, samples_of(contestants), tuple(stages))
 
 
 def ground_for(session: Session, foundation: Foundation, method: Method) -> Ground:

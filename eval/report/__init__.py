@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eval.records.comparison import Comparison
 
 __all__ = ["write_report"]
 
 
-def write_report(comparison: Mapping[str, Any], samples: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_report(comparison: Comparison, samples: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the report of a comparison; each file is there whole or not at all.
 
     Args:
-        comparison: what ``comparison.json`` holds (docs/report.md). Sections whose data are absent are left out.
+        comparison: as `eval.records.comparison.read_comparison` reads it. Sections whose data are absent are left out.
         samples: ``{method: {training seed: rows of samples.jsonl}}``; may be empty.
         folder: made if it does not exist.
 
@@ -23,21 +26,22 @@ def write_report(comparison: Mapping[str, Any], samples: Mapping[str, Any], fold
     Raises:
         UserError: if the folder cannot be written.
     """
+    from eval.records.typed import to_json
     from eval.report.drawings import plots
     from eval.report.figures import file_bytes
     from eval.report.page import render
     from eval.report.style import method_styles
     from eval.report.table import latex_table, markdown_table
     from eval.report.text import clean
-    from preflab.disk.files import write_bytes
+    from preflab.disk.files import json_ready, write_bytes
     from preflab.errors import UserError
 
-    shown = clean(dict(comparison))
+    shown, (written, _) = clean(comparison), json_ready(to_json(comparison))
     drawn, styles = plots(shown), method_styles(shown)
     files = {
         "report.html": render(shown, samples, drawn).encode(),
-        "table.md": markdown_table(comparison).encode("utf-8", "replace"),
-        "table.tex": latex_table(comparison).encode("utf-8", "replace"),
+        "table.md": markdown_table(written).encode("utf-8", "replace"),
+        "table.tex": latex_table(written).encode("utf-8", "replace"),
     }
     for plot in drawn:
         for kind in ("svg", "png") if plot.main else ():

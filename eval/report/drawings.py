@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eval.records.comparison import Comparison
+from eval.records.figures import Figure
+from eval.records.frontier import BestOfN, Law, LawPoint, OracleLine
 from eval.report.figures import PANEL, WIDE, Plot
 from eval.report.style import LIGHT, Style, method_styles
 from eval.report.text import finite
@@ -15,7 +18,6 @@ from eval.report.text import finite
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Comparison = Mapping[str, Any]
 Styles = Mapping[str, Style]
 CURVES = (
     ("reward", "reward (training)"),
@@ -36,23 +38,23 @@ def plots(comparison: Comparison) -> list[Plot]:
 
 def frontier(comparison: Comparison, styles: Styles) -> Plot | None:
     """Gold reward against KL: methods, the best attainable, best-of-n."""
-    data = comparison.get("frontier") or {}
+    data = comparison.frontier
     points = [
         point
-        for point in data.get("points") or []
-        if point.get("method") in styles
-        and all(finite((point.get(k) or {}).get("mean")) for k in ("kl", "gold_reward"))
+        for point in (data.points if data else ())
+        if point.method in styles and finite(point.kl.mean) and finite(point.gold_reward.mean)
     ]
-    if not points:
+    if data is None or not points:
         return None
-    names = [name for name in styles if any(point["method"] == name for point in points)]
+    names = [name for name in styles if any(point.method == name for point in points)]
 
     def draw(axes: Axes) -> None:
-        _oracle(axes, data.get("oracle") or {})
-        _best_of_n(axes, _with(data.get("best_of_n"), "kl", "gold_reward"))
+        if data.oracle:
+            _oracle(axes, data.oracle)
+        _best_of_n(axes, data.best_of_n)
         for name in names:
-            own = sorted((p for p in points if p["method"] == name), key=lambda p: p["kl"]["mean"])
-            kl, gold = (_bounds([point[key] for point in own]) for key in ("kl", "gold_reward"))
+            own = sorted((point for point in points if point.method == name), key=lambda point: point.kl.mean)
+            kl, gold = _bounds([point.kl for point in own]), _bounds([point.gold_reward for point in own])
             style = styles[name]
             axes.fill_between(kl[0], gold[1], gold[2], color=style.colour, alpha=0.15, linewidth=0)
             axes.hlines(gold[0], kl[1], kl[2], color=style.colour, alpha=0.5, linewidth=1)
@@ -71,36 +73,37 @@ def frontier(comparison: Comparison, styles: Styles) -> Plot | None:
     return Plot("frontier", "Gold reward against KL", caption, WIDE, names, draw)
 
 
-def _oracle(axes: Axes, oracle: Mapping[str, Any]) -> None:
-    columns = [oracle.get(key) or [] for key in ("kl", "reward", "low", "high")]
-    trusted = oracle.get("trusted_kl")
-    limit = trusted if finite(trusted) else math.inf
-    rows = [row for row in zip(*columns, strict=False) if all(map(finite, row)) and row[0] <= limit]
+def _oracle(axes: Axes, line: OracleLine) -> None:
+    limit = line.trusted_kl if finite(line.trusted_kl) else math.inf
+    columns = zip(line.kl, line.reward, line.low, line.high, strict=True)
+    rows = [row for row in columns if all(map(finite, row)) and row[0] <= limit]
     if len(rows) < 2:
         return
     kl, reward, low, high = np.array(rows, dtype=np.float64).T
     axes.fill_between(kl, low, high, color=LIGHT["ink"], alpha=0.1, linewidth=0)
     axes.plot(kl, reward, color=LIGHT["ink"])
     axes.annotate("best attainable", (kl[-1], reward[-1]), xytext=(0, 7), textcoords="offset points", ha="right")
-    if kl[-1] < max(filter(finite, columns[0])):  # the line was cut
+    if kl[-1] < max(filter(finite, line.kl)):  # the line was cut
         axes.plot(kl[-1:], reward[-1:], color=LIGHT["ink"], marker="|", markersize=11)
 
 
-def _best_of_n(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
-    if not points:
+def _best_of_n(axes: Axes, points: Sequence[BestOfN]) -> None:
+    drawn = [point for point in points if finite(point.kl) and finite(point.gold_reward)]
+    if not drawn:
         return
-    kl, gold = ([p[key] for p in points] for key in ("kl", "gold_reward"))
+    kl, gold = [point.kl for point in drawn], [point.gold_reward for point in drawn]
     axes.plot(kl, gold, color=LIGHT["muted"], linestyle="--", linewidth=1.3, marker=".")
-    text = f"best of {points[-1].get('n')}"
-    axes.annotate(text, (kl[-1], gold[-1]), xytext=(6, -3), textcoords="offset points", color=LIGHT["muted"])
+    axes.annotate(
+        f"best of {drawn[-1].n}", (kl[-1], gold[-1]), xytext=(6, -3), textcoords="offset points", color=LIGHT["muted"]
+    )
 
 
 def overoptimisation(comparison: Comparison, styles: Styles) -> Plot | None:
     """Gold and proxy reward against d = √KL, and the fitted laws."""
     fits = {
         name: (fit, rows)
-        for name, fit in (comparison.get("overoptimisation") or {}).items()
-        if name in styles and (rows := [_rewards(p) for p in (fit or {}).get("points") or [] if finite(p.get("d"))])
+        for name, fit in (comparison.overoptimisation or {}).items()
+        if name in styles and (rows := [_rewards(point) for point in fit.points if finite(point.d)])
     }
     if not fits:
         return None
@@ -127,26 +130,29 @@ def overoptimisation(comparison: Comparison, styles: Styles) -> Plot | None:
     return Plot("overoptimisation", "Gold and proxy reward against √KL", caption, WIDE, list(fits), draw)
 
 
-def _rewards(point: Mapping[str, Any]) -> list[float]:
+def _rewards(point: LawPoint) -> list[float]:
     """Return d, gold reward and its interval, and proxy reward; NaN, which is not drawn, for what is missing."""
-    gold, proxy = point.get("gold") or {}, point.get("proxy") or {}
-    values = (point["d"], gold.get("mean"), gold.get("low"), gold.get("high"), proxy.get("mean"))
-    return [value if finite(value) else math.nan for value in values]
+    gold, proxy = point.gold, math.nan if point.proxy is None else point.proxy.mean
+    return [value if finite(value) else math.nan for value in (point.d, gold.mean, gold.low, gold.high, proxy)]
 
 
-def _law(fit: Mapping[str, Any], d: np.ndarray) -> np.ndarray | None:
+def _law(fit: Law, d: np.ndarray) -> np.ndarray | None:
     """Gold reward by the law of Gao et al. (arXiv 2210.10760), section 3: that of the reference, and R(d)."""
-    alpha, beta = ((fit.get(key) or {}).get("mean") for key in ("alpha", "beta"))
-    if not (finite(alpha) and finite(beta)):
+    if fit.alpha is None or fit.beta is None or not (finite(fit.alpha.mean) and finite(fit.beta.mean)):
         return None
-    start = fit.get("reference_reward")
-    bend = d if fit.get("law") == "bon" else np.log(d)
-    return (start if finite(start) else 0.0) + d * (alpha - beta * bend)
+    start = fit.reference_reward if finite(fit.reference_reward) else 0.0
+    bend = d if fit.law == "bon" else np.log(d)
+    return start + d * (fit.alpha.mean - fit.beta.mean * bend)
 
 
 def reliability(comparison: Comparison, styles: Styles) -> Plot | None:
     """How often the preferred response was chosen, against how sure the model was."""
-    bins = _preference_rows(comparison, styles, "reliability", ("confidence", "accuracy"))
+    known = {name: found for name, row in comparison.methods.items() if (found := row.preferences)}
+    drawn = {
+        name: [row for row in found.reliability if finite(row.confidence) and finite(row.accuracy)]
+        for name, found in known.items()
+    }
+    bins = {name: rows for name, rows in drawn.items() if rows}
     if not bins:
         return None
 
@@ -154,11 +160,10 @@ def reliability(comparison: Comparison, styles: Styles) -> Plot | None:
         axes.plot([0.5, 1], [0.5, 1], color=LIGHT["muted"], linewidth=1, linestyle="--")
         for name, rows in bins.items():
             style = styles[name]
-            x, y = ([row[key] for row in rows] for key in ("confidence", "accuracy"))
-            ends = [(row.get("low"), row.get("high")) for row in rows]
-            drawn = [(at, *pair) for at, pair in zip(x, ends, strict=True) if all(map(finite, pair))]
-            if drawn:
-                axes.vlines(*zip(*drawn, strict=True), color=style.colour, alpha=0.5, linewidth=1)
+            x, y = [row.confidence for row in rows], [row.accuracy for row in rows]
+            bars = [(row.confidence, row.low, row.high) for row in rows if finite(row.low) and finite(row.high)]
+            if bars:
+                axes.vlines(*zip(*bars, strict=True), color=style.colour, alpha=0.5, linewidth=1)
             axes.plot(x, y, color=style.colour, marker=style.marker, linestyle=style.dashes, linewidth=1.3)
         axes.set(xlabel="confidence", ylabel="accuracy")
 
@@ -170,13 +175,12 @@ def reliability(comparison: Comparison, styles: Styles) -> Plot | None:
 
 def length_bias(comparison: Comparison, styles: Styles) -> Plot | None:
     """Accuracy by how much longer the chosen response is."""
-    methods = comparison.get("methods") or {}
-    found = {name: ((methods.get(name) or {}).get("preferences") or {}).get("length_buckets") for name in styles}
-    known = {n: [row for row in rows or [] if finite(_accuracy(row).get("mean"))] for n, rows in found.items()}
+    found = {name: row.preferences.length_buckets for name, row in comparison.methods.items() if row.preferences}
+    known = {name: [row for row in rows if finite(row.accuracy.mean)] for name, rows in found.items()}
     buckets = {name: rows for name, rows in known.items() if rows}
     if not buckets:
         return None
-    keys = {(row.get("low"), row.get("high")) for rows in buckets.values() for row in rows}
+    keys = {(row.low, row.high) for rows in buckets.values() for row in rows}
     order = sorted(
         keys, key=lambda ends: (-math.inf if ends[0] is None else ends[0], math.inf if ends[1] is None else ends[1])
     )
@@ -186,9 +190,9 @@ def length_bias(comparison: Comparison, styles: Styles) -> Plot | None:
         axes.axhline(0.5, color=LIGHT["muted"], linewidth=1, linestyle="--")
         for name, rows in buckets.items():
             style = styles[name]
-            rows = sorted(rows, key=lambda row: place[row.get("low"), row.get("high")])
-            spots = [place[row.get("low"), row.get("high")] for row in rows]
-            accuracy, low, high = _bounds([_accuracy(row) for row in rows])
+            rows = sorted(rows, key=lambda row: place[row.low, row.high])
+            spots = [place[row.low, row.high] for row in rows]
+            accuracy, low, high = _bounds([row.accuracy for row in rows])
             axes.vlines(spots, low, high, color=style.colour, alpha=0.5, linewidth=1)
             axes.plot(spots, accuracy, color=style.colour, marker=style.marker, linestyle=style.dashes, linewidth=1.3)
         axes.set_xticks(range(len(order)), [_range(*ends) for ends in order], rotation=30, ha="right")
@@ -199,12 +203,6 @@ def length_bias(comparison: Comparison, styles: Styles) -> Plot | None:
         "not people do. Dashed: chance. Bars: 95 % intervals."
     )
     return Plot("length-bias", "Accuracy by difference in length", caption, PANEL, list(buckets), draw)
-
-
-def _accuracy(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the estimate of a bucket's accuracy; older comparisons give a bare number."""
-    found = row.get("accuracy")
-    return found if isinstance(found, Mapping) else {"mean": found}
 
 
 def _range(low: Any, high: Any) -> str:
@@ -219,8 +217,8 @@ def _range(low: Any, high: Any) -> str:
 def training(comparison: Comparison, styles: Styles) -> list[Plot]:
     """Return a plot per metric that some method logged, `CURVES` first: mean over seeds, their range as a band."""
     known = dict(CURVES)
-    runs = [rows for seeds in (comparison.get("training") or {}).values() for rows in (seeds or {}).values()]
-    more = dict.fromkeys(key for rows in runs for row in rows or () for key in row if key not in ("step", *known))
+    runs = [rows for seeds in comparison.training.values() for rows in seeds.values()]
+    more = dict.fromkeys(key for rows in runs for row in rows for key in row if key not in ("step", *known))
     named = [(key, title, f"training-{key.replace('_', '-')}") for key, title in CURVES]
     # Whoever wrote a method named its metrics; a number is fit for a plot's name.
     named += [(key, key.replace("_", " "), f"training-{number}") for number, key in enumerate(more)]
@@ -230,9 +228,8 @@ def training(comparison: Comparison, styles: Styles) -> list[Plot]:
 
 def _curve(comparison: Comparison, styles: Styles, key: str, title: str, name: str) -> Plot | None:
     curves = {}
-    for method, seeds in (comparison.get("training") or {}).items():
-        lines = [_with(rows, "step", key) for rows in (seeds or {}).values()]
-        lines = [line for line in lines if line]
+    for method, seeds in comparison.training.items():
+        lines = [line for rows in seeds.values() if (line := _with(rows, "step", key))]
         if lines and method in styles:
             curves[method] = _over_seeds(lines, key)
     if not curves:
@@ -266,20 +263,12 @@ def _over_seeds(lines: Sequence[Sequence[Mapping[str, Any]]], key: str) -> tuple
     return steps, values.mean(0), values.min(0), values.max(0)
 
 
-def _preference_rows(
-    comparison: Comparison, styles: Styles, table: str, keys: Sequence[str]
-) -> dict[str, list[Mapping[str, Any]]]:
-    methods = comparison.get("methods") or {}
-    rows = {name: _with(((methods.get(name) or {}).get("preferences") or {}).get(table), *keys) for name in styles}
-    return {name: found for name, found in rows.items() if found}
-
-
-def _with(rows: Iterable[Mapping[str, Any]] | None, *keys: str) -> list[Mapping[str, Any]]:
+def _with(rows: Iterable[Mapping[str, Any]], *keys: str) -> list[Mapping[str, Any]]:
     """Return the rows in which every key is a number."""
-    return [row for row in rows or [] if all(finite(row.get(key)) for key in keys)]
+    return [row for row in rows if all(finite(row.get(key)) for key in keys)]
 
 
-def _bounds(estimates: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Return mean, low and high, ``[3, N]``; an end that is missing is the mean."""
-    rows = [[e[key] if finite(e.get(key)) else e["mean"] for key in ("mean", "low", "high")] for e in estimates]
+def _bounds(figures: Sequence[Figure]) -> np.ndarray:
+    """Return mean, low and high, ``[3, N]``; an end that is no number is the mean."""
+    rows = [[value if finite(value) else f.mean for value in (f.mean, f.low, f.high)] for f in figures]
     return np.array(rows, dtype=np.float64).T

@@ -12,16 +12,17 @@ from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
 
 from eval.metrics import columns_of
+from eval.records.comparison import Comparison
 from eval.report import sections
 from eval.report.figures import Plot, page_svg
 from eval.report.inline import inline_svg
 from eval.report.measures import measure_table
 from eval.report.samples import sample_data
-from eval.report.style import css_colours, method_names, method_styles
-from eval.report.text import embedded, visible
+from eval.report.style import css_colours, method_styles
+from eval.report.text import embedded, shown, visible
 
 
-def render(comparison: Mapping[str, Any], samples: Mapping[str, Any], plots: Sequence[Plot]) -> str:
+def render(comparison: Comparison, samples: Mapping[str, Any], plots: Sequence[Plot]) -> str:
     """Return the page's HTML.
 
     Args:
@@ -30,7 +31,7 @@ def render(comparison: Mapping[str, Any], samples: Mapping[str, Any], plots: Seq
         plots: of `eval.report.drawings`.
     """
     css, script = css_colours() + _file("page.css"), _file("page.js")
-    answers = sample_data(samples, method_names(comparison))
+    answers = sample_data(samples, list(comparison.methods))
     content = _content(comparison)
     figures = {plot.name: (plot, inline_svg(page_svg(plot), plot.name, _label(plot))) for plot in plots}
     styles = method_styles(comparison)
@@ -49,7 +50,7 @@ def render(comparison: Mapping[str, Any], samples: Mapping[str, Any], plots: Seq
             drawn=[name for name in styles if any(name in plot.methods for plot, _ in training)],
             answers=answers,
             data=embedded(
-                {**answers, "baseline": comparison.get("baseline"), "styles": _classes(comparison)} if answers else None
+                {**answers, "baseline": comparison.baseline, "styles": _classes(comparison)} if answers else None
             ),
             left_out=_left_out(comparison, content, figures, answers),
             **content,
@@ -57,14 +58,14 @@ def render(comparison: Mapping[str, Any], samples: Mapping[str, Any], plots: Seq
     )
 
 
-def _content(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    methods = {name: record or {} for name, record in (comparison.get("methods") or {}).items()}
+def _content(comparison: Comparison) -> dict[str, Any]:
+    methods = {name: shown(row) for name, row in comparison.methods.items()}
     return {
         "headline": sections.headline(comparison),
         "sentences": sections.sentences(comparison),
         "judge": sections.judge(comparison),
-        "baseline": comparison.get("baseline"),
-        "seeds": comparison.get("seeds") or [],
+        "baseline": comparison.baseline,
+        "seeds": comparison.seeds,
         "ranking": sections.ranking(comparison),
         "pairwise": sections.pairwise(comparison),
         "frontier": sections.frontier(comparison),
@@ -72,7 +73,7 @@ def _content(comparison: Mapping[str, Any]) -> dict[str, Any]:
         "preferences": sections.preferences(comparison),
         "generations": measure_table(methods, columns_of("generations")),
         "diagnosis": sections.diagnosis(comparison),
-        "budgets": comparison.get("budgets") or {},
+        "budgets": comparison.budgets,
         "costs": sections.costs(comparison),
         "settings": sections.settings(comparison),
         "provenance": sections.provenance(comparison),
@@ -80,7 +81,7 @@ def _content(comparison: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _left_out(
-    comparison: Mapping[str, Any], content: Mapping[str, Any], figures: Mapping[str, Any], answers: Any
+    comparison: Comparison, content: Mapping[str, Any], figures: Mapping[str, Any], answers: Any
 ) -> list[tuple[str, str]]:
     """Return each section that the page lacks, and why."""
     reasons = (
@@ -102,7 +103,7 @@ def _left_out(
     return [(name, why) for name, there, why in reasons if not there]
 
 
-def _classes(comparison: Mapping[str, Any]) -> dict[str, str]:
+def _classes(comparison: Comparison) -> dict[str, str]:
     return {name: style.css for name, style in method_styles(comparison).items()}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from eval.records.comparison import Comparison
 
 # Okabe and Ito's colours (jfly.uni-koeln.de/color), told apart by every common kind of colour vision; some are
 # darkened to be read on white, and all lightened for a dark page. Name, on light, on dark.
@@ -44,18 +45,11 @@ class Style(NamedTuple):
     dashes: str
 
 
-def method_names(comparison: Mapping[str, Any]) -> list[str]:
-    """Return the methods in the comparison's order, those named only in a training record last."""
-    named: Iterable[str] = (*(comparison.get("methods") or {}), *(comparison.get("training") or {}))
-    return list(dict.fromkeys(named))
-
-
-def method_styles(comparison: Mapping[str, Any]) -> dict[str, Style]:
+def method_styles(comparison: Comparison) -> dict[str, Style]:
     """Return a style per method; the baseline is grey. Beyond eight, colours return with other dashes."""
-    baseline, others = comparison.get("baseline"), 0
-    styles = {}
-    for name in method_names(comparison):
-        if name == baseline:
+    others, styles = 0, {}
+    for name in comparison.methods:
+        if name == comparison.baseline:
             styles[name] = Style(BASELINE_COLOUR[0], BASELINE_COLOUR[1], "h", "-")
             continue
         css, colour, _ = METHOD_COLOURS[others % len(METHOD_COLOURS)]

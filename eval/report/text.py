@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import is_dataclass, replace
 from typing import Any, TypeGuard
 
 from markupsafe import Markup
 
 from eval.comparison.sentences import p_digits
+from eval.records.typed import to_json
 
 LONGEST = 20_000  # characters of one text on the page
 
@@ -31,14 +33,23 @@ def visible(text: object, longest: int = LONGEST) -> str:
 
 
 def clean(value: Any) -> Any:
-    """Return JSON-ready data with every string, keys included, made `visible`, and numbers that are none as None."""
+    """Return data or a record with every string, keys included, made `visible`; in data, NaN and the like as None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{n: part if isinstance(part, float) else clean(part) for n, part in vars(value).items()}
+        )
     if isinstance(value, dict):
         return {visible(k): clean(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [clean(v) for v in value]
+        return type(value)(map(clean, value))
     if isinstance(value, str):
         return visible(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def shown(record: Any) -> Any:
+    """Return a record as JSON-ready data that is `clean`."""
+    return clean(to_json(record))
 
 
 def embedded(data: Any) -> Markup:

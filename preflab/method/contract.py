@@ -1,9 +1,4 @@
-"""The contract: L(x, {y1 … yk}, r) and the records that cross it.
-
-Shapes use these letters throughout the project:
-
-    B  prompts x in a (micro-)batch        P  prompt tokens, left-padded
-    K  responses {y} to one prompt         T  response tokens, right-padded, end token included
+"""The contract: L(x, {y1 … yk}, r), what a method asks for, and the three kinds of methods.
 
 This module imports no torch, so that configs can be checked before torch is loaded.
 """
@@ -14,139 +9,45 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from preflab.errors import UserError
+from preflab.method.records import (
+    Batch,
+    Loss,
+    Mean,
+    Responses,
+    Role,
+    Rollout,
+    Scores,
+    Unit,
+    mean_of,
+    unit_mask,
+)
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-Role = Literal["policy", "reference", "reward", "value"]
-Unit = Literal["prompt", "response", "token"]
-Responses = Literal["demonstration", "single", "pair", "ranking", "sampled"]
-
-
-class Batch(NamedTuple):
-    """x, {y1 … yk} and r for B prompts.
-
-    Offline methods find the responses ordered best first: index 0 is chosen, index 1 rejected. A prompt
-    with fewer responses than others has empty ones (no true token) behind its own.
-
-    Attributes:
-        prompt_ids: int64 ``[B, P]``, left-padded.
-        prompt_mask: bool ``[B, P]``, true on real tokens.
-        response_ids: int64 ``[B, K, T]``, right-padded.
-        response_mask: bool ``[B, K, T]``, true on real tokens, the end token included.
-        feedback: r and what `prepare` derived from it; each tensor ``[B, ...]``. Data sets give, where
-            they have it, ``preference [B]`` (probability that index 0 is preferred to index 1), ``margin
-            [B]`` (by how much, in units of reward), ``desirable [B]`` (1 or 0) and, of rankings in which responses
-            tie, ``rank [B, K]`` (not falling along a row, equal where they tie). ``reference_logps
-            [B, K, T]``, if there, stands for the reference policy's pass.
-    """
-
-    prompt_ids: Tensor
-    prompt_mask: Tensor
-    response_ids: Tensor
-    response_mask: Tensor
-    feedback: dict[str, Tensor] = {}
-
-    def to(self, device: torch.device | str) -> Batch:
-        """Return the batch on `device`."""
-        return self._map(lambda x: x.to(device, non_blocking=True))
-
-    def rows(self, index: slice | Tensor) -> Batch:
-        """Return some of the prompts, cut to the longest prompt and response among them."""
-        return self._map(lambda x: x[index]).trimmed()
-
-    def select(self, index: Tensor) -> Batch:
-        """Return the responses at ``index [B, k]`` of each prompt, in that order; no feedback goes along."""
-        rows = index.unsqueeze(-1).expand(-1, -1, self.response_ids.shape[-1])
-        ids, mask = self.response_ids.gather(1, rows), self.response_mask.gather(1, rows)
-        return Batch(self.prompt_ids, self.prompt_mask, ids, mask)
-
-    def emptied(self) -> Batch:
-        """Return the batch with every token masked out: nothing to learn from."""
-        return self._replace(response_mask=self.response_mask.new_zeros(self.response_mask.shape))
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        feedback = {name: change(tensor) for name, tensor in self.feedback.items()}
-        return Batch(
-            change(self.prompt_ids),
-            change(self.prompt_mask),
-            change(self.response_ids),
-            change(self.response_mask),
-            feedback,
-        )
-
-    def trimmed(self) -> Batch:
-        """Drop columns that are padding in every row."""
-        prompt_columns = self.prompt_mask.any(0).nonzero()
-        response_columns = self.response_mask.flatten(0, 1).any(0).nonzero()
-        start = int(prompt_columns[0]) if len(prompt_columns) else self.prompt_mask.shape[1] - 1
-        stop = int(response_columns[-1]) + 1 if len(response_columns) else 1
-        width = self.response_ids.shape[-1]
-        feedback = {k: v[..., :stop] if v.ndim == 3 and v.shape[-1] == width else v for k, v in self.feedback.items()}
-        return Batch(
-            self.prompt_ids[:, start:],
-            self.prompt_mask[:, start:],
-            self.response_ids[..., :stop],
-            self.response_mask[..., :stop],
-            feedback,
-        )
-
-
-class Scores(NamedTuple):
-    """What the roles say of a batch; a field is None where no method asked for it.
-
-    Attributes:
-        logps: ``[B, K, T]`` log π(y_t | x, y_<t) under the policy, 0 on padding.
-        reference_logps: ``[B, K, T]`` the same under the reference policy.
-        values: ``[B, K, T]`` V(x, y_<t), the value of the state in which y_t is chosen.
-        rewards: ``[B, K]`` score of the reward model, read at the last response token.
-    """
-
-    logps: Tensor | None = None
-    reference_logps: Tensor | None = None
-    values: Tensor | None = None
-    rewards: Tensor | None = None
-
-
-class Rollout(NamedTuple):
-    """Responses, and what the roles of `Needs.rollout` say of them before anything is learnt from them.
-
-    On-policy methods get all responses sampled from the policy as it is now; offline methods that ask for
-    it get the responses of one optimiser batch.
-
-    Attributes:
-        batch: prompts and responses; sampled ones bear no feedback yet but ``sampler_logps [B, K, T]``, where
-            another engine drew them than scores: its log-probabilities, 0 on padding.
-        scores: the roles of `Needs.rollout`; ``logps`` are then those of the behaviour policy.
-        ended: bool ``[B, K]``, false where a sampled response was cut at the length limit.
-    """
-
-    batch: Batch
-    scores: Scores
-    ended: Tensor
-
-
-class Mean(NamedTuple):
-    """A metric as sum and number of items, so that micro-batches and ranks combine exactly."""
-
-    total: Tensor
-    items: Tensor
-
-
-class Loss(NamedTuple):
-    """An unreduced loss.
-
-    Attributes:
-        values: ``[B]``, ``[B, K]`` or ``[B, K, T]`` as `Needs.unit` says; padding is ignored.
-        metrics: named means to log; names are those the algorithm declares.
-    """
-
-    values: Tensor
-    metrics: dict[str, Mean] = {}
+__all__ = [
+    "Algorithm",
+    "Batch",
+    "DecoderMethod",
+    "KnownOptimum",
+    "Loss",
+    "LossMethod",
+    "Mean",
+    "Needs",
+    "Prepares",
+    "Responses",
+    "Role",
+    "Rollout",
+    "Scores",
+    "TrainerMethod",
+    "Unit",
+    "decoder_of",
+    "mean_of",
+    "unit_mask",
+]
 
 
 @dataclass(frozen=True)
@@ -316,23 +217,3 @@ class KnownOptimum(Protocol):
     def optimum(self, batch: Batch, scores: Scores) -> Tensor | None:
         """Return log π*(y|x), ``[B, K]``, where theory knows it, else None."""
         ...
-
-
-def unit_mask(batch: Batch, unit: Unit) -> Tensor:
-    """Return the bool mask of the items a loss of this unit is averaged over.
-
-    ``[B]`` for prompts, ``[B, K]`` for responses, ``[B, K, T]`` for tokens. Prompts and responses
-    without a single token count as padding.
-    """
-    if unit == "token":
-        return batch.response_mask
-    present = batch.response_mask.any(-1)
-    return present if unit == "response" else present.any(-1)
-
-
-def mean_of(values: Tensor, mask: Tensor | None = None) -> Mean:
-    """Return a metric over `values` where `mask` (same shape, bool) is true; detached."""
-    values = values.detach().float()
-    if mask is None:
-        return Mean(values.sum(), values.new_tensor(values.numel()))
-    return Mean(values.masked_fill(~mask, 0.0).sum(), mask.sum().to(values.dtype))

@@ -32,7 +32,6 @@ STD_EPSILON = 1e-4  # added to a standard deviation that advantages are divided 
 def response_scores(rollout: Rollout, config: PolicyGradientConfig) -> Tensor:
     """Return the score of each response, ``[B, K]``: the reward model's, but for a missing end token."""
     scores = rollout.scores.rewards
-    assert scores is not None
     if config.missing_end_score is not None:
         return scores.masked_fill(~rollout.ended, config.missing_end_score)
     if config.missing_end_penalty is not None:
@@ -43,7 +42,6 @@ def response_scores(rollout: Rollout, config: PolicyGradientConfig) -> Tensor:
 def bootstrapped_scores(scores: Tensor, rollout: Rollout) -> Tensor:
     """Return the scores, ``[B, K]``, with V of its last state in place of that of a response cut at the limit."""
     values, mask = rollout.scores.values, rollout.batch.response_mask
-    assert values is not None
     last_value = masked_sum(values, at_last_token(scores.new_ones(scores.shape), mask).bool())
     return scores.where(rollout.ended, last_value)
 
@@ -60,13 +58,11 @@ def charged_rewards(
         coefficient: β.
         action: what is rewarded: ``[B, K, T]`` comes back for tokens, ``[B, K]`` for responses.
     """
-    mask, (logps, reference, _, _) = rollout.batch.response_mask, rollout.scores
-    assert logps is not None
-    assert reference is not None
+    mask = rollout.batch.response_mask
     rewards = at_last_token(scores, mask) if action == "token" else scores
     if config.kl_in == "loss":
         return rewards
-    return rewards - coefficient * _kl(logps, reference, mask, config, action)
+    return rewards - coefficient * _kl(rollout.scores.logps, rollout.scores.reference_logps, mask, config, action)
 
 
 def at_last_token(scores: Tensor, mask: Tensor) -> Tensor:
@@ -141,12 +137,10 @@ def behaviour(
     besides. Where another engine drew the responses, ``importance_weights`` of actions: min(π_old/π_engine, cap),
     truncated importance sampling (Ionides 2008).
     """
-    mask, (logps, reference, _, _) = rollout.batch.response_mask, rollout.scores
-    assert logps is not None
-    assert reference is not None
+    mask, logps = rollout.batch.response_mask, rollout.scores.logps
     found = {"behaviour_logps": logps}
     if config.kl_in == "loss":
-        found["reference_logps"] = reference
+        found["reference_logps"] = rollout.scores.reference_logps
     if config.kl_in == "loss" or config.kl_target is not None:
         found["kl_coefficient"] = logps.new_full((len(logps),), coefficient)
     drawn = rollout.batch.feedback.get("sampler_logps")
@@ -157,12 +151,10 @@ def behaviour(
 
 def next_kl_coefficient(rollout: Rollout, config: PolicyGradientConfig, coefficient: float) -> float:
     """Return β for the next rollout: as it is, unless a target for the KL says otherwise."""
-    mask, (logps, reference, _, _) = rollout.batch.response_mask, rollout.scores
     if config.kl_target is None:
         return coefficient
-    assert logps is not None
-    assert reference is not None
-    kl = masked_sum(kl_k1(logps, reference), mask).sum()
+    mask = rollout.batch.response_mask
+    kl = masked_sum(kl_k1(rollout.scores.logps, rollout.scores.reference_logps), mask).sum()
     total, responses = sum_over_ranks(kl, mask.any(-1).sum().to(kl.dtype))
     mean = (total / responses).item()
     return adapted_kl_coefficient(coefficient, mean, config.kl_target, config.kl_horizon, responses.item())
@@ -230,7 +222,6 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float | None = Non
 
 def kl_penalty(batch: Batch, scores: Scores, config: PolicyGradientConfig, action: Unit = "token") -> Tensor:
     """Return β KL(π‖π_ref) of each action, for methods that add it to the loss."""
-    assert scores.logps is not None
     kl = _kl(scores.logps, batch.feedback["reference_logps"], batch.response_mask, config, action)
     return batch.feedback["kl_coefficient"].view(-1, *[1] * (kl.ndim - 1)) * kl
 
@@ -292,7 +283,6 @@ def policy_metrics(
         scores: log-probabilities, now.
         config: the clip, and whether β is adapted.
     """
-    assert scores.logps is not None
     mask = unit_mask(batch, "token" if ratio.ndim == 3 else "response")
     low, high = config.clip
     outside = mask & False if low is None or high is None else (ratio < 1 - low) | (ratio > 1 + high)

@@ -97,13 +97,12 @@ class Pairwise(LossMethod):
 
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Sum log-probabilities over each response and hand the pairs to `pair_loss`."""
-        assert scores.logps is not None
         if batch.response_ids.shape[1] != 2:
             raise ValueError(f"a pairwise loss needs 2 responses a prompt, got {batch.response_ids.shape[1]}")
         mask = batch.response_mask
         logps = masked_sum(scores.logps, mask)
         reference = logps.new_zeros(logps.shape)
-        if scores.reference_logps is not None:
+        if "reference" in self.needs.scores:
             reference = masked_sum(scores.reference_logps, mask)
         pair = Pair(logps, reference, mask.sum(-1))
         weight = self.certainty(batch.feedback.get("preference", logps.new_ones(len(logps))))

@@ -68,7 +68,6 @@ class PolicyGradient(LossMethod):
 
     def loss(self, batch: Batch, scores: Scores) -> Loss:
         """Return the loss of each action: its surrogate, and β KL where that is in the loss."""
-        assert scores.logps is not None
         feedback, mask = batch.feedback, batch.response_mask
         ratio, advantages = self.ratio(scores.logps, feedback["behaviour_logps"], mask), feedback["advantages"]
         if advantages.ndim < ratio.ndim:

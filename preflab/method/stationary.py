@@ -68,8 +68,6 @@ def policy_gradient_optimum(
         return None
     if config.kl_in == "loss":
         return stationary_policy(config, batch, scores, action, expected)
-    assert scores.reference_logps is not None
-    assert scores.rewards is not None
     mask = batch.response_mask
     reference = masked_sum(scores.reference_logps, mask)
     optimum = kl_regularised_optimum(reference, scores.rewards, config.kl_coefficient, mask.any(-1))
@@ -95,8 +93,6 @@ def stationary_policy(
 
     The arguments are those of `policy_gradient_optimum`.
     """
-    assert scores.reference_logps is not None
-    assert scores.rewards is not None
     mask = batch.response_mask
     present = mask.any(-1)
     rewards, reference = scores.rewards.masked_fill(~present, 0.0), scores.reference_logps.masked_fill(~mask, 0.0)

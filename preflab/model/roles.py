@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from preflab.method.contract import Batch, Role, Scores
+from preflab.method.records import FIELDS
 from preflab.model.role_adapters import RoleAdapters
 from preflab.model.work import NO_ADAPTER, Weights, Work, scored
 from preflab.scoring.fused import late_layers
@@ -201,14 +202,6 @@ class Roles(RoleAdapters):
 
         return score
 
-
-FIELDS: dict[Role, str] = {
-    "policy": "logps",
-    "reference": "reference_logps",
-    "value": "values",
-    "reward": "rewards",
-}
-"""Where each role's scores stand in `Scores`."""
 
 AT_HEAD = {"policy", "reference"}
 POOLS: dict[Pool, Callable[[Tensor], Tensor]] = {"mean": lambda x: x.mean(0), "worst": lambda x: x.amin(0)}

@@ -98,19 +98,16 @@ class BestOf:
         """Return the best of n, `k` times for each prompt."""
         samples = self.sampler(roles, role, prompts, k=k * self.n, temperature=temperature, seed=seed)
         rewards = self._scores(roles, "reward", samples.batch).rewards
-        assert rewards is not None
         best = rewards.reshape(-1, k, self.n).argmax(-1)
         index = best + best.new_ones(k).cumsum(0).sub(1) * self.n
         chosen = samples.batch.select(index).trimmed()
         logps = self._scores(roles, role, chosen).logps
-        assert logps is not None
         log_ratio = best_of_n_log_ratio(masked_sum(logps.double(), chosen.response_mask).exp(), self.n)
         return type(samples)(chosen, samples.ended.gather(1, index), log_ratio)
 
     def implicit_rewards(self, roles: Roles, batch: Batch) -> Tensor:
         """Return the reward, ``[B, K]``: log π_n/π rises with it."""
         rewards = self._scores(roles, "reward", batch).rewards
-        assert rewards is not None
         return rewards
 
     def _scores(self, roles: Roles, role: Role, batch: Batch) -> Scores:

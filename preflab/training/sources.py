@@ -313,20 +313,21 @@ def rollout_metrics(rollout: Rollout) -> dict[str, Mean]:
         "response_length": mean_of(mask.sum(-1)),
         "ended": mean_of(rollout.ended),
     }
-    if scores.logps is not None:
-        found["entropy"] = mean_of(-scores.logps, mask)
-        if scores.reference_logps is not None:
+    logps, reference, rewards = (scores.of(role) for role in ("policy", "reference", "reward"))
+    if logps is not None:
+        found["entropy"] = mean_of(-logps, mask)
+        if reference is not None:
             estimators: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"kl": kl_k1, "kl_k2": kl_k2, "kl_k3": kl_k3}
             for name, estimator in estimators.items():
-                found[name] = mean_of(masked_sum(estimator(scores.logps, scores.reference_logps), mask))
+                found[name] = mean_of(masked_sum(estimator(logps, reference), mask))
         if "sampler_logps" in rollout.batch.feedback:
             drawn = rollout.batch.feedback["sampler_logps"]
-            found["sampler_gap"] = mean_of((drawn - scores.logps).abs(), mask)
-            found["sampler_kl"] = mean_of(kl_k3(drawn, scores.logps), mask)
-    if scores.rewards is not None:
-        found["reward"] = mean_of(scores.rewards)
-        if scores.rewards.shape[1] > 1:
-            found["zero_variance_groups"] = mean_of(scores.rewards.std(1) == 0)
+            found["sampler_gap"] = mean_of((drawn - logps).abs(), mask)
+            found["sampler_kl"] = mean_of(kl_k3(drawn, logps), mask)
+    if rewards is not None:
+        found["reward"] = mean_of(rewards)
+        if rewards.shape[1] > 1:
+            found["zero_variance_groups"] = mean_of(rewards.std(1) == 0)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,7 +18,8 @@ from preflab.disk.files import read_object
 from preflab.errors import UserError
 from preflab.method.contract import Batch, LossMethod, Mean, Needs, Scores, unit_mask
 from preflab.method.plugins import answering, check_loss
-from preflab.model.roles import FIELDS, Roles
+from preflab.method.records import FIELDS
+from preflab.model.roles import Roles
 from preflab.settings.training import MOST_STEPS, TrainConfig
 from preflab.training.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
 from preflab.training.callbacks import StopAtBudget, watch
@@ -187,7 +188,7 @@ class PreferenceTrainer(Trainer):
             self.counts[name] += count
         return (reduced, scores) if return_outputs else reduced
 
-    def _reduced(self, batch: Batch, scores: Scores, units: Tensor) -> tuple[Tensor, dict[str, Mean]]:
+    def _reduced(self, batch: Batch, scores: Scores, units: Tensor) -> tuple[Tensor, Mapping[str, Mean]]:
         """Return the batch's share of the optimiser batch's mean loss, and the method's metrics."""
         mask = unit_mask(batch, self.algorithm.needs.unit)
         with answering(self.algorithm, "loss"):
@@ -268,7 +269,7 @@ class PreferenceTrainer(Trainer):
         }
 
 
-def _add(sums: dict[str, Mean], metrics: dict[str, Mean]) -> None:
+def _add(sums: dict[str, Mean], metrics: Mapping[str, Mean]) -> None:
     for name, mean in metrics.items():
         before = sums.get(name)
         sums[name] = Mean(before.total + mean.total, before.items + mean.items) if before else mean
@@ -282,7 +283,7 @@ def merged_scores(scores: Scores, newer: Scores) -> Scores:
 def stood_in(scores: Scores, batch: Batch, needs: Needs) -> Scores:
     """Return `scores` with zeros for those of learning roles that are still to come, which a separable loss bears."""
     nothing = torch.zeros(batch.response_mask.shape, device=batch.response_mask.device)
-    missing = {FIELDS[role]: nothing for role in needs.trains if getattr(scores, FIELDS[role]) is None}
+    missing = {FIELDS[role]: nothing for role in needs.trains if scores.of(role) is None}
     return scores._replace(**missing)
 
 

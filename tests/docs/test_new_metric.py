@@ -23,18 +23,22 @@ from eval.comparison.contestant import Contestant
 from eval.comparison.contests import by_gold
 from eval.comparison.record import summarise_comparison
 from eval.metrics import load
+from eval.records.comparison import Comparison
 from eval.records.records import Records
 from eval.report import write_report
+from preflab.versions import provenance
 
 def answers(*texts):
     return [{"prompt": str(at), "response": text, "length": 3, "gold": len(text)} for at, text in enumerate(texts)]
 
 start = Contestant("sft", [Records(answers("Yes.", "No.", "Perhaps."), [])])
 asking = Contestant("asking", [Records(answers("Why?", "No.", "Who, me?"), [])])
-comparison = summarise_comparison([start, asking], baseline=start.records, decide=by_gold)
+summary = summarise_comparison([start, asking], baseline=start.records, decide=by_gold)
+facts = {"baseline": "sft", "judge": None, "reward_model": None, "seeds": (), "config": {}, "data": {}}
+comparison = Comparison(**vars(summary), **facts, **provenance())
 write_report(comparison, {}, Path("report"))
 print(json.dumps({
-    "figures": {name: row["questions"] for name, row in comparison["methods"].items()},
+    "figures": {name: vars(row.figures["questions"]) for name, row in comparison.methods.items()},
     "alone": load("questions").compute(response=["Why?", "No.", "Who, me?"]),
     "page": page(),
 }))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from browser import Browser, installed
-from report_fixture import HOSTILE, METHODS, comparison, old_comparison, poisoned, samples
+from report_fixture import HOSTILE, METHODS, bare, comparison, poisoned, samples, typed
 
 from eval.report.drawings import plots
 from eval.report.page import render
@@ -27,7 +27,7 @@ def browser(tmp_path_factory):
 
 
 def write(path, compared, answers, figures=True):
-    shown = clean(compared)
+    shown = clean(typed(compared))
     path.write_text(render(shown, answers, plots(shown) if figures else []), encoding="utf-8")
     return path
 
@@ -216,9 +216,9 @@ def test_a_huge_response_opens_and_unfolds(browser, tmp_path):
     assert browser.problems == []
 
 
-def test_an_old_comparison_opens(browser, tmp_path):
+def test_a_comparison_of_little_opens(browser, tmp_path):
     browser.problems.clear()
-    browser.open(write(tmp_path / "old.html", old_comparison(), {}), width=390)
+    browser.open(write(tmp_path / "bare.html", bare(), {}), width=390)
     assert browser.run("document.querySelectorAll('section').length") == 5
     assert browser.run(SCROLLS) is False
     assert browser.problems == []

@@ -18,44 +18,44 @@ def test_what_was_equal_and_what_was_not():
         "ppo": [budget_record(flops=1019, pairs=0), budget_record(flops=1021, seconds=2000.0, pairs=0)],
     }
     found = compare_budgets(methods, "flops", tried={"dpo": 3, "sft": 7})
-    assert (found["matched"], found["unknown"], found["untrained"]) == ("flops", [], [])
-    assert set(found["unequal"]) == {"compared pairs", "sampled tokens", "wall time", "settings tried"}
-    assert "FLOPs" in found["equal"], "1000 and 1020 on average"
-    assert set(found["equal"]) | set(found["unequal"]) == {*QUANTITIES.values(), "settings tried"}
-    assert found["sentence"].startswith("Budgets of 2 methods: matched in FLOPs; equal within 2%: ")
-    assert "wall time (up to 2.97 times)" in found["sentence"]
-    assert "compared pairs (none for some)" in found["sentence"]
-    assert "settings tried: 3 of dpo, 1 of ppo" in found["sentence"]
+    assert (found.matched, found.unknown, found.untrained) == ("flops", (), ())
+    assert set(found.unequal) == {"compared pairs", "sampled tokens", "wall time", "settings tried"}
+    assert "FLOPs" in found.equal, "1000 and 1020 on average"
+    assert set(found.equal) | set(found.unequal) == {*QUANTITIES.values(), "settings tried"}
+    assert found.sentence.startswith("Budgets of 2 methods: matched in FLOPs; equal within 2%: ")
+    assert "wall time (up to 2.97 times)" in found.sentence
+    assert "compared pairs (none for some)" in found.sentence
+    assert "settings tried: 3 of dpo, 1 of ppo" in found.sentence
 
 
 def test_two_percent_is_the_limit():
     for flops, kind in ((1020, "equal"), (1021, "unequal")):
         found = compare_budgets({"a": [budget_record()], "b": [budget_record(flops=flops)]}, "flops")
-        assert "FLOPs" in found[kind]
+        assert "FLOPs" in vars(found)[kind]
         said = "meant to be matched in FLOPs, which differ by more than 2%"
-        assert (said in found["sentence"]) == (kind == "unequal")
+        assert (said in found.sentence) == (kind == "unequal")
 
 
 @pytest.mark.parametrize(
     ("flops", "apart"), [(1025, "2.5 % more"), (1020.1, "2.1 % more"), (1099, "9.9 % more"), (1100, "1.1 times")]
 )
 def test_a_small_excess_does_not_read_as_the_one_allowed(flops, apart):
-    sentence = compare_budgets({"a": [budget_record()], "b": [budget_record(flops=flops)]}, "flops")["sentence"]
+    sentence = compare_budgets({"a": [budget_record()], "b": [budget_record(flops=flops)]}, "flops").sentence
     assert f"FLOPs (up to {apart})" in sentence
 
 
 def test_what_a_method_does_not_count_is_not_compared():
     methods = {"a": [budget_record()], "b": [budget_record(flops=None), budget_record()], "n": [{"steps": 0}]}
     found = compare_budgets(methods)
-    assert (found["unknown"], found["untrained"]) == (["FLOPs"], ["n"])
-    assert found["unequal"] == []
-    assert "not counted by every method: FLOPs" in found["sentence"]
-    assert "not trained: n" in found["sentence"]
-    assert "matched" not in found["sentence"]
-    assert "in FLOPs, which not every method counted" in compare_budgets(methods, "flops")["sentence"]
+    assert (found.unknown, found.untrained) == (("FLOPs",), ("n",))
+    assert found.unequal == ()
+    assert "not counted by every method: FLOPs" in found.sentence
+    assert "not trained: n" in found.sentence
+    assert "matched" not in found.sentence
+    assert "in FLOPs, which not every method counted" in compare_budgets(methods, "flops").sentence
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_method_is_compared_with_none(count):
     methods = {"dpo": [budget_record()]} if count else {}
-    assert "no budgets to compare" in compare_budgets(methods, "tokens")["sentence"]
+    assert "no budgets to compare" in compare_budgets(methods, "tokens").sentence

@@ -12,6 +12,7 @@ from eval.comparison.contests import by_gold, compare_pairs, head_to_head, play,
 from eval.comparison.record import summarise, summarise_comparison
 from eval.pipeline.judging import ByAnswers
 from eval.records.columns import column
+from eval.records.figures import Figure
 from eval.records.records import Records
 from eval.statistics import bradley_terry, compare_wins, interval, length_controlled_win_rate
 from preflab.disk.files import write_jsonl
@@ -67,14 +68,14 @@ def test_models_that_met_several_are_one_row():
     assert len(games) == 3
     [row] = compare_pairs([two, three], {("two", "three"): games}, scored=False)
     by_model = np.stack([games[[0, 2]].mean(0), games[1]])
-    assert row["win_rate"] == interval(by_model, rate=True).as_dict()
-    assert row["p"] == compare_wins(by_model).p
+    assert row.win_rate == Figure.of(interval(by_model, rate=True))
+    assert row.p == compare_wins(by_model).p
     # Equal numbers, or one model against several, need nothing.
     one = contestant("one", 0.0)
     for first, second in ((one, three), (three, contestant("again", 0.0, seeds=3))):
         games = head_to_head(first, second, by_gold)
         [row] = compare_pairs([first, second], {(first.name, second.name): games}, scored=False)
-        assert row["win_rate"] == interval(games, rate=True).as_dict()
+        assert row.win_rate == Figure.of(interval(games, rate=True))
 
 
 def test_a_single_model_of_a_side_keeps_its_games_apart():
@@ -83,25 +84,25 @@ def test_a_single_model_of_a_side_keeps_its_games_apart():
     games = head_to_head(two, three, by_gold)
     games[[1, 3]] = np.nan
     [row] = compare_pairs([two, three], {("two", "three"): games}, scored=False)
-    assert row["win_rate"] == interval(games[[0, 2]], rate=True).as_dict()
+    assert row.win_rate == Figure.of(interval(games[[0, 2]], rate=True))
 
 
 def test_wins_ties_and_losses_are_shares_of_the_games_that_were_decided():
     one, other = contestant("one", 0.0), contestant("other", 0.0)
     said = np.array([1.0, 0.8, 0.5, 0.5, 0.0, *[np.nan] * (PROMPTS - 5)])  # 0.8: annotators disagree
     [row] = pairs_of([one, other], lambda first, second: said)
-    shares = [row[name]["mean"] for name in ("wins", "ties", "losses")]
+    shares = [share.mean for share in (row.wins, row.ties, row.losses)]
     assert shares == pytest.approx([0.4, 0.4, 0.2])
-    assert [row[name]["n"] for name in ("win_rate", "wins", "ties", "losses")] == [5] * 4
+    assert [share.n for share in (row.win_rate, row.wins, row.ties, row.losses)] == [5] * 4
     found = summarise(one, [other.records[0]] * 2, lambda first, second: said)
-    assert [found[name]["mean"] for name in ("wins", "ties", "losses")] == pytest.approx(shares)
+    assert [found.figures[name].mean for name in ("wins", "ties", "losses")] == pytest.approx(shares)
 
 
 def test_wins_ties_and_losses_add_up_to_the_win_rate_with_unequal_seeds():
     one, three = contestant("one", 0.1, seeds=2), contestant("three", 0.0, seeds=3)
     [row] = pairs_of([one, three], by_gold)
-    assert row["wins"]["mean"] + row["ties"]["mean"] / 2 == pytest.approx(row["win_rate"]["mean"])
-    assert row["wins"]["mean"] + row["ties"]["mean"] + row["losses"]["mean"] == pytest.approx(1.0)
+    assert row.wins.mean + row.ties.mean / 2 == pytest.approx(row.win_rate.mean)
+    assert row.wins.mean + row.ties.mean + row.losses.mean == pytest.approx(1.0)
 
 
 def test_equal_methods_of_unequal_seeds_are_called_different_once_in_twenty():
@@ -114,7 +115,7 @@ def test_equal_methods_of_unequal_seeds_are_called_different_once_in_twenty():
         chance = 1 / (1 + np.exp(-np.array([own[i % 2] - others[i] for i in range(5)])))
         games = (generator.random((5, PROMPTS)) < chance[:, None]).astype(float)
         [row] = compare_pairs(sides, {("a", "b"): games}, scored=False)
-        found += row["verdict"] != "none"
+        found += row.verdict != "none"
     assert found <= 0.1 * runs
 
 
@@ -123,7 +124,7 @@ def test_ratings_are_of_games_without_a_model_in_common():
     games = play([*sides, contestant("one", 0.0)], by_gold)
     _, ranks = tournament([*sides, contestant("one", 0.0)], by_gold)
     expected = bradley_terry(["a", "b", "c", "one"], {pair: table[:2] for pair, table in games.items()})
-    assert {r["method"]: r["rating"] for r in ranks} == {r.method: r.rating.as_dict() for r in expected}
+    assert {r.method: r.rating for r in ranks} == {r.method: Figure.of(r.rating) for r in expected}
 
 
 def test_everybody_meets_once():
@@ -142,10 +143,10 @@ def test_who_wins_by_few_wide_margins_stands_where_the_tests_put_it():
     wide = np.where(np.arange(PROMPTS) < 24, 20.0, -0.5)  # loses most games
     sides = [Contestant(name, [records(base + by)]) for name, by in (("few", 0.0), ("wide", wide))]
     [test], ranks = tournament(sides, by_gold)
-    assert test["verdict"] == "second"
-    assert test["win_rate"]["mean"] > 0.5
-    assert [(r["method"], r["rank_low"]) for r in ranks] == [("wide", 1), ("few", 2)]
-    assert ranks[0]["rating"]["mean"] < ranks[1]["rating"]["mean"]
+    assert test.verdict == "second"
+    assert test.win_rate.mean > 0.5
+    assert [(r.method, r.rank_low) for r in ranks] == [("wide", 1), ("few", 2)]
+    assert ranks[0].rating.mean < ranks[1].rating.mean
 
 
 @pytest.mark.parametrize(("value", "said"), [(None, "missing"), (math.nan, "nan")])
@@ -168,42 +169,42 @@ def test_lengths_count_game_by_game():
     found = summarise(Contestant("a", [own]), draws, lambda _, draw: wins[draws.index(draw)])
     expected = length_controlled_win_rate(wins[None], longer[None]).win_rate
     assert expected.mean < 0.53 < 0.57 < wins.mean()
-    said = found["length_controlled_win_rate"]
+    said = found.figures["length_controlled_win_rate"]
     # The search for the fit ends within 1e-8.
-    assert [said[name] for name in expected._fields] == pytest.approx([*expected], abs=1e-6)
-    assert said["n"] == PROMPTS
-    assert found["win_rate"] == interval(wins.mean(0), rate=True).as_dict()
+    assert [said.mean, said.low, said.high, said.n] == pytest.approx([*expected], abs=1e-6)
+    assert said.n == PROMPTS
+    assert found.figures["win_rate"] == Figure.of(interval(wins.mean(0), rate=True))
 
 
 def test_a_difference_is_found_with_its_sign_and_none_where_there_is_none():
     rows = pairs_of([contestant("low", 0.0), contestant("high", 1.0), contestant("also", 1.0)], by_gold)
-    assert [(row["first"], row["second"], row["verdict"]) for row in rows] == [
+    assert [(row.first, row.second, row.verdict) for row in rows] == [
         ("low", "high", "second"),
         ("low", "also", "second"),
         ("high", "also", "none"),
     ]
-    assert rows[0]["measure"] == "gold_reward"
-    assert rows[0]["difference"]["mean"] == pytest.approx(-1.0, abs=0.2)
-    assert rows[0]["win_rate"]["mean"] < 0.1
-    assert all(row["p_adjusted"] >= row["p"] for row in rows)
+    assert rows[0].measure == "gold_reward"
+    assert rows[0].difference.mean == pytest.approx(-1.0, abs=0.2)
+    assert rows[0].win_rate.mean < 0.1
+    assert all(row.p_adjusted >= row.p for row in rows)
 
 
 def test_a_judge_that_compares_is_tested_on_wins():
     decided = np.ones(PROMPTS)
     decided[:4] = np.nan  # nobody said
     [row] = pairs_of([contestant("a", 0.0), contestant("b", 0.0)], lambda first, second: decided)
-    assert (row["measure"], row["verdict"]) == ("win_rate", "first")
-    assert row["difference"]["mean"] == 1.0
-    assert row["win_rate"]["n"] == PROMPTS - 4
+    assert (row.measure, row.verdict) == ("win_rate", "first")
+    assert row.difference.mean == 1.0
+    assert row.win_rate.n == PROMPTS - 4
 
 
 @pytest.mark.parametrize(("verdict", "count", "said"), [(1.0, 3, "none"), (1.0, 40, "first"), (0.5, 40, "none")])
 def test_verdicts_that_are_all_alike_are_as_sure_as_they_are_many(verdict, count, said):
     answers = np.where(np.arange(PROMPTS) < count, verdict, np.nan)
     [row] = pairs_of([contestant("a", 0.0), contestant("b", 0.0)], lambda first, second: answers)
-    assert row["verdict"] == said
-    assert row["difference"]["low"] < row["difference"]["high"]
-    assert row["detectable"] is None
+    assert row.verdict == said
+    assert row.difference.low < row.difference.high
+    assert row.detectable is None
 
 
 def test_what_nobody_judged_is_left_out():
@@ -217,19 +218,19 @@ def test_what_nobody_judged_is_left_out():
         return np.where(np.arange(PROMPTS) < 10, 1.0, np.nan) if saw else by_nobody(first, second)
 
     [row] = pairs_of(three, by_a_few)
-    assert (row["first"], row["second"], row["win_rate"]["n"]) == ("a", "c", 10)
+    assert (row.first, row.second, row.win_rate.n) == ("a", "c", 10)
 
 
 def test_the_ranking_claims_no_more_than_the_tests():
     three = [contestant("low", 0.0), contestant("high", 1.0), contestant("also", 1.02)]
     _, ranks = tournament(three, by_gold)
-    assert {place["method"]: (place["rank_low"], place["rank_high"]) for place in ranks} == {
+    assert {place.method: (place.rank_low, place.rank_high) for place in ranks} == {
         "high": (1, 2),
         "also": (1, 2),
         "low": (3, 3),
     }
-    assert np.mean([place["rating"]["mean"] for place in ranks]) == pytest.approx(1000)
-    assert ranks[-1]["method"] == "low"
+    assert np.mean([place.rating.mean for place in ranks]) == pytest.approx(1000)
+    assert ranks[-1].method == "low"
 
 
 def test_a_comparison_holds_sweeps_apart_from_what_is_compared():
@@ -238,19 +239,19 @@ def test_a_comparison_holds_sweeps_apart_from_what_is_compared():
     found = summarise_comparison(
         [start, contestant("dpo", 1.0, kl=1.5), *swept], baseline=[contestant("base", 0.0).records[0]], decide=by_gold
     )
-    assert list(found["methods"]) == ["sft", "dpo"]
-    assert found["methods"]["dpo"]["settings_tried"] == 4
-    assert len(found["frontier"]["points"]) == 4
-    assert found["overoptimisation"]["dpo"]["law"] == "rl"
-    assert found["headline"].startswith("Against sft: dpo better. One training seed")
-    assert found["training_seeds"] == 1
-    assert found["methods"]["dpo"]["win_rate"]["mean"] > 0.9
+    assert list(found.methods) == ["sft", "dpo"]
+    assert found.methods["dpo"].settings_tried == 4
+    assert len(found.frontier.points) == 4
+    assert found.overoptimisation["dpo"].law == "rl"
+    assert found.headline.startswith("Against sft: dpo better. One training seed")
+    assert found.training_seeds == 1
+    assert found.methods["dpo"].figures["win_rate"].mean > 0.9
 
 
 def test_without_a_judge_nothing_is_ranked():
     found = summarise_comparison([contestant("sft", 0.0), contestant("dpo", 1.0)], baseline=[], decide=None)
-    assert (found["pairwise"], found["ranking"]) == ([], [])
-    assert found["methods"]["dpo"]["win_rate"] is None
+    assert (found.pairwise, found.ranking) == ((), ())
+    assert found.methods["dpo"].figures["win_rate"] is None
 
 
 def test_a_curve_is_thinned_and_keeps_its_ends(tmp_path):
@@ -306,10 +307,10 @@ def test_prompts_that_were_judged_for_other_seeds_each_are_said_to_be():
         return np.where(half if one is first.records[0] else ~half, 1.0, np.nan)
 
     found = summarise_comparison([first, second], baseline=[], decide=judged_by_halves)
-    assert found["pairwise"] == []
-    assert found["untested"][0]["reason"].startswith("not tested, judged on 64 prompts (32 of seed 0, 32 of seed 1)")
-    assert any("none was judged for all of these seeds" in sentence for sentence in found["verdict"])
-    assert "could be tested" in found["headline"]
+    assert found.pairwise == ()
+    assert found.untested[0].reason.startswith("not tested, judged on 64 prompts (32 of seed 0, 32 of seed 1)")
+    assert any("none was judged for all of these seeds" in sentence for sentence in found.verdict)
+    assert "could be tested" in found.headline
 
 
 def test_a_strong_effect_of_length_is_doubted():

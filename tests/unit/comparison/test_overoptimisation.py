@@ -59,37 +59,37 @@ START = Contestant("sft", [records(0.0, 1.0)])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_law_is_found_again_over_training(seeds):
     found = fit_laws([followed(seeds)], START)["dpo"]
-    assert (found["over"], found["law"]) == ("training", "rl")
-    assert found["alpha"]["mean"] == pytest.approx(3.0)
-    assert found["beta"]["mean"] == pytest.approx(2.0)
-    assert found["peak"]["d"]["mean"] == pytest.approx(math.exp(0.5))
-    assert found["peak"]["reached"]
-    assert [(p["step"], p["d"]) for p in found["points"]] == [(0, 0), (1, 0.5), (4, 1), (9, 2), (16, 3)]
-    assert {p["gold"]["n"] for p in found["points"]} == {20 * seeds}
+    assert (found.over, found.law) == ("training", "rl")
+    assert found.alpha.mean == pytest.approx(3.0)
+    assert found.beta.mean == pytest.approx(2.0)
+    assert found.peak.d.mean == pytest.approx(math.exp(0.5))
+    assert found.peak.reached
+    assert [(p.step, p.d) for p in found.points] == [(0, 0), (1, 0.5), (4, 1), (9, 2), (16, 3)]
+    assert {p.gold.n for p in found.points} == {20 * seeds}
 
 
 def test_intervals_know_prompts_and_seeds():
     found = fit_laws([followed(3, noise=0.3)], START)["dpo"]
-    for estimate in (found["alpha"], found["beta"], found["points"][2]["kl"], found["points"][2]["gold"]):
-        assert estimate["low"] < estimate["mean"] < estimate["high"]
-    assert found["alpha"]["low"] < 3.0 < found["alpha"]["high"]
+    for estimate in (found.alpha, found.beta, found.points[2].kl, found.points[2].gold):
+        assert estimate.low < estimate.mean < estimate.high
+    assert found.alpha.low < 3.0 < found.alpha.high
 
 
 def test_the_last_point_is_the_evaluation_that_is_compared_on_the_same_prompts():
     method = followed(noise=0.3)
-    last = fit_laws([method], START)["dpo"]["points"][-1]
+    last = fit_laws([method], START)["dpo"].points[-1]
     first = method.records[0].samples[:20]
     for name in ("kl", "gold", "proxy"):
-        assert last[name]["mean"] == pytest.approx(np.mean([row[name] for row in first]))
+        assert vars(last)[name].mean == pytest.approx(np.mean([row[name] for row in first]))
     assert [row["prompt"] for row in course(method, START)[-1].records[0].samples] == [f"p{i}" for i in range(20)]
 
 
 def test_training_goes_before_settings():
     swept = [Contestant("dpo", [records(d**2, 1 + d)], varied={"beta": d}) for d in (0.3, 0.6, 0.9)]
     both = fit_laws([followed(), *swept], START)["dpo"]
-    assert (both["over"], len(both["points"])) == ("training", 5)
+    assert (both.over, len(both.points)) == ("training", 5)
     alone = fit_laws(swept, START)["dpo"]
-    assert (alone["over"], alone["points"][0]["step"]) == ("settings", None)
+    assert (alone.over, alone.points[0].step) == ("settings", None)
     assert fit_laws(swept[:1], START) is None
 
 
@@ -99,7 +99,7 @@ def test_what_trains_nothing_follows_the_law_of_best_of_n():
         for d in (0.3, 0.6, 0.9)
     ]
     found = fit_laws(swept, START)["best"]
-    assert (found["law"], found["alpha"]["mean"], found["beta"]["mean"]) == ("bon", pytest.approx(3), pytest.approx(2))
+    assert (found.law, found.alpha.mean, found.beta.mean) == ("bon", pytest.approx(3), pytest.approx(2))
 
 
 def test_a_comparison_says_that_the_method_is_past_its_best():
@@ -108,6 +108,6 @@ def test_a_comparison_says_that_the_method_is_past_its_best():
     end = moment(4.2, 16, noise=0.1)
     method = Contestant("dpo", end.records, training=[costs], course=way)
     found = summarise_comparison([START, method], baseline=[START.records[0]], decide=by_gold)
-    assert len(found["overoptimisation"]["dpo"]["points"]) == 5
-    symptoms = {finding["symptom"]: finding for finding in found["diagnosis"]["dpo"]}
-    assert "at step 4 " in symptoms["over-optimisation"]["evidence"]
+    assert len(found.overoptimisation["dpo"].points) == 5
+    symptoms = {finding.symptom: finding for finding in found.diagnosis["dpo"]}
+    assert "at step 4 " in symptoms["over-optimisation"].evidence

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
+from report_fixture import bare, comparison, typed
 
 from eval.comparison.sentences import headline, p_digits, sentences
+from eval.records.comparison import PairTest
+from eval.records.figures import Figure
 
 
-def estimate(mean, half=0.1):
-    return {"mean": mean, "low": mean - half, "high": mean + half, "n": 100}
+def figure(mean, half=0.1):
+    return Figure(mean, mean - half, mean + half, 100)
 
 
 def made(rewards, *, same=(), seeds=3, kl=None):
@@ -20,20 +24,28 @@ def made(rewards, *, same=(), seeds=3, kl=None):
         difference = rewards[first] - rewards[second]
         alike = (first, second) in same
         pairs.append(
-            {
-                "first": first,
-                "second": second,
-                "measure": "gold_reward",
-                "difference": estimate(difference),
-                "win_rate": estimate(0.5),
-                "p": 0.4 if alike else 0.0001,
-                "p_adjusted": 0.4 if alike else 0.0002,
-                "detectable": 0.25,
-                "verdict": "none" if alike else "first" if difference > 0 else "second",
-            }
+            PairTest(
+                first=first,
+                second=second,
+                measure="gold_reward",
+                difference=figure(difference),
+                **dict.fromkeys(("win_rate", "wins", "ties", "losses"), figure(0.5)),
+                p=0.4 if alike else 0.0001,
+                p_adjusted=0.4 if alike else 0.0002,
+                detectable=0.25,
+                verdict="none" if alike else "first" if difference > 0 else "second",
+            )
         )
-    methods = {name: {"response_length": estimate(10), "kl": kl and estimate(kl[name])} for name in rewards}
-    return {"methods": methods, "pairwise": pairs, "training_seeds": seeds, "frontier": None}
+    figures = {name: {"response_length": figure(10), "kl": kl and figure(kl[name])} for name in rewards}
+    start = typed({**bare(), "training_seeds": seeds})
+    methods = {name: replace(start.methods["sft"], figures=found) for name, found in figures.items()}
+    return replace(start, methods=methods, pairwise=tuple(pairs))
+
+
+def with_pair(made, first, second, **fields):
+    """Return a comparison in which one test came out otherwise."""
+    pairs = (replace(p, **fields) if (p.first, p.second) == (first, second) else p for p in made.pairwise)
+    return replace(made, pairwise=tuple(pairs))
 
 
 def test_one_method_is_better_than_all():
@@ -61,8 +73,8 @@ def test_nothing_is_said_of_what_nobody_judged():
     found = made({"sft": 0.0, "a": 2.0, "b": 1.9, "c": 1.0}, same={("sft", "b")})
 
     def without(*left_out):
-        kept = [pair for pair in found["pairwise"] if (pair["first"], pair["second"]) not in left_out]
-        return headline({**found, "pairwise": kept}, "sft")
+        kept = tuple(pair for pair in found.pairwise if (pair.first, pair.second) not in left_out)
+        return headline(replace(found, pairwise=kept), "sft")
 
     assert without(("a", "b")) == (
         "Nobody judged a against b; c worse. Against sft: a and c better; b no detectable difference."
@@ -80,11 +92,9 @@ def test_what_the_leader_is_not_clearly_better_than_is_said():
 
 def test_a_circle_has_no_best():
     circle = made({"sft": 0.0, "a": 3.0, "b": 2.0, "c": 1.0})
-    next(pair for pair in circle["pairwise"] if pair["first"] == "a" and pair["second"] == "c")["verdict"] = "second"
-    assert "there is no best" in headline(circle, "sft")
+    assert "there is no best" in headline(with_pair(circle, "a", "c", verdict="second"), "sft")
     aside = made({"sft": 0.0, "a": 3.0, "b": 2.0, "c": 1.0, "d": 1.5}, same={("a", "d"), ("b", "d"), ("c", "d")})
-    next(pair for pair in aside["pairwise"] if pair["first"] == "a" and pair["second"] == "c")["verdict"] = "second"
-    assert "there is no best" in headline(aside, "sft")
+    assert "there is no best" in headline(with_pair(aside, "a", "c", verdict="second"), "sft")
 
 
 @pytest.mark.parametrize(
@@ -102,11 +112,10 @@ def test_one_seed_is_said_to_be_one():
 
 def test_without_a_judge_or_a_policy_nothing_is_claimed():
     nobody = made({"sft": 0.0, "dpo": 1.0})
-    assert headline({**nobody, "pairwise": []}, "sft").startswith("Nobody judged")
-    assert (
-        headline({"methods": {"reward": {}}, "pairwise": [], "training_seeds": 1}, "reward")
-        == "No policy was compared."
-    )
+    assert headline(replace(nobody, pairwise=()), "sft").startswith("Nobody judged")
+    scorer = replace(nobody.methods["dpo"], figures={})
+    said = headline(replace(nobody, methods={"reward": scorer}, pairwise=()), "reward")
+    assert said == "No policy was compared."
 
 
 def test_a_sentence_stands_for_every_pair_with_its_winner_first():
@@ -121,8 +130,8 @@ def test_a_sentence_stands_for_every_pair_with_its_winner_first():
 
 def test_small_rewards_are_not_rounded_away():
     found = made({"sft": 0.0, "dpo": 1.0}, same={("sft", "dpo")})
-    found["pairwise"][0] |= {"difference": estimate(-0.00012, 0.00034), "detectable": 0.00049}
-    assert sentences(found) == [
+    small = with_pair(found, "sft", "dpo", difference=figure(-0.00012, 0.00034), detectable=0.00049)
+    assert sentences(small) == [
         "No detectable difference between sft and dpo: gold reward -0.0001 [-0.0005, +0.0002], corrected p = 0.400; "
         "a true difference of 0.0005 would have been seen four times in five."
     ]
@@ -130,12 +139,16 @@ def test_small_rewards_are_not_rounded_away():
 
 def test_the_share_of_what_was_attainable_is_told_of_configured_settings():
     said = made({"sft": 0.0, "dpo": 1.0})
-    point = {"method": "dpo", "setting": {}, "kl": estimate(2.0), "attainable": estimate(0.8, 0.05)}
-    said["frontier"] = {"points": [point, {**point, "setting": {"beta": 1.0}}, {**point, "attainable": None}]}
+    start = typed(comparison()).frontier
+    point = replace(start.points[0], method="dpo", setting={}, kl=figure(2.0), attainable=figure(0.8, 0.05))
+    points = (point, replace(point, setting={"beta": 1.0}), replace(point, attainable=None))
+    said = replace(said, frontier=replace(start, points=points))
     assert [text for text in sentences(said) if "attain" in text or "any policy" in text] == [
         "dpo has 80 % [75, 85] of the gold reward that any policy could have gained at its KL of 2.00 nats."
     ]
-    said["methods"]["dpo"]["kl_exact"] = estimate(2.0)  # not the estimate that the headline and the table give
+    # Not the estimate that the headline and the table give.
+    exact = replace(said.methods["dpo"], figures={**said.methods["dpo"].figures, "kl_exact": figure(2.0)})
+    said = replace(said, methods={**said.methods, "dpo": exact})
     assert sentences(said)[-1].endswith("at its KL of 2.00 nats, exact at every token.")
 
 
@@ -147,8 +160,6 @@ def test_a_p_value_is_never_rounded_over_the_line(p, said):
 
 
 def test_an_interval_that_disagrees_with_the_corrected_p_is_explained():
-    comparison = made({"sft": 0.0, "a": 0.1, "b": 0.12}, same=[("sft", "a"), ("sft", "b"), ("a", "b")])
-    pair = comparison["pairwise"][0]
-    pair["difference"] = {**pair["difference"], "mean": 0.1, "low": 0.02, "high": 0.18}
-    pair |= {"p": 0.02, "p_adjusted": 0.06}
-    assert any("of this pair alone and not corrected" in sentence for sentence in sentences(comparison))
+    found = made({"sft": 0.0, "a": 0.1, "b": 0.12}, same=[("sft", "a"), ("sft", "b"), ("a", "b")])
+    found = with_pair(found, "sft", "a", difference=figure(0.1, 0.08), p=0.02, p_adjusted=0.06)
+    assert any("of this pair alone and not corrected" in sentence for sentence in sentences(found))

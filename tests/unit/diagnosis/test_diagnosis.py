@@ -251,7 +251,7 @@ def test_findings_are_plain_data_and_serious_ones_come_first():
         lines(clip_fraction=[0.5] * 10, zero_variance_groups=[1.0] * 10, explained_variance=[-1.0] * 10)
     )
     assert [f.severity for f in diagnose(evidence)] == ["serious", "warning", "warning"]
-    assert set(diagnose(evidence)[0].as_dict()) == {"symptom", "severity", "evidence", "explanation", "advice"}
+    assert all(isinstance(text, str) for text in vars(diagnose(evidence)[0]).values())
 
 
 def test_seeds_are_merged_by_symptom():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_fixture import comparison, poisoned
+from report_fixture import comparison, poisoned, typed
 
 from eval.pipeline.showing import preference_tables, show
 from eval.report import write_report
@@ -65,7 +65,7 @@ def spoilt(value, draw, share):
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
 def test_a_comparison_of_figures_that_are_none_is_shown_and_reported(share, tmp_path, capsys):
-    figures = spoilt(comparison(), random.Random(3), share)
+    figures = typed(spoilt(comparison(), random.Random(3), share))
     show(figures, tmp_path / "comparison.json")
     assert strict(tmp_path / "comparison.json")["methods"]
     assert "written to" in capsys.readouterr().out
@@ -76,11 +76,11 @@ def test_names_steer_no_terminal_and_are_no_markup(tmp_path, capsys):
     hostile = "\x1b]0;t\x07[bold red]:smile:[/]\u202e"
     figures = poisoned(comparison(), hostile)
     figures["headline"], figures["verdict"] = hostile, [hostile]
-    show(figures, tmp_path / "comparison.json")
+    show(typed(figures), tmp_path / "comparison.json")
     out = capsys.readouterr().out
     assert all(c.isprintable() or c == "\n" for c in out)
     assert "\\x1b]0;t\\x07[bold red]:smile:[/]\\u202e" in out
-    for table in preference_tables({hostile: {"preferences": {"accuracy": None, "subsets": None}}}):
+    for table in preference_tables({hostile: typed(comparison()).methods["dpo"]}):
         console(200).print(table)
     assert "[bold red]:smile:[/]" in (out := capsys.readouterr().out)
     assert all(c.isprintable() or c == "\n" for c in out)

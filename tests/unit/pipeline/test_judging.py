@@ -12,6 +12,7 @@ from eval.pipeline.comparing import maximised_by
 from eval.pipeline.judging import ByAnswers, JudgeSettings, judging, local, open_judge, open_reward
 from eval.pipeline.session import Session
 from eval.pipeline.showing import judge_lines
+from eval.records.comparison import Judge
 from eval.settings import EvalConfig
 from eval.subjects import RewardSubject
 from preflab.errors import UserError
@@ -98,7 +99,7 @@ def test_a_given_reward_model_gives_gold_and_nothing_else_is_trained(folder):
     assert found.scores.open == "opened"
     assert found.scores.key == f"given-{given.key}"
     assert found.decide is by_gold
-    assert found.as_dict() == {"name": f"reward model {given.source}", "kind": "scores", "warning": None}
+    assert found.described() == Judge(name=f"reward model {given.source}", kind="scores", warning=None)
 
 
 def test_the_reward_that_was_maximised_is_found_out_as_judge(folder):
@@ -106,12 +107,12 @@ def test_the_reward_that_was_maximised_is_found_out_as_judge(folder):
     copy.mkdir()
     for path in (folder / "reward").iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
-    facts = asked(Opened(str(copy)), [folder / "reward"]).facts
+    facts = asked(Opened(str(copy)), [folder / "reward"]).about
     assert facts is not None
-    assert "TRAINED AGAINST" in facts["warning"]
-    hub = asked(Opened(str(folder / "reward")), [folder / "classifier", "owner/name"]).facts
+    assert "TRAINED AGAINST" in facts.warning
+    hub = asked(Opened(str(folder / "reward")), [folder / "classifier", "owner/name"]).about
     assert hub is not None
-    assert hub["warning"] is None
+    assert hub.warning is None
     assert local("owner/name") == "owner/name"
     assert local(str(copy)) == copy
 
@@ -129,19 +130,19 @@ def test_nothing_is_maximised_where_no_method_reads_a_reward(names, found):
 def test_the_worlds_own_judge():
     planted = JudgeSpec(PLANTED, "key", (PLANTED,), pytest.fail)
     for maximised, warned in (([PLANTED], True), (["another"], False), ([], False)):
-        facts = asked(None, maximised, own=lambda: planted).facts
+        facts = asked(None, maximised, own=lambda: planted).about
         assert facts is not None
-        assert (facts["warning"] is not None) == warned
+        assert (facts.warning is not None) == warned
     assert asked(None, []) == (None, None, None)
 
 
 def test_a_judge_that_compares_reports_at_the_end(folder):
     found = asked(HumanVerdicts(folder / "verdicts.jsonl"), [])
     assert isinstance(found.decide, ByAnswers)
-    facts = found.as_dict()
+    facts = found.described()
     assert facts is not None
-    assert facts["kind"] == "compares"
-    assert facts["report"]["missing"] == 0
+    assert facts.kind == "compares"
+    assert facts.report["missing"] == 0
 
 
 def test_what_a_judge_says_of_itself():
@@ -150,11 +151,11 @@ def test_what_a_judge_says_of_itself():
         **{"answers": 2296, "prompt_tokens": 688800, "completion_tokens": 45920, "cost": 2.18},
         "agreement": {"observed": 0.8, "corrected": None},
     }
-    judge = {"name": "m\x1b[2J", "warning": "beware", "report": report}
-    text = " ".join(judge_sentences(judge))
+    judge = Judge(name="m\x1b[2J", kind="compares", warning="beware", report=report)
+    text = " ".join(judge_sentences(vars(judge)))
     for part in ("1,371 pairs had no", "On 23 % of", "first with 50 %", "3 replies", "agree on 80 % of", "cost 2.18."):
         assert part in text
     assert "refused" not in text
     assert judge_lines(judge) == ["Warning, judge: beware", f"Judge: m\x1b[2J. {text}"]
-    assert judge_lines({"name": "planted reward", "kind": "scores", "warning": None}) == judge_lines(None) == []
+    assert judge_lines(Judge(name="planted reward", kind="scores", warning=None)) == judge_lines(None) == []
     assert judge_sentences({"report": {"missing": "many", "inconsistent": None, "cost": 1, "agreement": "yes"}}) == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from typing import Any
 
+from report_fixture import typed
+
 from eval.report.page import render
 from eval.report.text import clean
 
@@ -42,5 +44,5 @@ class Page(HTMLParser):
 
 
 def page(compared: dict[str, Any], answers: dict[str, Any] | None = None) -> Page:
-    shown = clean(compared)
+    shown = clean(typed(compared))
     return Page(render(shown, answers or {}, []))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from report_fixture import HOSTILE, comparison
+from report_fixture import HOSTILE, bare, comparison, typed
 from report_page import Page
 
 from eval.report.drawings import plots
@@ -18,7 +18,9 @@ from eval.report.text import clean
 
 def test_every_method_has_one_colour_and_the_baseline_is_grey() -> None:
     names = [f"m{i}" for i in range(20)]
-    styles = method_styles({"methods": dict.fromkeys(names), "baseline": "m0"})
+    styles = method_styles(
+        typed({**bare(), "methods": dict.fromkeys(names, bare()["methods"]["dpo"]), "baseline": "m0"})
+    )
     assert styles["m0"].css == "base"
     looks = [(style.css, style.marker, style.dashes) for style in styles.values()]
     assert len(set(looks)) == 20
@@ -42,7 +44,7 @@ def test_inline_figures_hold_nothing_that_runs_or_loads() -> None:
 
 
 def test_figures_on_the_page_follow_its_colours() -> None:
-    shown = clean(comparison())
+    shown = clean(typed(comparison()))
     for plot in plots(shown):
         svg = str(inline_svg(page_svg(plot), plot.name, "label"))
         colours = set(re.findall(r'(?:fill|stroke)="([^"]*)"', svg))
@@ -50,7 +52,7 @@ def test_figures_on_the_page_follow_its_colours() -> None:
 
 
 def test_a_legend_names_what_is_drawn() -> None:
-    shown = clean({**comparison(), "training": {"ppo": comparison()["training"]["ppo"]}})
+    shown = clean(typed({**comparison(), "training": {"ppo": comparison()["training"]["ppo"]}}))
     html = render(shown, {}, [plot for plot in plots(shown) if plot.name == "training-loss"])
     training = html.split('id="training"')[1].split("</ul>")[0]
     assert "ppo" in training
@@ -60,7 +62,7 @@ def test_a_legend_names_what_is_drawn() -> None:
 def lines_of(name: str, compared: dict[str, Any]) -> tuple[list[Any], Any]:
     from matplotlib.figure import Figure
 
-    [plot] = [plot for plot in plots(clean(compared)) if plot.name == name]
+    [plot] = [plot for plot in plots(clean(typed(compared))) if plot.name == name]
     axes = Figure().add_subplot()
     plot.draw(axes)
     return [s.tolist() for c in axes.collections if hasattr(c, "get_segments") for s in c.get_segments()], axes
@@ -68,9 +70,9 @@ def lines_of(name: str, compared: dict[str, Any]) -> tuple[list[Any], Any]:
 
 def test_a_point_of_the_frontier_has_intervals_both_ways() -> None:
     compared = comparison()
-    point = {**compared["frontier"]["points"][0], "kl": {"mean": 2.0, "low": 1.0, "high": 3.0}}
-    point["gold_reward"] = {"mean": 0.5, "low": 0.25, "high": 0.75}
-    compared["frontier"] = {"points": [point]}
+    point = {**compared["frontier"]["points"][0], "kl": {"mean": 2.0, "low": 1.0, "high": 3.0, "n": 9}}
+    point["gold_reward"] = {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 9}
+    compared["frontier"] |= {"points": [point], "oracle": None, "best_of_n": []}
     segments, _ = lines_of("frontier", compared)
     assert [[1.0, 0.5], [3.0, 0.5]] in segments
     assert [[2.0, 0.25], [2.0, 0.75]] in segments
@@ -80,7 +82,7 @@ def test_every_metric_that_was_logged_is_drawn_whatever_its_name() -> None:
     names = ("clip_fraction", "tokens/s", "../x", HOSTILE["end"])
     rows = [{"step": step, "loss": 1.0 / step, **dict.fromkeys(names, float(step)), "note": "no number"}
             for step in (1, 2, 3)]  # fmt: skip
-    shown = clean({**comparison(), "training": {"dpo": {"0": rows}}})
+    shown = clean(typed({**comparison(), "training": {"dpo": {"0": rows}}}))
     curves = [plot for plot in plots(shown) if plot.name.startswith("training-")]
     assert [plot.title for plot in curves] == ["loss", "clip fraction", "tokens/s", "../x", HOSTILE["end"]]
     assert [plot.main for plot in curves] == [True, False, False, False, False]
@@ -94,9 +96,10 @@ def test_every_metric_that_was_logged_is_drawn_whatever_its_name() -> None:
 
 def test_length_buckets_are_drawn_with_their_intervals() -> None:
     compared = comparison()
-    bucket = {"low": -9, "high": -1, "accuracy": {"mean": 0.5, "low": 0.25, "high": 0.75}, "n": 9}
-    old = {"low": 0, "high": 0, "accuracy": 0.625, "n": 9}
-    compared["methods"]["ppo"]["preferences"]["length_buckets"] = [old, bucket, {"low": 1, "high": 2, "accuracy": "x"}]
+    bucket = {"low": -9, "high": -1, "accuracy": {"mean": 0.5, "low": 0.25, "high": 0.75, "n": 9}, "n": 9}
+    equal = {"low": 0, "high": 0, "accuracy": {"mean": 0.625, "low": None, "high": None, "n": 9}, "n": 9}
+    none = {"low": 1, "high": 2, "accuracy": {"mean": None, "low": None, "high": None, "n": 0}, "n": 0}
+    compared["methods"]["ppo"]["preferences"]["length_buckets"] = [equal, bucket, none]
     for name in set(compared["methods"]) - {"ppo"}:
         compared["methods"][name]["preferences"] = None
     segments, axes = lines_of("length-bias", compared)

@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from report_fixture import HOSTILE, METHODS, comparison, poisoned, samples
+from report_fixture import HOSTILE, METHODS, comparison, poisoned, samples, typed
 from report_page import Page, page
 
 from eval.report import write_report
@@ -22,7 +22,7 @@ def test_hostile_text_in_every_field_stays_text(kind: str) -> None:
     text = HOSTILE[kind]
     compared = poisoned(comparison(), text)
     answers = {name + text: poisoned(seeds, text) for name, seeds in samples(prompts=3).items()}
-    shown = clean(compared)
+    shown = clean(typed(compared))
     plain, read = page(comparison(), samples(prompts=3)), Page(render(shown, answers, []))
     # The same elements with the same attributes' names, whatever the texts are.
     assert [(t, sorted(a)) for t, a in read.elements] == [(t, sorted(a)) for t, a in plain.elements]
@@ -39,8 +39,8 @@ def test_hostile_text_in_every_field_stays_text(kind: str) -> None:
 def test_hostile_names_in_figures_and_tables(tmp_path: Any) -> None:
     # What a legend cuts off is not drawn; what Matplotlib could read as mathematics stands first.
     text = "".join(HOSTILE[kind] for kind in sorted(HOSTILE, key=lambda kind: kind != "mathtext"))
-    compared = poisoned(comparison(), text) | {"training": None, "overoptimisation": None}
-    write_report(compared, {}, tmp_path)
+    compared = poisoned(comparison(), text) | {"training": {}, "overoptimisation": None}
+    write_report(typed(compared), {}, tmp_path)
     figures = list(tmp_path.glob("figures/*.svg"))
     assert len(figures) == 3
     for path in figures:

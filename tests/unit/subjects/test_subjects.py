@@ -165,8 +165,8 @@ def test_a_policy_gives_every_column(ground, folder):
     assert read(records, "entropy").min() > 0
     assert (read(records, "chosen_logp") < 0).all()
     assert read(records, "rejected_length").tolist() == [6.0] * 10  # five words and the end
-    tax = summarise(Contestant("policy", [records]))["demonstration_logp"]
-    assert tax["mean"] == pytest.approx(np.mean(read(records, "chosen_logp") / 4))
+    tax = summarise(Contestant("policy", [records])).figures["demonstration_logp"]
+    assert tax.mean == pytest.approx(np.mean(read(records, "chosen_logp") / 4))
 
 
 def test_an_adapter_and_the_model_it_is_folded_into_are_one_policy(ground, experiment, folder):

@@ -1,0 +1,272 @@
+"""What ``comparison.json`` and ``evaluation.json`` hold; docs/report.md and docs/schema/ are made from these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from eval.records.figures import Figure, Method, RewardModel
+from eval.records.frontier import Frontier, Law
+from eval.records.typed import from_json
+from preflab.disk.files import read_object
+from preflab.errors import UserError
+
+T = TypeVar("T")
+
+SCHEMA: Final = 2
+"""Raised when a field changes its meaning or goes."""
+
+Severity = Literal["warning", "serious"]
+
+
+# ---- methods against each other ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairTest:
+    """The test of two methods.
+
+    Attributes:
+        first: a method.
+        second: the other.
+        measure: what was tested: ``gold_reward``, its mean, or ``win_rate``, the share of wins less that of the other.
+        difference: first minus second.
+        win_rate: of the first.
+        wins: share of prompts that the first won.
+        ties: share of prompts that tied.
+        losses: share of prompts that the second won.
+        p: of the difference alone.
+        p_adjusted: after Holm's correction over all pairs.
+        detectable: smallest true difference seen with 80 % power; null where all verdicts are alike.
+        verdict: which is better beyond chance.
+    """
+
+    first: str
+    second: str
+    measure: str
+    difference: Figure
+    win_rate: Figure
+    wins: Figure
+    ties: Figure
+    losses: Figure
+    p: float
+    p_adjusted: float
+    detectable: float | None
+    verdict: Literal["first", "second", "none"]
+
+    @property
+    def winner(self) -> str | None:
+        """Which is better beyond chance, if either is."""
+        return {"first": self.first, "second": self.second, "none": None}[self.verdict]
+
+    @property
+    def loser(self) -> str | None:
+        """Which is worse beyond chance, if either is."""
+        return {"first": self.second, "second": self.first, "none": None}[self.verdict]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untested:
+    """Two methods that a comparing judge was asked about, but not so that they could be tested.
+
+    Attributes:
+        first: a method.
+        second: the other.
+        reason: why not.
+    """
+
+    first: str
+    second: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A method's place in the ranking.
+
+    Attributes:
+        method: its name.
+        rating: Elo points, mean 1000.
+        rank_low: the best place that the corrected tests leave open.
+        rank_high: the worst place that they leave open.
+        separated: whether it won or lost every game, so that its rating has no bound of its own.
+    """
+
+    method: str
+    rating: Figure
+    rank_low: int
+    rank_high: int
+    separated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgets:
+    """What methods were given alike.
+
+    Attributes:
+        matched: what was meant to be equal: ``none``, ``tokens``, ``flops`` or ``time``.
+        equal: quantities that are, within 2 %.
+        unequal: quantities that are not.
+        unknown: quantities that not every method counted.
+        untrained: methods that took no step.
+        sentence: all of it in words.
+    """
+
+    matched: str
+    equal: tuple[str, ...]
+    unequal: tuple[str, ...]
+    unknown: tuple[str, ...]
+    untrained: tuple[str, ...]
+    sentence: str
+
+
+# ---- the whole ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A symptom that a run has.
+
+    Attributes:
+        symptom: its name.
+        severity: ``serious`` where the run should not be used as it is.
+        evidence: one sentence with the numbers.
+        explanation: what the symptom is.
+        advice: what to try.
+    """
+
+    symptom: str
+    severity: Severity
+    evidence: str
+    explanation: str
+    advice: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Who said which answers are better.
+
+    Attributes:
+        name: who.
+        kind: ``scores`` where each response gets a number, ``compares`` where two are compared.
+        warning: why it is not to be trusted.
+        report: of one that compares: its own counts and costs, ``identical`` and ``missing`` answers,
+            ``inconsistent`` (share of pairs whose two orders disagree) and ``shown_first`` (preference for the answer
+            shown first).
+    """
+
+    name: str
+    kind: Literal["scores", "compares"]
+    warning: str | None
+    report: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a comparison says of methods.
+
+    Attributes:
+        headline: the verdict in one sentence.
+        verdict: a sentence for every two methods, and for what each method's KL was put to use.
+        schema: the version of this form.
+        methods: by name, the policy that training starts from first.
+        pairwise: the test of every two methods.
+        untested: methods that were judged, but not so that they could be tested.
+        ranking: best first: by how many others beat a method, then by its rating.
+        frontier: gold reward against KL; null where rewards are not known.
+        overoptimisation: the law of each method that has two points or more; null where none has.
+        training: by method and training seed, rows of ``metrics.jsonl``, at most 200: ``step``, ``loss`` and what the
+            method logs.
+        diagnosis: symptoms of each method.
+        budgets: what methods were given alike.
+        training_seeds: how many each method has at least.
+    """
+
+    headline: str
+    verdict: tuple[str, ...]
+    schema: Literal[2]
+    methods: Mapping[str, Method]
+    pairwise: tuple[PairTest, ...]
+    untested: tuple[Untested, ...]
+    ranking: tuple[Place, ...]
+    frontier: Frontier | None
+    overoptimisation: Mapping[str, Law] | None
+    training: Mapping[str, Mapping[str, tuple[Mapping[str, Any], ...]]]
+    diagnosis: Mapping[str, tuple[Finding, ...]]
+    budgets: Budgets
+    training_seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Summary):
+    """A comparison: what it says of methods, and how it was made.
+
+    Attributes:
+        baseline: the method that win rates are against; null where there is none.
+        judge: who judged; null: nobody.
+        reward_model: what policies were trained against; null: none, or several things.
+        seeds: training seeds.
+        config: settings as given.
+        data: fingerprints of the data.
+        command: the recipe, and its options.
+        commit: of preflab.
+        python: its version.
+        machine: system and cores.
+        versions: of the libraries.
+    """
+
+    baseline: str | None
+    judge: Judge | None
+    reward_model: RewardModel | None
+    seeds: tuple[int, ...]
+    config: Mapping[str, Any]
+    data: Mapping[str, Any]
+    command: tuple[str, ...]
+    commit: str | None
+    python: str
+    machine: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Comparison):
+    """An evaluation of models that were not trained here.
+
+    Attributes:
+        reference: what policies are held against.
+    """
+
+    reference: str
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Read ``comparison.json``.
+
+    Raises:
+        UserError: with file and field, if it is not what `Comparison` says, or of another schema.
+    """
+    return _read(Comparison, path)
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read ``evaluation.json``.
+
+    Raises:
+        UserError: with file and field, if it is not what `Evaluation` says, or of another schema.
+    """
+    return _read(Evaluation, path)
+
+
+def _read(kind: type[T], path: Path) -> T:
+    content = read_object(path)
+    if content.get("schema") != SCHEMA:
+        raise UserError(
+            f"{path} has schema {content.get('schema', 'none')}, and {SCHEMA} is read here: make it again with this "
+            "version, by the command it was made by"
+        )
+    try:
+        return from_json(kind, content)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; was it changed by hand?") from None
