@@ -50,10 +50,11 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-pages: install  ## docs/methods/, docs/metrics.md and docs/diagnosis.md, from the code
+pages: install  ## docs/methods/, docs/schema/, the pages of metrics, diagnosis and report, from the code
 	$(BIN)/python docs/make_method_pages.py
 	$(BIN)/python docs/make_metric_page.py
 	$(BIN)/python docs/make_diagnosis_page.py > docs/diagnosis.md
+	$(BIN)/python docs/make_record_page.py
 
 clean:
 	rm -rf $(VENV) $(TRL112) *.egg-info build dist

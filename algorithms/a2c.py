@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from algorithms.ppo import PPO
 from preflab import (
     ActorCriticConfig,
+    ActorCriticFeedback,
     Batch,
     Loss,
     Scores,
@@ -38,16 +39,16 @@ class A2C(PPO):
 
     Config = A2CConfig
 
-    def loss(self, batch: Batch, scores: Scores) -> Loss:
+    def loss(self, batch: Batch[ActorCriticFeedback], scores: Scores) -> Loss:
         """Return the joint loss of policy and value, of each token, or of each response (``loss_normalisation``).
 
         ``L_t = −ρ_t A_t + [β KL_t, if it is in the loss] + c · ½ (V_t − R_t)²``; −ρ_t A_t ends at a ``clip_range``,
         where one is set.
         """
         config, feedback, mask = self.config, batch.feedback, batch.response_mask
-        ratio = policy_ratio(scores.logps, feedback["behaviour_logps"], mask)
-        policy_loss = self.surrogate(ratio, feedback["advantages"]) * feedback.get("importance_weights", 1.0)
-        value_loss = 0.5 * (scores.values - feedback["returns"]) ** 2
+        ratio = policy_ratio(scores.logps, feedback.behaviour_logps, mask)
+        policy_loss = self.surrogate(ratio, feedback.advantages) * feedback.importance_weights
+        value_loss = 0.5 * (scores.values - feedback.returns) ** 2
         metrics = {
             **policy_metrics(policy_loss, ratio, batch, scores, config),
             **value_metrics(value_loss, scores.values, feedback, mask),

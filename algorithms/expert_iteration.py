@@ -10,10 +10,13 @@ highest reward the start can produce, its diversity lost. Only the number of ste
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from algorithms.sft import SFT
-from preflab import Batch, Loss, Needs, Rollout, RolloutConfig, Scores, kl_k3, mean_of, option
+from preflab import Batch, Feedback, Loss, Needs, Rollout, RolloutConfig, Scores, kl_k3, mean_of, option
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,14 @@ class ExpertIterationConfig(RolloutConfig):
             )
 
 
+@dataclass(frozen=True, eq=False)
+class KeptFeedback(Feedback):
+    """Of the responses kept, ``reward [B, keep]`` and ``behaviour_logps [B, keep, T]``, log π_old."""
+
+    reward: Tensor
+    behaviour_logps: Tensor
+
+
 class ExpertIteration(SFT):
     """L = −log π(y_t | x, y_<t) of the `keep` responses with the highest r out of k samples y ~ π_old(·|x)."""
 
@@ -46,11 +57,8 @@ class ExpertIteration(SFT):
         "kept_reward": "reward of the responses learnt from; its lead over the rollout's reward is the selection",
     }
 
-    def prepare(self, rollout: Rollout) -> Batch:
-        """Keep the best; what is dropped is emptied.
-
-        Feedback: ``reward [B, keep]`` and ``behaviour_logps [B, keep, T]``.
-        """
+    def prepare(self, rollout: Rollout) -> Batch[KeptFeedback]:
+        """Keep the best; what is dropped is emptied."""
         config, behaviour, rewards = self.config, rollout.scores.logps, rollout.scores.rewards
         best = rewards.argsort(dim=1, descending=True, stable=True)[:, : config.keep]
         batch, kept = rollout.batch.select(best), rewards.gather(1, best)
@@ -60,14 +68,14 @@ class ExpertIteration(SFT):
         if config.above_mean:
             good &= kept > rewards.mean(1, keepdim=True)
         rows = best.unsqueeze(-1).expand(-1, -1, behaviour.shape[-1])
-        feedback = {"reward": kept, "behaviour_logps": behaviour.gather(1, rows)}
-        return batch._replace(response_mask=batch.response_mask & good.unsqueeze(-1), feedback=feedback)
+        feedback = KeptFeedback(reward=kept, behaviour_logps=behaviour.gather(1, rows))
+        return batch.replace(response_mask=batch.response_mask & good.unsqueeze(-1), feedback=feedback)
 
-    def loss(self, batch: Batch, scores: Scores) -> Loss:
+    def loss(self, batch: Batch[KeptFeedback], scores: Scores) -> Loss:
         """Return −log π of each token, ``[B, K, T]``."""
         loss = super().loss(batch, scores)
         metrics = {
-            "approx_kl": mean_of(kl_k3(batch.feedback["behaviour_logps"], scores.logps), batch.response_mask),
-            "kept_reward": mean_of(batch.feedback["reward"], batch.response_mask.any(-1)),
+            "approx_kl": mean_of(kl_k3(batch.feedback.behaviour_logps, scores.logps), batch.response_mask),
+            "kept_reward": mean_of(batch.feedback.reward, batch.response_mask.any(-1)),
         }
         return loss._replace(metrics={**loss.metrics, **metrics})

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from preflab import Batch, Loss, LossMethod, Needs, Rollout, Scores, masked_sum, mean_of, option, sum_over_ranks
+from preflab import Batch, Labels, Loss, LossMethod, Needs, Rollout, Scores, masked_sum, mean_of, option, sum_over_ranks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -16,6 +20,14 @@ class KTOConfig:
         1.0, "λ_D; with n_D desirable and n_U undesirable responses, λ_D n_D / (λ_U n_U) in 1 to 1.5 suits", minimum=0.0
     )
     undesirable_weight: float = option(1.0, "λ_U, its counterpart", minimum=0.0)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class KTOFeedback(Labels):
+    """The labels, ``desirable [B]``, and ``kl [B]``: z0, the same for all."""
+
+    desirable: Tensor
+    kl: Tensor
 
 
 class KTO(LossMethod):
@@ -41,24 +53,24 @@ class KTO(LossMethod):
     def __init__(self, config: KTOConfig) -> None:
         self.config = config
 
-    def prepare(self, rollout: Rollout) -> Batch:
+    def prepare(self, rollout: Rollout) -> Batch[KTOFeedback]:
         """Estimate z0 from the mismatched responses (index 1) and drop them; the reference's pass is kept."""
         mask = rollout.batch.response_mask
         ratios = masked_sum(rollout.scores.logps - rollout.scores.reference_logps, mask)[:, 1]
         total, count = sum_over_ranks(ratios.sum(), mask[:, 1].any(-1).sum().to(ratios.dtype))
         kl = (total / count.clamp(min=1)).clamp(min=0.0)
-        matched = rollout.batch.select(mask.new_zeros(len(mask), 1).long())
-        feedback = {
-            "desirable": rollout.batch.feedback["desirable"],
-            "kl": kl.expand(len(mask)),
-            "reference_logps": rollout.scores.reference_logps[:, :1].masked_fill(~mask[:, :1], 0.0),
-        }
-        return matched._replace(feedback=feedback)
+        matched, desirable = rollout.batch.select(mask.new_zeros(len(mask), 1).long()), rollout.batch.feedback.desirable
+        if desirable is None:
+            raise ValueError("KTO learns from responses that are desirable or not, and the data do not say which")
+        return matched.replace(
+            feedback=KTOFeedback(desirable=desirable, kl=kl.expand(len(mask))),
+            reference_logps=rollout.scores.reference_logps[:, :1].masked_fill(~mask[:, :1], 0.0),
+        )
 
-    def loss(self, batch: Batch, scores: Scores) -> Loss:
+    def loss(self, batch: Batch[KTOFeedback], scores: Scores) -> Loss:
         """Return the loss of each response, ``[B]``; λ/2 where the policy is the reference and z0 is 0."""
         ratio = masked_sum(scores.logps - scores.reference_logps, batch.response_mask)[:, 0]
-        kl, desirable = batch.feedback["kl"].detach(), batch.feedback["desirable"] > 0.5
+        kl, desirable = batch.feedback.kl.detach(), batch.feedback.desirable > 0.5
         gain = (ratio - kl).where(desirable, kl - ratio)
         weight = ratio.new_full((), self.config.desirable_weight).where(
             desirable, ratio.new_full((), self.config.undesirable_weight)

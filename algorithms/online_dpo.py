@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from algorithms.dpo import DPO, DPOConfig
-from preflab import Batch, Loss, Needs, Rollout, RolloutConfig, Scores, kl_k3, mean_of, option
+from preflab import Batch, Labels, Loss, Needs, Rollout, RolloutConfig, Scores, kl_k3, mean_of, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,13 @@ class OnlineDPOConfig(DPOConfig, RolloutConfig):
     )
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OnlineDPOFeedback(Labels):
+    """The labels, ``preference [B]``, and ``behaviour_logps [B, 2, T]``, log π_old."""
+
+    behaviour_logps: Tensor
+
+
 class OnlineDPO(DPO):
     """L = DPO's loss of (y_w, y_l), the best and worst by r of k samples y ~ π(·|x)."""
 
@@ -42,29 +49,28 @@ class OnlineDPO(DPO):
         "approx_kl": "k3 estimate of KL(π_old‖π) on the pairs, nats per token",
     }
 
-    def prepare(self, rollout: Rollout) -> Batch:
+    def prepare(self, rollout: Rollout) -> Batch[OnlineDPOFeedback]:
         """Pick and label the pairs.
 
-        Feedback: ``reference_logps [B, 2, T]``, so that the reference is not run again, ``behaviour_logps
-        [B, 2, T]`` and ``preference [B]``. A pair of equal scores bears no hard label: it is emptied, and
-        counts for nothing.
+        A pair of equal scores bears no hard label: it is emptied, and counts for nothing. The reference is not run
+        again.
         """
         behaviour, reference, rewards = rollout.scores.logps, rollout.scores.reference_logps, rollout.scores.rewards
         pair = rewards.argsort(dim=1, descending=True, stable=True)[:, [0, -1]]
         batch, (best, worst) = rollout.batch.select(pair), rewards.gather(1, pair).unbind(1)
         rows = pair.unsqueeze(-1).expand(-1, -1, reference.shape[-1])
-        feedback = {"reference_logps": reference.gather(1, rows), "behaviour_logps": behaviour.gather(1, rows)}
-        feedback["preference"] = rewards.new_ones(len(rewards))
-        if self.config.labels == "soft":
-            feedback["preference"] = (best - worst).sigmoid()
-            return batch._replace(feedback=feedback)
-        mask = batch.response_mask & (best > worst)[:, None, None]
-        return batch._replace(response_mask=mask, feedback=feedback)
+        soft, mask = self.config.labels == "soft", batch.response_mask
+        preference = (best - worst).sigmoid() if soft else rewards.new_ones(len(rewards))
+        return batch.replace(
+            response_mask=mask if soft else mask & (best > worst)[:, None, None],
+            feedback=OnlineDPOFeedback(preference=preference, behaviour_logps=behaviour.gather(1, rows)),
+            reference_logps=reference.gather(1, rows),
+        )
 
-    def loss(self, batch: Batch, scores: Scores) -> Loss:
+    def loss(self, batch: Batch[OnlineDPOFeedback], scores: Scores) -> Loss:
         """Return the loss of each pair, ``[B]``."""
         loss = super().loss(batch, scores)
-        drift = mean_of(kl_k3(batch.feedback["behaviour_logps"], scores.logps), batch.response_mask)
+        drift = mean_of(kl_k3(batch.feedback.behaviour_logps, scores.logps), batch.response_mask)
         return loss._replace(metrics={**loss.metrics, "approx_kl": drift})
 
     def optimum(self, batch: Batch, scores: Scores) -> Tensor | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from preflab import (
     Batch,
+    Labels,
     Loss,
     LossMethod,
     Needs,
@@ -48,12 +49,12 @@ class PlackettLuce(LossMethod):
     def __init__(self, config: PlackettLuceConfig) -> None:
         self.config = config
 
-    def loss(self, batch: Batch, scores: Scores) -> Loss:
+    def loss(self, batch: Batch[Labels], scores: Scores) -> Loss:
         """Return the loss of each ranking, ``[B]``; log K! where the policy is the reference."""
         mask = batch.response_mask
         logps, present = masked_sum(scores.logps, mask), mask.any(-1)
         ratios = logps - masked_sum(scores.reference_logps, mask)
-        rank = batch.feedback.get("rank")
+        rank = batch.feedback.rank
         margins, neighbours = ratios[:, :-1] - ratios[:, 1:], present[:, 1:]
         if rank is not None:
             neighbours = neighbours & (rank[:, 1:] != rank[:, :-1])

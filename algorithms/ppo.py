@@ -12,6 +12,7 @@ from preflab import (
     POLICY_METRICS,
     VALUE_METRICS,
     ActorCriticConfig,
+    ActorCriticFeedback,
     Batch,
     Loss,
     LossMethod,
@@ -79,14 +80,11 @@ class PPO(LossMethod):
         if config.kl_target is not None:
             self.metrics = {**self.metrics, **KL_TARGET_METRICS}
 
-    def prepare(self, rollout: Rollout) -> Batch:
+    def prepare(self, rollout: Rollout) -> Batch[ActorCriticFeedback]:
         """Turn a rollout into advantages A and returns R; each ``[B, K, T]``, 0 on padding.
 
-            r_t = −β (log π_old − log π_ref)(y_t), and the score besides at the last token
-            A_t = Σ_l (γλ)^l δ_{t+l},   δ_t = r_t + γ V_{t+1} − V_t,   R_t = A_t + V_t
-
-        Feedback: ``behaviour_values``, ``advantages``, ``returns``, ``return_deviation`` (R − mean R), and what
-        `behaviour` hands on.
+        r_t = −β (log π_old − log π_ref)(y_t), and the score besides at the last token
+        A_t = Σ_l (γλ)^l δ_{t+l},   δ_t = r_t + γ V_{t+1} − V_t,   R_t = A_t + V_t
         """
         config, beta, mask = self.config, self.state["kl_coefficient"], rollout.batch.response_mask
         values, score = rollout.scores.values, response_scores(rollout, config)
@@ -102,26 +100,26 @@ class PPO(LossMethod):
         if self.state["rollouts"] <= config.value_warmup_rollouts:
             advantages = advantages * 0  # the value alone learns
         self.state["kl_coefficient"] = next_kl_coefficient(rollout, config, beta)
-        feedback = {
+        feedback = ActorCriticFeedback(
             **behaviour(rollout, config, beta),
-            "behaviour_values": values,
-            "advantages": advantages,
-            "returns": returns,
-            "return_deviation": (returns - returns[mask].mean()).masked_fill(~mask, 0.0),
-        }
-        return rollout.batch._replace(feedback=feedback)
+            advantages=advantages,
+            behaviour_values=values,
+            returns=returns,
+            return_deviation=(returns - returns[mask].mean()).masked_fill(~mask, 0.0),
+        )
+        return rollout.batch.replace(feedback=feedback)
 
-    def loss(self, batch: Batch, scores: Scores) -> Loss:
+    def loss(self, batch: Batch[ActorCriticFeedback], scores: Scores) -> Loss:
         """Return the joint loss of policy and value, of each token, or of each response (``loss_normalisation``).
 
         ρ_t = π(y_t)/π_old(y_t)
         L_t = −min(ρ_t A_t, clip(ρ_t) A_t) + [β KL_t, if it is in the loss] + c · ½ max((V−R)², (V_clip−R)²)
         """
         config, feedback, mask = self.config, batch.feedback, batch.response_mask
-        ratio = policy_ratio(scores.logps, feedback["behaviour_logps"], mask)
-        policy_loss = self.surrogate(ratio, feedback["advantages"]) * feedback.get("importance_weights", 1.0)
+        ratio = policy_ratio(scores.logps, feedback.behaviour_logps, mask)
+        policy_loss = self.surrogate(ratio, feedback.advantages) * feedback.importance_weights
         value_loss = clipped_value_loss(
-            scores.values, feedback["behaviour_values"], feedback["returns"], config.value_clip_range
+            scores.values, feedback.behaviour_values, feedback.returns, config.value_clip_range
         )
         metrics = {
             **policy_metrics(policy_loss, ratio, batch, scores, config),

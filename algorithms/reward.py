@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from preflab import Batch, Loss, LossMethod, Needs, Scores, log_sigmoid, masked_mean, mean_of, option
+from preflab import Batch, Labels, Loss, LossMethod, Needs, Scores, log_sigmoid, masked_mean, mean_of, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,21 +37,21 @@ class Reward(LossMethod):
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def nll(self, rewards: Tensor, mask: Tensor, feedback: Mapping[str, Tensor]) -> Tensor:
+    def nll(self, rewards: Tensor, mask: Tensor, labels: Labels) -> Tensor:
         """Return −log P of the preference, ``[B]``, given scores and their mask ``[B, 2]``."""
         if rewards.shape[1] != 2:
             raise ValueError(f"the Bradley-Terry loss needs 2 responses a prompt, got {rewards.shape[1]}")
-        smoothing, preference = self.config.label_smoothing, feedback.get("preference", 1.0)
+        smoothing, preference = self.config.label_smoothing, 1.0 if labels.preference is None else labels.preference
         preference = (1 - smoothing) * preference + smoothing * (1 - preference)
-        lead = rewards[:, 0] - rewards[:, 1] - feedback.get("margin", 0.0)
+        lead = rewards[:, 0] - rewards[:, 1] - (0.0 if labels.margin is None else labels.margin)
         return -log_sigmoid(lead) + (1 - preference) * lead  # −log σ(−z) = z − log σ(z)
 
-    def loss(self, batch: Batch, scores: Scores) -> Loss:
+    def loss(self, batch: Batch[Labels], scores: Scores) -> Loss:
         """Return the loss of each prompt, ``[B]``."""
         rewards, mask = scores.rewards, batch.response_mask.any(-1)
         differences = rewards.unsqueeze(2) - rewards.unsqueeze(1)
         pairs = (mask.unsqueeze(2) & mask.unsqueeze(1)).triu(1)  # each response with every worse one
-        if (rank := batch.feedback.get("rank")) is not None:
+        if (rank := batch.feedback.rank) is not None:
             pairs &= rank.unsqueeze(2) != rank.unsqueeze(1)
         centring = (2 * masked_mean(rewards, mask)) ** 2
         return Loss(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from algorithms.reward import Reward
-from preflab import Needs, option, plackett_luce
+from preflab import Labels, Needs, option, plackett_luce
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +29,6 @@ class RewardPL(Reward):
     Config = RewardPLConfig
     needs = Needs(responses="ranking", scores=("reward",), trains=("reward",))
 
-    def nll(self, rewards: Tensor, mask: Tensor, feedback: Mapping[str, Tensor]) -> Tensor:
+    def nll(self, rewards: Tensor, mask: Tensor, labels: Labels) -> Tensor:
         """Return −log P of the ranking, ``[B]``, given scores and their mask ``[B, K]``."""
-        return plackett_luce(rewards, mask, feedback.get("rank"))
+        return plackett_luce(rewards, mask, labels.rank)

@@ -115,7 +115,7 @@ def floor(bench: Any, seen: Seen, machine: Machine) -> dict[str, float]:
             for group in roles.passes(wanted):
                 score(part, group, "reward" if group == ("reward",) else "scoring")
     for batch in seen.trained:
-        at_hand = () if "reference_logps" not in batch.feedback else ("reference",)
+        at_hand = () if batch.reference_logps is None else ("reference",)
         for group in roles.passes([role for role in method.needs.scores if role not in at_hand]):
             learns = not set(method.needs.trains).isdisjoint(group)
             score(batch, group, "forward" if learns else "scoring", learns)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.comparison import preferences
-from eval.metrics import METRICS, base, figures_of
-from eval.metrics.figures import Figure, Of
+from eval.metrics import METRICS, base, measures_of
+from eval.metrics.measures import Measure, Of
 from eval.metrics.words import words
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -67,7 +67,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import PERCENT, Figure
+from eval.metrics.measures import PERCENT, Measure
 
 
 def per_prompt(response: Sequence[str]) -> NDArray[np.float64]:
@@ -81,8 +81,8 @@ class Questions(base.PromptMetric):
     of = "samples"
     version = "1.0.0"
     inputs = base.RESPONSES
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "questions",
             "share of responses with a question mark",
             per_prompt,
@@ -100,7 +100,7 @@ class Questions(base.PromptMetric):
 From then on every comparison has `questions` among a policy's figures, with its 95 % interval over prompts and seeds;
 the terminal's table, `table.md`, `table.tex` and the page's table of answers have the column "ask", last since the
 file names no `order`; `eval.metrics.load("questions")` computes it alone; and `python docs/make_metric_page.py` gives
-it a section on this page. `eval.metrics.figures` explains each field. With three answers "Why?", "No." and
+it a section on this page. `eval.metrics.measures` explains each field. With three answers "Why?", "No." and
 "Who, me?" of one seed the figure is 2/3.
 """
 
@@ -115,7 +115,7 @@ def page() -> str:
     lines += [NEW, "## The figures of a method", ""]
     lines += ["`eval.comparison.record.summarise` returns them by name; each is an estimate, or null."]
     for of, what in ROWS.items():
-        lines += ["", f"{what}:", "", *_figures(figures_of(of))]
+        lines += ["", f"{what}:", "", *_measures(measures_of(of))]
     lines += ["", "## The summary of preferences", ""]
     lines += ["`eval.comparison.preferences.summarise_preferences` returns it by name."]
     lines += ["", *(inspect.getdoc(preferences) or "").splitlines(), "", *_table("key", preferences.KEYS)]
@@ -131,11 +131,11 @@ def _section(name: str, metric: type[base.PromptMetric]) -> list[str]:
         "",
         *(inspect.getdoc(metric) or "").splitlines(),
         "",
-        f"Value of a prompt: {_sentence(metric.figures[metric.main].values)}",
+        f"Value of a prompt: {_sentence(metric.measures[metric.main].values)}",
         "",
         f"Version {metric.version}. In `comparison.json`:",
         "",
-        *_figures((*metric.figures, *metric.details)),
+        *_measures((*metric.measures, *metric.details)),
         "",
         "Of `compute`:",
         "",
@@ -147,11 +147,11 @@ def _section(name: str, metric: type[base.PromptMetric]) -> list[str]:
     ]
 
 
-def _figures(figures: Iterable[Figure]) -> list[str]:
+def _measures(measures: Iterable[Measure]) -> list[str]:
     rows = [
-        f"| `{figure.key}` | {_cell(figure.what)} | {figure.unit.name} | {DIRECTION[figure.higher_is_better]} | "
-        f"{', '.join(f'`{name}`' for name in figure.reads)} | {', '.join(PLACES[place] for place in figure.shown)} |"
-        for figure in figures
+        f"| `{measure.key}` | {_cell(measure.what)} | {measure.unit.name} | {DIRECTION[measure.higher_is_better]} | "
+        f"{', '.join(f'`{name}`' for name in measure.reads)} | {', '.join(PLACES[place] for place in measure.shown)} |"
+        for measure in measures
     ]
     return ["| figure | what | unit | direction | reads | has a column in |", "|---|---|---|---|---|---|", *rows]
 

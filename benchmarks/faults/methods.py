@@ -122,7 +122,7 @@ LOSSES: dict[str, str] = {
     "an error": "raise ValueError('no such loss')",
     "an unknown name": "return Loss(scres.logps)",
     "what was not asked for": "return Loss(-scores.reference_logps.sum(-1)[:, 0])",
-    "unknown feedback": "return Loss(-scores.logps.sum(-1)[:, 0] * batch.feedback['wight'])",
+    "unknown feedback": "return Loss(-scores.logps.sum(-1)[:, 0] * batch.feedback.wight)",
     "an exit": "raise SystemExit(0)",
     "an error of its own kind": "class Stop(BaseException): ...\n        raise Stop('now')",
     "a recursion": "return self.loss(batch, scores)",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from eval.metrics import figures_of
-from eval.metrics.figures import summarise
+from eval.metrics import measures_of
+from eval.metrics.measures import summarise
 from eval.records.columns import Rows, check_aligned, column
 
-KEYS: dict[str, str] = {figure.key: figure.what for figure in figures_of("samples")}
+KEYS: dict[str, str] = {measure.key: measure.what for measure in measures_of("samples")}
 """The keys of a summary, each an `Estimate` or null."""
 
 TEXT = "response"
@@ -29,11 +29,11 @@ def summarise_generations(seeds: Sequence[Rows]) -> dict[str, Any]:
         ValueError: if seeds answered different prompts.
     """
     if not any(len(rows) for rows in seeds):
-        return summarise(figures_of("samples"), {})
+        return summarise(measures_of("samples"), {})
     check_aligned(seeds, "prompt")
-    names = dict.fromkeys(name for figure in figures_of("samples") for name in figure.reads)
+    names = dict.fromkeys(name for measure in measures_of("samples") for name in measure.reads)
     read = {name: _texts(seeds) if name == TEXT else column(seeds, name) for name in names}
-    return summarise(figures_of("samples"), {name: values for name, values in read.items() if values is not None})
+    return summarise(measures_of("samples"), {name: values for name, values in read.items() if values is not None})
 
 
 def _texts(seeds: Sequence[Rows]) -> Any:

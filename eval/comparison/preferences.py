@@ -20,9 +20,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics import details_of, figures_of, preference_calibration, probability
-from eval.metrics.figures import Of, summarise, within
+from eval.metrics import details_of, measures_of, preference_calibration, probability
 from eval.metrics.likelihood_accuracy import LikelihoodAccuracy
+from eval.metrics.measures import Of, summarise, within
 from eval.metrics.preference_accuracy import ACCURACY
 from eval.records.columns import UNDECIDED, Rows, check_aligned, column, needed, prompt_groups
 from eval.statistics import interval
@@ -33,7 +33,7 @@ PAIRS: tuple[Of, ...] = ("heldout", "scores")
 
 
 def _explained(*rows: Of) -> dict[str, str]:
-    return {figure.key: figure.what for of in rows for figure in [*figures_of(of), *details_of(of)]}
+    return {measure.key: measure.what for of in rows for measure in [*measures_of(of), *details_of(of)]}
 
 
 KEYS: dict[str, str] = {
@@ -82,10 +82,10 @@ def summarise_preferences(seeds: Sequence[Rows], kind: Kind, scale: float | None
     fitted = None if own is None else calibration(margin, table["preference"], groups=groups)
     return {
         "score": kind,
-        **summarise(figures_of("scores"), table, groups),
+        **summarise(measures_of("scores"), table, groups),
         "undecided": int(table["undecided"][0].sum()),
         **calibration(margin, table["preference"], own, groups),
-        "recalibrated": fitted and {name: fitted[name] for name in ("scale", *(f.key for f in figures_of("logits")))},
+        "recalibrated": fitted and {name: fitted[name] for name in ("scale", *(m.key for m in measures_of("logits")))},
         **by_subset(right, [row.get("subset") for row in seeds[0]], groups),
         **by_length(seeds, right, margin),
     }
@@ -98,8 +98,8 @@ def summarise_heldout(seeds: Sequence[Rows]) -> dict[str, Any]:
         seeds: as those of `summarise_preferences`.
     """
     if not any(len(rows) for rows in seeds):
-        return {figure.key: figure.missing() for figure in figures_of("heldout")}
-    return summarise(figures_of("heldout"), pair_columns(seeds), prompt_groups(seeds[0]))
+        return {measure.key: measure.missing() for measure in measures_of("heldout")}
+    return summarise(measures_of("heldout"), pair_columns(seeds), prompt_groups(seeds[0]))
 
 
 def likelihoods(seeds: Sequence[Rows]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def likelihoods(seeds: Sequence[Rows]) -> dict[str, Any]:
     Args:
         seeds: as those of `summarise_preferences`, without scores.
     """
-    return summarise(LikelihoodAccuracy.figures, pair_columns(seeds), prompt_groups(seeds[0]))
+    return summarise(LikelihoodAccuracy.measures, pair_columns(seeds), prompt_groups(seeds[0]))
 
 
 def pair_columns(seeds: Sequence[Rows]) -> dict[str, Array]:
@@ -119,7 +119,7 @@ def pair_columns(seeds: Sequence[Rows]) -> dict[str, Array]:
         UserError: if a value is missing where others are there, or is not finite; with seed and row.
     """
     check_aligned(seeds, "row")
-    names = dict.fromkeys(name for of in PAIRS for figure in figures_of(of) for name in figure.reads)
+    names = dict.fromkeys(name for of in PAIRS for measure in measures_of(of) for name in measure.reads)
     found = {name: values for name in names if (values := column(seeds, name)) is not None}
     shape, labels = (len(seeds), len(seeds[0])), column(seeds, "preference")
     even = [row.get("preference") == UNDECIDED for row in seeds[0]]
@@ -142,7 +142,7 @@ def calibration(
         groups: ``[N]`` which prompt a pair is of, see `eval.records.columns.prompt_groups`.
     """
     margins, labels = np.asarray(margin, dtype=np.float64), np.asarray(preference, dtype=np.float64)
-    of_logits = [*figures_of("logits"), *details_of("logits")]
+    of_logits = [*measures_of("logits"), *details_of("logits")]
     if scale is None:
         fits = [probability.cross_fitted(*pair, groups) for pair in zip(margins, labels, strict=True)]
         known = [fit for fit in fits if fit is not None]

@@ -19,9 +19,9 @@ from eval.comparison.preferences import likelihoods, summarise_heldout, summaris
 from eval.comparison.sentences import headline, sentences
 from eval.diagnosis import Evidence, diagnose, merge
 from eval.frontier import Point, frontier
-from eval.metrics import figures_of
-from eval.metrics.figures import summarise as summarise_figures
+from eval.metrics import details_of, measures_of
 from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
+from eval.metrics.measures import summarise as summarise_measures
 from eval.records.columns import needed
 from eval.records.comparison import SCHEMA, Finding, Summary
 from eval.records.figures import Cost, Figures, Method, Preferences, RewardModel
@@ -97,7 +97,7 @@ def summarise(
     seeds = contestant.records
     found: dict[str, Any] = {}
     if contestant.gives == "policy":
-        found = summarise_figures(figures_of("games"), _games(seeds, baseline, decide) if baseline and decide else {})
+        found = summarise_measures(measures_of("games"), _games(seeds, baseline, decide) if baseline and decide else {})
         found |= summarise_generations([records.samples for records in seeds])
     found |= summarise_heldout([records.preferences for records in seeds])
     return Method(
@@ -125,8 +125,8 @@ def _preferences(contestant: Contestant) -> Preferences | None:
 
 def by_likelihood(records: Records) -> Preferences:
     """Return what held-out pairs say of a model without scores: how it ranks them by likelihood."""
-    unknown: dict[str, Any] = {"score": None, "undecided": None, "scale": None, "ece_by_chance": None}
-    empty: dict[str, Any] = {"reliability": [], "recalibrated": None, "subsets": {}, "length_buckets": []}
+    unknown = dict.fromkeys(("score", "undecided", "scale", "recalibrated"))
+    empty: dict[str, Any] = {"subsets": {}, "length_buckets": [], **summarise_measures(details_of("logits"), {})}
     return from_json(Preferences, {**unknown, **empty, **likelihoods([records.preferences])})
 
 

@@ -16,7 +16,7 @@ from eval.metrics.reward import GOLD
 from eval.metrics.win_rate import WIN_RATE
 from eval.records.comparison import PairTest, Summary
 
-LENGTH, KL_EXACT = ResponseLength.figures[0].key, KlExact.figures[0].key
+LENGTH, KL_EXACT = ResponseLength.measures[0].key, KlExact.measures[0].key
 SIGNIFICANT = 0.05
 """Below this, after correction, a p-value makes a verdict; see `eval.statistics.verdict`."""
 

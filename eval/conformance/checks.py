@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eval.conformance.workbench import Run, counts_good, open_source, roles_for, small, train
 from preflab.method.configured import Method
-from preflab.method.contract import Batch, Loss, LossMethod, Scores, unit_mask
+from preflab.method.contract import Batch, Labels, Loss, LossMethod, Scores, unit_mask
 from preflab.method.maths import masked_sum
 from preflab.method.records import FIELDS
 from preflab.model.roles import Roles
@@ -105,11 +105,12 @@ def _junk(batch: Batch) -> Batch:
     ids = pad(batch.response_ids, (0, 3), value=9)
     mask = pad(batch.response_mask, (0, 3), value=False)
     prompts, prompt_mask = pad(batch.prompt_ids, (4, 0), value=9), pad(batch.prompt_mask, (4, 0), value=False)
-    wide = {
-        name: pad(x, (0, 3)).masked_fill(~mask, float("nan")) if x.ndim == 3 and x.shape[-1] == width else x
-        for name, x in batch.feedback.items()
-    }
-    return Batch(prompts, prompt_mask, ids.masked_fill(~mask, 9), mask, wide)
+
+    def wide(x: Tensor) -> Tensor:
+        return pad(x, (0, 3)).masked_fill(~mask, float("nan")) if x.ndim == 3 and x.shape[-1] == width else x
+
+    reference = None if batch.reference_logps is None else wide(batch.reference_logps)
+    return Batch(prompts, prompt_mask, ids.masked_fill(~mask, 9), mask, batch.feedback.changed(wide), reference)
 
 
 def _with_junk(scores: Scores, batch: Batch) -> Scores:
@@ -128,7 +129,7 @@ def direction(method: Method) -> str | None:
     batch = next(source.batches(0))
     drawn = source.take_metrics().get("reward")
     better = _better(method, batch, float(drawn.total / drawn.items) if drawn else 0.0)
-    scores, leaf = _scores_against(method, batch, better)
+    scores, leaf = _scores_against(method, batch, better, roles)
     loss = algorithm.loss(batch, scores).values.masked_fill(~unit_mask(batch, method.needs.unit), 0.0).sum()
     (gradient,) = torch.autograd.grad(loss, leaf)
     if leaf.ndim == 3:
@@ -140,9 +141,10 @@ def direction(method: Method) -> str | None:
 def _better(method: Method, batch: Batch, usual: float) -> Tensor:
     """Return how much better each response is than others, ``[B, K]``; `usual` is the mean reward of samples."""
     mask, size = batch.response_mask.any(-1).double(), batch.response_ids.shape[1]
-    if method.needs.responses == "single":
-        return (2 * batch.feedback["desirable"].double() - 1)[:, None] * mask
-    if method.needs.responses == "sampled" and "preference" not in batch.feedback:
+    labels = batch.feedback if isinstance(batch.feedback, Labels) else Labels()
+    if labels.desirable is not None:
+        return (2 * labels.desirable.double() - 1)[:, None] * mask
+    if method.needs.responses == "sampled" and labels.preference is None:
         return (counts_good(batch) - usual) * mask
     if size == 1:
         return mask
@@ -150,20 +152,22 @@ def _better(method: Method, batch: Batch, usual: float) -> Tensor:
     return ((rank * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1) - rank) * mask
 
 
-def _scores_against(method: Method, batch: Batch, better: Tensor) -> tuple[Scores, Tensor]:
+def _scores_against(method: Method, batch: Batch, better: Tensor, roles: Roles) -> tuple[Scores, Tensor]:
     """Return scores that err against `better`, by some nats, and the leaf whose gradient is asked for."""
     mask, needs = batch.response_mask, method.needs
     generator = torch.Generator().manual_seed(0)
     noise = 0.1 * torch.randn(mask.shape, generator=generator, dtype=torch.float64)
-    start = batch.feedback.get("behaviour_logps", noise - 2).double()
+    sampled = needs.responses == "sampled"
+    start = roles(batch, ("policy",)).logps.detach() if sampled else noise - 2
     if needs.trains[0] == "reward":
         leaf = (-better).clone().requires_grad_()
         return Scores(rewards=leaf), leaf
     # On-policy ratios start at 1; offline methods find the order wrong, by as much for each pair.
     lengths = mask.sum(-1).clamp(min=1)
-    off = 0.0 if "behaviour_logps" in batch.feedback else 3.5 * (better / lengths).unsqueeze(-1)
+    off = 0.0 if sampled else 3.5 * (better / lengths).unsqueeze(-1)
     leaf = (start - off).masked_fill(~mask, 0.0).requires_grad_()
-    reference = batch.feedback.get("reference_logps", start).double() if needs.uses("reference") else None
+    at_hand = start if batch.reference_logps is None else batch.reference_logps.double()
+    reference = at_hand if needs.uses("reference") else None
     values = start.new_zeros(mask.shape) if "value" in needs.scores else None
     return Scores(leaf, reference, values), leaf
 

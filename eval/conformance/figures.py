@@ -142,9 +142,8 @@ class Suite:
         """Return the regret that the exact gradient leaves with a method's adapters, steps and schedule."""
         exact = self._exact(method)
         train = replace(method.train, per_device_train_batch_size=len(exact.groups), gradient_accumulation_steps=1)
-        towards = exact_gradient(optimum, train)
-        groups = [group._replace(feedback={"prompt": float(group.row)}) for group in exact.groups]
-        stage = exact.experiment.train("floor", towards, groups=groups)
+        towards = exact_gradient(exact.groups, optimum, train)
+        stage = exact.experiment.train("floor", towards, groups=exact.groups)
         if stage.key not in self._floors:
             self._floors[stage.key] = float(exact.regret(exact.logps(stage.folder / "policy"), optimum).mean())
         return self._floors[stage.key]

@@ -13,10 +13,10 @@ from importlib import import_module
 from types import ModuleType
 
 from eval.metrics.base import PromptMetric
-from eval.metrics.figures import OF_METHOD, Column, Figure, Of, Place
+from eval.metrics.measures import OF_METHOD, Column, Measure, Of, Place
 from preflab.errors import UserError, near_misses
 
-__all__ = ["METRICS", "PromptMetric", "columns_of", "declared", "details_of", "figures_of", "load"]
+__all__ = ["METRICS", "PromptMetric", "columns_of", "declared", "details_of", "load", "measures_of"]
 
 
 def declared(module: ModuleType) -> list[type[PromptMetric]]:
@@ -41,10 +41,10 @@ def in_order(metrics: Mapping[str, type[PromptMetric]]) -> dict[str, type[Prompt
     """
     holders: dict[tuple[bool, str], str] = {}
     for name, metric in metrics.items():
-        for figure in (*metric.figures, *metric.details):
-            place = (metric.of in OF_METHOD, figure.key)
+        for measure in (*metric.measures, *metric.details):
+            place = (metric.of in OF_METHOD, measure.key)
             if place in holders:
-                raise ValueError(f"metrics {holders[place]} and {name} both give {figure.key!r}; rename one of them")
+                raise ValueError(f"metrics {holders[place]} and {name} both give {measure.key!r}; rename one of them")
             holders[place] = name
     return dict(sorted(metrics.items(), key=lambda item: (item[1].order, item[0])))
 
@@ -70,17 +70,17 @@ def load(name: str) -> PromptMetric:
     return METRICS[name]()
 
 
-def figures_of(of: Of) -> list[Figure]:
-    """Return the figures of some rows, in order; details are left out."""
-    return [figure for metric in METRICS.values() if metric.of == of for figure in metric.figures]
+def measures_of(of: Of) -> list[Measure]:
+    """Return the measures of some rows, in order; details are left out."""
+    return [measure for metric in METRICS.values() if metric.of == of for measure in metric.measures]
 
 
-def details_of(of: Of) -> list[Figure]:
-    """Return what stands beside the figures of some rows, in order."""
+def details_of(of: Of) -> list[Measure]:
+    """Return what stands beside the measures of some rows, in order."""
     return [detail for metric in METRICS.values() if metric.of == of for detail in metric.details]
 
 
 def columns_of(place: Place) -> tuple[Column, ...]:
     """Return the columns of a table, in order."""
-    every = (figure for metric in METRICS.values() for figure in metric.figures)
-    return tuple(figure.column for figure in every if place in figure.shown)
+    every = (measure for metric in METRICS.values() for measure in metric.measures)
+    return tuple(measure.column for measure in every if place in measure.shown)

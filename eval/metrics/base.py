@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Features, Value
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics.figures import Figure, Of, Whole
+from eval.metrics.measures import Measure, Of, Whole
 
 ROWS: dict[Of, str] = {
     "games": "prompts",
@@ -41,20 +41,20 @@ class PromptMetric(evaluate.Metric):
     Attributes:
         of: which rows it is of.
         order: its place among the metrics, in files, tables and pages; later ones come last.
-        figures: what it gives, each by its name in ``comparison.json``.
+        measures: what it gives, each by its name in ``comparison.json``.
         main: which of them `compute` gives with an interval.
-        details: what stands beside the figures, and not again where figures are repeated.
+        details: what stands beside the measures, and not again where these are repeated.
         version: changes whenever the same inputs would give other results.
         inputs: name to (type, explanation), one value per prompt each.
-        beyond: what `beside` returns more than figures, name to explanation.
+        beyond: what `beside` returns more than measures, name to explanation.
         source: BibTeX of where the metric comes from.
-        outputs: name to explanation, of all that `compute` returns; made from the figures.
-        higher_is_better: that of the main figure.
+        outputs: name to explanation, of all that `compute` returns; made from the measures.
+        higher_is_better: that of the main measure.
     """
 
     of: ClassVar[Of]
     order: ClassVar[int] = 1000
-    figures: ClassVar[tuple[Figure, ...]]
+    measures: ClassVar[tuple[Measure, ...]]
     main: ClassVar[int] = 0
     details: ClassVar[tuple[Whole, ...]] = ()
     version: ClassVar[str]
@@ -65,13 +65,13 @@ class PromptMetric(evaluate.Metric):
     higher_is_better: ClassVar[bool | None]
 
     def __init_subclass__(cls) -> None:
-        main = cls.figures[cls.main]
+        main = cls.measures[cls.main]
         cls.higher_is_better = main.higher_is_better
         cls.outputs = {
             main.name: main.what,
             "low, high": "its confidence interval",
             "n": f"number of {ROWS[cls.of]}",
-            **{figure.name: figure.what for figure in cls.figures if figure is not main},
+            **{measure.name: measure.what for measure in cls.measures if measure is not main},
             **cls.beyond,
         }
 
@@ -107,22 +107,22 @@ class PromptMetric(evaluate.Metric):
         super().add_batch(**given)
 
     def _compute(self, *, level: float = 0.95, groups: ArrayLike | None = None, **inputs: Any) -> dict[str, Any]:
-        columns, main = self.columns(**inputs), self.figures[self.main]
+        columns, main = self.columns(**inputs), self.measures[self.main]
         estimate = main.estimate(main.values(*main.given(columns)), level=level, groups=groups)
         found = {main.name: estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
-        for figure in self.figures:
-            if figure is not main:
-                with np.errstate(over="ignore" if figure.overflows else "warn"):
-                    mean = float(np.mean(figure.values(*figure.given(columns))))
-                found |= {figure.name: mean} if np.isfinite(mean) or not figure.overflows else {}
+        for measure in self.measures:
+            if measure is not main:
+                with np.errstate(over="ignore" if measure.overflows else "warn"):
+                    mean = float(np.mean(measure.values(*measure.given(columns))))
+                found |= {measure.name: mean} if np.isfinite(mean) or not measure.overflows else {}
         return found | self.beside(**inputs)
 
     def columns(self, **inputs: Any) -> dict[str, Any]:
-        """Return what the figures read, by column, from the inputs; these are such columns unless a metric differs."""
+        """Return what the measures read, by column, from the inputs; these are such columns unless a metric differs."""
         return inputs
 
     def beside(self, **inputs: Any) -> dict[str, Any]:
-        """Return what stands beside the figures, see `beyond`; nothing unless a metric has more to say."""
+        """Return what stands beside the measures, see `beyond`; nothing unless a metric has more to say."""
         return {}
 
     def _finalize(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import Figure, Unit
+from eval.metrics.measures import Measure, Unit
 
 
 def per_prompt(chosen_logp: ArrayLike, chosen_length: ArrayLike) -> NDArray[np.float64]:
@@ -31,8 +31,8 @@ class DemonstrationLogp(base.PromptMetric):
         "chosen_logp": ("float64", "log π(y|x) of each pair's chosen response, nats"),
         "chosen_length": ("float64", "tokens of each pair's chosen response"),
     }
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "demonstration_logp",
             "nats per token, of held-out chosen responses; the alignment tax",
             per_prompt,

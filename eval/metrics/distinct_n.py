@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import Figure, Unit, three
+from eval.metrics.measures import Measure, Unit, three
 from eval.metrics.words import ngrams, words
 
 
@@ -47,8 +47,8 @@ class DistinctN(base.PromptMetric):
     order = 65
     version = "1.0.0"
     inputs = base.RESPONSES
-    figures: ClassVar = tuple(
-        Figure(
+    measures: ClassVar = tuple(
+        Measure(
             f"distinct_{n}",
             f"distinct {what}, all prompts together",
             partial(per_prompt, n=n),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import Figure, Unit
+from eval.metrics.measures import Measure, Unit
 
 
 def per_prompt(entropy: ArrayLike) -> NDArray[np.float64]:
@@ -28,8 +28,8 @@ class Entropy(base.PromptMetric):
     order = 60
     version = "1.0.0"
     inputs: ClassVar = {"entropy": ("float64", "mean next-token entropy over the positions of each response, nats")}
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "entropy",
             "entropy of the next token, nats per token",
             per_prompt,

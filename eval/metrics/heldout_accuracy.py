@@ -25,4 +25,4 @@ class HeldoutAccuracy(preference_accuracy.PreferenceAccuracy):
 
     of = "heldout"
     order = 31
-    figures: ClassVar = (HELDOUT_ACCURACY,)
+    measures: ClassVar = (HELDOUT_ACCURACY,)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import Figure, Unit
+from eval.metrics.measures import Measure, Unit
 
 
 def per_prompt(kl: ArrayLike) -> NDArray[np.float64]:
@@ -31,8 +31,8 @@ class KlExact(base.PromptMetric):
     inputs: ClassVar = {
         "kl": ("float64", "next-token KL to the reference, summed over the positions of a response y ~ π")
     }
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "kl_exact",
             "KL to the reference, exact over the vocabulary at each position",
             per_prompt,

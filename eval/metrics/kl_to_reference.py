@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import Figure, Unit
+from eval.metrics.measures import Measure, Unit
 
 
 def per_prompt(log_ratio: ArrayLike) -> NDArray[np.float64]:
@@ -24,7 +24,7 @@ def k3(log_ratio: ArrayLike) -> NDArray[np.float64]:
 
 
 NATS = Unit("nats per response")
-KL = Figure(
+KL = Measure(
     "kl",
     "KL to the reference, nats per response: mean of log π/π_ref (k1), signed",
     per_prompt,
@@ -57,9 +57,9 @@ class KlToReference(base.PromptMetric):
             "log π(y|x) − log π_ref(y|x), summed over response tokens, for one response y ~ π per prompt",
         ),
     }
-    figures: ClassVar = (
+    measures: ClassVar = (
         KL,
-        Figure(
+        Measure(
             "kl_k3",
             "the same by k3; null where it is not finite",
             k3,

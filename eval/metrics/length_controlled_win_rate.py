@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from numpy.typing import ArrayLike
 
 from eval.metrics import base
-from eval.metrics.figures import PERCENT, Whole
+from eval.metrics.measures import PERCENT, Whole
 from eval.statistics import length_controlled_win_rate
 
 
@@ -43,7 +43,7 @@ class LengthControlledWinRate(base.PromptMetric):
         "games": ("float64", "1 where the model's response won, 0.5 on a tie, 0 where it lost"),
         "longer": ("float64", "length of the model's response less that of the baseline's"),
     }
-    figures: ClassVar = (LENGTH_CONTROLLED,)
+    measures: ClassVar = (LENGTH_CONTROLLED,)
     beyond: ClassVar = {"note": "what stood in the way of a proper fit; null if nothing did"}
     source = """@article{dubois2024length,
   title={Length-Controlled AlpacaEval: A Simple Way to Debias Automatic Evaluators},
@@ -55,4 +55,4 @@ class LengthControlledWinRate(base.PromptMetric):
             raise ValueError("games of one prompt have a place of their own, [S, D, N]; groups are for other metrics")
         found = length_controlled_win_rate(*base.vectors(**inputs), level=level)
         mean, low, high, n = found.win_rate
-        return {self.figures[0].name: mean, "low": low, "high": high, "n": n, "note": found.note}
+        return {self.measures[0].name: mean, "low": low, "high": high, "n": n, "note": found.note}

@@ -49,7 +49,7 @@ class LikelihoodAccuracy(base.PromptMetric):
         "chosen_length": ("float64", "tokens of each pair's chosen response"),
         "rejected_length": ("float64", "tokens of each pair's rejected response"),
     }
-    figures: ClassVar = (
+    measures: ClassVar = (
         replace(
             ACCURACY,
             key="likelihood",

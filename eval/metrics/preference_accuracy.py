@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base, preference_ties
-from eval.metrics.figures import PERCENT, Figure, Of
+from eval.metrics.measures import PERCENT, Measure, Of
 
 
 def per_prompt(
@@ -25,7 +25,7 @@ def per_prompt(
     return right if undecided is None else np.where(undecided, 0.5, right)
 
 
-ACCURACY = Figure(
+ACCURACY = Measure(
     "accuracy",
     "share of pairs whose chosen response has the higher score, ties as half",
     per_prompt,
@@ -51,7 +51,7 @@ class PreferenceAccuracy(base.PromptMetric):
     order = 30
     version = "1.1.0"
     inputs = base.PAIR_SCORES
-    figures: ClassVar = (ACCURACY,)
+    measures: ClassVar = (ACCURACY,)
     beyond: ClassVar = {
         "margin": "mean of chosen minus rejected score",
         "ties": "share of pairs with two equal scores",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import Figure, Unit, three
+from eval.metrics.measures import Measure, Unit, three
 
 
 def area(positive: ArrayLike, negative: ArrayLike) -> float:
@@ -81,8 +81,8 @@ class PreferenceAuc(base.PromptMetric):
     order = 36
     version = "1.0.0"
     inputs = base.PAIR_SCORES
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "auc",
             "area under the ROC curve, chosen against rejected scores of all prompts",
             per_prompt,

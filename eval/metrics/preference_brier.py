@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base, probability
-from eval.metrics.figures import Figure, Unit, three
+from eval.metrics.measures import Measure, Unit, three
 
 
 def per_prompt(logit: ArrayLike, preference: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -30,8 +30,8 @@ class PreferenceBrier(base.PromptMetric):
     order = 40
     version = "1.0.0"
     inputs = base.PAIR_LOGITS
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "brier",
             "mean squared error of the probability; null without a scale",
             per_prompt,

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from eval import statistics
 from eval.metrics import base, probability
-from eval.metrics.figures import PERCENT, Figure, Unit, Whole, three
+from eval.metrics.measures import PERCENT, Measure, Unit, Whole, three
 
 Array = NDArray[np.float64]
 BINS, PAIRS_PER_BIN = 10, 10
@@ -128,8 +128,8 @@ class PreferenceCalibration(base.PromptMetric):
     order = 42
     version = "1.0.1"
     inputs = base.PAIR_LOGITS
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "ece",
             "expected calibration error; null without a scale",
             per_prompt,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base, probability
-from eval.metrics.figures import Figure, Unit, three
+from eval.metrics.measures import Measure, Unit, three
 
 
 def per_prompt(logit: ArrayLike, preference: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -29,8 +29,8 @@ class PreferenceLogLoss(base.PromptMetric):
     order = 38
     version = "1.0.0"
     inputs = base.PAIR_LOGITS
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "log_loss",
             "nats per pair; null without a scale",
             per_prompt,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import Figure, Unit
+from eval.metrics.measures import Measure, Unit
 
 
 def per_prompt(
@@ -36,8 +36,8 @@ class PreferenceMargin(base.PromptMetric):
     order = 34
     version = "1.0.0"
     inputs = base.PAIR_SCORES
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "margin",
             "mean of chosen minus rejected score",
             per_prompt,

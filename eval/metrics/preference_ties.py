@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import PERCENT, Figure
+from eval.metrics.measures import PERCENT, Measure
 
 
 def per_prompt(chosen_score: ArrayLike, rejected_score: ArrayLike) -> NDArray[np.float64]:
@@ -28,8 +28,8 @@ class PreferenceTies(base.PromptMetric):
     order = 44
     version = "1.0.0"
     inputs = base.PAIR_SCORES
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "ties",
             "share of pairs with two equal scores",
             per_prompt,

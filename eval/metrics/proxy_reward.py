@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import Figure, Unit
+from eval.metrics.measures import Measure, Unit
 
 
 def per_prompt(proxy: ArrayLike) -> NDArray[np.float64]:
@@ -27,8 +27,8 @@ class ProxyReward(base.PromptMetric):
     order = 25
     version = "1.0.0"
     inputs: ClassVar = {"proxy": ("float64", "training reward model's score of the response to each prompt")}
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "proxy_reward",
             "mean reward of the reward model that methods are trained against",
             per_prompt,

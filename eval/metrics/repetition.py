@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import Figure, Unit, three
+from eval.metrics.measures import Measure, Unit, three
 from eval.metrics.words import ngrams, words
 
 LONGEST_UNIT = 8
@@ -61,8 +61,8 @@ class Repetition(base.PromptMetric):
     order = 70
     version = "1.0.1"
     inputs = base.RESPONSES
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "repetition",
             "share of a response's 4-grams that occur earlier in it",
             per_prompt,
@@ -73,7 +73,7 @@ class Repetition(base.PromptMetric):
             shown=("generations",),
             bounds=(0.0, 1.0),
         ),
-        Figure(
+        Measure(
             "longest_run",
             "share of a response that is one unit said three times or more, back to back",
             longest_run,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import PERCENT, Figure, Unit, one
+from eval.metrics.measures import PERCENT, Measure, Unit, one
 
 
 def per_prompt(length: ArrayLike) -> NDArray[np.float64]:
@@ -51,8 +51,8 @@ class ResponseLength(base.PromptMetric):
         "length": ("float64", "tokens of each response, the end token included"),
         "ended": ("bool", "whether each response ended by itself, not at the length limit"),
     }
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "response_length",
             "tokens, the end token included",
             per_prompt,
@@ -61,7 +61,7 @@ class ResponseLength(base.PromptMetric):
             heading="length",
             shown=("table", "ranking"),
         ),
-        Figure(
+        Measure(
             "ended",
             "share of responses that ended by themselves, not at the length limit",
             ended,

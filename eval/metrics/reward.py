@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import Figure, Unit
+from eval.metrics.measures import Measure, Unit
 
 
 def per_prompt(reward: ArrayLike) -> NDArray[np.float64]:
@@ -16,7 +16,7 @@ def per_prompt(reward: ArrayLike) -> NDArray[np.float64]:
     return base.vectors(reward=reward)[0]
 
 
-GOLD = Figure(
+GOLD = Measure(
     "gold_reward",
     "mean reward of the judge",
     per_prompt,
@@ -40,7 +40,7 @@ class Reward(base.PromptMetric):
     order = 20
     version = "1.0.0"
     inputs: ClassVar = {"reward": ("float64", "reward of the model's response to each prompt")}
-    figures: ClassVar = (GOLD,)
+    measures: ClassVar = (GOLD,)
     source = """@article{gao2022scaling,
   title={Scaling Laws for Reward Model Overoptimization},
   author={Gao, Leo and Schulman, John and Hilton, Jacob},

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import PERCENT, Figure, Unit, three
+from eval.metrics.measures import PERCENT, Measure, Unit, three
 from eval.metrics.words import ngrams, words
 
 
@@ -74,8 +74,8 @@ class SelfSimilarity(base.PromptMetric):
     order = 75
     version = "1.0.0"
     inputs = base.RESPONSES
-    figures: ClassVar = (
-        Figure(
+    measures: ClassVar = (
+        Measure(
             "self_similarity",
             "mean cosine similarity of the responses to two prompts",
             per_prompt,
@@ -85,7 +85,7 @@ class SelfSimilarity(base.PromptMetric):
             bounds=(0.0, 1.0),
             fewest=2,
         ),
-        Figure(
+        Measure(
             "duplicates",
             "share of responses that another prompt got too, word for word",
             duplicates,

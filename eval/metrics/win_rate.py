@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import base
-from eval.metrics.figures import PERCENT, Figure
+from eval.metrics.measures import PERCENT, Measure
 
 Array = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def _where(games: ArrayLike, compare: np.ufunc) -> Array:
     return np.where(np.isfinite(table), compare(table, 0.5), np.nan)
 
 
-WIN_RATE = Figure(
+WIN_RATE = Measure(
     "win_rate",
     "share of answers that are better than the baseline's, ties as half; 0.5 means equal",
     games,
@@ -55,7 +55,7 @@ WIN_RATE = Figure(
     rate=True,
 )
 OUTCOMES = tuple(
-    Figure(key, what, values, ("games",), PERCENT, better, heading, ("generations",), rate=True)
+    Measure(key, what, values, ("games",), PERCENT, better, heading, ("generations",), rate=True)
     for key, what, values, better, heading in (
         ("wins", "share of answers that are better", won, True, "won"),
         ("ties", "share of answers that are as good", tied, None, "tied"),
@@ -78,7 +78,7 @@ class WinRate(base.PromptMetric):
         "reward": ("float64", "reward of the model's response to each prompt"),
         "baseline_reward": ("float64", "reward of the baseline's response to the same prompt"),
     }
-    figures: ClassVar = (WIN_RATE, *OUTCOMES)
+    measures: ClassVar = (WIN_RATE, *OUTCOMES)
     source = """@article{stiennon2020summarize,
   title={Learning to summarize from human feedback},
   author={Stiennon, Nisan and Ouyang, Long and Wu, Jeff and others},

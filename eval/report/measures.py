@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from eval.metrics.figures import Column, fixed, three
+from eval.metrics.measures import Column, fixed, three
 from eval.report.table import estimate_text, scaled
 from eval.report.text import finite
 

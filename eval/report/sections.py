@@ -10,9 +10,9 @@ from typing import Any
 
 from eval.judges import judge_sentences
 from eval.metrics import columns_of, win_rate
-from eval.metrics.figures import Column, fixed, percent
 from eval.metrics.kl_to_reference import KL
 from eval.metrics.length_controlled_win_rate import LENGTH_CONTROLLED
+from eval.metrics.measures import Column, fixed, percent
 from eval.metrics.reward import GOLD
 from eval.records.comparison import Comparison, PairTest, Place
 from eval.records.figures import Figure, Preferences

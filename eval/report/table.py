@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.metrics import columns_of
-from eval.metrics.figures import Column
 from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
+from eval.metrics.measures import Column
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from preflab.method.contract import Batch
+    from preflab.method.contract import Batch, Labels
 from preflab.data.encoding import EncodedGroup
 
 logger = logging.getLogger(__name__)
 
 
-def collate(groups: Sequence[EncodedGroup], pad_id: int) -> Batch:
+def collate(groups: Sequence[EncodedGroup], pad_id: int) -> Batch[Labels]:
     """Pad groups to one batch: prompts on the left, responses on the right.
 
     Returns:
         A `Batch` of B groups with K the most responses of any (others get empty ones, masked out). Its
-        feedback has the names of the first group's, which all groups must have.
+        labels are those of the first group, which all groups must have.
 
     Raises:
         ValueError: for no groups.
     """
     import torch
 
-    from preflab.method.contract import Batch
+    from preflab.method.contract import Batch, Labels
 
     if not groups:
         raise ValueError("collate needs at least one group")
@@ -40,10 +40,8 @@ def collate(groups: Sequence[EncodedGroup], pad_id: int) -> Batch:
     responses = [ids for group in groups for ids in [*group.response_ids, *nothing][:size]]
     prompt_ids, prompt_mask = padded([group.prompt_ids for group in groups], pad_id, left=True)
     response_ids, response_mask = (x.view(len(groups), size, x.shape[1]) for x in padded(responses, pad_id))
-    feedback = {
-        name: torch.tensor([_row(group.feedback[name], size) for group in groups]) for name in groups[0].feedback
-    }
-    return Batch(prompt_ids, prompt_mask, response_ids, response_mask, feedback)
+    said = {name: torch.tensor([_row(group.feedback[name], size) for group in groups]) for name in groups[0].feedback}
+    return Batch(prompt_ids, prompt_mask, response_ids, response_mask, Labels(**said))
 
 
 def _row(said: float | list[float], size: int) -> float | list[float]:

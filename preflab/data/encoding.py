@@ -39,7 +39,7 @@ class EncodedGroup(NamedTuple):
         prompt_ids: tokens of the prompt.
         response_ids: tokens of each response, best first.
         row: index in the data set.
-        feedback: what the data say of the group, or in a list of each response (see `preflab.method.contract.Batch`).
+        feedback: what the data say of the group, or in a list of each response (see `preflab.method.contract.Labels`).
     """
 
     prompt_ids: list[int]

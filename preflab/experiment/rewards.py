@@ -99,7 +99,7 @@ class PlantedRewards:
         """
         size = batch.response_ids.shape[1]
         prompts, responses = [], []
-        for prompt, mask, ids, masks in zip(*(x.tolist() for x in batch[:4]), strict=True):
+        for prompt, mask, ids, masks in zip(*(x.tolist() for x in batch.tokens), strict=True):
             tokens = tuple(token for token, real in zip(prompt, mask, strict=True) if real)
             if tokens not in self.prompts:
                 raise UserError("the planted reward knows only the world's own prompts")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 from preflab.errors import UserError
 from preflab.method.records import (
     Batch,
+    Feedback,
+    Labels,
     Loss,
     Mean,
     Responses,
@@ -32,7 +34,9 @@ __all__ = [
     "Algorithm",
     "Batch",
     "DecoderMethod",
+    "Feedback",
     "KnownOptimum",
+    "Labels",
     "Loss",
     "LossMethod",
     "Mean",

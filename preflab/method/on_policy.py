@@ -13,10 +13,10 @@ An action is a response token or, in some methods, the whole response; what is s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from preflab.method.contract import Batch, Mean, Rollout, Scores, Unit, mean_of, unit_mask
+from preflab.method.contract import Batch, Feedback, Mean, Rollout, Scores, Unit, mean_of, unit_mask
 from preflab.method.maths import KL_ESTIMATORS, kl_k1, kl_k3, masked_mean, masked_sum, moments, sum_over_ranks
 from preflab.settings.policy_gradient import PolicyGradientConfig, TokenPolicyGradientConfig
 
@@ -128,25 +128,58 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, epsilon: float =
 # ---- what a rollout hands on to the loss -------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Behaviour(Feedback):
+    """What every policy gradient's loss reads of the rollout that it learns from.
+
+    Attributes:
+        behaviour_logps: ``[B, K, T]`` log π_old, of the policy that drew the responses.
+        reference_logps: ``[B, K, T]`` log π_ref, for a KL in the loss.
+        kl_coefficient: ``[B]`` β, the same for all.
+        importance_weights: of actions, ``[B, K]`` or ``[B, K, T]``: min(π_old/π_engine, cap), truncated importance
+            sampling (Ionides 2008); 1 where no other engine drew the responses.
+    """
+
+    behaviour_logps: Tensor
+    reference_logps: Tensor
+    kl_coefficient: Tensor
+    importance_weights: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyFeedback(Behaviour):
+    """A `Behaviour` and the ``advantages`` of its actions, ``[B, K]`` or ``[B, K, T]``."""
+
+    advantages: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ActorCriticFeedback(PolicyFeedback):
+    """Advantages of tokens, and what the value learns from; each ``[B, K, T]``, 0 on padding.
+
+    Attributes:
+        behaviour_values: V when the rollout was drawn.
+        returns: R.
+        return_deviation: R − mean R over the rollout.
+    """
+
+    behaviour_values: Tensor
+    returns: Tensor
+    return_deviation: Tensor
+
+
 def behaviour(
     rollout: Rollout, config: PolicyGradientConfig, coefficient: float, action: Unit = "token"
 ) -> dict[str, Tensor]:
-    """Return what every loss reads of a rollout, as feedback.
-
-    ``behaviour_logps [B, K, T]``; with the KL in the loss, ``reference_logps [B, K, T]`` and ``kl_coefficient [B]``
-    besides. Where another engine drew the responses, ``importance_weights`` of actions: min(π_old/π_engine, cap),
-    truncated importance sampling (Ionides 2008).
-    """
+    """Return the fields of `Behaviour`: what every loss reads of a rollout, whatever its advantages."""
     mask, logps = rollout.batch.response_mask, rollout.scores.logps
-    found = {"behaviour_logps": logps}
-    if config.kl_in == "loss":
-        found["reference_logps"] = rollout.scores.reference_logps
-    if config.kl_in == "loss" or config.kl_target is not None:
-        found["kl_coefficient"] = logps.new_full((len(logps),), coefficient)
-    drawn = rollout.batch.feedback.get("sampler_logps")
-    if drawn is not None:
-        found["importance_weights"] = policy_ratio(logps, drawn, mask, action).clamp(max=config.importance_cap)
-    return found
+    drawn = logps if rollout.sampler_logps is None else rollout.sampler_logps
+    return {
+        "behaviour_logps": logps,
+        "reference_logps": rollout.scores.reference_logps,
+        "kl_coefficient": logps.new_full((len(logps),), coefficient),
+        "importance_weights": policy_ratio(logps, drawn, mask, action).clamp(max=config.importance_cap),
+    }
 
 
 def next_kl_coefficient(rollout: Rollout, config: PolicyGradientConfig, coefficient: float) -> float:
@@ -220,10 +253,10 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float | None = Non
     return (ratio * advantages).minimum(clipped * advantages)
 
 
-def kl_penalty(batch: Batch, scores: Scores, config: PolicyGradientConfig, action: Unit = "token") -> Tensor:
+def kl_penalty(batch: Batch[Behaviour], scores: Scores, config: PolicyGradientConfig, action: Unit = "token") -> Tensor:
     """Return β KL(π‖π_ref) of each action, for methods that add it to the loss."""
-    kl = _kl(scores.logps, batch.feedback["reference_logps"], batch.response_mask, config, action)
-    return batch.feedback["kl_coefficient"].view(-1, *[1] * (kl.ndim - 1)) * kl
+    kl = _kl(scores.logps, batch.feedback.reference_logps, batch.response_mask, config, action)
+    return batch.feedback.kl_coefficient.view(-1, *[1] * (kl.ndim - 1)) * kl
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, width: float | None) -> Tensor:
@@ -289,18 +322,18 @@ def policy_metrics(
     found = {
         "policy_loss": mean_of(losses, mask),
         "clip_fraction": mean_of(outside, mask),
-        "approx_kl": mean_of(kl_k3(batch.feedback["behaviour_logps"], scores.logps), batch.response_mask),
+        "approx_kl": mean_of(kl_k3(batch.feedback.behaviour_logps, scores.logps), batch.response_mask),
         "ratio": mean_of(ratio, mask),
     }
     if config.kl_target is not None:
-        found["kl_coefficient"] = mean_of(batch.feedback["kl_coefficient"])
+        found["kl_coefficient"] = mean_of(batch.feedback.kl_coefficient)
     return found
 
 
-def value_metrics(losses: Tensor, values: Tensor, feedback: Mapping[str, Tensor], mask: Tensor) -> dict[str, Mean]:
+def value_metrics(losses: Tensor, values: Tensor, feedback: ActorCriticFeedback, mask: Tensor) -> dict[str, Mean]:
     """Return `VALUE_METRICS`, from the value loss and the value of each token, ``[B, K, T]``."""
-    error = mean_of((values - feedback["returns"]) ** 2, mask)
-    variance = mean_of(feedback["return_deviation"] ** 2, mask)
+    error = mean_of((values - feedback.returns) ** 2, mask)
+    variance = mean_of(feedback.return_deviation**2, mask)
     return {
         "value_loss": mean_of(losses, mask),
         "value_error": error,

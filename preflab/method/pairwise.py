@@ -105,7 +105,8 @@ class Pairwise(LossMethod):
         if "reference" in self.needs.scores:
             reference = masked_sum(scores.reference_logps, mask)
         pair = Pair(logps, reference, mask.sum(-1))
-        weight = self.certainty(batch.feedback.get("preference", logps.new_ones(len(logps))))
+        preference = batch.feedback.preference
+        weight = self.certainty(logps.new_ones(len(logps)) if preference is None else preference)
         values = weight * self._losses(pair)
         if (weight != 1).any():
             values = values + (1 - weight) * self._losses(pair.swapped())

@@ -19,6 +19,7 @@ from preflab.errors.terminal import shown
 from preflab.method.contract import (
     Batch,
     DecoderMethod,
+    Feedback,
     Loss,
     LossMethod,
     Mean,
@@ -269,16 +270,26 @@ def _call_problem(cls: Any) -> str | None:
 
 
 def check_prepared(algorithm: Any, prepared: Any) -> Batch:
-    """Return what a method's `prepare` returned, if it is a batch.
+    """Return what a method's `prepare` returned, if it is a batch whose feedback can be cut with its rows.
 
     Raises:
         UserError: if it is something else.
     """
+    import torch
+
+    problem = None
     if not isinstance(prepared, Batch):
-        raise UserError(
-            f"{type(algorithm).__name__}.prepare returned {type(prepared).__name__}; it must be a preflab.Batch"
-            f"{place_of(type(algorithm).prepare)}"
-        )
+        problem = f"returned {type(prepared).__name__}; it must be a preflab.Batch"
+    elif not isinstance(prepared.feedback, Feedback):
+        problem = f"returned feedback that is {shown(prepared.feedback)}; it must be a dataclass on preflab.Feedback"
+    else:
+        count = len(prepared.prompt_ids)
+        said = {name: x for name, x in vars(prepared.feedback).items() if x is not None}
+        wrong = [name for name, x in said.items() if not isinstance(x, torch.Tensor) or x.shape[:1] != (count,)]
+        if wrong:
+            problem = f"returned feedback whose {wrong[0]} is no tensor with a first axis of {count} prompts"
+    if problem:
+        raise UserError(f"{type(algorithm).__name__}.prepare {problem}{place_of(type(algorithm).prepare)}")
     return prepared
 
 

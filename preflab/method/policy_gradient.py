@@ -10,6 +10,7 @@ from preflab.method.contract import Batch, Loss, LossMethod, Needs, Rollout, Sco
 from preflab.method.on_policy import (
     KL_TARGET_METRICS,
     POLICY_METRICS,
+    PolicyFeedback,
     behaviour,
     charged_rewards,
     clipped_surrogate,
@@ -57,22 +58,22 @@ class PolicyGradient(LossMethod):
         if config.kl_target is not None:
             self.metrics = {**self.metrics, **KL_TARGET_METRICS}
 
-    def prepare(self, rollout: Rollout) -> Batch:
-        """Turn a rollout into rewards and advantages: the feedback is ``advantages`` and what `behaviour` hands on."""
+    def prepare(self, rollout: Rollout) -> Batch[PolicyFeedback]:
+        """Turn a rollout into rewards and advantages: the feedback of `loss`."""
         beta = self.state["kl_coefficient"]
         rewards = charged_rewards(response_scores(rollout, self.config), rollout, self.config, beta, self.action)
-        feedback = behaviour(rollout, self.config, beta, self.action)
-        feedback["advantages"] = self.advantages(rewards, rollout)
+        known = behaviour(rollout, self.config, beta, self.action)
+        feedback = PolicyFeedback(**known, advantages=self.advantages(rewards, rollout))
         self.state["kl_coefficient"] = next_kl_coefficient(rollout, self.config, beta)
-        return rollout.batch._replace(feedback=feedback)
+        return rollout.batch.replace(feedback=feedback)
 
-    def loss(self, batch: Batch, scores: Scores) -> Loss:
+    def loss(self, batch: Batch[PolicyFeedback], scores: Scores) -> Loss:
         """Return the loss of each action: its surrogate, and β KL where that is in the loss."""
         feedback, mask = batch.feedback, batch.response_mask
-        ratio, advantages = self.ratio(scores.logps, feedback["behaviour_logps"], mask), feedback["advantages"]
+        ratio, advantages = self.ratio(scores.logps, feedback.behaviour_logps, mask), feedback.advantages
         if advantages.ndim < ratio.ndim:
             advantages = advantages.unsqueeze(-1)
-        losses = self.surrogate(ratio, advantages) * feedback.get("importance_weights", 1.0)
+        losses = self.surrogate(ratio, advantages) * feedback.importance_weights
         metrics = policy_metrics(losses, ratio, batch, scores, self.config)
         if self.config.kl_in == "loss":
             losses = losses + kl_penalty(batch, scores, self.config, self.action)
@@ -130,7 +131,7 @@ class TokenPolicyGradient(PolicyGradient):
     needs: Needs = dataclasses.replace(PolicyGradient.needs, unit="token")
     action: ClassVar[Unit] = "token"
 
-    def loss(self, batch: Batch, scores: Scores) -> Loss:
+    def loss(self, batch: Batch[PolicyFeedback], scores: Scores) -> Loss:
         """Return the loss of each token, or of each response where ``loss_normalisation`` sums or averages it."""
         losses, metrics = super().loss(batch, scores)
         return Loss(loss_per_unit(losses, batch.response_mask, self.config), metrics)

@@ -11,19 +11,57 @@ No torch at import time (see `preflab.method.contract`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+FeedbackT = TypeVar("FeedbackT", bound="Feedback", covariant=True)
+Same = TypeVar("Same", bound="Feedback")
 
 Role = Literal["policy", "reference", "reward", "value"]
 Unit = Literal["prompt", "response", "token"]
 Responses = Literal["demonstration", "single", "pair", "ranking", "sampled"]
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Feedback:
+    """r, and what `prepare` derives from it: all that a loss reads beside tokens and scores.
+
+    Base of frozen dataclasses whose fields are tensors ``[B, ...]``, or None. The loop cuts, moves and shuffles them
+    with the rows of their batch; what is ``[B, K, T]`` is trimmed along with the responses.
+    """
+
+    def changed(self: Same, change: Callable[[Tensor], Tensor]) -> Same:
+        """Return the feedback with every tensor changed."""
+        return replace(self, **{name: change(x) for name, x in vars(self).items() if x is not None})
+
+
+@dataclass(frozen=True, eq=False)
+class Labels(Feedback):
+    """What data sets say; None where they do not.
+
+    Attributes:
+        preference: ``[B]``, probability that index 0 is preferred to index 1.
+        margin: ``[B]``, by how much, in units of reward.
+        desirable: ``[B]``, 1 or 0.
+        rank: ``[B, K]``, of rankings in which responses tie: not falling along a row, equal where they tie.
+    """
+
+    preference: Tensor | None = None
+    margin: Tensor | None = None
+    desirable: Tensor | None = None
+    rank: Tensor | None = None
+
+
+NOTHING_SAID: Any = Labels()
+
+
+@dataclass(frozen=True, eq=False)
+class Batch(Generic[FeedbackT]):
     """x, {y1 … yk} and r for B prompts.
 
     Offline methods find the responses ordered best first: index 0 is chosen, index 1 rejected. A prompt
@@ -34,62 +72,68 @@ class Batch(NamedTuple):
         prompt_mask: bool ``[B, P]``, true on real tokens.
         response_ids: int64 ``[B, K, T]``, right-padded.
         response_mask: bool ``[B, K, T]``, true on real tokens, the end token included.
-        feedback: r and what `prepare` derived from it; each tensor ``[B, ...]``. Data sets give, where
-            they have it, ``preference [B]`` (probability that index 0 is preferred to index 1), ``margin
-            [B]`` (by how much, in units of reward), ``desirable [B]`` (1 or 0) and, of rankings in which responses
-            tie, ``rank [B, K]`` (not falling along a row, equal where they tie). ``reference_logps
-            [B, K, T]``, if there, stands for the reference policy's pass.
+        feedback: what the data say (`Labels`), or what a method's `prepare` made of scores: a `Feedback` of its own.
+        reference_logps: ``[B, K, T]``, scores at hand, in place of the reference policy's pass; None: it is made.
     """
 
     prompt_ids: Tensor
     prompt_mask: Tensor
     response_ids: Tensor
     response_mask: Tensor
-    feedback: dict[str, Tensor] = {}
+    feedback: FeedbackT = NOTHING_SAID
+    reference_logps: Tensor | None = None
 
-    def to(self, device: torch.device | str) -> Batch:
+    @property
+    def tokens(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Ids and masks of prompts, and of responses."""
+        return self.prompt_ids, self.prompt_mask, self.response_ids, self.response_mask
+
+    def replace(self, **fields: Any) -> Batch[Any]:
+        """Return the batch with some fields replaced."""
+        return replace(self, **fields)
+
+    def to(self, device: torch.device | str) -> Batch[FeedbackT]:
         """Return the batch on `device`."""
-        return self._map(lambda x: x.to(device, non_blocking=True))
+        return self.changed(lambda x: x.to(device, non_blocking=True))
 
-    def rows(self, index: slice | Tensor) -> Batch:
+    def rows(self, index: slice | Tensor) -> Batch[FeedbackT]:
         """Return some of the prompts, cut to the longest prompt and response among them."""
-        return self._map(lambda x: x[index]).trimmed()
+        return self.changed(lambda x: x[index]).trimmed()
 
-    def select(self, index: Tensor) -> Batch:
-        """Return the responses at ``index [B, k]`` of each prompt, in that order; no feedback goes along."""
+    def select(self, index: Tensor) -> Batch[Labels]:
+        """Return the responses at ``index [B, k]`` of each prompt, in that order; nothing else goes along."""
         rows = index.unsqueeze(-1).expand(-1, -1, self.response_ids.shape[-1])
         ids, mask = self.response_ids.gather(1, rows), self.response_mask.gather(1, rows)
         return Batch(self.prompt_ids, self.prompt_mask, ids, mask)
 
-    def emptied(self) -> Batch:
+    def emptied(self) -> Batch[FeedbackT]:
         """Return the batch with every token masked out: nothing to learn from."""
-        return self._replace(response_mask=self.response_mask.new_zeros(self.response_mask.shape))
+        return self.replace(response_mask=self.response_mask.new_zeros(self.response_mask.shape))
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        feedback = {name: change(tensor) for name, tensor in self.feedback.items()}
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Batch[FeedbackT]:
+        """Return the batch with every tensor changed."""
         return Batch(
             change(self.prompt_ids),
             change(self.prompt_mask),
             change(self.response_ids),
             change(self.response_mask),
-            feedback,
+            self.feedback.changed(change),
+            None if self.reference_logps is None else change(self.reference_logps),
         )
 
-    def trimmed(self) -> Batch:
+    def trimmed(self) -> Batch[FeedbackT]:
         """Drop columns that are padding in every row."""
         prompt_columns = self.prompt_mask.any(0).nonzero()
         response_columns = self.response_mask.flatten(0, 1).any(0).nonzero()
         start = int(prompt_columns[0]) if len(prompt_columns) else self.prompt_mask.shape[1] - 1
         stop = int(response_columns[-1]) + 1 if len(response_columns) else 1
         width = self.response_ids.shape[-1]
-        feedback = {k: v[..., :stop] if v.ndim == 3 and v.shape[-1] == width else v for k, v in self.feedback.items()}
-        return Batch(
-            self.prompt_ids[:, start:],
-            self.prompt_mask[:, start:],
-            self.response_ids[..., :stop],
-            self.response_mask[..., :stop],
-            feedback,
-        )
+
+        def cut(x: Tensor) -> Tensor:
+            return x[..., :stop] if x.ndim == 3 and x.shape[-1] == width else x
+
+        trimmed = self.changed(cut)
+        return trimmed.replace(prompt_ids=self.prompt_ids[:, start:], prompt_mask=self.prompt_mask[:, start:])
 
 
 FIELDS: Mapping[Role, str] = MappingProxyType(
@@ -159,15 +203,17 @@ class Rollout(NamedTuple):
     it get the responses of one optimiser batch.
 
     Attributes:
-        batch: prompts and responses; sampled ones bear no feedback yet but ``sampler_logps [B, K, T]``, where
-            another engine drew them than scores: its log-probabilities, 0 on padding.
+        batch: prompts and responses; sampled ones bear no feedback yet.
         scores: the roles of `Needs.rollout`; ``logps`` are then those of the behaviour policy.
         ended: bool ``[B, K]``, false where a sampled response was cut at the length limit.
+        sampler_logps: ``[B, K, T]``, where another engine drew the responses than scores them: its
+            log-probabilities, 0 on padding.
     """
 
-    batch: Batch
+    batch: Batch[Labels]
     scores: Scores
     ended: Tensor
+    sampler_logps: Tensor | None = None
 
 
 class Mean(NamedTuple):

@@ -88,12 +88,12 @@ class Roles(RoleAdapters):
     def forward(self, batch: Batch, roles: Sequence[Role]) -> Scores:
         """Score a batch under some roles; gradients flow only to roles that learn.
 
-        A reference score already in ``batch.feedback`` (computed once, cached) is used as it is.
+        Reference scores that the batch has at hand (computed once, cached) are used as they are.
         """
         found: dict[str, Tensor] = {}
         for group in self.passes(roles):
-            if group == ("reference",) and "reference_logps" in batch.feedback:
-                found["reference_logps"] = batch.feedback["reference_logps"]
+            if group == ("reference",) and batch.reference_logps is not None:
+                found["reference_logps"] = batch.reference_logps
                 continue
             learns = torch.is_grad_enabled() and not self._learning.isdisjoint(group)
             with self.active(group[0]), torch.set_grad_enabled(learns), self._precision():

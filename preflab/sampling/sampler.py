@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from preflab.data.batches import padded
 from preflab.errors import UserError
-from preflab.method.contract import Batch, Role
+from preflab.method.contract import Batch, Labels, Role
 from preflab.model.roles import Roles
 from preflab.model.work import sampled
 from preflab.sampling.decoding import EndIds, Feed, decode, feeder_of, is_end, several, until_end
@@ -110,7 +110,7 @@ class TransformersSampler:
             responses, logps = draw(roles.model, prompts, k, temperature, seed)
         real = until_end(responses, self.end_ids)
         width = int(real.sum(-1).max())
-        batch = Batch(ids, mask, responses[..., :width], real[..., :width])
+        batch: Batch[Labels] = Batch(ids, mask, responses[..., :width], real[..., :width])
         if logps is not None:
             logps = logps[..., :width].masked_fill(~batch.response_mask, 0.0)
             if not logps.isfinite().all():

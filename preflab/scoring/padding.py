@@ -32,7 +32,7 @@ def as_classifiers_read(batch: Batch, pad_id: int | None) -> Batch:
     if pad_id is None:
         return batch
     said = batch.response_mask & (batch.response_ids != pad_id)
-    return batch._replace(response_mask=said.flip(-1).cumsum(-1).flip(-1) > 0)
+    return batch.replace(response_mask=said.flip(-1).cumsum(-1).flip(-1) > 0)
 
 
 def classifier_tokenizer(

@@ -16,8 +16,20 @@ from torch import Tensor
 
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
-from preflab.method.contract import Batch, LossMethod, Mean, Needs, Prepares, Role, Rollout, mean_of, unit_mask
+from preflab.method.contract import (
+    Batch,
+    Feedback,
+    LossMethod,
+    Mean,
+    Needs,
+    Prepares,
+    Role,
+    Rollout,
+    mean_of,
+    unit_mask,
+)
 from preflab.method.maths import kl_k1, kl_k2, kl_k3, masked_sum
+from preflab.method.on_policy import Behaviour
 from preflab.method.plugins import answering, check_prepared
 from preflab.model.in_parts import score_in_parts
 from preflab.model.roles import Roles
@@ -162,7 +174,7 @@ class OfflineSource:
             groups = mismatched(groups)
         batch = collate(groups, self.pad_id)
         if self.reference is not None:
-            batch.feedback["reference_logps"] = self.reference.spread(rows, batch)
+            return batch.replace(reference_logps=self.reference.spread(rows, batch))
         return batch
 
     def _charge_reference(self, batch: Batch, count: int) -> None:
@@ -274,11 +286,11 @@ class RolloutSource:
         rollout = Rollout(batch, score_in_parts(self.roles, batch, self.needs.rollout, micro), samples.ended)
         if self.sampler.other_engine:
             assert samples.logps is not None, "another engine says what it drew by"
-            rollout = rollout._replace(batch=batch._replace(feedback={"sampler_logps": samples.logps}))
+            rollout = rollout._replace(sampler_logps=samples.logps)
         self.sampled_tokens += int(batch.response_mask.sum())
         with answering(self.algorithm, "prepare"):
             prepared = check_prepared(self.algorithm, self.algorithm.prepare(rollout))
-        self._metrics = {**rollout_metrics(rollout), **weight_metrics(prepared, config)}
+        self._metrics = {**rollout_metrics(rollout), **weight_metrics(rollout, prepared.feedback, config)}
         return prepared
 
     def _minibatches(self, prepared: Batch, index: int) -> Iterator[Batch]:
@@ -320,8 +332,7 @@ def rollout_metrics(rollout: Rollout) -> dict[str, Mean]:
             estimators: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"kl": kl_k1, "kl_k2": kl_k2, "kl_k3": kl_k3}
             for name, estimator in estimators.items():
                 found[name] = mean_of(masked_sum(estimator(logps, reference), mask))
-        if "sampler_logps" in rollout.batch.feedback:
-            drawn = rollout.batch.feedback["sampler_logps"]
+        if (drawn := rollout.sampler_logps) is not None:
             found["sampler_gap"] = mean_of((drawn - logps).abs(), mask)
             found["sampler_kl"] = mean_of(kl_k3(drawn, logps), mask)
     if rewards is not None:
@@ -331,10 +342,10 @@ def rollout_metrics(rollout: Rollout) -> dict[str, Mean]:
     return found
 
 
-def weight_metrics(prepared: Batch, config: Any) -> dict[str, Mean]:
-    """Return the metrics of a rollout's importance weights (see `WEIGHT_METRICS`); none where it has none."""
-    if "importance_weights" not in prepared.feedback:
+def weight_metrics(rollout: Rollout, feedback: Feedback, config: Any) -> dict[str, Mean]:
+    """Return the metrics of a rollout's importance weights (see `WEIGHT_METRICS`); none where its engine scored it."""
+    if rollout.sampler_logps is None or not isinstance(feedback, Behaviour):
         return {}
-    weights = prepared.feedback["importance_weights"]
-    mask = unit_mask(prepared, "token" if weights.ndim == 3 else "response")
+    weights = feedback.importance_weights
+    mask = unit_mask(rollout.batch, "token" if weights.ndim == 3 else "response")
     return {"importance_truncated": mean_of(weights >= config.importance_cap, mask)}

@@ -110,11 +110,12 @@ def test_the_exact_gradient_is_that_of_the_objective(experiment, exact):
     with torch.no_grad():
         for weight in weights:
             weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
-    batch = exact.batch._replace(feedback={"prompt": torch.arange(len(exact.groups)).double()})
+    batch = exact.batch
     scores = roles(batch, ("policy",))
     logps = scores.logps.sum(-1)
     objective = (logps.exp() * (exact.rewards - beta * (logps - exact.reference))).sum()
-    ours = exact_gradient(exact.kl_optimum(beta), TrainConfig(max_steps=1)).algorithm.loss(batch, scores).values.sum()
+    towards = exact_gradient(exact.groups, exact.kl_optimum(beta), TrainConfig(max_steps=1))
+    ours = towards.algorithm.loss(batch, scores).values.sum()
     found = torch.autograd.grad(ours, weights, retain_graph=True)
     expected = torch.autograd.grad(-objective / beta, weights)
     assert max(gradient.abs().max() for gradient in expected) > 1e-2

@@ -14,9 +14,12 @@ from pretend_device import DEVICE, WAITS, PretendTensor
 
 from eval.conformance import workbench
 from preflab.data.batches import collate
+from preflab.data.encoding import EncodedGroup
 from preflab.errors import PluginError
 from preflab.method import registry
 from preflab.method.configured import Method, make_method
+from preflab.sampling.decoding import LOOK_EVERY
+from preflab.sampling.sampler import TransformersSampler
 from preflab.training.trainer import run_training
 
 TOLERANCE = 1e-12  # float64 on one processor both times: sums may be taken in another order
@@ -66,7 +69,7 @@ def assert_same_weights(method, roles, expected):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_methods_steps_on_the_device_are_those_on_the_cpu(name, tmp_path, monkeypatch):
-    method = workbench.small(make_method(name), max_steps=2)
+    method = workbench.small(make_method(name), max_steps=1)
     expected = workbench.train(method, tmp_path / "cpu").roles
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", str(DEVICE))
     assert_same_weights(method, train(method, tmp_path / "device"), expected)
@@ -162,3 +165,35 @@ def test_waits_are_counted():
     x = on_device(3)
     x.sum().item(), x.cpu(), x.nonzero(), x[x > 0], bool(x.any()), x.tolist()
     assert WAITS == {"_local_scalar_dense": 2, "to the CPU": 2, "nonzero": 1, "index": 1}
+
+
+# ---- waits for the device ----------------------------------------------------------------------------
+
+
+def waits(act):
+    WAITS.clear()
+    act()
+    return sum(WAITS.values())
+
+
+def groups_of(length):
+    return [EncodedGroup([5] * 3, [[6] * length + [workbench.END]] * 2, row) for row in range(4)]
+
+
+def test_scoring_waits_as_often_for_long_responses_as_for_short_ones():
+    roles = workbench.make_roles().to(DEVICE)
+    short, long = (collate(groups_of(length), workbench.PAD).to(DEVICE) for length in (3, 12))
+    roles(short, ("policy",))  # the paths are tried on the first batch
+    assert 0 < waits(lambda: roles(long, ("policy",))) == waits(lambda: roles(short, ("policy",)))
+
+
+def test_sampling_waits_once_in_several_tokens():
+    roles, never = workbench.make_roles().to(DEVICE), workbench.VOCABULARY + 1
+
+    def draw(limit):
+        sampler = TransformersSampler(never, workbench.PAD, limit)
+        sampler(roles, "policy", [[5, 6], [7]], k=2, temperature=1.0, seed=0)
+
+    draw(4)  # ways of feeding the model are tried on the first prompts
+    short, long = (waits(lambda limit=limit: draw(limit)) for limit in (8, 8 + 5 * LOOK_EVERY))
+    assert long - short == 5

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import re
 import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from jsonschema import Draft202012Validator
+
+from eval.records.comparison import read_comparison, read_evaluation
+from eval.records.typed import to_json
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 LIMIT = 240  # seconds; only a hang reaches it
@@ -111,21 +114,10 @@ def names_of(folders: set[str]) -> set[str]:
     return {name.rpartition("-")[0] for name in folders}
 
 
-# What stands under these is named by methods, data or settings, or is said elsewhere.
-OPEN = {"methods", "overoptimisation", "diagnosis", "subsets"}
-UNSAID = {"config", "data", "versions", "training", "settings", "setting"}
-
-
-def undocumented(comparison: Any) -> set[str]:
-    """Return the keys of a comparison that docs/report.md does not name."""
-    page = (RECIPES.parent / "docs" / "report.md").read_text(encoding="utf-8").partition("\n## comparison.json")[2]
-    names = {word for code in re.findall(r"`([^`\n]+)`", page) for word in re.findall(r"\w+", code)}
-
-    def unnamed(value: Any, under: str) -> Iterator[str]:
-        if isinstance(value, dict):
-            yield from () if under in OPEN else set(value) - names
-            yield from (key for name, part in value.items() if name not in UNSAID for key in unnamed(part, name))
-        for part in value if isinstance(value, list) else ():
-            yield from unnamed(part, "")
-
-    return set(unnamed(comparison, ""))
+def check_record(path: Path, kind: str = "comparison") -> None:
+    """See that a file is what its published schema says, and is read and written again without a change."""
+    found = read(path)
+    schema = read(RECIPES.parent / "docs" / "schema" / f"{kind}.schema.json")
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(found)] == []
+    record = read_evaluation(path) if kind == "evaluation" else read_comparison(path)
+    assert json.loads(json.dumps(to_json(record))) == found

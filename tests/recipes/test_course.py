@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from recipe_runner import Warm, figures, names_of, read, run_warm, stages
+from recipe_runner import Warm, check_record, figures, names_of, read, run_warm, stages
 from safetensors.torch import load_file
 
 from preflab.disk.files import read_jsonl
@@ -30,6 +30,7 @@ def test_every_kind_of_trainer_is_followed_and_a_kill_changes_nothing(finished, 
     ways = {f"eval-{name}-seed0-step{step}" for name, steps in STEPS.items() for step in steps}
     assert names_of(set(after) - set(before)) == trained | {f"eval-{name}" for name in trained} | ways
 
+    check_record(copy / "comparison.json")
     comparison = read(copy / "comparison.json")
     for name, steps in STEPS.items():
         found = comparison["overoptimisation"][name]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from conftest import preference_rows, write_rows
-from recipe_runner import read, run, stages, undocumented
+from recipe_runner import check_record, read, run, stages
 
 from eval.pipeline.evaluating import named_subjects
 from recipes.evaluate import joined
@@ -75,7 +75,7 @@ def test_all_kinds_stand_in_one_table(models, tmp_path):
     every = set.union(*DEFINED.values())
     for name, row in methods.items():
         assert {figure for figure in every if row.get(figure) is not None} == DEFINED[name], name
-    assert undocumented(evaluation) == set()
+    check_record(tmp_path / "run" / "evaluation.json", "evaluation")
     assert evaluation["judge"]["kind"] == "scores"
     assert evaluation["judge"]["warning"] is None
     assert {row["fingerprint"]["prompts"] for name, row in methods.items() if name != "scorer"} == {

@@ -7,7 +7,7 @@ import json
 import pytest
 from conftest import write_rows
 from judge_server import KEY, Server, completion
-from recipe_runner import read, run, run_warm, stages
+from recipe_runner import check_record, read, run, run_warm, stages
 
 FEW = ["--baseline-draws", "1", "--oracle-samples", "0", "--output", "run"]
 
@@ -31,6 +31,7 @@ def test_an_endpoint_judges_and_its_key_is_left_nowhere(copy, options, server, t
     command += ["--judge-prompt-price", "2", "--judge-completion-price", "10"]
     answer = run("compare.py", *command, cwd=tmp_path, MY_KEY=KEY, NO_PROXY="127.0.0.1")
     assert answer.status == 0, answer.err
+    check_record(copy / "comparison.json")
     comparison = read(copy / "comparison.json")
     judge, asked = comparison["judge"], len(server.requests)
     assert (judge["kind"], judge["report"]["answers"], judge["report"]["requests"]) == ("compares", asked, asked)

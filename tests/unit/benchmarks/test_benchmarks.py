@@ -212,8 +212,8 @@ def test_the_floor_of_dpo_is_its_arithmetic(model):
     # Of frozen matrices the input's gradient; of adapters the weights' too; of attention both operands'.
     assert found["backward"] == base + of_policy * 2 + attention
     assert found["optimiser"] == 3 * 7 * 4 * policy.all
-    batch.feedback["reference_logps"] = torch.zeros(lengths.shape)
-    assert "scoring" not in floor(bench, Seen([], [batch], 3), Unit())
+    scored = batch.replace(reference_logps=torch.zeros(lengths.shape))
+    assert "scoring" not in floor(bench, Seen([], [scored], 3), Unit())
 
 
 def test_decoding_reads_the_weights_once_a_step_and_the_cache_of_what_goes_on():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from preflab.method.contract import Batch, Scores
+from preflab.method.contract import Batch, Labels, Scores
 
 EXACT = {"rtol": 1e-11, "atol": 1e-11}  # float64, sums of a few dozen terms
 NAN = float("nan")
+NOTHING_SAID = Labels()
 
 
-def make_batch(lengths, width=6, feedback=None):
+def make_batch(lengths, width=6, feedback=NOTHING_SAID):
     """Return a batch of prompts of three tokens and responses of these ``[B][K]`` lengths."""
     lengths = torch.tensor(lengths)
     mask = torch.arange(width) < lengths[..., None]
@@ -21,7 +22,7 @@ def make_batch(lengths, width=6, feedback=None):
         torch.ones(prompts, 3, dtype=torch.bool),
         torch.full((*lengths.shape, width), 7),
         mask,
-        feedback or {},
+        feedback,
     )
 
 

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import torch
 
+from algorithms.kto import KTOFeedback
 from preflab import Pairwise
 from preflab.method import registry
-from preflab.method.contract import Batch, Scores
+from preflab.method.contract import Batch, Labels, Scores
 
 NAN = float("nan")
 
@@ -25,7 +26,7 @@ OFFLINE = {name: cls for name, cls in OFFLINE.items() if cls.kind == "loss"}
 PAIRWISE = {name: cls for name, cls in OFFLINE.items() if issubclass(cls, Pairwise)}
 
 
-def make_batch(lengths, width=6, **feedback):
+def make_batch(lengths, width=6, kind=Labels, **feedback):
     """Return a batch of prompts of three tokens and responses of these ``[B][K]`` lengths."""
     lengths = torch.tensor(lengths)
     prompts = len(lengths)
@@ -34,7 +35,7 @@ def make_batch(lengths, width=6, **feedback):
         torch.ones(prompts, 3, dtype=torch.bool),
         torch.full((*lengths.shape, width), 7),
         torch.arange(width) < lengths[..., None],
-        {name: torch.tensor(values, dtype=torch.float64) for name, values in feedback.items()},
+        kind(**{name: torch.tensor(values, dtype=torch.float64) for name, values in feedback.items()}),
     )
 
 
@@ -54,7 +55,7 @@ def case(cls):
     batch = {
         "pair": lambda: make_batch([[4, 6], [1, 2], [6, 3]]),
         "ranking": lambda: make_batch([[4, 6, 2], [1, 2, 0], [6, 3, 5]]),
-        "single": lambda: make_batch([[4], [1], [6]], desirable=[1, 0, 1], kl=[0.3] * 3),
+        "single": lambda: make_batch([[4], [1], [6]], kind=KTOFeedback, desirable=[1, 0, 1], kl=[0.3] * 3),
     }[cls.needs.responses]()
     return cls(cls.Config()), batch, near_reference(batch)
 

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import math
 
+import torch
 from loss_cases import LENGTHS, SHAPE, make_batch, randoms
 
 from algorithms.ppo import PPOConfig
 from preflab.method.contract import Scores
+from preflab.method.on_policy import ActorCriticFeedback
 
 EPSILON, VALUE_EPSILON, C = 0.2, 0.3, 0.5
 CONFIG = PPOConfig(clip_range=EPSILON, value_clip_range=VALUE_EPSILON, value_coefficient=C)
 
 
+def actor_critic_feedback(logps, values, advantages, returns, return_deviation):
+    """Return the feedback of a rollout of the policy; its reference, which nothing reads, is the policy."""
+    return ActorCriticFeedback(
+        behaviour_logps=logps,
+        reference_logps=logps,
+        kl_coefficient=logps.new_zeros(len(logps)),
+        importance_weights=torch.ones_like(logps),
+        advantages=advantages,
+        behaviour_values=values,
+        returns=returns,
+        return_deviation=return_deviation,
+    )
+
+
 def ppo_case(seed=0):
     """Return batch and scores with ratios and value moves on both sides of their clips."""
-    feedback = {
-        "behaviour_logps": randoms(SHAPE, seed) - 2,
-        "behaviour_values": randoms(SHAPE, seed + 1),
-        "advantages": randoms(SHAPE, seed + 2),
-        "returns": randoms(SHAPE, seed + 3),
-        "return_deviation": randoms(SHAPE, seed + 4),
-    }
+    others = (randoms(SHAPE, seed + i) for i in range(1, 5))
+    feedback = actor_critic_feedback(randoms(SHAPE, seed) - 2, *others)
     batch = make_batch(LENGTHS, feedback=feedback)
-    logps = feedback["behaviour_logps"] + randoms(SHAPE, seed + 5, 0.3)
-    values = feedback["behaviour_values"] + randoms(SHAPE, seed + 6, 0.5)
+    logps = feedback.behaviour_logps + randoms(SHAPE, seed + 5, 0.3)
+    values = feedback.behaviour_values + randoms(SHAPE, seed + 6, 0.5)
     return batch, Scores(logps=logps, values=values)
 
 
@@ -43,10 +54,10 @@ def token_arguments(batch, scores, index):
         float(x[index])
         for x in (
             scores.logps,
-            feedback["behaviour_logps"],
-            feedback["advantages"],
+            feedback.behaviour_logps,
+            feedback.advantages,
             scores.values,
-            feedback["behaviour_values"],
-            feedback["returns"],
+            feedback.behaviour_values,
+            feedback.returns,
         )
     ]

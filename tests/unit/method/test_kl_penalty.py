@@ -28,9 +28,9 @@ def test_kl_of_an_action_worked(estimator, tokens, response):
     # In the reward, at β = .1: returns to go of tokens, and the whole response's.
     by_token = A2C(A2CConfig(kl_coefficient=0.1, kl_estimator=estimator, gae_lambda=1.0)).prepare(rollout)
     charged = [3.0 - 0.1 * sum(tokens), 3.0 - 0.1 * tokens[1]]
-    assert by_token.feedback["returns"].flatten().tolist() == pytest.approx(charged, rel=1e-12)
+    assert by_token.feedback.returns.flatten().tolist() == pytest.approx(charged, rel=1e-12)
     whole = REINFORCE(REINFORCEConfig(baseline="none", kl_coefficient=0.1, kl_estimator=estimator))
-    assert whole.prepare(rollout).feedback["advantages"].item() == pytest.approx(3.0 - 0.1 * response, rel=1e-12)
+    assert whole.prepare(rollout).feedback.advantages.item() == pytest.approx(3.0 - 0.1 * response, rel=1e-12)
     if estimator == "k1":
         return
     # In the loss, where −ρ A is −3, and 0 for the one response of a group.
@@ -74,18 +74,18 @@ def test_coefficient_adapts_after_its_use(fields):
     algorithm = RLOO(RLOOConfig(kl_coefficient=0.3, kl_target=target, kl_horizon=60, **fields))
     fixed = RLOO(RLOOConfig(kl_coefficient=0.3, **fields))
     batch, expected = algorithm.prepare(rollout), fixed.prepare(rollout)
-    assert torch.equal(batch.feedback["advantages"], expected.feedback["advantages"])
-    assert batch.feedback["kl_coefficient"].tolist() == [0.3, 0.3]
+    assert torch.equal(batch.feedback.advantages, expected.feedback.advantages)
+    assert batch.feedback.kl_coefficient.tolist() == [0.3, 0.3]
     adapted = 0.3 * (1 + min(max(kl / target - 1, -0.2), 0.2) * 6 / 60)
     assert algorithm.state["kl_coefficient"] == pytest.approx(adapted, rel=1e-12)
     assert adapted != 0.3
     assert fixed.state["kl_coefficient"] == 0.3
     metric = algorithm.loss(batch, moved(rollout)).metrics["kl_coefficient"]
     assert metric.total.item() / metric.items.item() == pytest.approx(0.3)
-    assert algorithm.prepare(rollout).feedback["kl_coefficient"][0].item() == pytest.approx(adapted, rel=1e-12)
+    assert algorithm.prepare(rollout).feedback.kl_coefficient[0].item() == pytest.approx(adapted, rel=1e-12)
     # What a checkpoint puts back is what is used.
     algorithm.state = {"kl_coefficient": 7.0}
-    assert algorithm.prepare(rollout).feedback["kl_coefficient"].tolist() == [7.0, 7.0]
+    assert algorithm.prepare(rollout).feedback.kl_coefficient.tolist() == [7.0, 7.0]
 
 
 def test_the_controller_never_pushes_the_coefficient_past_zero():

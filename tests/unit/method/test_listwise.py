@@ -11,7 +11,7 @@ from offline_cases import NAN, case, make_batch, randoms
 
 from algorithms.dpo import DPO, DPOConfig
 from algorithms.plackett_luce import PlackettLuce, PlackettLuceConfig
-from preflab.method.contract import Scores
+from preflab.method.contract import Labels, Scores
 from preflab.method.maths import plackett_luce
 
 
@@ -76,7 +76,7 @@ def test_listwise_metrics_by_hand():
 
 def test_tied_neighbours_are_in_no_order():
     batch = make_batch([[1, 1, 1], [1, 1, 0]], width=1)
-    batch = batch._replace(feedback={"rank": torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]])})
+    batch = batch.replace(feedback=Labels(rank=torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]])))
     ratios = torch.tensor([[3.0, 1.0, 2.0], [0.0, 4.0, NAN]], dtype=torch.float64)[..., None]
     metrics = PlackettLuce(PlackettLuceConfig()).loss(batch, Scores(ratios, torch.zeros_like(ratios))).metrics
     assert (metrics["accuracy"].total, metrics["accuracy"].items) == (1, 1)

@@ -145,9 +145,9 @@ def with_junk(batch, scores, junk):
     def dirty(x):
         return x if x is None or x.ndim < 3 else x.masked_fill(~batch.response_mask, junk)
 
-    feedback = {name: dirty(x) for name, x in batch.feedback.items()}
+    feedback = batch.feedback.changed(dirty)
     ids = batch.response_ids.masked_fill(~batch.response_mask, 10**6)
-    return batch._replace(feedback=feedback, response_ids=ids), Scores(*(dirty(x) for x in scores))
+    return batch.replace(feedback=feedback, response_ids=ids), Scores(*(dirty(x) for x in scores))
 
 
 def same_loss(unit, batch, found, expected):
@@ -189,7 +189,7 @@ def test_order_of_the_batch_and_extra_padding_change_nothing():
     expected = PPO(CONFIG).loss(batch, scores)
     order = torch.tensor([1, 0])
     turned = PPO(CONFIG).loss(
-        batch._map(lambda x: x[order]), Scores(logps=scores.logps[order], values=scores.values[order])
+        batch.changed(lambda x: x[order]), Scores(logps=scores.logps[order], values=scores.values[order])
     )
     mask = batch.response_mask
     assert torch.equal(turned.values[order][mask], expected.values[mask])
@@ -197,7 +197,7 @@ def test_order_of_the_batch_and_extra_padding_change_nothing():
     def padded(x):
         return torch.nn.functional.pad(x, (0, 3), value=3) if x.ndim == 3 and x.dtype != torch.bool else x
 
-    wide = batch._map(padded)._replace(response_mask=torch.nn.functional.pad(mask, (0, 3), value=False))
+    wide = batch.changed(padded).replace(response_mask=torch.nn.functional.pad(mask, (0, 3), value=False))
     found = PPO(CONFIG).loss(wide, Scores(logps=padded(scores.logps), values=padded(scores.values)))
     assert torch.equal(found.values[..., :6][mask], expected.values[mask])
     for other in (turned, found):

@@ -11,7 +11,7 @@ from offline_cases import NAN, OFFLINE, PAIRWISE, case, make_batch, near_referen
 
 from algorithms.dpo import DPO, DPOConfig
 from algorithms.robust_dpo import RobustDPO, RobustDPOConfig
-from preflab.method.contract import Scores
+from preflab.method.contract import Labels, Scores
 from preflab.method.maths import log_odds, win_probability
 
 
@@ -171,8 +171,8 @@ def assert_prefers_better(name):
     algorithm.loss(batch, Scores(leaf, reference)).values.sum().backward()
     gain = -leaf.grad.sum(-1)
     assert (gain != 0).any(1).all()
-    if "desirable" in batch.feedback:
-        assert (gain[:, 0].sign() == batch.feedback["desirable"] * 2 - 1).all()
+    if batch.feedback.desirable is not None:
+        assert (gain[:, 0].sign() == batch.feedback.desirable * 2 - 1).all()
     else:
         last = batch.response_mask.any(-1).sum(-1, keepdim=True) - 1
         assert (gain[:, 0] > gain.gather(1, last)[:, 0]).all()
@@ -224,10 +224,10 @@ def test_large_log_ratios_stay_finite_in_float32(name):
 def test_probability_of_a_label_and_of_its_opposite_mirror_each_other(name):
     algorithm, batch, scores = case(PAIRWISE[name])
     preference = torch.tensor([0.9, 0.4, 1.0], dtype=torch.float64)
-    turned = batch._map(lambda x: x.flip(1))._replace(prompt_ids=batch.prompt_ids, prompt_mask=batch.prompt_mask)
-    expected = algorithm.loss(batch._replace(feedback={"preference": preference}), scores).values
+    turned = batch.changed(lambda x: x.flip(1)).replace(prompt_ids=batch.prompt_ids, prompt_mask=batch.prompt_mask)
+    expected = algorithm.loss(batch.replace(feedback=Labels(preference=preference)), scores).values
     found = algorithm.loss(
-        turned._replace(feedback={"preference": 1 - preference}), Scores(*(x.flip(1) for x in scores[:2]))
+        turned.replace(feedback=Labels(preference=1 - preference)), Scores(*(x.flip(1) for x in scores[:2]))
     ).values
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
@@ -237,8 +237,8 @@ def test_a_soft_label_is_the_mean_over_hard_ones(name):
     algorithm, batch, scores = case(PAIRWISE[name])
 
     def values(p):
-        given = {"preference": torch.full((3,), p, dtype=torch.float64)}
-        return algorithm.loss(batch._replace(feedback=given), scores).values
+        given = Labels(preference=torch.full((3,), p, dtype=torch.float64))
+        return algorithm.loss(batch.replace(feedback=given), scores).values
 
     torch.testing.assert_close(values(0.7), 0.7 * values(1.0) + 0.3 * values(0.0), rtol=1e-12, atol=1e-12)
     assert torch.equal(values(1.0), algorithm.loss(batch, scores).values)
@@ -248,16 +248,16 @@ def test_a_soft_label_is_the_mean_over_hard_ones(name):
 def test_label_smoothing_is_a_soft_label():
     _, batch, scores = case(DPO)
     smoothed = DPO(DPOConfig(label_smoothing=0.2)).loss(batch, scores).values
-    given = {"preference": torch.full((3,), 0.8, dtype=torch.float64)}
-    assert torch.equal(smoothed, DPO(DPOConfig()).loss(batch._replace(feedback=given), scores).values)
+    given = Labels(preference=torch.full((3,), 0.8, dtype=torch.float64))
+    assert torch.equal(smoothed, DPO(DPOConfig()).loss(batch.replace(feedback=given), scores).values)
 
 
 def test_robust_dpo_undoes_the_flips_it_knows_of():
     _, batch, scores = case(DPO)
     expected = DPO(DPOConfig()).loss(batch, scores).values
     assert torch.equal(RobustDPO(RobustDPOConfig(flip_rate=0.0)).loss(batch, scores).values, expected)
-    given = {"preference": torch.full((3,), 0.8, dtype=torch.float64)}  # labels of 1, one in five flipped
-    found = RobustDPO(RobustDPOConfig(flip_rate=0.2)).loss(batch._replace(feedback=given), scores).values
+    given = Labels(preference=torch.full((3,), 0.8, dtype=torch.float64))  # labels of 1, one in five flipped
+    found = RobustDPO(RobustDPOConfig(flip_rate=0.2)).loss(batch.replace(feedback=given), scores).values
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 

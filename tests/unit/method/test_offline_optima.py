@@ -10,7 +10,7 @@ import torch
 from offline_cases import NAN, OFFLINE, PAIRWISE, make_batch, randoms
 
 from algorithms.dpo import DPO, DPOConfig
-from preflab.method.contract import Batch, Scores
+from preflab.method.contract import Batch, Labels, Scores
 from preflab.method.maths import plackett_luce, win_probability
 
 
@@ -31,20 +31,20 @@ def expected_loss(algorithm, batch, scores, logps):
     mask = batch.response_mask
     reference, rewards = scores.reference_logps.masked_fill(~mask, 0.0).sum(-1)[0], scores.rewards[0]
     weight = reference[rows].sum(-1).exp()
-    feedback = {}
+    labels = Labels()
     if ranking:
         weight = weight * (-plackett_luce(rewards[rows], torch.ones_like(rows, dtype=torch.bool))).exp()
     else:
         preference = (rewards[rows[:, 0]] - rewards[rows[:, 1]]).sigmoid()
-        flipped = getattr(algorithm.config, "flip_rate", 0.0)
-        feedback["preference"] = (1 - flipped) * preference + flipped * (1 - preference)
+        flipped = algorithm.label_noise
+        labels = Labels(preference=(1 - flipped) * preference + flipped * (1 - preference))
     share = (scores.reference_logps[0] / reference[:, None]).masked_fill(~mask[0], 0.0)
     data = Batch(
         batch.prompt_ids.expand(len(rows), -1),
         batch.prompt_mask.expand(len(rows), -1),
         batch.response_ids[0][rows],
         mask[0][rows],
-        feedback,
+        labels,
     )
     given = Scores((logps[:, None] * share)[rows], scores.reference_logps[0][rows])
     return (weight * algorithm.loss(data, given).values).sum()

@@ -75,7 +75,7 @@ def expected_gradient(algorithm, scores, logps):
     now = token_logps(logits)
     groups = torch.tensor(list(itertools.product(range(len(RESPONSES)), repeat=k)))
     values = exact_values(now.detach(), scores, config.kl_coefficient if config.kl_in == "reward" else 0.0)
-    batch = Batch(*(x.expand(len(groups), 1) for x in TREE[:2]), IDS[groups], MASK[groups])
+    batch = Batch(*(x.expand(len(groups), 1) for x in TREE.tokens[:2]), IDS[groups], MASK[groups])
     drawn = Scores(now.detach()[groups], scores.reference_logps[0][groups], values[groups], scores.rewards[0][groups])
     batch = algorithm.prepare(Rollout(batch, drawn, torch.ones(groups.shape, dtype=torch.bool)))
     losses = algorithm.loss(batch, Scores(logps=now[groups], values=values[groups])).values
@@ -186,7 +186,7 @@ def test_prompts_are_solved_apart_and_missing_responses_have_no_share():
     first, second = world(0), world(1)
     algorithm = GRPO(GRPOConfig(scale_rewards="none", **in_loss("k3")))
     alone = [algorithm.optimum(TREE, scores) for scores in (first, second)]
-    prompts = [x.expand(2, 1) for x in TREE[:2]]
+    prompts = [x.expand(2, 1) for x in TREE.tokens[:2]]
     order = torch.tensor(np.random.default_rng(0).permutation(len(RESPONSES)))
     reference = torch.stack([first.reference_logps[0], second.reference_logps[0][order]])
     rewards = torch.stack([first.rewards[0], second.rewards[0][order]])

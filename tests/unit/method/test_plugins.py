@@ -113,7 +113,7 @@ def test_a_method_that_breaks_the_contract_is_refused_by_file_and_line(part, tmp
 CALLS = {
     "raises": ("raise ValueError('no')", "ValueError: no"),
     "exits": ("sys.exit(0)", "SystemExit: 0"),
-    "a typing error": ("return Loss(batch.feedback['margn'])", "KeyError: 'margn'"),
+    "a typing error": ("return Loss(batch.feedback.margn)", "AttributeError: 'Labels' object has no attribute 'margn'"),
     "None": ("return None", "returned 'NoneType'"),
     "a tensor": ("return scores.logps.sum()", "returned 'Tensor'"),
     "a number in a Loss": ("return Loss(1.0)", "returned 'Loss'"),

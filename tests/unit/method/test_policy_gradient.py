@@ -32,7 +32,7 @@ from algorithms.rloo import RLOO, RLOOConfig
 from preflab import PolicyGradient, PolicyGradientConfig
 from preflab.method.contract import Batch, Scores
 from preflab.method.maths import moments
-from preflab.method.on_policy import clipped_surrogate, mean_of_others, whiten
+from preflab.method.on_policy import PolicyFeedback, clipped_surrogate, mean_of_others, whiten
 
 # ---- directions and their mutations ------------------------------------------------------------------
 
@@ -43,7 +43,7 @@ def assert_prefers_good_actions(algorithm):
     batch = algorithm.prepare(rollout)
     leaf = rollout.scores.logps.clone().requires_grad_()
     algorithm.loss(batch, Scores(logps=leaf, values=rollout.scores.values)).values.nan_to_num(0.0).sum().backward()
-    mask, advantages = batch.response_mask, batch.feedback["advantages"]
+    mask, advantages = batch.response_mask, batch.feedback.advantages
     advantages = advantages if advantages.ndim == 3 else advantages.unsqueeze(-1)
     wanted = advantages.expand_as(mask)[mask]
     assert (wanted.abs() > 1e-3).all(), "no advantage to follow"
@@ -56,7 +56,7 @@ def assert_a_better_score_gains(algorithm):
     better = rollout.scores.rewards.clone()
     better[0, 1] += 2.0
     before, after = (
-        algorithm.prepare(given).feedback["advantages"][0, 1].flatten()[:3]
+        algorithm.prepare(given).feedback.advantages[0, 1].flatten()[:3]
         for given in (rollout, rollout._replace(scores=rollout.scores._replace(rewards=better)))
     )
     assert (after > before).all()
@@ -82,7 +82,8 @@ def test_directions_and_their_mutations(method, config, monkeypatch):
 
             def mutant_prepare(self, rollout, sign=sign):
                 batch = prepare(self, rollout)
-                return batch._replace(feedback={"advantages": sign * batch.feedback["advantages"]})
+                advantages = sign * batch.feedback.advantages
+                return batch.replace(feedback=dataclasses.replace(batch.feedback, advantages=advantages))
 
             patch.setattr(method, "prepare", mutant_prepare)
             with pytest.raises(AssertionError):
@@ -112,7 +113,7 @@ def test_a2c_at_ratio_one_is_the_policy_gradient():
     algorithm = A2C(A2CConfig())
     gradient, _ = gradients(algorithm, rollout)
     mask = rollout.batch.response_mask
-    advantages = algorithm.prepare(rollout).feedback["advantages"]
+    advantages = algorithm.prepare(rollout).feedback.advantages
     # ∇(−A log π) = −A.
     torch.testing.assert_close(gradient[mask], -advantages[mask], rtol=0, atol=1e-14)
 
@@ -123,7 +124,7 @@ def test_rloo_of_two_is_its_closed_form():
     algorithm = RLOO(RLOOConfig(samples_per_prompt=2, kl_coefficient=0.3))
     returns = rollout.scores.rewards - 0.3 * (rollout.scores.logps - rollout.scores.reference_logps).sum(-1)
     difference = returns[:, :1] - returns[:, 1:]
-    found = algorithm.prepare(rollout).feedback["advantages"]
+    found = algorithm.prepare(rollout).feedback.advantages
     torch.testing.assert_close(found, torch.cat([difference, -difference], 1), rtol=1e-12, atol=1e-12)
     gradient, _ = gradients(algorithm, rollout)
     expected = -found.unsqueeze(-1).expand_as(gradient).masked_fill(~rollout.batch.response_mask, 0.0)
@@ -146,7 +147,7 @@ def test_grpo_worked_value():
     # r = (1, 2, 6): mean 3, deviations (−2, −1, 3), unbiased variance 14 / 2 = 7.
     rollout = make_rollout(lengths=[[2, 1, 1]], width=2)
     rollout = rollout._replace(scores=rollout.scores._replace(rewards=torch.tensor([[1.0, 2.0, 6.0]]).double()))
-    found = GRPO(GRPOConfig()).prepare(rollout).feedback["advantages"]
+    found = GRPO(GRPOConfig()).prepare(rollout).feedback.advantages
     assert found.flatten().tolist() == pytest.approx([x / (math.sqrt(7) + 1e-4) for x in (-2, -1, 3)], rel=1e-12)
 
 
@@ -154,7 +155,7 @@ def test_grpo_worked_value():
 def test_equal_rewards_teach_nothing(method):
     rollout = make_rollout()
     rollout = rollout._replace(scores=rollout.scores._replace(rewards=torch.ones(2, 3).double()))
-    found = method(method.Config(kl_coefficient=0.0)).prepare(rollout).feedback["advantages"]
+    found = method(method.Config(kl_coefficient=0.0)).prepare(rollout).feedback.advantages
     assert found.abs().max() < 1e-12
 
 
@@ -178,7 +179,7 @@ def test_equal_rewards_teach_nothing(method):
 def test_scale_and_shift_of_the_scores_change_nothing(algorithm, scale, shift, tolerance):
     rollout = make_rollout()
     other = rollout._replace(scores=rollout.scores._replace(rewards=scale * rollout.scores.rewards + shift))
-    found, expected = (algorithm.prepare(x).feedback["advantages"] for x in (other, rollout))
+    found, expected = (algorithm.prepare(x).feedback.advantages for x in (other, rollout))
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
@@ -199,7 +200,7 @@ def test_moving_average_is_of_earlier_rollouts_alone():
     baselines = []
     for level in (1.0, 2.0, 5.0):
         scores = rollout.scores._replace(rewards=torch.full((2, 3), level).double())
-        baselines.append(level - algorithm.prepare(rollout._replace(scores=scores)).feedback["advantages"][0, 0].item())
+        baselines.append(level - algorithm.prepare(rollout._replace(scores=scores)).feedback.advantages[0, 0].item())
     # Nothing yet; 1; weights 1/4 and 1/2 of 1 and 2, over their sum: 5/3.
     assert baselines == pytest.approx([0.0, 1.0, 5 / 3], rel=1e-12)
 
@@ -224,16 +225,16 @@ def test_clip_ends_gain_on_either_side_by_its_own_range(ratio, advantage, expect
 )
 def test_missing_end(ended, fields, cut):
     algorithm = REINFORCE(REINFORCEConfig(baseline="none", kl_coefficient=0.0, **fields))
-    found = algorithm.prepare(two_token_rollout(ended=ended)).feedback["advantages"].item()
+    found = algorithm.prepare(two_token_rollout(ended=ended)).feedback.advantages.item()
     assert found == (3.0 if ended else cut)
 
 
 def test_truncated_response_is_worth_the_value_of_its_last_state():
     config = A2CConfig(kl_coefficient=0.0, gae_lambda=1.0, bootstrap_truncated=True, whiten_advantages=False)
     found = A2C(config).prepare(two_token_rollout(ended=False)).feedback
-    assert found["returns"].flatten().tolist() == [0.75, 0.75]
-    assert found["advantages"].flatten().tolist() == [0.25, 0.0]
-    assert A2C(config).prepare(two_token_rollout()).feedback["returns"].flatten().tolist() == [3.0, 3.0]
+    assert found.returns.flatten().tolist() == [0.75, 0.75]
+    assert found.advantages.flatten().tolist() == [0.25, 0.0]
+    assert A2C(config).prepare(two_token_rollout()).feedback.returns.flatten().tolist() == [3.0, 3.0]
 
 
 def test_value_warms_up_alone():
@@ -288,7 +289,7 @@ def test_a_method_of_ones_own_is_its_advantages():
 
     rollout = make_rollout()
     algorithm = Mine(PolicyGradientConfig(kl_coefficient=0.0))
-    found = algorithm.prepare(rollout).feedback["advantages"]
+    found = algorithm.prepare(rollout).feedback.advantages
     assert torch.equal(found, rollout.scores.rewards - rollout.scores.rewards.mean())
     assert algorithm.loss(algorithm.prepare(rollout), moved(rollout)).values.shape == (2, 3)
 
@@ -297,8 +298,8 @@ def test_a_ratio_past_float32_stays_finite():
     rloo, mask = RLOO(RLOOConfig(clip_range=0.2)), torch.ones(1, 2, 4, dtype=torch.bool)
     batch = Batch(torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool), torch.ones(mask.shape), mask)
     old, new = torch.full(mask.shape, -40.0), torch.zeros(mask.shape, requires_grad=True)
-    feedback = {"behaviour_logps": old, "advantages": torch.tensor([[0.0, 1.0]])}
-    loss = rloo.loss(batch._replace(feedback=feedback), Scores(new)).values.sum()
+    feedback = PolicyFeedback(old, old, torch.zeros(1), torch.ones(1, 2), torch.tensor([[0.0, 1.0]]))
+    loss = rloo.loss(batch.replace(feedback=feedback), Scores(new)).values.sum()
     loss.backward()
     assert loss.isfinite()
     assert new.grad.isfinite().all()

@@ -19,7 +19,7 @@ from preflab.method.contract import Algorithm, KnownOptimum, Prepares, Scores, u
 @cases
 def test_advantages_by_loop(method, config):
     rollout = make_rollout(junk=NAN)
-    feedback = method(config).prepare(rollout).feedback
+    feedback = vars(method(config).prepare(rollout).feedback)
     expected, targets = advantages_by_loop(method, config, rollout)
     for name, rows in (("advantages", expected), ("returns", targets or {})):
         for index, row in rows.items():
@@ -109,6 +109,6 @@ def test_explained_variance_of_micro_batches_adds_up():
         for b, n in ((0, 6), (1, 5))
     ]
     total, items = (sum(getattr(p.metrics["explained_variance"], f).item() for p in parts) for f in ("total", "items"))
-    returns = batch.feedback["returns"][mask]
+    returns = batch.feedback.returns[mask]
     expected = 1 - ((scores.values[mask] - returns) ** 2).sum() / ((returns - returns.mean()) ** 2).sum()
     assert total / items == pytest.approx(expected.item(), rel=1e-5)

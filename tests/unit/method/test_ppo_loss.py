@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from loss_cases import make_batch, tokens
-from ppo_case import CONFIG, EPSILON, C, ppo_case, ppo_token_loss, token_arguments
+from ppo_case import CONFIG, EPSILON, C, actor_critic_feedback, ppo_case, ppo_token_loss, token_arguments
 
 from algorithms.ppo import PPO
 from preflab.method.contract import Scores
@@ -36,13 +36,7 @@ def test_ppo_loss_and_gradient_are_the_papers(seed):
 def ppo_single(new_logp, advantage, value=0.0, target=0.0, old_value=0.0):
     """Return loss value and gradients for one token whose behaviour log-probability is 0."""
     one = torch.ones(1, 1, 1, dtype=torch.float64)
-    feedback = {
-        "behaviour_logps": one * 0,
-        "behaviour_values": one * old_value,
-        "advantages": one * advantage,
-        "returns": one * target,
-        "return_deviation": one * 0,
-    }
+    feedback = actor_critic_feedback(one * 0, one * old_value, one * advantage, one * target, one * 0)
     logps, values = (one * new_logp).requires_grad_(), (one * value).requires_grad_()
     loss = PPO(CONFIG).loss(make_batch([[1]], 1, feedback), Scores(logps=logps, values=values))
     loss.values.sum().backward()
@@ -88,12 +82,12 @@ def test_value_clip_cases(value, target, loss, gradient):
 
 def test_ppo_gradient_at_ratio_one_is_a2cs():
     batch, scores = ppo_case()
-    leaf = batch.feedback["behaviour_logps"].clone().requires_grad_()
+    leaf = batch.feedback.behaviour_logps.clone().requires_grad_()
     loss = PPO(CONFIG).loss(batch, Scores(logps=leaf, values=scores.values)).values
     loss.masked_fill(~batch.response_mask, 0.0).sum().backward()
     mask = batch.response_mask
     # ∇(−A log π) = −A.
-    torch.testing.assert_close(leaf.grad[mask], -batch.feedback["advantages"][mask], rtol=0, atol=1e-15)
+    torch.testing.assert_close(leaf.grad[mask], -batch.feedback.advantages[mask], rtol=0, atol=1e-15)
 
 
 def test_ppo_metrics_by_loop():
@@ -107,7 +101,7 @@ def test_ppo_metrics_by_loop():
         # k3 for samples of π_old: ρ − 1 − log ρ.
         "approx_kl": sum(math.exp(u) - 1 - u for u in log_ratios),
         "value_error": sum((row[3] - row[5]) ** 2 for row in rows),
-        "return_variance": sum(float(batch.feedback["return_deviation"][index]) ** 2 for index in tokens(batch)),
+        "return_variance": sum(float(batch.feedback.return_deviation[index]) ** 2 for index in tokens(batch)),
         "policy_loss": sum(ppo_token_loss(*row[:3], 0, 0, 0) for row in rows),
         "value_loss": sum(ppo_token_loss(0, 0, 0, *row[3:]) / C for row in rows),
     }
@@ -122,13 +116,13 @@ def test_ppo_metrics_by_loop():
 
 def assert_ppo_prefers_good_tokens(algorithm):
     batch, scores = ppo_case()
-    leaf = batch.feedback["behaviour_logps"].clone().requires_grad_()
+    leaf = batch.feedback.behaviour_logps.clone().requires_grad_()
     values = scores.values.clone().requires_grad_()
     mask = batch.response_mask
     loss = algorithm.loss(batch, Scores(logps=leaf, values=values)).values
     loss.masked_fill(~mask, 0).sum().backward()
-    assert (leaf.grad[mask].sign() == -batch.feedback["advantages"][mask].sign()).all()
-    pull = values.grad[mask] * (values - batch.feedback["returns"])[mask]
+    assert (leaf.grad[mask].sign() == -batch.feedback.advantages[mask].sign()).all()
+    pull = values.grad[mask] * (values - batch.feedback.returns)[mask]
     assert (pull >= 0).all()
     assert (pull > 0).any()
 

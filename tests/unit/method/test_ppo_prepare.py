@@ -69,15 +69,15 @@ def test_prepare_by_loop(whiten_advantages, whiten_rewards):
     feedback = PPO(config).prepare(rollout).feedback
     advantages, returns = prepare_by_loop(rollout, config)
     for index in tokens(rollout.batch):
-        assert feedback["advantages"][index].item() == pytest.approx(advantages[index], rel=1e-10, abs=1e-10)
-        assert feedback["returns"][index].item() == pytest.approx(returns[index], rel=1e-10, abs=1e-10)
+        assert feedback.advantages[index].item() == pytest.approx(advantages[index], rel=1e-10, abs=1e-10)
+        assert feedback.returns[index].item() == pytest.approx(returns[index], rel=1e-10, abs=1e-10)
     mean = np.mean(list(returns.values()))
     for index in tokens(rollout.batch):
-        assert feedback["return_deviation"][index].item() == pytest.approx(returns[index] - mean, abs=1e-10)
+        assert feedback.return_deviation[index].item() == pytest.approx(returns[index] - mean, abs=1e-10)
     mask = rollout.batch.response_mask
-    assert torch.equal(feedback["behaviour_logps"][mask], rollout.scores.logps[mask])
-    assert torch.equal(feedback["behaviour_values"][mask], rollout.scores.values[mask])
-    assert all((feedback[name][~mask] == 0).all() for name in ("advantages", "returns", "return_deviation"))
+    assert torch.equal(feedback.behaviour_logps[mask], rollout.scores.logps[mask])
+    assert torch.equal(feedback.behaviour_values[mask], rollout.scores.values[mask])
+    assert all((vars(feedback)[name][~mask] == 0).all() for name in ("advantages", "returns", "return_deviation"))
 
 
 def test_prepare_worked_value():
@@ -88,7 +88,7 @@ def test_prepare_worked_value():
     )
     config = PPOConfig(kl_coefficient=0.1, gae_lambda=1.0, whiten_advantages=False)
     feedback = PPO(config).prepare(Rollout(batch, scores, torch.tensor([[True]]))).feedback
-    assert feedback["returns"].flatten().tolist() == pytest.approx([3.1, 3.2], rel=1e-6)
+    assert feedback.returns.flatten().tolist() == pytest.approx([3.1, 3.2], rel=1e-6)
 
 
 def test_prepare_ignores_junk_under_the_mask():
@@ -96,4 +96,4 @@ def test_prepare_ignores_junk_under_the_mask():
     for config in (PPOConfig(), PPOConfig(whiten_rewards=True)):
         expected, found = PPO(config).prepare(clean).feedback, PPO(config).prepare(dirty).feedback
         for name in ("advantages", "returns", "return_deviation"):
-            assert torch.equal(found[name], expected[name]), name
+            assert torch.equal(vars(found)[name], vars(expected)[name]), name

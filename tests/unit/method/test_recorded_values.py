@@ -35,7 +35,7 @@ def found(method, config, elsewhere):
     if elsewhere:
         config = dataclasses.replace(config, importance_cap=1.2)
         other = (rollout.scores.logps + randoms(mask.shape, 70, 0.3)).masked_fill(~mask, NAN)
-        rollout = rollout._replace(batch=rollout.batch._replace(feedback={"sampler_logps": other}))
+        rollout = rollout._replace(sampler_logps=other)
     algorithm, values = method(config), []
     for _ in range(2):
         batch, scores = algorithm.prepare(rollout), moved(rollout, junk=NAN)
@@ -45,7 +45,7 @@ def found(method, config, elsewhere):
         loss.values.masked_fill(~units, 0.0).sum().backward()
         values.append(
             {
-                "advantages": summary(batch.feedback["advantages"], mask),
+                "advantages": summary(batch.feedback.advantages, mask),
                 "loss": summary(loss.values, units),
                 "gradients": sum(summary(x.grad, mask) for x in leaves if x.grad is not None),
                 "metrics": sum((m.total / m.items).item() for _, m in sorted(loss.metrics.items())),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import FrozenInstanceError, dataclass
 from operator import attrgetter
 
 import pytest
 import torch
 from tiny import train
 
-from preflab import Batch, Loss, Pairwise, Scores, UserError
+from preflab import Batch, Feedback, Labels, Loss, Pairwise, Scores, UserError
+from preflab.data.batches import collate
+from preflab.data.encoding import EncodedGroup
 from preflab.method import registry
 from preflab.method.configured import make_method
 from preflab.method.records import FIELDS
@@ -80,3 +83,91 @@ def pair_batch():
 def test_metrics_of_a_loss_are_its_own():
     with pytest.raises(TypeError):
         Loss(torch.zeros(1)).metrics["mine"] = None
+
+
+@dataclass(frozen=True, eq=False)
+class Mine(Feedback):
+    """Feedback of each shape that there is."""
+
+    of_prompts: torch.Tensor
+    of_tokens: torch.Tensor
+    wider: torch.Tensor
+    missing: torch.Tensor | None = None
+
+
+def mine():
+    """Two prompts of 2 and 3 tokens, with responses of 1 and 4 tokens at most; every number says where it stands."""
+    prompts, lengths = torch.tensor([2, 3]), torch.tensor([[1, 0], [4, 2]])
+    prompt_mask = torch.arange(5) >= 5 - prompts[:, None]
+    mask = torch.arange(6) < lengths[..., None]
+    ids = torch.arange(24).reshape(2, 2, 6)
+    feedback = Mine(torch.tensor([7.0, 8.0]), ids + 0.5, torch.arange(20.0).reshape(2, 2, 5))
+    return Batch(torch.arange(10).reshape(2, 5), prompt_mask, ids, mask, feedback, ids + 0.25)
+
+
+def test_feedback_is_cut_and_trimmed_with_its_rows():
+    part = mine().rows(slice(1, 2))
+    assert part.prompt_ids.tolist() == [[7, 8, 9]]
+    assert part.response_ids.shape == (1, 2, 4)
+    assert isinstance(part.feedback, Mine)
+    assert part.feedback.of_prompts.tolist() == [8.0]
+    assert torch.equal(part.feedback.of_tokens, part.response_ids + 0.5)
+    assert torch.equal(part.reference_logps, part.response_ids + 0.25)
+    assert part.feedback.wider.shape == (1, 2, 5), "no response's width is none to trim"
+    assert part.feedback.missing is None
+
+
+def test_feedback_moves_with_its_batch():
+    moved = mine().to("meta")
+    tensors = [*moved.tokens, moved.reference_logps, *(x for x in vars(moved.feedback).values() if x is not None)]
+    assert {x.device.type for x in tensors} == {"meta"}
+
+
+def test_what_is_selected_or_emptied():
+    batch = mine()
+    chosen = batch.select(torch.tensor([[1], [0]]))
+    assert chosen.response_ids[:, 0, 0].tolist() == [6, 12]
+    assert (type(chosen.feedback), chosen.reference_logps) == (Labels, None)
+    emptied = batch.emptied()
+    assert not emptied.response_mask.any()
+    assert emptied.feedback is batch.feedback
+    assert batch.response_mask.any()
+
+
+def test_nobody_changes_what_others_are_given():
+    one, other = pair_batch(), pair_batch()
+    for record, field in ((one, "feedback"), (one.feedback, "preference")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(record, field, None)
+    assert one.feedback is other.feedback, "there is nothing in it to share"
+
+
+def test_a_misspelt_label_is_found_where_batches_are_made():
+    with pytest.raises(TypeError, match="prefrence"):
+        collate([EncodedGroup([1], [[2], [3]], 0, {"prefrence": 1.0})], 0)
+
+
+PREPARES = """
+    needs = Needs("pair", ("policy",), rollout=("policy",))
+
+    def prepare(self, rollout):
+        return rollout.batch.replace(feedback={})
+"""
+
+
+@pytest.mark.parametrize(
+    ("feedback", "message"),
+    [
+        ("{'kl': rollout.batch.response_mask}", "feedback that is .*must be a dataclass on preflab.Feedback"),
+        ("Own(rollout.scores.logps.sum())", "feedback whose mine is no tensor with a first axis of 32 prompts"),
+        ("Own(1.0)", "feedback whose mine is no tensor"),
+    ],
+)
+def test_feedback_that_cannot_be_cut_is_answered_by_file_and_line(tmp_path, feedback, message):
+    own = OWN.replace("import Loss,", "import Feedback, Loss,") + PREPARES.replace(
+        "feedback={}", f"feedback={feedback}"
+    )
+    path = tmp_path / "mine.py"
+    path.write_text(f"{own}\n@dataclass(frozen=True)\nclass Own(Feedback):\n    mine: object\n", encoding="utf-8")
+    with pytest.raises(UserError, match=rf"Mine\.prepare returned {message}.*mine\.py, line \d+"):
+        train(make_method(f"{path}:Mine").fresh(), tmp_path / "run", max_steps=1)

@@ -10,7 +10,7 @@ import torch
 
 from algorithms.reward import Reward, RewardConfig
 from algorithms.reward_pl import RewardPL, RewardPLConfig
-from preflab.method.contract import Batch, Scores
+from preflab.method.contract import Batch, Labels, Scores
 
 NAN = float("nan")
 
@@ -21,7 +21,7 @@ def make_batch(present, **feedback):
     mask = (torch.arange(most) < torch.tensor(present)[:, None])[..., None]
     ids = torch.zeros(count, most, 1, dtype=torch.long)
     said = {name: torch.tensor(values, dtype=torch.float64) for name, values in feedback.items()}
-    return Batch(torch.full((count, 2), 5), torch.ones(count, 2, dtype=torch.bool), ids, mask, said)
+    return Batch(torch.full((count, 2), 5), torch.ones(count, 2, dtype=torch.bool), ids, mask, Labels(**said))
 
 
 def tensor(rows):
@@ -229,9 +229,9 @@ def test_direction_and_its_mutations(monkeypatch, algorithm):
     assert_prefers_better(algorithm)
     cls, original = type(algorithm), type(algorithm).nll
     mutants = (
-        lambda self, rewards, mask, feedback: -original(self, rewards, mask, feedback),
-        lambda self, rewards, mask, feedback: original(self, rewards.flip(1), mask, feedback),
-        lambda self, rewards, mask, feedback: rewards.sum(1) * 0,
+        lambda self, rewards, mask, labels: -original(self, rewards, mask, labels),
+        lambda self, rewards, mask, labels: original(self, rewards.flip(1), mask, labels),
+        lambda self, rewards, mask, labels: rewards.sum(1) * 0,
     )
     for mutant in mutants:
         monkeypatch.setattr(cls, "nll", mutant)

@@ -39,19 +39,19 @@ def test_the_loss_is_the_surrogate_and_what_is_added_to_it(method, monkeypatch):
     assert means[1].item() == pytest.approx(means[0].item() + 7, rel=1e-6)  # float32
     ((ratio, advantages),) = seen
     assert torch.broadcast_shapes(ratio.shape, advantages.shape) == ratio.shape
-    assert torch.equal(advantages.flatten(), batch.feedback["advantages"].flatten())
+    assert torch.equal(advantages.flatten(), batch.feedback.advantages.flatten())
 
 
 @methods
 def test_the_surrogate_is_weighted_where_another_engine_drew(method, monkeypatch):
     rollout = make_rollout()
     drawn = rollout.scores.logps + randoms(rollout.scores.logps.shape, 70, 0.3)
-    rollout = rollout._replace(batch=rollout.batch._replace(feedback={"sampler_logps": drawn}))
+    rollout = rollout._replace(sampler_logps=drawn)
     batch, plain, mask = found(method, rollout)
     original = method.surrogate
     monkeypatch.setattr(method, "surrogate", lambda self, ratio, advantages: original(self, ratio, advantages) + 7)
     _, shifted, _ = found(method, rollout)
-    weights = batch.feedback["importance_weights"]
+    weights = batch.feedback.importance_weights
     torch.testing.assert_close((shifted.values - plain.values)[mask], 7 * weights[mask], rtol=1e-11, atol=1e-11)
 
 
@@ -68,7 +68,7 @@ def test_the_ratio_is_the_methods_own(method, monkeypatch):
     monkeypatch.setattr(method, "ratio", ratio)
     _, loss, mask = found(method, rollout, clip_range=None)
     batch, _, _ = found(method, rollout)
-    advantages = batch.feedback["advantages"]
+    advantages = batch.feedback.advantages
     advantages = advantages if advantages.ndim == mask.ndim else advantages.unsqueeze(-1).expand_as(mask)
     torch.testing.assert_close(loss.values[mask], -1.5 * advantages[mask], rtol=1e-12, atol=1e-12)
     assert (loss.metrics["ratio"].total / loss.metrics["ratio"].items).item() == 1.5

@@ -119,15 +119,15 @@ def test_bad_input_is_refused_and_leaves_the_metric_usable(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_every_figure_says_what_tables_and_documentation_need(name: str) -> None:
+def test_every_measure_says_what_tables_and_documentation_need(name: str) -> None:
     metric = METRICS[name]
-    for figure in (*metric.figures, *metric.details):
-        assert re.fullmatch(r"[a-z0-9_]+", figure.key)
-        assert figure.what == figure.what.strip().rstrip(".")
-        assert figure.unit.name
-        assert figure.reads
-        assert bool(figure.heading) or not figure.shown
-        assert figure.unit.number(0.5)
+    for measure in (*metric.measures, *metric.details):
+        assert re.fullmatch(r"[a-z0-9_]+", measure.key)
+        assert measure.what == measure.what.strip().rstrip(".")
+        assert measure.unit.name
+        assert measure.reads
+        assert bool(measure.heading) or not measure.shown
+        assert measure.unit.number(0.5)
 
 
 def test_every_metric_has_a_place_of_its_own() -> None:

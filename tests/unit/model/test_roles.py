@@ -119,9 +119,8 @@ def test_clones_share_no_storage():
 def test_cached_reference_is_used_as_it_is():
     batch = make_batch()
     cached = torch.full(batch.response_mask.shape, -3.0)
-    assert score(Roles(make_base(), LORA), batch._replace(feedback={"reference_logps": cached}), "reference") == Scores(
-        reference_logps=cached
-    )
+    given = batch.replace(reference_logps=cached)
+    assert score(Roles(make_base(), LORA), given, "reference") == Scores(reference_logps=cached)
 
 
 # ---- dropout -----------------------------------------------------------------------------------------
@@ -216,12 +215,12 @@ def test_reward_is_read_at_the_last_response_token():
     rewards = score(roles, batch, "reward").rewards
     ids = batch.response_ids.clone()
     ids[~batch.response_mask] = 9
-    assert torch.equal(score(roles, batch._replace(response_ids=ids), "reward").rewards, rewards)
+    assert torch.equal(score(roles, batch.replace(response_ids=ids), "reward").rewards, rewards)
     for b in range(2):
         for k in range(2):
             changed, last = batch.response_ids.clone(), int(batch.response_mask[b, k].sum()) - 1
             changed[b, k, last] = (changed[b, k, last] - 2) % (VOCABULARY - 3) + 3
-            moved = (score(roles, batch._replace(response_ids=changed), "reward").rewards - rewards).abs() > 1e-4
+            moved = (score(roles, batch.replace(response_ids=changed), "reward").rewards - rewards).abs() > 1e-4
             assert moved.nonzero().tolist() == [[b, k]]
 
 
@@ -230,6 +229,6 @@ def test_value_of_a_token_does_not_know_the_token():
     values = score(roles, batch, "value").values
     changed = batch.response_ids.clone()
     changed[:, :, 2] = (changed[:, :, 2] - 2) % (VOCABULARY - 3) + 3
-    moved = (score(roles, batch._replace(response_ids=changed), "value").values - values).abs() > 1e-6
+    moved = (score(roles, batch.replace(response_ids=changed), "value").values - values).abs() > 1e-6
     assert not moved[..., :3].any()
     assert moved[..., 3].all()

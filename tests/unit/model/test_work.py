@@ -200,7 +200,7 @@ def ragged():
     """Two prompts of 3 and 5 tokens with responses of 2 and 4, and of 1 and none; junk is masked on both sides."""
     batch = collate([EncodedGroup([5] * 3, [[6] * 2, [7] * 4], 0), EncodedGroup([5] * 5, [[6]], 1)], PAD)
     pad = torch.nn.functional.pad
-    return batch._replace(
+    return batch.replace(
         prompt_ids=pad(batch.prompt_ids, (2, 0), value=9),
         prompt_mask=pad(batch.prompt_mask, (2, 0), value=False),
         response_ids=pad(batch.response_ids, (0, 3), value=9),

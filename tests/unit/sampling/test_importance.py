@@ -42,7 +42,7 @@ def drawn_elsewhere(rollout, junk=0.0, scale=0.3, seed=70):
     """Return the rollout as another engine would have drawn it, and that engine's log-probabilities."""
     mask = rollout.batch.response_mask
     other = (rollout.scores.logps + randoms(mask.shape, seed, scale)).masked_fill(~mask, junk)
-    return rollout._replace(batch=rollout.batch._replace(feedback={"sampler_logps": other})), other
+    return rollout._replace(sampler_logps=other), other
 
 
 def weights_by_loop(method, rollout, other, cap):
@@ -100,13 +100,12 @@ def test_weights_by_loop(method, config, junk):
     rollout = make_rollout(junk=junk)
     elsewhere, other = drawn_elsewhere(rollout, junk)
     batch = method(config).prepare(elsewhere)
-    assert "sampler_logps" not in batch.feedback
-    found, cut, total = batch.feedback["importance_weights"], 0, 0
+    found, cut, total = batch.feedback.importance_weights, 0, 0
     for index, row in weights_by_loop(method, rollout, other, CAP).items():
         assert found[index].flatten().tolist()[: len(row)] == pytest.approx(row, rel=1e-12)
         cut, total = cut + sum(w == CAP for w in row), total + len(row)
     assert 0 < cut < total
-    (metric,) = weight_metrics(batch, config).values()
+    (metric,) = weight_metrics(elsewhere, batch.feedback, config).values()
     assert (float(metric.total), float(metric.items)) == (cut, total)
 
 
@@ -125,9 +124,8 @@ def test_a_mutated_weight_is_found(case, mutant, monkeypatch):
 
     def mutated(self, rollout):
         batch = prepare(self, rollout)
-        if "importance_weights" in batch.feedback:
-            batch.feedback["importance_weights"] = mutant(batch.feedback["importance_weights"].log()).exp()
-        return batch
+        weights = mutant(batch.feedback.importance_weights.log()).exp()
+        return batch.replace(feedback=dataclasses.replace(batch.feedback, importance_weights=weights))
 
     monkeypatch.setattr(method, "prepare", mutated)
     with pytest.raises(AssertionError):
@@ -142,7 +140,7 @@ def test_an_engine_that_agrees_changes_nothing():
     assert torch.equal(plain, same)
     # With a cap of 1 nothing is weighted up.
     elsewhere, _ = drawn_elsewhere(rollout)
-    weights = PPO(PPOConfig(importance_cap=1.0)).prepare(elsewhere).feedback["importance_weights"]
+    weights = PPO(PPOConfig(importance_cap=1.0)).prepare(elsewhere).feedback.importance_weights
     assert float(weights.max()) == 1.0
 
 
@@ -154,11 +152,10 @@ def test_the_weights_carry_no_gradient_and_the_corrected_gradient_is_the_policys
     advantages = torch.randn(5, generator=generator, dtype=torch.float64)
     rollout = make_rollout(lengths=[[1] * 5], width=1)
     old = logits.detach().log_softmax(0).view(1, 5, 1)
-    batch = rollout.batch._replace(feedback={"sampler_logps": engine.view(1, 5, 1)})
     scores = rollout.scores._replace(logps=old, reference_logps=old)
     algorithm = RLOO(RLOOConfig(kl_coefficient=0.0, importance_cap=1e6, samples_per_prompt=5))
-    prepared = algorithm.prepare(rollout._replace(batch=batch, scores=scores))
-    prepared.feedback["advantages"] = advantages.view(1, 5)
+    prepared = algorithm.prepare(rollout._replace(scores=scores, sampler_logps=engine.view(1, 5, 1)))
+    prepared = prepared.replace(feedback=dataclasses.replace(prepared.feedback, advantages=advantages.view(1, 5)))
     losses = algorithm.loss(prepared, scores._replace(logps=logits.log_softmax(0).view(1, 5, 1))).values
     (engine.exp() * losses[0]).sum().backward()
     pi = logits.detach().softmax(0)
@@ -171,8 +168,8 @@ def test_a_weight_past_float32_stays_finite(gap):
     rollout = make_rollout()
     other = rollout.scores.logps.float() - gap
     scores = rollout.scores._replace(logps=rollout.scores.logps.float())
-    elsewhere = rollout._replace(batch=rollout.batch._replace(feedback={"sampler_logps": other}), scores=scores)
-    weights = RLOO(RLOOConfig()).prepare(elsewhere).feedback["importance_weights"]
+    elsewhere = rollout._replace(scores=scores, sampler_logps=other)
+    weights = RLOO(RLOOConfig()).prepare(elsewhere).feedback.importance_weights
     assert weights.isfinite().all()
     assert float(weights.max()) == (2.0 if gap > 0 else pytest.approx(math.exp(-20)))
 
@@ -235,7 +232,7 @@ def test_the_source_hands_on_what_the_engine_says(folder, vllm):
     source = open_source(folder, vllm, rloo())
     batch = source.collect(0)
     # The stand-in runs in float32, as the scorer does: the weights are 1 but for rounding.
-    torch.testing.assert_close(batch.feedback["importance_weights"], torch.ones(4, 4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(batch.feedback.importance_weights, torch.ones(4, 4), atol=1e-4, rtol=0)
     metrics = source.take_metrics()
     assert set(metrics) == {*ROLLOUT_METRICS, *ENGINE_METRICS, *WEIGHT_METRICS}
     assert 0 < float(metrics["sampler_gap"].total) < 1e-3
@@ -251,7 +248,7 @@ def test_the_source_hands_on_what_the_engine_says(folder, vllm):
 )
 def test_methods_that_weigh_nothing_are_measured_all_the_same(folder, vllm, algorithm):
     source = open_source(folder, vllm, algorithm)
-    assert not {"sampler_logps", "importance_weights"} & set(source.collect(0).feedback)
+    assert "importance_weights" not in vars(source.collect(0).feedback)
     assert set(source.take_metrics()) == {*ROLLOUT_METRICS, *ENGINE_METRICS}
 
 
@@ -261,7 +258,7 @@ def test_the_ratio_of_the_first_minibatch_is_one_whoever_drew(folder, vllm):
         source.roles.learn(("policy",))
         for batch in itertools.islice(source.batches(0), 2):
             scores = source.roles(batch, ("policy",))
-            assert torch.equal(scores.logps.detach(), batch.feedback["behaviour_logps"])
+            assert torch.equal(scores.logps.detach(), batch.feedback.behaviour_logps)
 
 
 def test_training_with_another_engine_learns_and_logs(folder, vllm, tmp_path):
@@ -285,7 +282,7 @@ def test_training_with_another_engine_learns_and_logs(folder, vllm, tmp_path):
 
 def test_our_own_sampler_knows_nothing_of_weights(folder):
     source = open_source(folder, own(), rloo())
-    assert set(source.collect(0).feedback) == {"behaviour_logps", "advantages"}
+    assert (source.collect(0).feedback.importance_weights == 1).all()
     assert set(source.take_metrics()) == set(ROLLOUT_METRICS)
 
 
@@ -303,5 +300,5 @@ def test_with_our_own_sampler_the_cap_changes_no_bit(tmp_path):
     assert losses[0] == losses[1]
     rollout = make_rollout()
     plain = PPO(PPOConfig()).prepare(rollout)
-    assert "importance_weights" not in plain.feedback
-    assert weight_metrics(plain, PPOConfig()) == {}
+    assert (plain.feedback.importance_weights == 1).all()
+    assert weight_metrics(rollout, plain.feedback, PPOConfig()) == {}

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from algorithms.dpo import DPO, DPOConfig
 from algorithms.expert_iteration import ExpertIteration, ExpertIterationConfig
 from algorithms.online_dpo import OnlineDPO, OnlineDPOConfig
-from preflab.method.contract import Batch, Rollout, Scores, unit_mask
+from preflab.method.contract import Batch, Labels, Rollout, Scores, unit_mask
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler
 from preflab.settings.training import LoraSettings, TrainConfig
@@ -58,19 +58,22 @@ def test_the_best_and_the_worst_make_the_pair():
     batch = online(samples_per_prompt=3).prepare(rollout)
     assert names_of(batch) == [[1, 2], [10, 11]]
     assert batch.response_mask.sum(-1).tolist() == [[2, 3], [1, 4]]
-    assert set(batch.feedback) == {"reference_logps", "behaviour_logps", "preference"}
-    assert batch.feedback["preference"].tolist() == [1.0, 1.0]
+    said = {name for name, x in vars(batch.feedback).items() if x is not None}
+    assert said == {"behaviour_logps", "preference"}
+    assert batch.feedback.preference.tolist() == [1.0, 1.0]
     for row, pair in enumerate(((1, 2), (0, 1))):
         for place, k in enumerate(pair):
-            for given, name in zip(rollout.scores, ("behaviour_logps", "reference_logps"), strict=False):
-                assert torch.equal(batch.feedback[name][row, place].nan_to_num(), given[row, k].nan_to_num())
+            for given, found in zip(
+                rollout.scores, (batch.feedback.behaviour_logps, batch.reference_logps), strict=False
+            ):
+                assert torch.equal(found[row, place].nan_to_num(), given[row, k].nan_to_num())
 
 
 def test_soft_labels_are_bradley_terry():
     batch = online(labels="soft").prepare(make_rollout([[1.0, 3.0], [4.0, 4.0], [-1.0, -1.5]]))
     assert names_of(batch) == [[1, 0], [10, 11], [20, 21]]
     expected = [1 / (1 + math.exp(-2.0)), 0.5, 1 / (1 + math.exp(-0.5))]
-    assert batch.feedback["preference"].tolist() == pytest.approx(expected, rel=1e-12)
+    assert batch.feedback.preference.tolist() == pytest.approx(expected, rel=1e-12)
     assert unit_mask(batch, "prompt").all()  # a tie says that the margin is 0
 
 
@@ -78,8 +81,8 @@ def test_the_loss_is_that_of_dpo():
     rollout = make_rollout([[1.0, 3.0], [2.0, -2.0]])
     batch = online(beta=0.3).prepare(rollout)
     logps = torch.randn(2, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    scores = Scores(logps, batch.feedback["reference_logps"])
-    offline = DPO(DPOConfig(beta=0.3)).loss(batch._replace(feedback={}), scores)
+    scores = Scores(logps, batch.reference_logps)
+    offline = DPO(DPOConfig(beta=0.3)).loss(batch.replace(feedback=Labels()), scores)
     assert online(beta=0.3).loss(batch, scores).values.tolist() == offline.values.tolist()
 
 
@@ -87,8 +90,8 @@ def assert_ties_count_for_nothing(algorithm):
     rollout = make_rollout([[1.0, 1.0, 1.0], [2.0, 0.0, 1.0]])
     batch = algorithm.prepare(rollout)
     assert unit_mask(batch, "prompt").tolist() == [False, True]
-    logps = (batch.feedback["reference_logps"] + torch.tensor([0.3, -0.2])[:, None]).requires_grad_()
-    loss = algorithm.loss(batch, Scores(logps, batch.feedback["reference_logps"]))
+    logps = (batch.reference_logps + torch.tensor([0.3, -0.2])[:, None]).requires_grad_()
+    loss = algorithm.loss(batch, Scores(logps, batch.reference_logps))
     loss.values.masked_fill(~unit_mask(batch, "prompt"), 0.0).sum().backward()
     assert (logps.grad[0] == 0).all()
     assert (logps.grad[1, 0] < 0).all()  # descent raises the chosen one
@@ -102,7 +105,7 @@ def test_ties_bear_no_hard_label(monkeypatch):
     original = OnlineDPO.prepare
 
     def whole(self, rollout):
-        return original(self, rollout)._replace(response_mask=rollout.batch.response_mask[:, :2])
+        return original(self, rollout).replace(response_mask=rollout.batch.response_mask[:, :2])
 
     monkeypatch.setattr(OnlineDPO, "prepare", whole)
     with pytest.raises(AssertionError):
@@ -111,7 +114,7 @@ def test_ties_bear_no_hard_label(monkeypatch):
 
 def test_identical_responses_give_no_gradient():
     rollout = make_rollout([[1.0, 1.0 - 1e-7]])  # one text twice, scored apart by rounding
-    same = rollout.batch._replace(response_ids=torch.full((1, 2, 4), 9))
+    same = rollout.batch.replace(response_ids=torch.full((1, 2, 4), 9))
     reference = torch.full((1, 2, 4), -1.0, dtype=torch.float64)
     scores = rollout.scores._replace(logps=reference, reference_logps=reference)
     batch = online().prepare(rollout._replace(batch=same, scores=scores))
@@ -140,7 +143,7 @@ def assert_reaches_its_optimum(algorithm, k):
         def closure(weights=weights):
             optimiser.zero_grad()
             logps = logits.log_softmax(-1)[batch.response_ids]
-            loss = (weights * algorithm.loss(batch, Scores(logps, batch.feedback["reference_logps"])).values).sum()
+            loss = (weights * algorithm.loss(batch, Scores(logps, batch.reference_logps)).values).sum()
             loss.backward()
             return loss
 
@@ -202,7 +205,7 @@ def test_the_best_are_kept(fields, expected):
     batch = expert(samples_per_prompt=4, **fields).prepare(make_rollout(REWARDS))
     assert kept(batch) == expected
     rewards = [[row[name % 10] for name in names] for row, names in zip(REWARDS, names_of(batch), strict=True)]
-    assert batch.feedback["reward"].tolist() == rewards
+    assert batch.feedback.reward.tolist() == rewards
 
 
 def test_expert_iteration_is_likelihood_of_what_is_kept():
@@ -287,6 +290,6 @@ def test_the_reference_of_the_pairs_is_the_rollouts():
     algorithm = online(rollout_prompts=4, samples_per_prompt=3)
     source = make_source(algorithm)
     batch = source.collect(0)
-    again = source.roles(batch._replace(feedback={}), ("reference",)).reference_logps
-    found = batch.feedback["reference_logps"][batch.response_mask]
+    again = source.roles(batch.replace(reference_logps=None), ("reference",)).reference_logps
+    found = batch.reference_logps[batch.response_mask]
     assert torch.allclose(found, again[batch.response_mask], atol=1e-5)

@@ -24,7 +24,7 @@ def test_padding_of_whole_texts_is_run_where_there_is_little(texts, run):
 
 def test_packed_texts_do_not_see_each_other():
     model, batch = make_model("llama").requires_grad_(False), make_batch()
-    changed = Batch(*(x.clone() for x in batch[:4]))
+    changed = Batch(*(x.clone() for x in batch.tokens))
     changed.prompt_ids[1][changed.prompt_mask[1]] = 7
     changed.response_ids[0, 1][changed.response_mask[0, 1]] = 7
     for path in (fused_states, prompt_once_states):
@@ -96,10 +96,10 @@ def test_the_check_leaves_the_batch_alone():
     model = make_model("llama", torch.float32)
     for prompts in ((6, 6, 6), (9, 6, 1)):
         batch = make_batch(prompts=prompts)
-        before = [x.clone() for x in batch[:4]]
+        before = [x.clone() for x in batch.tokens]
         with torch.no_grad():
             Scorer(model).logps(batch)
-        assert all(torch.equal(x, y) for x, y in zip(batch[:4], before, strict=True))
+        assert all(torch.equal(x, y) for x, y in zip(batch.tokens, before, strict=True))
 
 
 def test_gradient_checkpointing_changes_no_gradient():

@@ -68,7 +68,7 @@ class Padded:
     def batches(self, start_step):
         pad = torch.nn.functional.pad
         for batch in self.source.batches(start_step):
-            yield batch._replace(
+            yield batch.replace(
                 prompt_ids=pad(batch.prompt_ids, (4, 0), value=9),
                 prompt_mask=pad(batch.prompt_mask, (4, 0), value=False),
                 response_ids=pad(batch.response_ids, (0, 3), value=9),

@@ -1,4 +1,4 @@
-"""What a metric says of each of its figures, once: pipeline, tables, page and documentation read it here."""
+"""What a metric says of each figure that it gives, once: pipeline, tables, page and documentation read it here."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ class Column(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measure:
     """A mean of values, one a row.
 
     Attributes:
         key: its name in ``comparison.json``.
         what: one line of explanation.
-        values: gives one seed's values ``[N]`` from the columns that the figure `reads`; pure.
+        values: gives one seed's values ``[N]`` from the columns that it `reads`; pure.
         reads: names of columns, in the order of the arguments of `values`.
         unit: what it is counted in, and how it is printed.
         higher_is_better: None where neither direction is better by itself.
@@ -143,7 +143,7 @@ class Figure:
         """Return the figure as ``comparison.json`` has it: an `Estimate`, or null.
 
         Args:
-            columns: what the figure `reads`, each by training seeds.
+            columns: what it `reads`, each by training seeds.
             groups: ``[N]`` which prompt each row is of; None: each of its own.
         """
         values = self.table(*columns)
@@ -161,8 +161,8 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Whole(Figure):
-    """A figure that is no mean of values, or has parts of its own.
+class Whole(Measure):
+    """A measure that is no mean of values, or has parts of its own.
 
     Its `values` gives the figure itself, JSON-ready, from the columns of all seeds and the rows' ``groups``.
 
@@ -173,7 +173,7 @@ class Whole(Figure):
     absent: Callable[[], Any] = lambda: None
 
     def summary(self, *columns: Sequence[Any], groups: ArrayLike | None = None) -> Any:
-        """Return the figure as ``comparison.json`` has it; arguments as those of `Figure.summary`."""
+        """Return the figure as ``comparison.json`` has it; arguments as those of `Measure.summary`."""
         return self.values(*columns, groups=groups)
 
     def missing(self) -> Any:
@@ -181,22 +181,24 @@ class Whole(Figure):
         return self.absent()
 
 
-def summarise(figures: Iterable[Figure], columns: Mapping[str, Any], groups: ArrayLike | None = None) -> dict[str, Any]:
-    """Return figures by key, as ``comparison.json`` has them.
+def summarise(
+    measures: Iterable[Measure], columns: Mapping[str, Any], groups: ArrayLike | None = None
+) -> dict[str, Any]:
+    """Return the figures of measures by key, as ``comparison.json`` has them.
 
     Args:
-        figures: which.
-        columns: each by training seeds, ``[S, N]`` or ``[S, D, N]``. A figure that reads others is missing, and so is
+        measures: which.
+        columns: each by training seeds, ``[S, N]`` or ``[S, D, N]``. One that reads others is missing, and so is
             one that takes more rows.
         groups: ``[N]`` which prompt each row is of; None: each of its own.
     """
-    return {figure.key: _summarised(figure, columns, groups) for figure in figures}
+    return {measure.key: _summarised(measure, columns, groups) for measure in measures}
 
 
-def _summarised(figure: Figure, columns: Mapping[str, Any], groups: ArrayLike | None) -> Any:
-    read = figure.given(columns)
-    known = len(read) == len(figure.reads) and np.shape(read[0])[-1] >= figure.fewest
-    return figure.summary(*read, groups=groups) if known else figure.missing()
+def _summarised(measure: Measure, columns: Mapping[str, Any], groups: ArrayLike | None) -> Any:
+    read = measure.given(columns)
+    known = len(read) == len(measure.reads) and np.shape(read[0])[-1] >= measure.fewest
+    return measure.summary(*read, groups=groups) if known else measure.missing()
 
 
 def within(estimate: Estimate, lowest: float, highest: float) -> Estimate:
