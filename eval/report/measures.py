@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from eval.metrics.measures import Column, fixed, three
+from eval.metrics.preference_accuracy import ACCURACY
 from eval.report.table import estimate_text, scaled
 from eval.report.text import finite
 
@@ -54,7 +55,7 @@ def measure_table(records: Mapping[str, Mapping[str, Any]], columns: Iterable[Co
 def _mean(value: Any) -> float | None:
     """Return the number in a bare number, an estimate, or the ``{accuracy}`` of a likelihood."""
     if isinstance(value, Mapping):
-        value = value.get("mean", value.get("accuracy"))
+        value = value.get("mean", value.get(ACCURACY.key))
     if isinstance(value, Mapping):
         value = value.get("mean")
     return value if finite(value) else None
@@ -62,7 +63,7 @@ def _mean(value: Any) -> float | None:
 
 def cell(value: Any, column: Column) -> Table:
     """Return text, interval and value (to sort by) of an estimate, a bare number or nothing."""
-    estimate = value.get("accuracy", value) if isinstance(value, Mapping) else value
+    estimate = value.get(ACCURACY.key, value) if isinstance(value, Mapping) else value
     if not isinstance(estimate, Mapping):
         estimate = {"mean": _mean(value)}
     text, interval = estimate_text(estimate, column)

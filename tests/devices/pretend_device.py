@@ -13,6 +13,7 @@ generators that live on the device (they cannot be made), and a second device.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -129,7 +130,7 @@ def run(func: Any, args: Any, kwargs: Any) -> Any:
         RuntimeError: if its tensors lie on different devices and no accelerator would bear that.
         NotImplementedError: if it changes the shape of a tensor in place, which a wrapper cannot follow.
     """
-    name = func._schema.name.partition("::")[2]
+    name, changes = described(func)
     tensors: list[torch.Tensor] = []
 
     def unwrapped(x: torch.Tensor) -> torch.Tensor:
@@ -146,7 +147,7 @@ def run(func: Any, args: Any, kwargs: Any) -> Any:
     if given:
         count_waits(name, args, target)
     found = func(*on_host, **options)
-    if any(x.shape != x.host.shape for x in given):
+    if changes and any(x.shape != x.host.shape for x in given):
         raise NotImplementedError(f"{func} changes a shape in place")
     wrappers = {id(x.host): x for x in given}
 
@@ -156,6 +157,12 @@ def run(func: Any, args: Any, kwargs: Any) -> Any:
         return wrappers[id(x)] if id(x) in wrappers else PretendTensor(x)
 
     return mapped(found, placed)
+
+
+@functools.cache
+def described(func: Any) -> tuple[str, bool]:
+    """Return an operator's name, and whether it changes what it is given."""
+    return func._schema.name.partition("::")[2], func._schema.is_mutable
 
 
 def mapped(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
