@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -11,6 +12,12 @@ import pytest
 import torch
 
 WORDS = [f"word{i}" for i in range(24)]
+
+
+def pytest_collection_finish():
+    """Set what was imported aside: after every training run the library collects garbage, and would look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,9 +17,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from preflab.data.batches import padded
 from preflab.method.contract import Batch
 from preflab.sampling.decoding import decode
-from preflab.sampling.sampler import left_padded
 from preflab.scoring.paths import single_logps
 
 ENGINE_OPTIONS = {
@@ -133,7 +133,7 @@ class LLM:
             torch.rand(params.max_tokens, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
             for s in seeds
         ]
-        ids, mask = left_padded([prompt], 0, "cpu")
+        ids, mask = padded([prompt], 0, left=True)
         ends = set(params.stop_token_ids or ()) | (set() if params.ignore_eos else {self.base.config.eos_token_id})
         # No end token for the loop: what is behind the first one is cut off below.
         tokens, logps = decode(

@@ -28,7 +28,7 @@ def main() -> None:
     session = session.capped(session.config(CompareConfig).max_steps)
     method = session.method(name)
     experiment = session.open()
-    from eval.comparison.contests import by_gold, tournament
+    from eval.comparison.contests import by_gold, compare_pairs, play
     from eval.comparison.sentences import pair_sentence
     from preflab.experiment.foundation import Foundation
 
@@ -48,7 +48,7 @@ def main() -> None:
             replace(whole, name=f"{name} {[seeds[i] for i in part]}", records=[whole.records[i] for i in part])
             for part in (chosen, others)
         ]
-        pairs, _ = tournament(sides, by_gold)
+        pairs = compare_pairs(sides, play(sides, by_gold), scored=True)
         found += pairs[0].winner is not None
         print(*map(pair_sentence, pairs), sep="\n")
     print(f"{found} of the splits differ at the 5 % level")

@@ -42,13 +42,6 @@ def by_gold(first: Records, second: Records) -> Array:
     return win_rate.per_prompt(scores, others)
 
 
-def tournament(contestants: Sequence[Contestant], decide: Decide) -> tuple[list[PairTest], list[Place]]:
-    """Return the tests of all pairs of methods and the ranking; every two meet once."""
-    games = play(contestants, decide)
-    tests = compare_pairs(contestants, games, scored=decide is by_gold)
-    return tests, rank(contestants, games, tests) if tests else []
-
-
 def play(contestants: Sequence[Contestant], decide: Decide) -> dict[tuple[str, str], Array]:
     """Return the games of every two methods; who comes first in the list is the first of a pair."""
     return {(a.name, b.name): head_to_head(a, b, decide) for a, b in combinations(contestants, 2)}

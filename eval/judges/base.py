@@ -65,7 +65,10 @@ class PairJudge(Protocol):
         ...
 
     def report(self) -> dict[str, Any]:
-        """Return what a reader must know of all answers so far, JSON-ready: counts, costs, warnings."""
+        """Return what a reader must know of all answers so far, JSON-ready: counts, costs, warnings.
+
+        `eval.judges.summary` puts the counts that judges share into words; ``sentences``, a list, are a judge's own.
+        """
         ...
 
 

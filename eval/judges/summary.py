@@ -29,7 +29,9 @@ def judge_sentences(judge: Mapping[str, Any] | None) -> list[str]:
         for name, text in SENTENCES
         if _number(report.get(name)) and (report[name] or name == "shown_first")
     ]
-    return [*found, *_agreement(report.get("agreement")), *_costs(report)]
+    own = report.get("sentences")
+    own = [str(sentence) for sentence in own] if isinstance(own, list | tuple) else []
+    return [*found, *_agreement(report.get("agreement")), *_costs(report), *own]
 
 
 def _agreement(agreement: Any) -> list[str]:

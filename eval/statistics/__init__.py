@@ -4,7 +4,7 @@ Values come as tables ``[S, N]``: S training seeds x N prompts, every seed on th
 intervals and tests keep their word is measured in ``docs/calibration.md``.
 """
 
-from eval.statistics.intervals import Estimate, bootstrap, interval, wilson
+from eval.statistics.intervals import Estimate, interval, wilson
 from eval.statistics.length_control import LengthControlled, length_controlled_win_rate
 from eval.statistics.ranking import Rank, bradley_terry
 from eval.statistics.tests import Difference, compare, compare_wins, holm, verdict
@@ -14,7 +14,6 @@ __all__ = [
     "Estimate",
     "LengthControlled",
     "Rank",
-    "bootstrap",
     "bradley_terry",
     "compare",
     "compare_wins",

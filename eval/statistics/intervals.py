@@ -11,9 +11,6 @@ from eval.statistics.variance import Scale, scale, spread
 
 Array = NDArray[np.float64]
 
-# Resamples are drawn in chunks of at most this many prompt indices (8 bytes each).
-_CHUNK = 2_000_000
-
 
 class Estimate(NamedTuple):
     """A mean and its confidence interval.
@@ -135,32 +132,6 @@ def _score_interval(share: Array, squared: Array) -> tuple[Array, Array]:
     return np.maximum(low, 0.0), np.minimum(high, 1.0)
 
 
-def bootstrap(values: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Return the mean of `values` with a crossed percentile bootstrap interval, which `interval` improves on.
-
-    Each resample draws prompts with replacement and, where there are several, seeds with replacement (Owen 2007,
-    "The pigeonhole bootstrap", arXiv 0705.4543). It is kept as a check that assumes nothing of the values'
-    distribution. It errs on the wide side while seeds differ by chance alone, and on the narrow side where two or
-    three seeds really differ (docs/calibration.md).
-
-    Args:
-        values: ``[S, N]`` or ``[N]``; finite.
-        level: confidence level, in (0, 1).
-        resamples: number of resamples.
-        seed: of the resampling; equal arguments give equal results.
-
-    Raises:
-        ValueError: if there are no values, one is not finite, or an argument is out of range.
-    """
-    table = as_table(values)
-    check_level(level)
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; it must be at least 1")
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(_bootstrap_means(table, resamples, seed), [tail, 1.0 - tail])
-    return Estimate(float(table.mean()), float(low), float(high), table.size)
-
-
 def check_level(level: float) -> None:
     """Raise ValueError unless `level` is a confidence level."""
     if not 0.0 < level < 1.0:
@@ -184,29 +155,3 @@ def as_table(values: ArrayLike) -> Array:
         bad = table[row, column]
         raise ValueError(f"value of seed {row}, prompt {column} is {bad}; all values must be finite")
     return table
-
-
-def _bootstrap_means(table: Array, resamples: int, seed: int) -> Array:
-    """Return the means ``[resamples]`` of crossed resamples of `table` ``[S, N]``."""
-    seeds, prompts = table.shape
-    generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    step = max(1, _CHUNK // prompts)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        # A resample matters only through how often it holds each prompt and each seed.
-        prompt_counts = _counts(generator, rows, prompts)
-        # einsum, not a BLAS product: the same bits whatever the number of threads.
-        by_seed = np.einsum("rn,sn->rs", prompt_counts, table) / prompts
-        if seeds == 1:
-            means[start : start + rows] = by_seed[:, 0]
-        else:
-            means[start : start + rows] = (by_seed * _counts(generator, rows, seeds)).sum(1) / seeds
-    return means
-
-
-def _counts(generator: np.random.Generator, rows: int, items: int) -> Array:
-    """Return ``[rows, items]``: how often each item is drawn in `items` draws with replacement."""
-    drawn = generator.integers(items, size=(rows, items))
-    drawn += np.arange(rows)[:, None] * items
-    return np.bincount(drawn.ravel(), minlength=rows * items).reshape(rows, items).astype(np.float64)

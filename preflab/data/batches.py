@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from preflab.method.contract import Batch, Labels
@@ -48,7 +49,9 @@ def _row(said: float | list[float], size: int) -> float | list[float]:
     return [*said, *[said[-1]] * (size - len(said))] if isinstance(said, list) else said
 
 
-def padded(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
+def padded(
+    rows: Sequence[Sequence[int]], pad_id: int, *, left: bool = False, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """Return ids and bool mask ``[rows, longest]`` of token ids of any lengths, padded on one side."""
     import torch
 
@@ -58,4 +61,4 @@ def padded(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool = False) ->
     ids = np.full(mask.shape, pad_id)
     # One assignment for all rows: a tensor for each is most of the cost of a batch.
     ids[mask] = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
-    return torch.from_numpy(ids), torch.from_numpy(mask)
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from preflab.data.encoding import EncodedGroup, Encoder, load_tokenizer
 from preflab.data.splits import fingerprint
@@ -45,6 +45,18 @@ def reads_reference(method: Method) -> bool:
     needs = method.needs
     ready = needs.responses in ("demonstration", "pair", "ranking") and not needs.rollout
     return "reference" in needs.scores and ready and method.algorithm.kind == "loss"
+
+
+class Training(NamedTuple):
+    """What a stage trains; `Experiment.train` says what each is."""
+
+    name: str
+    method: Method
+    seed: int
+    sft: Stage | None
+    rewards: Rewards | None
+    groups: Sequence[EncodedGroup] | None
+    snapshots: int
 
 
 class Experiment(EncodedSplits):
@@ -193,9 +205,7 @@ class Experiment(EncodedSplits):
             groups: offline data in place of the world's own split.
             snapshots: how many times to keep the trained role on the way (see `preflab.training.snapshots`).
         """
-        needs = method.needs
-        wanted: tuple[Role, ...] = tuple(dict.fromkeys((*needs.scores, *needs.rollout)))
-        uses_reward = "reward" in wanted and "reward" not in needs.trains
+        uses_reward = method.needs.uses("reward") and "reward" not in method.needs.trains
         rewards = Rewards.of(reward) if reward is not None and uses_reward else None
         inputs = {
             **self.identity(),
@@ -205,27 +215,30 @@ class Experiment(EncodedSplits):
             "groups": None if groups is None else fingerprint([{"g": str(g)} for g in groups]),
             **({"snapshots": snapshots} if snapshots else {}),
         }
+        training = Training(name, method, seed, sft, rewards, groups, snapshots)
+        return self.run.stage(name, inputs, partial(self._train, training))
 
-        def work(folder: Path) -> dict[str, Any]:
-            rows = self._learnt_from(name, method) if groups is None else groups
-            reference = None
-            if rows is not None and reads_reference(method):
-                batch_size = method.train.per_device_train_batch_size
-                reference = self.reference_logps(rows, sft, bf16=method.train.bf16, batch_size=batch_size)
-            roles = self.open_roles(
-                [role for role in wanted if role != "reference" or reference is None],
-                sft=sft,
-                reward=rewards,
-                trains=needs.trains,
-                joint=needs.joint,
-                seed=derive(seed, "init"),
-                temperature=method.config.temperature if isinstance(method.config, RolloutConfig) else 1.0,
-            )
-            record = self._fit(name, method, roles, folder, seed, rows, reference, snapshots)
-            self._save(method, roles, folder, seed)
-            return record._asdict()
-
-        return self.run.stage(name, inputs, work)
+    def _train(self, training: Training, folder: Path) -> dict[str, Any]:
+        """Open the roles, run the method's loop, write what it trained."""
+        method, seed, needs = training.method, training.seed, training.method.needs
+        rows = self._learnt_from(training.name, method) if training.groups is None else training.groups
+        reference = None
+        if rows is not None and reads_reference(method):
+            batch_size = method.train.per_device_train_batch_size
+            reference = self.reference_logps(rows, training.sft, bf16=method.train.bf16, batch_size=batch_size)
+        wanted: tuple[Role, ...] = tuple(dict.fromkeys((*needs.scores, *needs.rollout)))
+        roles = self.open_roles(
+            [role for role in wanted if role != "reference" or reference is None],
+            sft=training.sft,
+            reward=training.rewards,
+            trains=needs.trains,
+            joint=needs.joint,
+            seed=derive(seed, "init"),
+            temperature=method.config.temperature if isinstance(method.config, RolloutConfig) else 1.0,
+        )
+        record = self._fit(training, roles, rows, reference, folder)
+        self._save(method, roles, folder, seed)
+        return record._asdict()
 
     def _learnt_from(self, name: str, method: Method) -> Sequence[EncodedGroup] | None:
         """Return the split that a method learns from; None where it samples.
@@ -253,33 +266,21 @@ class Experiment(EncodedSplits):
 
     def _fit(
         self,
-        name: str,
-        method: Method,
+        training: Training,
         roles: Roles,
-        folder: Path,
-        seed: int,
         groups: Sequence[EncodedGroup] | None,
         reference: ReferenceLogps | None,
-        snapshots: int,
+        folder: Path,
     ) -> TrainRecord:
-        algorithm = method.fresh()
+        """Run the loop that a method of its kind has."""
+        name, method, seed, snapshots = training.name, training.method, training.seed, training.snapshots
+        algorithm, train, tokenizer = method.fresh(), method.train, self.tokenizer
         if algorithm.kind == "decoder":
             return UNTRAINED
         if algorithm.kind == "trainer":
-            prompts = self.prompts if groups is None else []
-            task = Task(
-                roles,
-                list(groups or []),
-                method.train,
-                self.tokenizer,
-                folder,
-                seed,
-                name,
-                prompts,
-                self.max_response_tokens,
-                snapshots,
-                self.ends,
-            )
+            rows, prompts = list(groups or []), self.prompts if groups is None else []
+            limit = self.max_response_tokens
+            task = Task(roles, rows, train, tokenizer, folder, seed, name, prompts, limit, snapshots, self.ends)
             with answering(algorithm, "fit"):
                 record: TrainRecord = algorithm.fit(task)
             return record
@@ -287,14 +288,12 @@ class Experiment(EncodedSplits):
         if groups is None:
             if method.config.reference_mixup and not roles.has("reference"):
                 roles.clone("policy", "reference")
-            sampler = self.sampler(method.config, batch_size=method.train.per_device_train_batch_size)
-            source = RolloutSource(algorithm, method.needs, roles, sampler, self.prompts, method.train, seed)
+            sampler = self.sampler(method.config, batch_size=train.per_device_train_batch_size)
+            source = RolloutSource(algorithm, method.needs, roles, sampler, self.prompts, train, seed)
         else:
-            pad_id = self.tokenizer.pad_token_id
-            source = OfflineSource(
-                groups, method.train, pad_id, seed, reference=reference, algorithm=algorithm, roles=roles
-            )
-        return run_training(roles, algorithm, source, method.train, folder, seed=seed, title=name, snapshots=snapshots)
+            pad_id = tokenizer.pad_token_id
+            source = OfflineSource(groups, train, pad_id, seed, reference=reference, algorithm=algorithm, roles=roles)
+        return run_training(roles, algorithm, source, train, folder, seed=seed, title=name, snapshots=snapshots)
 
     def reference_logps(
         self,

@@ -16,20 +16,6 @@ from preflab.errors import UserError
 from preflab.model.adapter_config import CONFIG, NORMALISATION, WEIGHTS, read_config, read_normalisation
 from preflab.settings.training import LoraSettings
 
-__all__ = [
-    "HEAD_KEY",
-    "NORMALISATION",
-    "WEIGHTS",
-    "OtherAdapterError",
-    "check_fit",
-    "get_adapter",
-    "read_folder",
-    "read_plain_lora",
-    "read_weights",
-    "set_adapter",
-    "write_folder",
-]
-
 HEAD_KEY = "base_model.model.score.weight"  # PEFT's name of the head of a classifier with one label
 
 

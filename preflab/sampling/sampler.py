@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from preflab.data.batches import padded
 from preflab.errors import UserError
 from preflab.method.contract import Batch, Labels, Role
 from preflab.model.roles import Roles
@@ -102,7 +103,7 @@ class TransformersSampler:
         Raises:
             UserError: if the model's probabilities are not finite.
         """
-        ids, mask = left_padded(prompts, self.pad_id, roles.device)
+        ids, mask = padded(prompts, self.pad_id, left=True, device=roles.device)
         with roles.merged(role), _evaluating(roles.model):
             feeder = feeder_of(roles.model, ids, mask, self.max_response_tokens, self.end_ids)
             draw = self._generate if feeder is None else functools.partial(self._decode, feeder)
@@ -141,7 +142,7 @@ class TransformersSampler:
         parts = []
         how: dict[str, Any] = {"end_ids": self.end_ids, "temperature": temperature, "feeder": feeder}
         for rows, stretches in self._chunks(prompts, k):
-            given = left_padded(prompts[rows], self.pad_id, model.device)
+            given = padded(prompts[rows], self.pad_id, left=True, device=model.device)
             drawn = [decode(model, *given, noise[:, rows, samples], **how) for samples in stretches]
             parts.append(tuple(torch.cat(found, 1) for found in zip(*drawn, strict=True)))
         tokens, logps = zip(*parts, strict=True)
@@ -167,7 +168,7 @@ class TransformersSampler:
         model.generation_config = GenerationConfig()
         try:
             for rows, stretches in self._chunks(prompts, k):
-                ids, mask = left_padded(prompts[rows], self.pad_id, model.device)
+                ids, mask = padded(prompts[rows], self.pad_id, left=True, device=model.device)
                 drawn = []
                 for samples in stretches:
                     config.num_return_sequences = samples.stop - samples.start
@@ -191,14 +192,3 @@ def _evaluating(model: Any) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def left_padded(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Return ids and bool mask ``[B, P]`` of left-padded prompts."""
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), pad_id)
-    mask = torch.zeros(len(prompts), width, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-        mask[row, width - len(prompt) :] = True
-    return ids.to(device), mask.to(device)

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 
+from preflab.data.batches import padded
 from preflab.errors import UserError
 from preflab.method.contract import Batch, Role
 from preflab.model.roles import Roles
 from preflab.model.work import sampled
 from preflab.sampling.decoding import EndIds, several
-from preflab.sampling.sampler import Samples, left_padded
+from preflab.sampling.sampler import Samples
 from preflab.seeds import derive, seeded
 from preflab.settings.training import VLLM_TEMPERATURES
 
@@ -173,7 +174,9 @@ class VllmSampler:
             logps[place, : len(tokens)] = torch.tensor(drawn)
         found = (x.reshape(len(prompts), k, *x.shape[1:]).to(roles.device) for x in (ids, mask, logps, ended))
         ids, mask, logps, ended = found
-        return Samples(Batch(*left_padded(prompts, self.pad_id, roles.device), ids, mask), ended, logps=logps)
+        return Samples(
+            Batch(*padded(prompts, self.pad_id, left=True, device=roles.device), ids, mask), ended, logps=logps
+        )
 
 
 def _vllm() -> Any:

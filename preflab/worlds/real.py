@@ -21,6 +21,7 @@ from preflab.errors import UserError
 from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
 from preflab.worlds import World, WorldConfig
+from preflab.worlds.context import check_context
 from preflab.worlds.sources import Source, check_parts, encoded_parts, say_large_group, split_sources
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _built(config: WorldConfig) -> World:
     assert config.model, "WorldConfig sees to model and data"
     # 1. See that model and options can be used.
     tokenizer = load_tokenizer(config.model, config.trust_remote_code, config.chat_template)
-    _check_context(config)
+    check_context(config)
     names = [name for name in (config.dataset, config.heldout) if name]
     columns = parse_columns(config.columns)
     # 2. Clean, and keep what fits the token limits, so that every method sees the same rows.
@@ -94,27 +95,6 @@ def _without_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _check_context(config: WorldConfig) -> None:
-    """Refuse token limits that the model's positions cannot hold."""
-    from transformers import AutoConfig
-
-    model = str(config.model)
-    try:
-        path = Path(model).expanduser()
-        found = AutoConfig.from_pretrained(
-            str(path) if path.exists() else model, trust_remote_code=config.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {config.model!r} cannot be loaded: {error}") from None
-    room = getattr(found.get_text_config(), "max_position_embeddings", None)
-    asked = config.max_prompt_tokens + config.max_response_tokens
-    if isinstance(room, int) and asked > room:
-        raise UserError(
-            f"max_prompt_tokens + max_response_tokens is {asked}, but model {model!r} has {room} positions; "
-            "make one smaller"
-        )
 
 
 def _conversational(cleaned: list[Cleaned]) -> bool:

@@ -22,6 +22,9 @@ from preflab.sampling.decoding import LOOK_EVERY
 from preflab.sampling.sampler import TransformersSampler
 from preflab.training.trainer import run_training
 
+EXACT = ("fused", "prompt_once", "plain")
+"""The scoring paths of the workbench's model, on both devices (tried by `test_a_batch_left_behind_is_caught`)."""
+
 TOLERANCE = 1e-12  # float64 on one processor both times: sums may be taken in another order
 
 
@@ -33,19 +36,14 @@ def own_loop(name):
 NAMES = sorted(filter(own_loop, registry.registered()))
 
 
-@pytest.fixture
-def placed(monkeypatch):
-    """Tell the Trainer's library of the device, which it does not find by itself."""
-    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", str(DEVICE))
-
-
 class KilledError(Exception):
     """A run dies, as by a signal."""
 
 
-def train(method, folder, after=None):
-    """Train on the device, from the last checkpoint in `folder` if there is one; die after so many micro-batches."""
-    roles, algorithm = workbench.roles_for(method).to(DEVICE), method.fresh()
+def train(method, folder, device=DEVICE, after=None):
+    """Train on a device, from the last checkpoint in `folder` if there is one; die after so many micro-batches."""
+    roles, algorithm = workbench.roles_for(method).to(device), method.fresh()
+    roles.scorer.exact = EXACT
     folder.mkdir(exist_ok=True)
     source = workbench.open_source(method, algorithm, roles)
     if after is not None:
@@ -56,7 +54,10 @@ def train(method, folder, after=None):
             raise KilledError
 
         source.batches = dying
-    run_training(roles, algorithm, source, method.train, folder, seed=3, title=method.label)
+    with pytest.MonkeyPatch.context() as patch:
+        if device == DEVICE:  # the Trainer's library does not find it by itself
+            patch.setenv("ACCELERATE_TORCH_DEVICE", str(DEVICE))
+        run_training(roles, algorithm, source, method.train, folder, seed=3, title=method.label)
     return roles
 
 
@@ -68,19 +69,17 @@ def assert_same_weights(method, roles, expected):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_methods_steps_on_the_device_are_those_on_the_cpu(name, tmp_path, monkeypatch):
-    method = workbench.small(make_method(name), max_steps=1)
-    expected = workbench.train(method, tmp_path / "cpu").roles
-    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", str(DEVICE))
+def test_a_methods_steps_on_the_device_are_those_on_the_cpu(name, tmp_path):
+    method = workbench.small(make_method(name), max_steps=2)
+    expected = train(method, tmp_path / "cpu", "cpu")
     assert_same_weights(method, train(method, tmp_path / "device"), expected)
 
 
 @pytest.mark.parametrize("name", ["dpo", "kto", "ppo"])
-def test_a_killed_run_goes_on_from_its_checkpoint_on_the_device(name, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_from_its_checkpoint_on_the_device(name, tmp_path):
     settings = {"per_device_train_batch_size": 8, "max_steps": 4, "save_steps": 2, "lr_scheduler_type": "cosine"}
     method = workbench.small(make_method(name), **settings)
-    expected = workbench.train(method, tmp_path / "cpu").roles
-    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", str(DEVICE))
+    expected = train(method, tmp_path / "cpu", "cpu")
     with pytest.raises(KilledError):
         train(method, tmp_path / "device", after=3)
     assert list((tmp_path / "device").glob("checkpoint-*")), "nothing to go on from"
@@ -89,7 +88,6 @@ def test_a_killed_run_goes_on_from_its_checkpoint_on_the_device(name, tmp_path, 
 
 def test_several_gpus_are_left_alone_by_the_one_process(tmp_path, monkeypatch):
     """The library would put copies of the model on each, and split a batch among them as it sees fit."""
-    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", str(DEVICE))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     method = workbench.small(make_method("dpo"), max_steps=1)
     assert isinstance(train(method, tmp_path).parameters_of("policy")[0], PretendTensor)
@@ -114,6 +112,7 @@ MIXED = {
     "indices into the CPU": lambda: torch.ones(3)[torch.arange(2, device=DEVICE)],
     "a generator": lambda: torch.rand(2, device=DEVICE, generator=torch.Generator()),
     "an array of NumPy": lambda: on_device(2).numpy(),
+    "a copy to the CPU that nobody waits for": lambda: on_device(2).to("cpu", non_blocking=True),
     "data of a parameter": lambda: setattr(torch.nn.Linear(2, 3, device=DEVICE).weight, "data", torch.ones(3, 2)),
     "a gradient": lambda: setattr(torch.nn.Linear(2, 3, device=DEVICE).weight, "grad", torch.ones(3, 2)),
 }
@@ -143,11 +142,19 @@ def test_what_an_accelerator_bears_is_computed(name):
 def test_a_batch_left_behind_is_caught():
     roles, batch = workbench.make_roles().to(DEVICE), collate(workbench.make_groups(), workbench.PAD)
     assert roles(batch.to(DEVICE), ("policy",)).logps.device == DEVICE
+    assert roles.scorer.exact == EXACT, "tried on the first batch, here too"
     with pytest.raises(RuntimeError, match="same device"):
         roles(batch, ("policy",))
 
 
-def test_a_loss_that_makes_a_tensor_without_saying_where_is_caught(tmp_path, placed):
+def test_a_batch_comes_back_whole():
+    batch = collate(workbench.make_groups(), workbench.PAD)
+    back = batch.to(DEVICE).to("cpu")
+    assert torch.equal(back.response_ids, batch.response_ids)
+    assert torch.equal(back.prompt_mask, batch.prompt_mask)
+
+
+def test_a_loss_that_makes_a_tensor_without_saying_where_is_caught(tmp_path):
     method = make_method("dpo")
 
     class Misplaced(type(method.algorithm)):

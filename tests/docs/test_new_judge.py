@@ -36,9 +36,10 @@ def test_the_command_is_judged_by_it(folder, tiny_model_path):
     size = ["--max-steps", "2", "--eval-prompts", "4", "--eval-pairs", "4", "--lora-rank", "4"]
     limits = ["--max-prompt-tokens", "8", "--max-response-tokens", "4"]
     script, *options = COMMAND.split()
-    run_in_copy(folder, str(ROOT / script), *options, *data, *size, *limits)
+    said = run_in_copy(folder, str(ROOT / script), *options, *data, *size, *limits)
     comparison = json.loads((folder / "runs/default/comparison.json").read_text())
     assert comparison["judge"]["name"] == "the shorter answer of 2 words or more"
     assert comparison["judge"]["kind"] == "compares"
+    assert re.search(r"It counted\s+the\s+words\s+of\s+\d+\s+pairs\.", said)
     assert comparison["config"]["shorter"] == {"shorter_least": 2}
     assert comparison["methods"]["dpo"]["win_rate"]["n"] == 4

@@ -28,6 +28,7 @@ from preflab.data.reading import Row
 from preflab.data.splits import fingerprint, normalised, split_of, to_dataset
 from preflab.errors import UserError
 from preflab.worlds import GoldReward, World, WorldConfig
+from preflab.worlds.context import check_context
 from preflab.worlds.function.gold import gold_reward, source_of
 from preflab.worlds.function.samples import Drawn, Sample, cached_samples, fitting_prompts, read_prompts
 
@@ -58,7 +59,7 @@ def build(config: WorldConfig, cache: Path) -> World:
     gold = gold_reward(config.reward)
     given = read_prompts(config.prompts) if config.prompts else None
     tokenizer = load_tokenizer(config.model, config.trust_remote_code)
-    _check_context(config)
+    check_context(config)
     encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens)
     # 2. Sample, or read what an earlier run sampled.
     counts: Counter[str] = Counter()
@@ -74,12 +75,6 @@ def _refuse(config: WorldConfig) -> None:
     for name in ("dataset", "heldout", "chat_template"):
         if getattr(config, name) is not None:
             raise UserError(f"the function world samples its own data and takes no {name}; drop it or choose --world")
-
-
-def _check_context(config: WorldConfig) -> None:
-    from preflab.worlds.real import _check_context as check
-
-    check(config)
 
 
 def finished(sample: Sample) -> str | None:

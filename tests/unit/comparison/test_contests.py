@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eval.comparison.contestant import Contestant, read_curve
-from eval.comparison.contests import by_gold, compare_pairs, head_to_head, play, rank, tournament
+from eval.comparison.contests import by_gold, compare_pairs, head_to_head, play, rank
 from eval.comparison.record import summarise, summarise_comparison
 from eval.pipeline.judging import ByAnswers
 from eval.records.columns import column
@@ -44,6 +44,13 @@ def contestant(name, mean, seeds=1, *, noise=0.3, kl=0.5, **fields):
     base = np.random.default_rng(0).normal(size=PROMPTS)  # what a prompt gives to everybody
     tables = [mean + base + noise * rng.normal(size=PROMPTS) for _ in range(seeds)]
     return Contestant(name, [records(table, kl) for table in tables], **fields)
+
+
+def tournament(contestants, decide):
+    """Return the tests of all pairs of methods and the ranking; every two meet once."""
+    games = play(contestants, decide)
+    tests = compare_pairs(contestants, games, scored=decide is by_gold)
+    return tests, rank(contestants, games, tests) if tests else []
 
 
 def pairs_of(contestants, decide):

@@ -20,12 +20,13 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from preflab.data.batches import padded
 from preflab.method.contract import Batch
 from preflab.model import work
 from preflab.model.roles import Roles
 from preflab.sampling import decoding
 from preflab.sampling.decoding import Feed, FusedFeed, decode, draw, feeder_of, until_end
-from preflab.sampling.sampler import TransformersSampler, left_padded
+from preflab.sampling.sampler import TransformersSampler
 from preflab.scoring.paths import single_logps
 from preflab.settings.training import LoraSettings
 
@@ -65,7 +66,7 @@ def noise(size, prompts=3):
 
 def run(model, given, temperature=1.0, prompts=PROMPTS, feeder=Feed):
     """Return tokens, which are real, and log-probabilities (0 on padding)."""
-    ids, mask = left_padded(prompts, PAD, "cpu")
+    ids, mask = padded(prompts, PAD, left=True)
     tokens, logps = decode(model, ids, mask, given, end_ids=END, temperature=temperature, feeder=feeder)
     real = until_end(tokens, END)
     return tokens.masked_fill(~real, PAD), real, logps.masked_fill(~real, 0.0)
@@ -96,7 +97,7 @@ def test_log_probabilities_are_the_models_own(name, feeder, attention, temperatu
     tokens, real, logps = run(model, noise(16), temperature, feeder=feeder)
     lengths = real.sum(-1)
     assert len(lengths.unique()) > 3, "rows were dropped on the way"
-    batch = Batch(*left_padded(PROMPTS, PAD, "cpu"), tokens, real)
+    batch = Batch(*padded(PROMPTS, PAD, left=True), tokens, real)
     torch.testing.assert_close(logps, single_logps(model, batch, temperature), atol=2e-5, rtol=1e-5)
 
 
@@ -196,20 +197,20 @@ def broken(name):
 @pytest.mark.parametrize("name", ["mamba", "window", "forgetful"])
 def test_other_models_are_left_to_the_library(name, caplog):
     model, said = broken(name)
-    ids, mask = left_padded(PROMPTS, PAD, "cpu")
+    ids, mask = padded(PROMPTS, PAD, left=True)
     with caplog.at_level(logging.WARNING, "preflab"):
         assert feeder_of(model, ids, mask, STEPS, END) is None
         assert feeder_of(model, ids, mask, STEPS, END) is None
     messages = [record.message for record in caplog.records if record.name == "preflab.sampling.decoding"]
     assert len(messages) == 1, "said once"
     assert said in messages[0]
-    assert mask.equal(left_padded(PROMPTS, PAD, "cpu")[1]), "the trial hides tokens in a copy"
+    assert mask.equal(padded(PROMPTS, PAD, left=True)[1]), "the trial hides tokens in a copy"
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2"])
 def test_plain_caches_pass_the_trial(name, caplog):
     with caplog.at_level(logging.WARNING, "preflab"):
-        feeder = feeder_of(make_model(name), *left_padded(PROMPTS, PAD, "cpu"), STEPS, END)
+        feeder = feeder_of(make_model(name), *padded(PROMPTS, PAD, left=True), STEPS, END)
     assert feeder is (Feed if name == "gpt2" else FusedFeed)
     assert not caplog.records
 
@@ -225,7 +226,7 @@ def test_a_model_that_does_more_than_its_decoder_is_fed_whole(caplog):
 
     model.forward = scaled
     with caplog.at_level(logging.WARNING, "preflab"):
-        assert feeder_of(model, *left_padded(PROMPTS, PAD, "cpu"), STEPS, END) is Feed
+        assert feeder_of(model, *padded(PROMPTS, PAD, left=True), STEPS, END) is Feed
     assert not caplog.records
 
 

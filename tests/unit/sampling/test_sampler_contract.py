@@ -10,9 +10,10 @@ import torch
 from sampled_model import END, LENGTH, OTHER_END, PAD, PROMPTS, VOCABULARY, draw, open_roles, shake
 from scipy.stats import chisquare
 
+from preflab.data.batches import padded
 from preflab.errors import UserError
 from preflab.method.contract import Batch
-from preflab.sampling.sampler import TransformersSampler, left_padded
+from preflab.sampling.sampler import TransformersSampler
 from preflab.sampling.vllm import VllmSampler
 
 
@@ -113,7 +114,7 @@ def test_responses_are_distributed_as_they_are_scored(make, folder, temperature)
     """All responses of up to two tokens, against their exact probabilities."""
     roles, count = open_roles(folder, temperature), 3000
     outcomes = [(END,), *itertools.product([i for i in range(VOCABULARY) if i != END], range(VOCABULARY))]
-    ids, mask = left_padded(PROMPTS, PAD, "cpu")
+    ids, mask = padded(PROMPTS, PAD, left=True)
     ends = torch.tensor([[*outcome, PAD][:2] for outcome in outcomes]).expand(3, -1, -1)
     real = torch.tensor([[True, len(outcome) > 1] for outcome in outcomes]).expand(3, -1, -1)
     with torch.no_grad():

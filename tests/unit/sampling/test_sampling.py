@@ -9,10 +9,11 @@ import torch
 from scipy.stats import chisquare
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from preflab.data.batches import padded
 from preflab.errors import UserError
 from preflab.method.contract import Batch
 from preflab.model.roles import Roles
-from preflab.sampling.sampler import TransformersSampler, left_padded
+from preflab.sampling.sampler import TransformersSampler
 from preflab.seeds import derive, seeded
 from preflab.settings.training import LoraSettings
 
@@ -104,12 +105,12 @@ def test_the_end_token_ends_and_belongs_to_the_response(roles):
         assert ended or length == LENGTH
 
 
-def test_prompts_are_left_padded(roles):
+def test_prompts_are_padded(roles):
     batch = draw(roles, k=2).batch
     for row, prompt in enumerate(PROMPTS):
         assert batch.prompt_ids[row][batch.prompt_mask[row]].tolist() == prompt
         assert batch.prompt_mask[row].tolist() == [False] * (5 - len(prompt)) + [True] * len(prompt)
-    ids, mask = left_padded([[7], [8, 9]], 3, "cpu")
+    ids, mask = padded([[7], [8, 9]], 3, left=True)
     assert ids.tolist() == [[3, 7], [8, 9]]
     assert mask.tolist() == [[False, True], [True, True]]
 
@@ -120,7 +121,7 @@ def test_responses_are_distributed_as_they_are_scored(temperature):
     roles, count = make_roles(temperature), 4000
     outcomes = [(END,), *itertools.product([i for i in range(VOCABULARY) if i != END], range(VOCABULARY))]
     samples = draw(roles, k=count, temperature=temperature, length=2, at_once=10**6)
-    ids, mask = left_padded(PROMPTS, PAD, "cpu")
+    ids, mask = padded(PROMPTS, PAD, left=True)
     ends = torch.tensor([[*outcome, PAD][:2] for outcome in outcomes])
     real = torch.tensor([[True, len(outcome) > 1] for outcome in outcomes])
     batch = Batch(ids, mask, ends.expand(3, -1, -1), real.expand(3, -1, -1))

@@ -12,7 +12,7 @@ from tiny import KilledError, dying_after, train
 
 from algorithms.dpo import DPO, DPOConfig
 from algorithms.ppo import PPO, PPOConfig
-from preflab.model.adapters import WEIGHTS
+from preflab.model.adapter_config import WEIGHTS
 from preflab.training.snapshots import shares, snapshots
 
 MAKE = {
