@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ABSENT = "–"
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """One method: its name, an (estimate, interval) text per column, and its training cost."""
 
     name: str
@@ -93,9 +93,9 @@ def _columns(comparison: Mapping[str, Any]) -> list[Column]:
     return [column for column in columns_of("table") if any(record.get(column.key) for record in records)]
 
 
-def _rows(comparison: Mapping[str, Any], columns: list[Column]) -> list[Row]:
+def _rows(comparison: Mapping[str, Any], columns: list[Column]) -> list[TableRow]:
     return [
-        Row(
+        TableRow(
             plain(name),
             [estimate_text(record.get(column.key), column) for column in columns],
             _cost(record.get("train") or {}),
