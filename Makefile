@@ -1,4 +1,4 @@
-# Two commands do everything: `make compare` and `make test`.
+# Two commands do everything: `make compare` and `make test`; `make test-all` tests what takes long, too.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -9,7 +9,7 @@ ARGS   ?=
 # PPO's rival in benchmarks/, the last TRL with a PPOTrainer; it has an environment of its own.
 TRL112 := .venv-trl112
 
-.PHONY: install trl-1.12 compare quick test check format lint types pages clean
+.PHONY: install trl-1.12 compare quick test test-slow test-all check format lint types pages clean
 
 install: $(VENV)/.installed
 
@@ -34,8 +34,16 @@ compare: install  ## train and compare DPO and PPO on the embedded world (ARGS="
 quick: install  ## the same, smaller
 	$(BIN)/python recipes/compare.py --quick --output runs/quick $(ARGS)
 
-test: install  ## all tests
-	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
+# Workers steal from each other's ends, so that neighbours, which share fixtures, mostly stay together.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test: install  ## the quick tests, something of everything
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: install  ## the others: whole comparisons, many kills, every method trained to its optimum
+	$(PYTEST) -m slow $(ARGS)
+
+test-all: test test-slow  ## all tests
 
 check: install lint types  ## format, lint, types
 

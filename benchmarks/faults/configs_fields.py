@@ -75,7 +75,7 @@ def shared_fields() -> list[Field]:
     from eval.judges.settings import EndpointConfig
     from eval.pipeline.entries import CompareConfig
     from eval.pipeline.following import CourseConfig
-    from eval.pipeline.judging import JudgeSettings
+    from eval.pipeline.judging import JudgeConfig
     from eval.settings import EvalConfig
     from preflab.experiment.settings import RewardSettings, RunConfig
     from preflab.settings.training import LoraSettings
@@ -89,7 +89,7 @@ def shared_fields() -> list[Field]:
         EvalConfig,
         CompareConfig,
         CourseConfig,
-        JudgeSettings,
+        JudgeConfig,
         EndpointConfig,
     )
     return list({field.name: field for cls in classes for field in fields_of(cls)}.values())

@@ -39,8 +39,8 @@ class Contestant:
     records: Sequence[Records]
     training: Sequence[Row] = ()
     curves: Sequence[Sequence[Row]] = ()
-    settings: Row = field(default_factory=dict)
-    varied: Row = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    varied: Mapping[str, Any] = field(default_factory=dict)
     gives: str = "policy"
     course: Sequence[Contestant] = ()
 

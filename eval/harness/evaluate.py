@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from eval.harness.divergence import policy_figures
 from eval.harness.rows import Tokens, world_batch
 from eval.judges import Judge
-from eval.records.records import PREFERENCES, Records, Table
+from eval.records.records import PREFERENCES, Records, Rows
 from eval.settings import EvalConfig
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
@@ -176,7 +176,7 @@ def score_preferences(
     tokens: Tokens,
     config: EvalConfig,
     title: str,
-) -> Table:
+) -> Rows:
     """Score chosen and rejected of each held-out pair, longest pairs together; rows in data order.
 
     Args:
@@ -218,13 +218,13 @@ def _by_length(groups: Sequence[EncodedGroup], size: int, title: str) -> list[li
 
 def _answers(
     policy: Policy, sampler: Sampler, config: EvalConfig, *, seed: int, title: str, folder: Path | None
-) -> Table:
+) -> Rows:
     """Let the policy answer each prompt once: rows ``ids``, ``ended`` and the decoder's ``log_ratio``.
 
     They depend on the seed and the prompts alone, not on where an earlier call was killed.
     """
 
-    def ask(at: int) -> Table:
+    def ask(at: int) -> Rows:
         samples = sampler(
             policy.roles,
             "policy",
@@ -252,12 +252,12 @@ def _sample_rows(
     experiment: Experiment,
     roles: Roles,
     policy: Policy,
-    answers: Table,
+    answers: Rows,
     plain: bool,
     judge: Judge | None,
     config: EvalConfig,
     title: str,
-) -> Table:
+) -> Rows:
     """Say what the policy itself, the reference, the reward model and the judge make of the answers.
 
     `plain` says that they are the policy's own samples, not chosen among such by a decoder.
@@ -314,7 +314,7 @@ def _judged(
     prompts: list[str],
     texts: list[str],
     columns: Mapping[str, Sequence[Any]],
-) -> Table:
+) -> Rows:
     """Return rows of samples: given columns, and those of the reward model and the judge."""
     none: list[float | None] = [None] * len(prompts)
     proxies, golds = none, none
@@ -332,7 +332,7 @@ def _pad(tokens: Tokens) -> int:
     return pad_id
 
 
-def _part(folder: Path | None, name: str, make: Callable[[], Table]) -> Table:
+def _part(folder: Path | None, name: str, make: Callable[[], Rows]) -> Rows:
     """Return the rows that a killed evaluation left in `folder`; else, or where they are damaged, make them."""
     if folder is None:
         return make()

@@ -26,7 +26,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class JudgeSettings:
+class JudgeConfig:
     """Who judges."""
 
     judge: str = option(
@@ -36,7 +36,7 @@ class JudgeSettings:
     )
 
 
-JUDGING: dict[str, type] = {"judge": JudgeSettings, **judge_settings()}
+JUDGING: dict[str, type] = {"judge": JudgeConfig, **judge_settings()}
 """The configs of a session that takes a judge."""
 
 
@@ -64,7 +64,7 @@ def open_judge(configs: Mapping[str, Any]) -> Chosen | None:
     """Return the judge that is asked for; None where it is the world's own. No weights are opened yet.
 
     Args:
-        configs: `JudgeSettings` as ``judge``, and the settings of judges that have any, by title.
+        configs: `JudgeConfig` as ``judge``, and the settings of judges that have any, by title.
 
     Raises:
         UserError: if they name no judge, or one that cannot be opened: unreadable file, no address; or if settings of

@@ -11,7 +11,7 @@ from eval.pipeline.session import Session
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
     from eval.records.comparison import Comparison
-    from eval.records.records import Table
+    from eval.records.records import Rows
     from preflab.disk.stages import Stage
     from preflab.experiment.experiment import Experiment
 
@@ -26,11 +26,11 @@ class Result(NamedTuple):
     """
 
     figures: Comparison
-    samples: Mapping[str, Mapping[str, Table]]
+    samples: Mapping[str, Mapping[str, Rows]]
     stages: tuple[Stage, ...] = ()
 
 
-def samples_of(contestants: Sequence[Contestant]) -> dict[str, dict[str, Table]]:
+def samples_of(contestants: Sequence[Contestant]) -> dict[str, dict[str, Rows]]:
     """Return the rows of samples that the report shows, by method and training seed."""
     return {
         contestant.name: {str(seed): records.samples for seed, records in enumerate(contestant.records)}

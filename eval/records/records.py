@@ -8,7 +8,7 @@ from typing import Any
 from preflab.data.splits import fingerprint
 from preflab.disk.files import read_jsonl, write_jsonl
 
-Table = list[dict[str, Any]]
+Rows = list[dict[str, Any]]
 
 SAMPLES, PREFERENCES = "samples.jsonl", "preferences.jsonl"
 
@@ -29,7 +29,7 @@ class Records:
             where the data say so, ``preference`` (share of labels for the chosen one).
     """
 
-    def __init__(self, samples: Table, preferences: Table) -> None:
+    def __init__(self, samples: Rows, preferences: Rows) -> None:
         self.samples, self.preferences = samples, preferences
 
     def write(self, folder: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ABSENT = "–"
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """One method: its name, an (estimate, interval) text per column, and its training cost."""
 
     name: str
@@ -94,9 +94,9 @@ def _columns(comparison: Comparison) -> list[Column]:
     return [column for column in columns_of("table") if column.key in filled]
 
 
-def _rows(comparison: Comparison, columns: list[Column]) -> list[Row]:
+def _rows(comparison: Comparison, columns: list[Column]) -> list[TableRow]:
     return [
-        Row(
+        TableRow(
             plain(name),
             [figure_text(row.figures.get(column.key), column) for column in columns],
             _cost(row.train) if row.train else [],

@@ -14,7 +14,7 @@ from conftest import preference_rows, write_rows
 from eval.judges.settings import EndpointConfig
 from eval.pipeline.comparing import COMPARE
 from eval.pipeline.entries import check_entries
-from eval.pipeline.judging import JudgeSettings, open_judge
+from eval.pipeline.judging import JudgeConfig, open_judge
 from eval.pipeline.session import Session
 from eval.pipeline.showing import check_report
 from preflab.errors import UserError
@@ -128,10 +128,10 @@ def test_an_endpoint_that_nobody_serves_is_said_before_training(tmp_path, monkey
     with socket.create_server(("127.0.0.1", 0)) as served:
         port = served.getsockname()[1]
         values = {"judge_url": f"http://127.0.0.1:{port}/v1", "judge_model": "m", "judge_cache": str(tmp_path)}
-        open_judge({"judge": JudgeSettings("endpoint"), "endpoint": build(EndpointConfig, values, "here")})
+        open_judge({"judge": JudgeConfig("endpoint"), "endpoint": build(EndpointConfig, values, "here")})
         assert caplog.text == ""
-    open_judge({"judge": JudgeSettings("endpoint"), "endpoint": build(EndpointConfig, values, "here")})
+    open_judge({"judge": JudgeConfig("endpoint"), "endpoint": build(EndpointConfig, values, "here")})
     assert f"nobody answers at judge_url http://127.0.0.1:{port}/v1" in caplog.text
     own = build(EndpointConfig, {**values, "judge_key_variable": "MY_OWN_KEY"}, "here")
     with pytest.raises(UserError, match="MY_OWN_KEY, which is to hold the judge's key, is not set"):
-        open_judge({"judge": JudgeSettings("endpoint"), "endpoint": own})
+        open_judge({"judge": JudgeConfig("endpoint"), "endpoint": own})

@@ -9,7 +9,7 @@ import pytest
 from eval.comparison.contests import by_gold
 from eval.judges import PLANTED, EndpointConfig, EndpointJudge, HumanVerdicts, JudgeSpec, judge_sentences
 from eval.pipeline.comparing import maximised_by
-from eval.pipeline.judging import ByAnswers, JudgeSettings, judging, local, open_judge, open_reward
+from eval.pipeline.judging import ByAnswers, JudgeConfig, judging, local, open_judge, open_reward
 from eval.pipeline.session import Session
 from eval.pipeline.showing import judge_lines
 from eval.records.comparison import Judge
@@ -42,17 +42,17 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("name", ["reward", "stage", "classifier"])
 def test_every_reward_model_judges(folder, name):
-    judge = open_judge({"judge": JudgeSettings(str(folder / name)), "endpoint": EndpointConfig()})
+    judge = open_judge({"judge": JudgeConfig(str(folder / name)), "endpoint": EndpointConfig()})
     assert isinstance(judge, RewardSubject)
     assert judge.adapter == (name != "classifier")
 
 
 def test_the_other_judges(folder, tmp_path):
-    assert open_judge({"judge": JudgeSettings(), "endpoint": EndpointConfig()}) is None
-    verdicts = open_judge({"judge": JudgeSettings(str(folder / "verdicts.jsonl")), "endpoint": EndpointConfig()})
+    assert open_judge({"judge": JudgeConfig(), "endpoint": EndpointConfig()}) is None
+    verdicts = open_judge({"judge": JudgeConfig(str(folder / "verdicts.jsonl")), "endpoint": EndpointConfig()})
     assert isinstance(verdicts, HumanVerdicts)
     endpoint = EndpointConfig(judge_url="http://localhost:1/v1", judge_model="m", judge_cache=str(tmp_path / "cache"))
-    assert isinstance(open_judge({"judge": JudgeSettings("endpoint"), "endpoint": endpoint}), EndpointJudge)
+    assert isinstance(open_judge({"judge": JudgeConfig("endpoint"), "endpoint": endpoint}), EndpointJudge)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_other_judges(folder, tmp_path):
 def test_what_judges_nothing_is_answered(folder, monkeypatch, spec, endpoint, parts):
     monkeypatch.chdir(folder)
     with pytest.raises(UserError) as answer:
-        open_judge({"judge": JudgeSettings(spec), "endpoint": endpoint})
+        open_judge({"judge": JudgeConfig(spec), "endpoint": endpoint})
     for part in parts:
         assert part in str(answer.value)
 
