@@ -100,8 +100,9 @@ class Bench:
     def source(self) -> Any:
         """Return the native source of batches."""
         from preflab.sampling.sampler import TransformersSampler
+        from preflab.training.offline import OfflineSource
         from preflab.training.reference import ReferenceLogps
-        from preflab.training.sources import OfflineSource, RolloutSource
+        from preflab.training.rollouts import RolloutSource
 
         method, roles, pad = self.method, self.roles, self.tokenizer.pad_token_id
         if self.sampled:

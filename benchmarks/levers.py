@@ -51,7 +51,7 @@ def path(name: str) -> Patch:
     """Score by another path where the fused one would be taken."""
 
     def patch(roles: Any) -> AbstractContextManager[Any]:
-        from preflab.scoring import paths as scoring
+        from preflab.scoring import logps as scoring
 
         paths: dict[Any, Any] = scoring.PATHS
         return mock.patch.dict(paths, {"fused": paths[name]})
@@ -75,7 +75,7 @@ def branching(roles: Any) -> AbstractContextManager[Any]:
 
 def kept_logits(roles: Any) -> AbstractContextManager[Any]:
     """Let autograd keep the logits and their log-softmax."""
-    from preflab.scoring import paths as scoring
+    from preflab.scoring import logps as scoring
 
     def logps(model: Any, states: Any, batch: Any, temperature: float) -> Any:
         return scoring.spread(

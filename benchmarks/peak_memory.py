@@ -25,7 +25,8 @@ def measure(method: str, model: Path, prompt: int, response: int, batch: int, st
     from preflab.model.roles import Roles
     from preflab.sampling.sampler import TransformersSampler
     from preflab.settings.training import LoraSettings
-    from preflab.training.sources import OfflineSource, RolloutSource
+    from preflab.training.offline import OfflineSource
+    from preflab.training.rollouts import RolloutSource
     from preflab.training.trainer import run_training
 
     values = {"per_device_train_batch_size": batch, "max_steps": steps}

@@ -215,7 +215,7 @@ class Subject:
         rows = [[f"`{name}`", markdown(text)] for name, text in self.method.metrics.items()]
         found = [table(["metric", "what"], rows)] if rows else ["None of its own."]
         if self.needs.responses == "sampled" and self.method.kind == "loss":
-            from preflab.training.sources import ENGINE_METRICS, ROLLOUT_METRICS, WEIGHT_METRICS
+            from preflab.training.rollouts import ENGINE_METRICS, ROLLOUT_METRICS, WEIGHT_METRICS
 
             weighs = any(f.name == "importance_cap" for f in dataclasses.fields(self.algorithm.Config))
             drawn = {"Of each rollout:": ROLLOUT_METRICS}

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from preflab.data.batches import padded
 from preflab.method.contract import Batch
 from preflab.sampling.decoding import decode
-from preflab.scoring.paths import single_logps
+from preflab.scoring.logps import single_logps
 
 ENGINE_OPTIONS = {
     "trust_remote_code", "dtype", "max_model_len", "gpu_memory_utilization", "enable_prefix_caching", "enable_lora",

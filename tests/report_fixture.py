@@ -106,6 +106,22 @@ def typed(compared: Row) -> Comparison:
     return from_json(Comparison, compared)
 
 
+def of_methods(methods: Row, reward_model: Row | None = None) -> Comparison:
+    """Return a comparison of methods of which some figures are known, and under ``train`` some costs."""
+    rows = {
+        name: {
+            **found,
+            "preferences": None,
+            "train": None if found.get("train") is None else {**dict.fromkeys(_train("dpo")), **found["train"]},
+            "settings": {},
+            "settings_tried": 1,
+        }
+        for name, found in methods.items()
+    }
+    model = reward_model and {"preferences": None, "train": None, **reward_model}
+    return typed({**bare(), "methods": rows, "reward_model": model})
+
+
 def _method(name: str) -> Row:
     shift = METHODS.index(name)
     policy = name != "sft"

@@ -11,7 +11,8 @@ from eval.conformance.workbench import END, PAD, VOCABULARY, make_roles
 from preflab.data.encoding import EncodedGroup
 from preflab.sampling.sampler import TransformersSampler
 from preflab.settings.training import TrainConfig
-from preflab.training.sources import OfflineSource, RolloutSource
+from preflab.training.offline import OfflineSource
+from preflab.training.rollouts import RolloutSource
 from preflab.training.trainer import run_training
 
 

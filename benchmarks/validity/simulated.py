@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.statistics.intervals import rate_interval
-from eval.statistics.tests import flip, sign_flips
+from eval.statistics.significance import flip, sign_flips
 from eval.statistics.variance import scale, spread
 
 Array = NDArray[np.float64]

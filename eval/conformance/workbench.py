@@ -18,7 +18,9 @@ from preflab.method.contract import Batch, Responses, Role
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler
 from preflab.settings.training import LoraSettings, RolloutConfig, TrainConfig
-from preflab.training.sources import OfflineSource, RolloutSource, Source
+from preflab.training.offline import OfflineSource
+from preflab.training.rollouts import RolloutSource
+from preflab.training.sources import Source
 from preflab.training.trainer import run_training
 
 VOCABULARY, PAD, END, GOOD, BAD = 31, 0, 2, 3, 4

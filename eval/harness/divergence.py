@@ -17,7 +17,7 @@ from torch import Tensor
 
 from preflab.method.contract import Batch, Role
 from preflab.model.roles import Roles
-from preflab.scoring.paths import single_logits, token_logits
+from preflab.scoring.logps import single_logits, token_logits
 
 POSITIONS_AT_ONCE = 256
 """Positions whose vocabularies are held at a time: [positions × vocabulary] is the largest thing there is."""

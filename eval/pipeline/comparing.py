@@ -12,7 +12,7 @@ from eval.pipeline.following import CourseConfig, follow, taken
 from eval.pipeline.judging import JUDGING, judging, open_judge
 from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
-from eval.pipeline.stages import baseline, oracle_line, own_judge, subject_of
+from eval.pipeline.yardsticks import baseline, oracle_line, own_judge, subject_of
 from eval.subjects import START, Ground, TrainedReward, evaluate_subject
 from preflab.settings.fields import as_dict
 

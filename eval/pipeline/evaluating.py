@@ -12,7 +12,7 @@ from eval.judges import planted
 from eval.pipeline.judging import JUDGING, judging, local, open_judge, open_reward
 from eval.pipeline.results import Result, about
 from eval.pipeline.session import Session
-from eval.pipeline.stages import baseline
+from eval.pipeline.yardsticks import baseline
 from eval.records.comparison import Evaluation
 from eval.records.figures import Fingerprint
 from eval.subjects import (

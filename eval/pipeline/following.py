@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from eval.pipeline.stages import subject_of
+from eval.pipeline.yardsticks import subject_of
 from eval.subjects import Ground, evaluate_subject
 from preflab.settings.fields import option
 

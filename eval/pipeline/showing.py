@@ -38,9 +38,9 @@ def show(comparison: Comparison, path: Path) -> None:
     from eval.report.table import comparison_table
     from preflab.disk.files import write_result
 
-    written = write_result(path, to_json(comparison))
+    write_result(path, to_json(comparison))
     page = console(None if sys.stdout.isatty() else WIDTH)
-    page.print(comparison_table(written))
+    page.print(comparison_table(comparison))
     for sentence in (comparison.headline, *comparison.verdict, *judge_lines(comparison.judge)):
         page.print(one_line(sentence))
     say(f"written to {path}")

@@ -8,7 +8,7 @@ from eval.pipeline.comparing import contest
 from eval.pipeline.entries import Entry
 from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
-from eval.pipeline.stages import baseline, own_judge
+from eval.pipeline.yardsticks import baseline, own_judge
 from eval.subjects import START, Ground, evaluate_subject
 from preflab.experiment.foundation import Foundation
 

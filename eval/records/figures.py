@@ -108,16 +108,20 @@ class Subset(Accuracy):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LengthBucket(Subset):
+class LengthBucket:
     """Accuracy on pairs whose chosen response is so many tokens longer than the rejected one.
 
     Attributes:
         low: fewest; null: no bound.
         high: most; null: no bound.
+        accuracy: share of pairs whose chosen response has the higher score, ties as half.
+        n: pairs.
     """
 
     low: int | None
     high: int | None
+    accuracy: Figure
+    n: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,7 @@ class Preferences:
     Attributes:
         score: what was compared: the implicit reward log π/π_ref of a policy, or a reward model's reward; null where
             there is neither, and likelihoods alone are known.
+        figures: of the metrics of held-out preferences, by name; docs/metrics.md defines each.
         undecided: pairs whose ``preference`` is 1/2: each counts half in every accuracy, both ways round in the area,
             and 0 in the margin; null without a score.
         scale: turns margins into logits; null without a score.
@@ -138,10 +143,10 @@ class Preferences:
         length_buckets: accuracy by the difference in length, chosen minus rejected.
         likelihood: by log π(y|x) as the score.
         normalised_likelihood: by log π(y|x) per token as the score.
-        figures: of the metrics of held-out preferences, by name; docs/metrics.md defines each.
     """
 
     score: str | None
+    figures: Figures
     undecided: int | None
     scale: Scale | None
     ece_by_chance: float | None
@@ -151,7 +156,6 @@ class Preferences:
     length_buckets: tuple[LengthBucket, ...]
     likelihood: Accuracy | None
     normalised_likelihood: Accuracy | None
-    figures: Figures
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,22 +26,21 @@ def write_report(comparison: Comparison, samples: Mapping[str, Any], folder: Pat
     Raises:
         UserError: if the folder cannot be written.
     """
-    from eval.records.typed import to_json
     from eval.report.drawings import plots
     from eval.report.figures import file_bytes
     from eval.report.page import render
     from eval.report.style import method_styles
     from eval.report.table import latex_table, markdown_table
     from eval.report.text import clean
-    from preflab.disk.files import json_ready, write_bytes
+    from preflab.disk.files import write_bytes
     from preflab.errors import UserError
 
-    shown, (written, _) = clean(comparison), json_ready(to_json(comparison))
+    shown = clean(comparison)
     drawn, styles = plots(shown), method_styles(shown)
     files = {
         "report.html": render(shown, samples, drawn).encode(),
-        "table.md": markdown_table(written).encode("utf-8", "replace"),
-        "table.tex": latex_table(written).encode("utf-8", "replace"),
+        "table.md": markdown_table(comparison).encode("utf-8", "replace"),
+        "table.tex": latex_table(comparison).encode("utf-8", "replace"),
     }
     for plot in drawn:
         for kind in ("svg", "png") if plot.main else ():

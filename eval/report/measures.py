@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from eval.metrics.measures import Column, fixed, three
-from eval.metrics.preference_accuracy import ACCURACY
-from eval.report.table import estimate_text, scaled
+from eval.records.figures import Figure
+from eval.report.table import figure_text, scaled
 from eval.report.text import finite
 
 Table = dict[str, Any]
+Value = Figure | float | None
 
 
 def _units(base: int, *units: str) -> Callable[[float], str]:
@@ -37,37 +39,32 @@ COSTS = (
 )
 
 
-def measure_table(records: Mapping[str, Mapping[str, Any]], columns: Iterable[Column]) -> Table | None:
+def measure_table(records: Mapping[str, Mapping[str, Value]], columns: Iterable[Column]) -> Table | None:
     """Return headings and cells of the columns that some record fills; None where none does.
 
     Args:
-        records: per method, estimates or bare numbers by column key.
+        records: per method, figures or bare numbers by column key.
         columns: in order.
 
     Returns:
         ``headings`` and ``rows``: ``name`` and ``cells`` of ``text``, ``interval`` and ``value`` (to sort by).
     """
-    filled = [c for c in columns if any(_mean(record.get(c.key)) is not None for record in records.values())]
+    filled = [c for c in columns if any(finite(_figure(record.get(c.key)).mean) for record in records.values())]
     rows = [{"name": name, "cells": [cell(record.get(c.key), c) for c in filled]} for name, record in records.items()]
     return {"headings": [c.heading for c in filled], "rows": rows} if filled else None
 
 
-def _mean(value: Any) -> float | None:
-    """Return the number in a bare number, an estimate, or the ``{accuracy}`` of a likelihood."""
-    if isinstance(value, Mapping):
-        value = value.get("mean", value.get(ACCURACY.key))
-    if isinstance(value, Mapping):
-        value = value.get("mean")
-    return value if finite(value) else None
+def cell(value: Value, column: Column) -> Table:
+    """Return text, interval and value (to sort by) of a figure, a bare number or nothing."""
+    figure = _figure(value)
+    text, interval = figure_text(figure, column)
+    return {"text": minus(text), "interval": minus(interval), "value": figure.mean if finite(figure.mean) else None}
 
 
-def cell(value: Any, column: Column) -> Table:
-    """Return text, interval and value (to sort by) of an estimate, a bare number or nothing."""
-    estimate = value.get(ACCURACY.key, value) if isinstance(value, Mapping) else value
-    if not isinstance(estimate, Mapping):
-        estimate = {"mean": _mean(value)}
-    text, interval = estimate_text(estimate, column)
-    return {"text": minus(text), "interval": minus(interval), "value": _mean(value)}
+def _figure(value: Value) -> Figure:
+    """Return a value as a figure; a bare number has no interval, and nothing no mean."""
+    mean = math.nan if value is None or isinstance(value, Figure) else value
+    return value if isinstance(value, Figure) else Figure(mean, math.nan, math.nan, 0)
 
 
 def minus(text: str) -> str:

@@ -19,7 +19,7 @@ from eval.report.inline import inline_svg
 from eval.report.measures import measure_table
 from eval.report.samples import sample_data
 from eval.report.style import css_colours, method_styles
-from eval.report.text import embedded, shown, visible
+from eval.report.text import embedded, visible
 
 
 def render(comparison: Comparison, samples: Mapping[str, Any], plots: Sequence[Plot]) -> str:
@@ -59,7 +59,7 @@ def render(comparison: Comparison, samples: Mapping[str, Any], plots: Sequence[P
 
 
 def _content(comparison: Comparison) -> dict[str, Any]:
-    methods = {name: shown(row) for name, row in comparison.methods.items()}
+    figures = {name: row.figures for name, row in comparison.methods.items()}
     return {
         "headline": sections.headline(comparison),
         "sentences": sections.sentences(comparison),
@@ -71,7 +71,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "frontier": sections.frontier(comparison),
         "laws": sections.overoptimisation(comparison),
         "preferences": sections.preferences(comparison),
-        "generations": measure_table(methods, columns_of("generations")),
+        "generations": measure_table(figures, columns_of("generations")),
         "diagnosis": sections.diagnosis(comparison),
         "budgets": comparison.budgets,
         "costs": sections.costs(comparison),

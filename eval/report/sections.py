@@ -12,14 +12,15 @@ from eval.judges import judge_sentences
 from eval.metrics import columns_of, win_rate
 from eval.metrics.kl_to_reference import KL
 from eval.metrics.length_controlled_win_rate import LENGTH_CONTROLLED
+from eval.metrics.likelihood_accuracy import LikelihoodAccuracy
 from eval.metrics.measures import Column, fixed, percent
 from eval.metrics.reward import GOLD
 from eval.records.comparison import Comparison, PairTest, Place
 from eval.records.figures import Figure, Preferences
 from eval.records.frontier import MatchedDifference, OracleLine
-from eval.report.measures import COSTS, LAWS, Table, cell, measure_table
+from eval.report.measures import COSTS, LAWS, Table, Value, cell, measure_table
 from eval.report.table import ABSENT
-from eval.report.text import finite, p_value, shown
+from eval.report.text import finite, p_value
 
 ENDS = ("low", "mean", "high")
 
@@ -28,7 +29,7 @@ def ranking(comparison: Comparison) -> Table | None:
     """Return the methods' table, best first where they were ranked, and the ratings' place on one scale."""
     methods, ranked = comparison.methods, {place.method: place for place in comparison.ranking}
     order = [*(name for name in ranked if name in methods), *(name for name in methods if name not in ranked)]
-    table = measure_table({name: shown(methods[name]) for name in order}, columns_of("ranking"))
+    table = measure_table({name: methods[name].figures for name in order}, columns_of("ranking"))
     if table is None:
         return None
     ratings = {name: place.rating for name, place in ranked.items() if _known(place.rating)}
@@ -79,7 +80,7 @@ def _comparison(pair: PairTest, sign: int) -> Table:
     difference, seen = pair.difference, pair.first if sign > 0 else pair.second
     if sign < 0:
         difference = replace(difference, mean=-difference.mean, low=-difference.high, high=-difference.low)
-    known = cell(shown(difference), column)
+    known = cell(difference, column)
     return {
         "text": f"+{known['text']}" if finite(difference.mean) and difference.mean > 0 else known["text"],
         "interval": known["interval"],
@@ -110,16 +111,16 @@ def frontier(comparison: Comparison) -> Table | None:
             "name": point.method,
             "setting": _setting(point.setting),
             "cells": [
-                cell(shown(point.kl), KL.column),
-                cell(shown(point.gold_reward), GOLD.column),
-                cell(shown(point.attainable), Column("", "", percent, " %")),
+                cell(point.kl, KL.column),
+                cell(point.gold_reward, GOLD.column),
+                cell(point.attainable, Column("", "", percent, " %")),
             ],
         }
         for point in data.points
     ]
     levels = sorted({entry.kl for entry in data.matched if finite(entry.kl)})
     names = dict.fromkeys(entry.method for entry in data.matched)
-    gold = {(entry.method, entry.kl): shown(entry.gold_reward) for entry in data.matched}
+    gold = {(entry.method, entry.kl): entry.gold_reward for entry in data.matched}
     rows = [{"name": n, "cells": [cell(gold.get((n, level)), GOLD.column) for level in levels]} for n in names]
     return {
         "points": points,
@@ -137,7 +138,7 @@ def frontier(comparison: Comparison) -> Table | None:
 
 def _at_equal_kl(row: MatchedDifference) -> Table:
     """Return one difference at equal KL: the two methods, the KL, and its cells."""
-    cells = [cell(row.kl, KL.column), cell(shown(row.difference), GOLD.column)]
+    cells = [cell(row.kl, KL.column), cell(row.difference, GOLD.column)]
     p = {"text": p_value(row.p) or ABSENT, "interval": "", "value": row.p if finite(row.p) else None}
     return {"first": row.first, "second": row.second, "cells": [*cells, p]}
 
@@ -166,8 +167,11 @@ def overoptimisation(comparison: Comparison) -> Table:
     """Return each method's law, why some have none, and the methods whose peak lies beyond all that was measured."""
     laws = comparison.overoptimisation or {}
     peaks = {name: law.peak for name, law in laws.items() if law.peak is not None}
-    at_peak = {name: {"peak_d": shown(peak.d), "peak_gold": peak.gold} for name, peak in peaks.items()}
-    records = {name: {**shown(law), **at_peak.get(name, {})} for name, law in laws.items()}
+    records: dict[str, dict[str, Value]] = {
+        name: {"alpha": law.alpha, "beta": law.beta, "r2": law.r2} for name, law in laws.items()
+    }
+    for name, peak in peaks.items():
+        records[name] |= {"peak_d": peak.d, "peak_gold": peak.gold}
     beyond = [name for name, peak in peaks.items() if not peak.reached]
     notes = [{"name": name, "text": law.note} for name, law in laws.items() if law.note]
     return {"table": measure_table(records, LAWS), "notes": notes, "beyond": ", ".join(beyond)}
@@ -179,15 +183,19 @@ def preferences(comparison: Comparison) -> Table:
     notes = [{"name": name, "text": _scored(row)} for name, row in found.items()]
     subsets = dict.fromkeys(key for row in found.values() for key in row.subsets)
     columns = [Column(key, key, percent, " %") for key in subsets]
-    records, by_subset = (
-        {n: shown(row) for n, row in found.items()},
-        {n: shown(r.subsets) for n, r in found.items()},
-    )
+    records = {name: {**row.figures, **_likelihoods(row)} for name, row in found.items()}
+    by_subset = {name: {key: part.accuracy for key, part in row.subsets.items()} for name, row in found.items()}
     return {
         "table": measure_table(records, columns_of("preferences")),
         "notes": notes,
         "subsets": measure_table(by_subset, columns),
     }
+
+
+def _likelihoods(found: Preferences) -> dict[str, Figure]:
+    """Return accuracy by likelihood, where it is known, under the keys of its columns."""
+    known = {measure.key: vars(found)[measure.key] for measure in LikelihoodAccuracy.measures}
+    return {key: by.accuracy for key, by in known.items() if by is not None}
 
 
 def _scored(found: Preferences) -> str:
@@ -202,10 +210,14 @@ def _scored(found: Preferences) -> str:
 
 def costs(comparison: Comparison) -> Table | None:
     """Return what each method's training cost."""
-    trained = {name: row for name, row in comparison.methods.items() if row.train}
-    records = {name: {**shown(row.train), "settings_tried": row.settings_tried} for name, row in trained.items()}
-    reward = comparison.reward_model.train if comparison.reward_model else None
-    return measure_table({**records, **({"reward model": shown(reward)} if reward else {})}, COSTS)
+    records: dict[str, dict[str, Value]] = {
+        name: {**vars(row.train), "settings_tried": row.settings_tried}
+        for name, row in comparison.methods.items()
+        if row.train
+    }
+    if comparison.reward_model and comparison.reward_model.train:
+        records["reward model"] = vars(comparison.reward_model.train)
+    return measure_table(records, COSTS)
 
 
 def settings(comparison: Comparison) -> Table | None:

@@ -1,19 +1,20 @@
 """A comparison as a table: for the terminal, in Markdown, in LaTeX.
 
-All of them read the dict that ``comparison.json`` holds: ``methods.<name>`` with the estimates of the metrics that have
-a column in this table (`eval.metrics.columns_of`; each ``{mean, low, high, n}``, or null where it does not apply) and
-``train``, and the held-out accuracy of ``reward_model``. Strings in it are untrusted and never read as markup.
+The metrics that have a column in it say so (`eval.metrics.columns_of`). Names are untrusted and never read as markup.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from eval.metrics import columns_of
 from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
 from eval.metrics.measures import Column
+from eval.records.comparison import Comparison
+from eval.records.figures import Cost, Figure
+from eval.report.text import finite
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +30,7 @@ class TableRow(NamedTuple):
     cost: list[str]
 
 
-def comparison_table(comparison: Mapping[str, Any]) -> Table:
+def comparison_table(comparison: Comparison) -> Table:
     """Return the comparison for a terminal of 104 columns: each interval stands under its mean."""
     from rich import box
     from rich.table import Table
@@ -54,7 +55,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     return table
 
 
-def markdown_table(comparison: Mapping[str, Any]) -> str:
+def markdown_table(comparison: Comparison) -> str:
     """Return the comparison as a GitHub-flavoured Markdown table, with a line on the reward model."""
     columns = _columns(comparison)
     headings = ["method", *(column.heading for column in columns), "training"]
@@ -65,7 +66,7 @@ def markdown_table(comparison: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", _note(comparison), ""])
 
 
-def latex_table(comparison: Mapping[str, Any]) -> str:
+def latex_table(comparison: Comparison) -> str:
     r"""Return the comparison as a ``table`` for LaTeX; it needs ``\usepackage{booktabs}``."""
     columns = _columns(comparison)
     headings = ["method", *(column.heading for column in columns), "training"]
@@ -87,41 +88,41 @@ def latex_table(comparison: Mapping[str, Any]) -> str:
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])
 
 
-def _columns(comparison: Mapping[str, Any]) -> list[Column]:
+def _columns(comparison: Comparison) -> list[Column]:
     """Return the columns that at least one method fills."""
-    records = list((comparison.get("methods") or {}).values())
-    return [column for column in columns_of("table") if any(record.get(column.key) for record in records)]
+    filled = {key for row in comparison.methods.values() for key, figure in row.figures.items() if figure is not None}
+    return [column for column in columns_of("table") if column.key in filled]
 
 
-def _rows(comparison: Mapping[str, Any], columns: list[Column]) -> list[TableRow]:
+def _rows(comparison: Comparison, columns: list[Column]) -> list[TableRow]:
     return [
         TableRow(
             plain(name),
-            [estimate_text(record.get(column.key), column) for column in columns],
-            _cost(record.get("train") or {}),
+            [figure_text(row.figures.get(column.key), column) for column in columns],
+            _cost(row.train) if row.train else [],
         )
-        for name, record in (comparison.get("methods") or {}).items()
+        for name, row in comparison.methods.items()
     ]
 
 
-def estimate_text(estimate: Mapping[str, Any] | None, column: Column) -> tuple[str, str]:
+def figure_text(figure: Figure | None, column: Column) -> tuple[str, str]:
     """Return ("61.2 %", "[57.9, 64.4]"), or a dash alone where the metric does not apply."""
-    if not estimate or estimate.get("mean") is None:
+    if figure is None or not finite(figure.mean):
         return ABSENT, ""
-    low, high = (estimate.get(end) for end in ("low", "high"))
-    bounds = f"[{column.number(low)}, {column.number(high)}]" if low is not None and high is not None else ""
-    return column.number(estimate["mean"]) + column.unit, bounds
+    known = finite(figure.low) and finite(figure.high)
+    bounds = f"[{column.number(figure.low)}, {column.number(figure.high)}]" if known else ""
+    return column.number(figure.mean) + column.unit, bounds
 
 
-def _cost(train: Mapping[str, Any]) -> list[str]:
+def _cost(train: Cost) -> list[str]:
     """Return training cost as ["42 s", "81 ktok", "1.2 GiB"], what is unknown left out."""
-    seconds, tokens, memory = (train.get(k) for k in ("seconds", "tokens", "peak_memory_bytes"))
+    seconds, tokens, memory = train.seconds, train.tokens, train.peak_memory_bytes
     texts = []
-    if seconds is not None:
+    if finite(seconds):
         texts.append(f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s")
-    if tokens is not None:
+    if finite(tokens):
         texts.append(scaled(tokens, 1000, ("tok", "ktok", "Mtok", "Gtok")))
-    if memory is not None:
+    if finite(memory):
         texts.append(scaled(memory, 1024, ("B", "KiB", "MiB", "GiB", "TiB")))
     return texts
 
@@ -136,16 +137,15 @@ def scaled(value: float, base: int, units: tuple[str, ...]) -> str:
     return f"{value:.1f} {units[step]}" if step and value < 9.95 else f"{value:.0f} {units[step]}"
 
 
-def _note(comparison: Mapping[str, Any]) -> str:
+def _note(comparison: Comparison) -> str:
     """Return the line under the table."""
-    model = comparison.get("reward_model") or {}
-    estimate, undecided = model.get(HELDOUT_ACCURACY.key), (model.get("preferences") or {}).get("undecided")
-    note = "Mean [95 % interval]."
-    if not estimate:
+    note, model = "Mean [95 % interval].", comparison.reward_model
+    if model is None or model.heldout_accuracy is None:
         return note
-    text = " ".join(estimate_text(estimate, HELDOUT_ACCURACY.column))
+    text = " ".join(figure_text(model.heldout_accuracy, HELDOUT_ACCURACY.column))
+    undecided = model.preferences.undecided if model.preferences else None
     half = f", {undecided} of them of preference 1/2, which count half" if undecided else ""
-    return f"{note} Reward model: held-out accuracy {text} on {estimate.get('n', 'unknown')} pairs{half}."
+    return f"{note} Reward model: held-out accuracy {text} on {model.heldout_accuracy.n} pairs{half}."
 
 
 def plain(text: object) -> str:

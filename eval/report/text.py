@@ -11,7 +11,6 @@ from typing import Any, TypeGuard
 from markupsafe import Markup
 
 from eval.comparison.sentences import p_digits
-from eval.records.typed import to_json
 
 LONGEST = 20_000  # characters of one text on the page
 
@@ -45,11 +44,6 @@ def clean(value: Any) -> Any:
     if isinstance(value, str):
         return visible(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def shown(record: Any) -> Any:
-    """Return a record as JSON-ready data that is `clean`."""
-    return clean(to_json(record))
 
 
 def embedded(data: Any) -> Markup:

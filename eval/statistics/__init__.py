@@ -7,7 +7,7 @@ intervals and tests keep their word is measured in ``docs/calibration.md``.
 from eval.statistics.intervals import Estimate, interval, wilson
 from eval.statistics.length_control import LengthControlled, length_controlled_win_rate
 from eval.statistics.ranking import Rank, bradley_terry
-from eval.statistics.tests import Difference, compare, compare_wins, holm, verdict
+from eval.statistics.significance import Difference, compare, compare_wins, holm, verdict
 
 __all__ = [
     "Difference",

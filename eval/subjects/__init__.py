@@ -20,7 +20,7 @@ from typing import Any
 from eval.records.records import SAMPLES, Records
 from eval.subjects.ground import Ground, adapter_stage
 from eval.subjects.kinds import PolicySubject, ResponsesSubject, RewardSubject
-from eval.subjects.stages import read_stage, verify
+from eval.subjects.run_folders import read_stage, verify
 from eval.subjects.trained import TrainedPolicy, TrainedReward
 from preflab.data.reading import SUFFIXES
 from preflab.disk.files import read_object

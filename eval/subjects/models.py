@@ -25,8 +25,8 @@ from preflab.model.in_parts import reward_scores, scored
 from preflab.model.opening import open_model
 from preflab.model.roles import Roles
 from preflab.scoring.batching import rows_at_once
+from preflab.scoring.logps import concatenated
 from preflab.scoring.padding import padding_of
-from preflab.scoring.paths import concatenated
 from preflab.settings.training import LoraSettings
 from preflab.tokens.literals import Literals
 from preflab.worlds import GoldReward

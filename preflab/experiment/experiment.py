@@ -27,8 +27,10 @@ from preflab.sampling.vllm import VllmSampler
 from preflab.seeds import derive
 from preflab.settings.fields import as_dict
 from preflab.settings.training import LoraSettings, RolloutConfig
+from preflab.training.offline import OfflineSource
 from preflab.training.reference import ReferenceLogps
-from preflab.training.sources import OfflineSource, RolloutSource, Source
+from preflab.training.rollouts import RolloutSource
+from preflab.training.sources import Source
 from preflab.training.task import UNTRAINED, Task, TrainRecord
 from preflab.training.trainer import run_training
 from preflab.worlds import GoldReward, World, WorldConfig, open_world

@@ -94,7 +94,9 @@ class Batch(Generic[FeedbackT]):
 
     def to(self, device: torch.device | str) -> Batch[FeedbackT]:
         """Return the batch on `device`."""
-        return self.changed(lambda x: x.to(device, non_blocking=True))
+        # A copy to the CPU that nobody waits for could be read before it is there.
+        no_wait = str(device) != "cpu"
+        return self.changed(lambda x: x.to(device, non_blocking=no_wait))
 
     def rows(self, index: slice | Tensor) -> Batch[FeedbackT]:
         """Return some of the prompts, cut to the longest prompt and response among them."""

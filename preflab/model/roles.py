@@ -24,7 +24,7 @@ from preflab.method.records import FIELDS
 from preflab.model.role_adapters import RoleAdapters
 from preflab.model.work import NO_ADAPTER, Weights, Work, scored
 from preflab.scoring.fused import late_layers
-from preflab.scoring.paths import Scorer, spread
+from preflab.scoring.logps import Scorer, spread
 from preflab.settings.training import LoraSettings, Pool
 
 

@@ -77,7 +77,7 @@ class Weights(NamedTuple):
 
 
 def scored(batch: Batch, path: str, *, last: bool, head: bool) -> Passed:
-    """Return what a scoring pass sees (see `preflab.scoring.paths`).
+    """Return what a scoring pass sees (see `preflab.scoring.logps`).
 
     Args:
         batch: what is scored.

@@ -15,7 +15,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
 from preflab.method.contract import Batch
 from preflab.scoring.fused import Steps
-from preflab.scoring.paths import single_logps
+from preflab.scoring.logps import single_logps
 
 EndIds = int | tuple[int, ...]
 """What ends a response: a token, or any of several."""

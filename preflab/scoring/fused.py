@@ -5,7 +5,7 @@ attended, projected and added; normalised, gated, projected and added. Here that
 ways back of their own (`preflab.scoring.operations`). The last layer computes keys and values for all tokens, and the
 rest only for tokens whose states are asked for: few of the prompt's, and for a reward model one of a whole response.
 
-Whether a model is of that form is read off its modules, and `preflab.scoring.paths` holds the result to the model's own
+Whether a model is of that form is read off its modules, and `preflab.scoring.logps` holds the result to the model's own
 forward pass on the first batch. Everything else takes the other paths.
 """
 

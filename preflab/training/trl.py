@@ -183,7 +183,7 @@ class TRLBacked(TrainerMethod):
 
 def _given_groups(task: Task) -> tuple[list[EncodedGroup], int]:
     """Return the rows of an offline run in the native order, and the optimiser steps."""
-    from preflab.training.sources import OfflineSource
+    from preflab.training.offline import OfflineSource
 
     if any(group.feedback.get("preference", 1.0) != 1.0 for group in task.groups):
         raise UserError("TRL has no soft labels; take a native method for preferences that are probabilities")
@@ -209,7 +209,7 @@ def _steps(task: Task, source: Any) -> int:
 
 def _mismatched(groups: list[EncodedGroup], task: Task) -> list[EncodedGroup]:
     """Return the groups with another prompt's response at index 1, found within each micro-batch."""
-    from preflab.training.sources import mismatched
+    from preflab.training.offline import mismatched
 
     micro = task.train.per_device_train_batch_size
     return [group for at in range(0, len(groups), micro) for group in mismatched(groups[at : at + micro])]
@@ -218,7 +218,7 @@ def _mismatched(groups: list[EncodedGroup], task: Task) -> list[EncodedGroup]:
 def _sampled_groups(algorithm: Any, task: Task) -> tuple[list[EncodedGroup], int]:
     """Return the prompts of an on-policy run in the native order, whole rollouts of them, and the steps."""
     from preflab.data.encoding import EncodedGroup
-    from preflab.training.sources import RolloutSource
+    from preflab.training.rollouts import RolloutSource
 
     no_sampler: Any = None  # TRL samples by itself
     source = RolloutSource(algorithm, algorithm.needs, task.roles, no_sampler, task.prompts, task.train, task.seed)

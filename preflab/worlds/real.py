@@ -22,7 +22,7 @@ from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
 from preflab.worlds import World, WorldConfig
 from preflab.worlds.context import check_context
-from preflab.worlds.sources import Source, check_parts, encoded_parts, say_large_group, split_sources
+from preflab.worlds.splitting import Source, check_parts, encoded_parts, say_large_group, split_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

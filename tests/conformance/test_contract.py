@@ -13,7 +13,7 @@ from preflab.method import registry
 from preflab.method.configured import Method, make_method
 from preflab.method.contract import Mean
 from preflab.model.roles import Roles
-from preflab.training.sources import RolloutSource
+from preflab.training.rollouts import RolloutSource
 
 NAMES = sorted(registry.registered())
 

@@ -112,6 +112,7 @@ MIXED = {
     "indices into the CPU": lambda: torch.ones(3)[torch.arange(2, device=DEVICE)],
     "a generator": lambda: torch.rand(2, device=DEVICE, generator=torch.Generator()),
     "an array of NumPy": lambda: on_device(2).numpy(),
+    "a copy to the CPU that nobody waits for": lambda: on_device(2).to("cpu", non_blocking=True),
     "data of a parameter": lambda: setattr(torch.nn.Linear(2, 3, device=DEVICE).weight, "data", torch.ones(3, 2)),
     "a gradient": lambda: setattr(torch.nn.Linear(2, 3, device=DEVICE).weight, "grad", torch.ones(3, 2)),
 }
@@ -144,6 +145,13 @@ def test_a_batch_left_behind_is_caught():
     assert roles.scorer.exact == EXACT, "tried on the first batch, here too"
     with pytest.raises(RuntimeError, match="same device"):
         roles(batch, ("policy",))
+
+
+def test_a_batch_comes_back_whole():
+    batch = collate(workbench.make_groups(), workbench.PAD)
+    back = batch.to(DEVICE).to("cpu")
+    assert torch.equal(back.response_ids, batch.response_ids)
+    assert torch.equal(back.prompt_mask, batch.prompt_mask)
 
 
 def test_a_loss_that_makes_a_tensor_without_saying_where_is_caught(tmp_path):

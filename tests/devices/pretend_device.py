@@ -145,7 +145,7 @@ def run(func: Any, args: Any, kwargs: Any) -> Any:
         target, options["device"] = torch.device(options["device"]).type, torch.device("cpu")
     check(func, name, args, tensors, target, options.get("generator"))
     if given:
-        count_waits(name, args, target)
+        count_waits(name, args, target, options)
     found = func(*on_host, **options)
     if changes and any(x.shape != x.host.shape for x in given):
         raise NotImplementedError(f"{func} changes a shape in place")
@@ -193,12 +193,23 @@ def check(func: Any, name: str, args: Any, tensors: list[torch.Tensor], target: 
     )
 
 
-def count_waits(name: str, args: Any, target: str) -> None:
-    """Count an operator on the device after which the program cannot go on before the device has caught up."""
-    to_cpu = (name == "_to_copy" and target == "cpu") or (name == "copy_" and not isinstance(args[0], PretendTensor))
+def to_cpu(name: str, args: Any, target: str) -> bool:
+    """Whether an operator copies a tensor of the device to the CPU."""
+    return (name == "_to_copy" and target == "cpu") or (name == "copy_" and not isinstance(args[0], PretendTensor))
+
+
+def count_waits(name: str, args: Any, target: str, options: dict[str, Any]) -> None:
+    """Count an operator on the device after which the program cannot go on before the device has caught up.
+
+    Raises:
+        RuntimeError: if it does go on: what it reads would not be there yet.
+    """
+    away = to_cpu(name, args, target)
+    if away and (options.get("non_blocking") or (name == "copy_" and args[2:] == (True,))):
+        raise RuntimeError("a copy to the CPU that nobody waits for")
     by_mask = name in INDEXING and any(x is not None and x.dtype == torch.bool for x in args[1])
-    if to_cpu or by_mask or name == "_local_scalar_dense" or name in SIZED_BY_VALUES:
-        WAITS["to the CPU" if to_cpu else name] += 1
+    if away or by_mask or name == "_local_scalar_dense" or name in SIZED_BY_VALUES:
+        WAITS["to the CPU" if away else name] += 1
 
 
 def _factory(operator: str) -> Any:

@@ -21,7 +21,7 @@ from preflab.method.configured import Method, make_method
 from preflab.model.base import load_base
 from preflab.model.roles import Roles
 from preflab.settings.training import LoraSettings
-from preflab.training.sources import OfflineSource
+from preflab.training.offline import OfflineSource
 from preflab.training.trainer import run_training
 
 PAGE = (Path(__file__).parents[2] / "docs" / "add_an_algorithm.md").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from preflab import UserError
 from preflab.method import registry
 from preflab.settings.training import LoraSettings
 from preflab.training.arguments import training_arguments
-from preflab.training.sources import OfflineSource
+from preflab.training.offline import OfflineSource
 from preflab.training.trainer import run_training
 
 # ---- trajectories ------------------------------------------------------------------------------------

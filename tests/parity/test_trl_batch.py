@@ -11,7 +11,7 @@ from trl_runs import TOLERANCE, algorithm_of, gradients_of, train_config
 from algorithms.trl_backed import TRLDPO, TRLKTO, TRLReward
 from preflab import UserError, unit_mask
 from preflab.method import registry
-from preflab.training.sources import OfflineSource
+from preflab.training.offline import OfflineSource
 
 
 def _native_step(task, method, seed=3, **config):

@@ -65,6 +65,12 @@ def test_trainers_have_the_methods_and_parameters_we_use(name):
             assert not lost, f"{trainer.__name__}.{method} lost the parameters {sorted(lost)}"
 
 
+class Given(dict):
+    """Fields in place of a config, on a machine of no GPU."""
+
+    n_gpu = 0
+
+
 @pytest.fixture
 def given(tmp_path, monkeypatch):
     """What we pass to TRL's config for a method: taken from the call itself, so that no field is forgotten here."""
@@ -72,7 +78,7 @@ def given(tmp_path, monkeypatch):
     def fields_for(cls, config):
         task = SimpleNamespace(**vars(TASK), folder=tmp_path)
         with monkeypatch.context() as patch:
-            patch.setattr(trl, cls.backing.config, dict)
+            patch.setattr(trl, cls.backing.config, Given)
             return _arguments(cls.backing, config, task, 1, cls.needs.responses == "sampled")
 
     return fields_for

@@ -16,7 +16,7 @@ from preflab.method import registry
 from preflab.model.base import load_base
 from preflab.model.roles import Roles
 from preflab.settings.training import LoraSettings
-from preflab.training.sources import OfflineSource
+from preflab.training.offline import OfflineSource
 from preflab.training.task import Task
 from preflab.training.trainer import run_training
 from preflab.training.trl import Backing, TRLBacked

@@ -16,7 +16,7 @@ from preflab.method import registry
 from preflab.model.base import load_base
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler
-from preflab.training.sources import RolloutSource
+from preflab.training.rollouts import RolloutSource
 from preflab.training.task import Task
 from preflab.training.trainer import run_training
 

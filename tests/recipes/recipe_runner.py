@@ -25,6 +25,31 @@ WARM = multiprocessing.get_context("forkserver")
 WARM.set_forkserver_preload(["preflab.experiment.experiment", "eval.harness.evaluate", "rich.table"])
 
 
+MY_LOSS = '''
+"""A loss of one's own."""
+from dataclasses import dataclass
+
+from preflab import Pairwise, log_sigmoid, option
+
+
+@dataclass(frozen=True)
+class MyConfig:
+    """Fields."""
+
+    some_field: float = option(0.1, "a factor", minimum=0.0)
+
+
+class MyLoss(Pairwise):
+    """L = -log sigmoid(some_field x margin)."""
+
+    Config = MyConfig
+
+    def pair_loss(self, pair):
+        """Return the loss of each pair."""
+        return -log_sigmoid(self.config.some_field * pair.margin)
+'''
+
+
 class Answer(NamedTuple):
     """What a command left: exit status and output."""
 

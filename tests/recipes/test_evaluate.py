@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from conftest import preference_rows, write_rows
-from recipe_runner import check_record, read, run, stages
+from recipe_runner import check_record, read, run, run_warm, stages
 
 from eval.pipeline.evaluating import named_subjects
 from recipes.evaluate import joined
@@ -102,6 +102,20 @@ def test_all_kinds_stand_in_one_table(models, tmp_path):
     assert stages(tmp_path / "run") == before
     assert again.out == answer.out
     assert read(tmp_path / "run" / "evaluation.json")["methods"] == methods
+
+
+def test_a_stage_is_evaluated_as_it_was_in_the_comparison(finished, options, tmp_path):
+    """One road: a stage that is named gives the answers that it gave in the run that trained it."""
+    [stage] = finished[0].glob("stages/dpo-seed0-*")
+    answer = run_warm("evaluate.py", *options, "--models", f"dpo={stage}", "--output", "run", cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    for table in ("samples.jsonl", "preferences.jsonl"):
+        [there] = finished[0].glob(f"stages/eval-dpo-seed0-*/{table}")
+        [here] = tmp_path.glob(f"run/stages/eval-dpo-*/{table}")
+        rows = [
+            [{**json.loads(line), "gold": 0, "proxy": 0} for line in f.read_text().splitlines()] for f in (there, here)
+        ]
+        assert rows[0] == rows[1]
 
 
 def test_a_file_with_subsets_is_reported_by_subset(models, tmp_path):

@@ -7,35 +7,11 @@ import math
 
 import pytest
 from conftest import preference_rows, write_rows
-from recipe_runner import check_record, figures, names_of, read, run, run_warm, stages
+from recipe_runner import MY_LOSS, check_record, figures, names_of, read, run, run_warm, stages
 
 ESTIMATES = ("win_rate", "gold_reward", "proxy_reward", "heldout_accuracy", "kl", "response_length")
 TRAINING = {"reference", "sft", "reward", "judge", "dpo-seed0", "ppo-seed0"}
 EVALUATION = {"eval-baseline", "eval-sft", "eval-dpo-seed0", "eval-ppo-seed0", "eval-reward", "reference-samples"}
-
-MY_LOSS = '''
-"""A loss of one's own."""
-from dataclasses import dataclass
-
-from preflab import Pairwise, log_sigmoid, option
-
-
-@dataclass(frozen=True)
-class MyConfig:
-    """Fields."""
-
-    some_field: float = option(0.1, "a factor", minimum=0.0)
-
-
-class MyLoss(Pairwise):
-    """L = -log sigmoid(some_field x margin)."""
-
-    Config = MyConfig
-
-    def pair_loss(self, pair):
-        """Return the loss of each pair."""
-        return -log_sigmoid(self.config.some_field * pair.margin)
-'''
 
 
 def check_estimate(estimate, n):

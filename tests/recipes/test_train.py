@@ -5,33 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from recipe_runner import names_of, read, run_warm, stages
+from recipe_runner import MY_LOSS, names_of, read, run_warm, stages
 
 from preflab.method import registry
 
-MY_LOSS = '''
-"""A loss of one's own."""
-from dataclasses import dataclass
-
-from preflab import Pairwise, log_sigmoid, option
-
-
-@dataclass(frozen=True)
-class MyConfig:
-    """Fields."""
-
-    some_field: float = option(0.1, "a factor", minimum=0.0)
-
-
-class MyLoss(Pairwise):
-    """L = -log sigmoid(some_field x margin)."""
-
-    Config = MyConfig
-
-    def pair_loss(self, pair):
-        """Return the loss of each pair."""
-        return -log_sigmoid(self.config.some_field * pair.margin)
-'''
 SMALL = ["--max-steps", "2", "--per-device-train-batch-size", "8"]
 
 

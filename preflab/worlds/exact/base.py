@@ -141,8 +141,8 @@ def next_tokens(prompt: int, prefix: tuple[int, ...], seed: int) -> Array:
 
 def response_logps(model: Any, batch: Batch) -> Tensor:
     """Return log π(y|x) of whole responses, ``[X, N]``."""
+    from preflab.scoring.logps import token_logps
     from preflab.scoring.packing import prompt_once_states
-    from preflab.scoring.paths import token_logps
 
     states = prompt_once_states(model.base_model, batch)
     return token_logps(model, states, batch, 1.0).sum(-1)

@@ -14,8 +14,8 @@ from preflab.errors import UserError
 from preflab.method.configured import make_method
 from preflab.sampling import decoding as decoding_module
 from preflab.sampling.sampler import TransformersSampler
+from preflab.scoring import logps as scoring
 from preflab.scoring import lora, packing
-from preflab.scoring import paths as scoring
 from preflab.settings.training import LoraSettings
 
 

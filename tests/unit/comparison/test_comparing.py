@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest, false_discovery_control, permutation_test, t, ttest_ind
 
 from eval.statistics import compare, compare_wins, holm, verdict
-from eval.statistics.tests import flip, sign_flips
+from eval.statistics.significance import flip, sign_flips
 from eval.statistics.variance import scale, spread
 
 

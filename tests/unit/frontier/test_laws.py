@@ -12,6 +12,8 @@ from eval.frontier import (
     fit_overoptimisation,
 )
 from eval.frontier.overoptimisation import _fit
+from eval.records.frontier import Law
+from eval.records.typed import from_json
 from eval.report.drawings import _law
 
 
@@ -97,7 +99,7 @@ def test_points_of_training_stay_in_its_order():
 def test_the_law_is_drawn_from_the_reference_on(law):
     kls, golds = law_points(law, 3.0, 2.0, [0.2, 0.5, 1.0, 2.5])
     found = fit_overoptimisation(kls, golds, np.full(40, 2.0), law=law)
-    drawn = _law(found, np.array([0.2, 2.5]))
+    drawn = _law(from_json(Law, {"over": "settings", **found}), np.array([0.2, 2.5]))
     assert drawn == pytest.approx([golds[0][0], golds[3][0]])
 
 

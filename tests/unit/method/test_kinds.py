@@ -27,7 +27,7 @@ FOREIGN = {
     "preflab/model/role_adapters.py",
     "preflab/model/work.py",
     "preflab/scoring/fused.py",
-    "preflab/scoring/paths.py",
+    "preflab/scoring/logps.py",
     "preflab/settings/fields.py",
     "preflab/settings/values.py",
     "preflab/training/trl.py",

@@ -13,6 +13,7 @@ import evaluate
 import numpy as np
 import pytest
 import torch
+from report_fixture import of_methods
 
 from docs.make_metric_page import PAGE, page
 from eval.metrics import (
@@ -295,7 +296,9 @@ def _rendered(comparison: dict[str, Any], width: int) -> str:
     from rich.console import Console
 
     output = io.StringIO()
-    Console(file=output, width=width, color_system="truecolor", force_terminal=True).print(comparison_table(comparison))
+    Console(file=output, width=width, color_system="truecolor", force_terminal=True).print(
+        comparison_table(of_methods(**comparison))
+    )
     return output.getvalue()
 
 
@@ -317,7 +320,7 @@ def test_hostile_names_are_shown_and_not_obeyed(comparison: dict[str, Any]) -> N
     text = _rendered(comparison, 200)
     assert "\x1b[31m" not in text
     assert "[red]x[/red" in text
-    markdown = markdown_table(comparison)
+    markdown = markdown_table(of_methods(**comparison))
     assert "\x1b" not in markdown
     assert r"\[red\]x\[/red\]\|&lt;script&gt;" in markdown
     assert "![i](" not in markdown
@@ -327,7 +330,7 @@ def test_hostile_names_are_shown_and_not_obeyed(comparison: dict[str, Any]) -> N
 
 
 def test_markdown_table(comparison: dict[str, Any]) -> None:
-    lines = markdown_table(comparison).splitlines()
+    lines = markdown_table(of_methods(**comparison)).splitlines()
     assert lines[0] == "| method | win rate | gold reward | held-out accuracy | KL to ref. | length | training |"
     assert lines[3] == (
         "| dpo | 61.2 % [57.9, 64.4] | 1.23 [1.10, 1.36] | 70.0 % [66.0, 74.0] | 4.20 [3.90, 4.50] "
@@ -337,8 +340,8 @@ def test_markdown_table(comparison: dict[str, Any]) -> None:
 
 
 def test_tables_of_nothing() -> None:
-    assert "method" in markdown_table({"methods": {}})
-    assert "method" in _rendered({}, 100)
+    assert "method" in markdown_table(of_methods({}))
+    assert "method" in _rendered({"methods": {}}, 100)
 
 
 @pytest.mark.parametrize(
@@ -352,5 +355,5 @@ def test_tables_of_nothing() -> None:
     ],
 )
 def test_costs(train: dict[str, float], expected: str) -> None:
-    row = markdown_table({"methods": {"dpo": {"train": train}}}).splitlines()[2]
+    row = markdown_table(of_methods({"dpo": {"train": train}})).splitlines()[2]
     assert row == f"| dpo | {expected} |"

@@ -18,7 +18,8 @@ from preflab.sampling.sampler import TransformersSampler
 from preflab.scoring import lora
 from preflab.settings.training import LoraSettings, TrainConfig
 from preflab.training.budget import trained_on
-from preflab.training.sources import OfflineSource, RolloutSource
+from preflab.training.offline import OfflineSource
+from preflab.training.rollouts import RolloutSource
 from preflab.training.trainer import run_training
 
 NEVER = VOCABULARY + 5  # an end token that is never drawn: no response is shorter than another

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 from hostile import HOSTILE, poisoned
-from report_fixture import METHODS, comparison, samples, typed
+from report_fixture import METHODS, comparison, of_methods, samples, typed
 from report_page import Page, page
 
 from eval.report import write_report
@@ -76,12 +76,12 @@ def test_hidden_characters_are_shown(text: str, shown: str) -> None:
 
 
 def test_latex_table() -> None:
-    compared = {"methods": {"[a_b]--c": {"kl": {"mean": -0.5, "low": -1.0, "high": 0.0}, "train": {"seconds": 42.0}}}}
-    lines = latex_table(compared).splitlines()
+    kl = {"mean": -0.5, "low": -1.0, "high": 0.0, "n": 9}
+    lines = latex_table(of_methods({"[a_b]--c": {"kl": kl, "train": {"seconds": 42.0}}})).splitlines()
     assert r"    method & KL to ref. & training \\" in lines
     assert r"    {[}a\_b]-{}-c & $-$0.50 {\small [$-$1.00, 0.00]} & 42 s \\" in lines
     assert lines[0] == r"\begin{table}"
-    starred = latex_table({"methods": {"a": {}, "*b": {}}})
+    starred = latex_table(of_methods({"a": {}, "*b": {}}))
     assert "    {*}b & " in starred  # after a row's end a star would vanish
 
 
@@ -96,4 +96,4 @@ def test_latex_table() -> None:
     ],
 )
 def test_markdown_makes_no_links_and_formulas_of_names(name: str, shown: str) -> None:
-    assert f"| {shown} |" in markdown_table({"methods": {name: {}}})
+    assert f"| {shown} |" in markdown_table(of_methods({name: {}}))

@@ -27,7 +27,7 @@ from preflab.model.roles import Roles
 from preflab.sampling import decoding
 from preflab.sampling.decoding import Feed, FusedFeed, decode, draw, feeder_of, until_end
 from preflab.sampling.sampler import TransformersSampler
-from preflab.scoring.paths import single_logps
+from preflab.scoring.logps import single_logps
 from preflab.settings.training import LoraSettings
 
 VOCABULARY, PAD, END, STEPS = 12, 0, 2, 9

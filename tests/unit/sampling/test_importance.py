@@ -24,7 +24,7 @@ from preflab.errors import UserError
 from preflab.sampling.sampler import TransformersSampler
 from preflab.sampling.vllm import VllmSampler
 from preflab.settings.fields import build
-from preflab.training.sources import (
+from preflab.training.rollouts import (
     ENGINE_METRICS,
     ROLLOUT_METRICS,
     WEIGHT_METRICS,

@@ -16,7 +16,7 @@ from preflab.method.contract import Batch, Labels, Rollout, Scores, unit_mask
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler
 from preflab.settings.training import LoraSettings, TrainConfig
-from preflab.training.sources import RolloutSource
+from preflab.training.rollouts import RolloutSource
 
 NAN = float("nan")
 

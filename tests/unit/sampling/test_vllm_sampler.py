@@ -24,7 +24,7 @@ from preflab.sampling.best_of_n import BestOf
 from preflab.sampling.sampler import TransformersSampler
 from preflab.sampling.vllm import RANKS, VllmSampler, _rank
 from preflab.settings.training import LoraSettings, RolloutConfig, TrainConfig
-from preflab.training.sources import ENGINE_METRICS, WEIGHT_METRICS
+from preflab.training.rollouts import ENGINE_METRICS, WEIGHT_METRICS
 from preflab.worlds import WorldConfig
 
 

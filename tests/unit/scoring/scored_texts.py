@@ -19,8 +19,8 @@ from transformers import (
 
 from preflab.method.contract import Batch
 from preflab.scoring.fused import fused_states
+from preflab.scoring.logps import plain_states, single_states, token_logps
 from preflab.scoring.packing import prompt_once_states
-from preflab.scoring.paths import plain_states, single_states, token_logps
 
 VOCABULARY, JUNK = 41, 10**6
 COMMON = {

@@ -12,7 +12,7 @@ from preflab.model.roles import Roles
 from preflab.sampling.best_of_n import BestOf
 from preflab.sampling.sampler import TransformersSampler
 from preflab.scoring.batching import rows_at_once
-from preflab.scoring.paths import single_logits
+from preflab.scoring.logps import single_logits
 from preflab.settings.training import LoraSettings
 from preflab.training.reference import ReferenceLogps
 

@@ -9,10 +9,10 @@ import torch
 from scored_texts import TEXTS, by, gradients, make_batch, make_model, oracle_logps
 
 from preflab.method.contract import Batch
-from preflab.scoring import paths as scoring
+from preflab.scoring import logps as scoring
 from preflab.scoring.fused import fused_states
+from preflab.scoring.logps import Scorer
 from preflab.scoring.packing import Packing, attention, prompt_once_states
-from preflab.scoring.paths import Scorer
 
 
 @pytest.mark.parametrize(("texts", "run"), [("one response", 9 + 4 + 6 + 0 + 1 + 2), ("even", 3 * 13)])

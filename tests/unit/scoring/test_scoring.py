@@ -21,8 +21,8 @@ from scored_texts import (
 
 from preflab.method.contract import Batch
 from preflab.scoring.fused import fused_states
+from preflab.scoring.logps import Scorer, plain_states, single_logps
 from preflab.scoring.packing import prompt_once_states
-from preflab.scoring.paths import Scorer, plain_states, single_logps
 
 
 @pytest.mark.parametrize("texts", TEXTS.values(), ids=TEXTS)

@@ -24,8 +24,8 @@ from preflab.settings.training import LoraSettings, TrainConfig
 from preflab.training import trainer as trainer_module
 from preflab.training.budget import Budget, spent_by, under_budget
 from preflab.training.callbacks import StopAtBudget
+from preflab.training.offline import OfflineSource
 from preflab.training.reference import ReferenceLogps
-from preflab.training.sources import OfflineSource
 from preflab.worlds import WorldConfig
 
 # ---- a run's record ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from tiny import KilledError, dying_after, settings, train
 from trained_methods import METHODS, assert_same_weights, dpo, ppo
 
 from preflab.training import trainer as trainer_module
-from preflab.training.sources import ROLLOUT_METRICS
+from preflab.training.rollouts import ROLLOUT_METRICS
 
 
 @pytest.mark.parametrize(("name", "killed_at"), [("dpo", 1), ("dpo", 5), ("ppo", 3), ("ppo", 4)])

@@ -15,7 +15,9 @@ from preflab.method.contract import Batch, Rollout, Scores
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler
 from preflab.settings.training import LoraSettings, TrainConfig
-from preflab.training.sources import ROLLOUT_METRICS, OfflineSource, RolloutSource, Shard, rollout_metrics
+from preflab.training.offline import OfflineSource
+from preflab.training.rollouts import ROLLOUT_METRICS, RolloutSource, rollout_metrics
+from preflab.training.sources import Shard
 
 VOCABULARY, PAD, END = 31, 0, 2
 

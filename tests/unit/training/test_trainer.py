@@ -21,7 +21,7 @@ from preflab.errors import UserError
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler
 from preflab.training.arguments import total_steps
-from preflab.training.sources import ROLLOUT_METRICS, RolloutSource
+from preflab.training.rollouts import ROLLOUT_METRICS, RolloutSource
 
 
 @pytest.mark.parametrize("name", METHODS)
