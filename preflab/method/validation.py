@@ -82,8 +82,9 @@ def _lacks(cls: Any) -> str | None:
     found = {name for base in cls.__mro__ for name in vars(base)}
     kind = KINDS.get(str(cls.kind)) if "kind" in found else None
     if kind is None:
+        wrong = f" is of the kind {shown(cls.kind)}, which there is not" if "kind" in found else " lacks kind"
         return (
-            " lacks kind; inherit preflab.Pairwise, PolicyGradient or LossMethod for a loss, TrainerMethod for a "
+            f"{wrong}; inherit preflab.Pairwise, PolicyGradient or LossMethod for a loss, TrainerMethod for a "
             "trainer of its own, DecoderMethod for what trains nothing"
         )
     parts = dict.fromkeys(name for base in kind.__mro__ for name in (*inspect.get_annotations(base), *vars(base)))

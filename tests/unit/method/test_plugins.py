@@ -41,7 +41,7 @@ PARTS = {
     "no loss": ("class Mine(LossMethod):\n    Config = Settings; needs = Bare.needs", "lacks loss, __init__; see"),
     "no pair_loss": ("class Mine(Pairwise): Config = Settings", "lacks pair_loss; see"),
     "no kind": ("class Mine:\n    Config = Settings; needs = Bare.needs", "lacks kind; inherit preflab.Pairwise"),
-    "an unknown kind": ("class Mine(Bare): kind = 'lossy'", "lacks kind; inherit"),
+    "an unknown kind": ("class Mine(Bare): kind = 'lossy'", "is of the kind 'lossy', which there is not; inherit"),
     "a structure in part": (
         "class Mine:\n    kind, Config, needs = 'loss', Settings, Bare.needs",
         "lacks state, prepare, loss, .* inherit preflab.LossMethod, which",
