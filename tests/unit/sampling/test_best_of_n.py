@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny_llama import tiny_llama
 
 import preflab.sampling.best_of_n
 from algorithms.best_of_n import BestOf, BestOfN, BestOfNConfig
@@ -172,18 +172,7 @@ PROMPTS = [[3, 4, 3, 1], [4], [1, 3]]
 @pytest.fixture(scope="module")
 def roles():
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=16,
-        pad_token_id=PAD,
-        bos_token_id=1,
-        eos_token_id=END,
-    )
-    model = LlamaForCausalLM(config).requires_grad_(False)
+    model = tiny_llama(VOCABULARY, positions=16, pad=PAD, end=END).requires_grad_(False)
     roles = Roles(model, LoraSettings(lora_rank=2, lora_alpha=4), ("policy", "reward"))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny_llama import tiny_llama
 
 from algorithms.dpo import DPO, DPOConfig
 from algorithms.expert_iteration import ExpertIteration, ExpertIterationConfig
@@ -238,18 +238,7 @@ def test_keeping_more_than_is_sampled_is_refused():
 def make_source(algorithm, flat=False):
     """A rollout source on a tiny model; `flat` makes the reward model give every response the same score."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=12,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=32,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    model = LlamaForCausalLM(config).requires_grad_(False)
+    model = tiny_llama(12, positions=32).requires_grad_(False)
     roles = Roles(model, LoraSettings(lora_rank=2, lora_alpha=4), ("policy", "reference", "reward"))
     if flat:
         roles.head("reward").linear.weight.data.zero_()

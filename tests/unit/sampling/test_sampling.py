@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from tiny_llama import tiny_llama
+from transformers import GenerationConfig
 
 from preflab.data.batches import padded
 from preflab.errors import UserError
@@ -23,18 +24,7 @@ PROMPTS = [[3, 4, 5, 3, 3], [5], [4, 4]]
 
 def make_roles(temperature=1.0, vocabulary=VOCABULARY):
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=32,
-        pad_token_id=PAD,
-        bos_token_id=1,
-        eos_token_id=END,
-    )
-    model = LlamaForCausalLM(config).requires_grad_(False)
+    model = tiny_llama(vocabulary, layers=2, positions=32, pad=PAD, end=END).requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
     roles = Roles(model, LoraSettings(lora_rank=2, lora_alpha=4), temperature=temperature)
     with torch.no_grad():

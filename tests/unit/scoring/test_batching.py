@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny_llama import tiny_llama
 
 import preflab.sampling.sampler
 from preflab.data.encoding import EncodedGroup
@@ -23,19 +23,10 @@ LONG = 1200
 @pytest.fixture(scope="module")
 def roles():
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=WORDS,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=2048,
-        pad_token_id=PAD,
-        bos_token_id=1,
-        eos_token_id=END,
-    )
     return Roles(
-        LlamaForCausalLM(config).requires_grad_(False), LoraSettings(lora_rank=2, lora_alpha=4), ("policy", "reward")
+        tiny_llama(WORDS, positions=2048, pad=PAD, end=END).requires_grad_(False),
+        LoraSettings(lora_rank=2, lora_alpha=4),
+        ("policy", "reward"),
     )
 
 

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from tiny_llama import tiny_llama
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 import preflab.sampling.sampler
@@ -35,7 +36,6 @@ LORA = LoraSettings(lora_rank=2, lora_alpha=4)
 
 def make_model(folder, tiny_tokenizer, eos=None, template=None):
     """A tiny model whose tokenizer knows a turn's end and a stop, as instruct models do."""
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     folder.mkdir()
     tiny_tokenizer.save_pretrained(folder)
@@ -44,18 +44,7 @@ def make_model(folder, tiny_tokenizer, eos=None, template=None):
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=WORDS,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        pad_token_id=PAD,
-        bos_token_id=START,
-        eos_token_id=END,
-    )
-    model = LlamaForCausalLM(config)
+    model = tiny_llama(WORDS, layers=2, pad=PAD, start=START, end=END)
     if eos is not None:
         model.generation_config = GenerationConfig(eos_token_id=eos)
     model.save_pretrained(folder)

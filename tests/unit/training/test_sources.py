@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny_llama import tiny_llama
 
 from algorithms.ppo import PPO, PPOConfig
 from preflab.data.encoding import EncodedGroup
@@ -113,18 +113,7 @@ def test_accumulation_only_cuts_the_batch():
 
 def make_roles():
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        pad_token_id=PAD,
-        bos_token_id=1,
-        eos_token_id=END,
-    )
-    model = LlamaForCausalLM(config)
+    model = tiny_llama(VOCABULARY, pad=PAD, end=END)
     with torch.no_grad():
         model.lm_head.weight[END] += 0.3
         model.lm_head.weight.mul_(20)
