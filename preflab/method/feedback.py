@@ -25,8 +25,8 @@ class Feedback:
         return replace(self, **{name: change(x) for name, x in self.fields().items() if x is not None})
 
     def fields(self) -> dict[str, Any]:
-        """Return each field by its name, those with slots too."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Return each field that it is made with by its name, those with slots too."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.init}
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,7 +101,7 @@ def _lacks(cls: Any) -> str | None:
 def _problem(name: str, cls: Any) -> str | None:
     with blamed(f"method {name!r}: its Config cannot be made:", end=lambda: place_of(cls)):
         problem = _config_problem(cls.Config)
-    problem = problem or _needs_problem(cls) or _call_problem(cls)
+    problem = problem or needs_problem(cls) or _call_problem(cls)
     if problem is None and not isinstance(cls.training, Mapping):
         problem = "training is no mapping of settings"
     if problem is None and not isinstance(cls.metrics, Mapping):
@@ -121,7 +121,8 @@ def _config_problem(config: Any) -> str | None:
     return None
 
 
-def _needs_problem(algorithm: Any) -> str | None:
+def needs_problem(algorithm: Any) -> str | None:
+    """Return what is wrong with the ``needs`` of a method, or of its class; None if nothing is."""
     needs = algorithm.needs
     if not isinstance(needs, Needs):
         return f"needs is {shown(needs)}; it must be a preflab.Needs"
@@ -139,6 +140,8 @@ def _needs_problem(algorithm: Any) -> str | None:
             f"needs.trains is {shown(needs.trains)} and needs.scores {shown(needs.scores)}: the loss could not learn; "
             "each role that learns must be scored"
         )
+    if "reference" in needs.trains:
+        return f"needs.trains is {shown(needs.trains)}; the reference stands still"
     if needs.responses == "sampled" and not issubclass(algorithm.Config, RolloutConfig):
         return "it samples responses, so that its Config must be a preflab.RolloutConfig"
     return None
@@ -272,9 +275,7 @@ def _feedback_problem(batch: Batch) -> str | None:
 
     count, width, said = len(batch.prompt_ids), batch.response_ids.shape[-1], batch.feedback.fields()
     if others := sorted(vars(batch.feedback).keys() - said.keys()):
-        return (
-            f"returned feedback whose {others[0]} is no field of it; make {type(batch.feedback).__name__} a dataclass"
-        )
+        return f"returned feedback whose {others[0]} is no field that {type(batch.feedback).__name__} is made with"
     for name, x in said.items():
         if x is None:
             continue

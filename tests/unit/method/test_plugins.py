@@ -90,6 +90,10 @@ PARTS = {
         "class Mine(Bare): needs = Needs('pair', ('policy',), trains=('policy', 'value'))",
         "the loss could not learn; each role that learns must be scored",
     ),
+    "a reference that learns": (
+        "class Mine(Bare): needs = Needs('pair', ('policy', 'reference'), trains=('policy', 'reference'))",
+        "the reference stands still",
+    ),
     "an idle prepare": (
         "class Mine(Bare):\n    def prepare(self, rollout): ...",
         "it defines prepare, which is called where needs.rollout names roles, and it names none",
@@ -126,6 +130,12 @@ def test_a_method_that_breaks_the_contract_is_refused_by_file_and_line(part, tmp
     assert str(path) in str(refused.value)
     if part not in ("no class", "a function"):
         assert re.search(rf"{re.escape(str(path))}, line \d+", str(refused.value))
+
+
+def test_needs_that_follow_from_the_config_are_held_to_the_contract_too(tmp_path):
+    body = "class Mine(Bare):\n    def __init__(self, config): self.needs = Needs('pears', ('policy',))"
+    with pytest.raises(UserError, match=r"Mine: needs.responses is 'pears'; choose one of demonstration"):
+        make_method(f"{write(tmp_path, METHOD, body)}:Mine")
 
 
 IDLE = {

@@ -38,7 +38,7 @@ def test_scores_are_a_tuple_still():
 
 
 OWN = """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from preflab import Loss, LossMethod, Needs
 
 @dataclass(frozen=True)
@@ -173,6 +173,13 @@ class Own(Feedback):
 class Slots(Feedback):
     mine: object
 
+@dataclass(frozen=True)
+class Late(Own):
+    late: object = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "late", self.mine)
+
 class Bare(Feedback):
     def __init__(self, mine):
         self.mine = mine
@@ -190,7 +197,8 @@ class Bare(Feedback):
             r"feedback whose mine is \(32, 2, 99\); three axes are those of",
         ),
         ("Slots(rollout.scores.logps.sum())", "feedback whose mine is no tensor with a first axis of 32 prompts"),
-        ("Bare(rollout.batch.prompt_ids)", "feedback whose mine is no field of it; make Bare a dataclass"),
+        ("Bare(rollout.batch.prompt_ids)", "feedback whose mine is no field that Bare is made with"),
+        ("Late(rollout.batch.prompt_ids)", "feedback whose late is no field that Late is made with"),
     ],
 )
 def test_feedback_that_cannot_be_cut_is_answered_by_file_and_line(tmp_path, feedback, message):
