@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from conftest import preference_rows, write_rows
+from preference_files import preference_rows, write_rows
 from recipe_runner import MY_LOSS, check_record, figures, names_of, read, run, run_warm, stages
 
 ESTIMATES = ("win_rate", "gold_reward", "proxy_reward", "heldout_accuracy", "kl", "response_length")
@@ -110,6 +110,7 @@ def test_a_stage_that_is_not_whole_is_built_again(finished, copy, options, tmp_p
     assert figures(read(copy / "comparison.json")) == figures(read(finished[0] / "comparison.json"))
 
 
+@pytest.mark.slow
 def test_only_what_depends_on_a_change_is_trained(copy, options, tmp_path):
     (tmp_path / "my_loss.py").write_text(MY_LOSS)
     before = stages(copy)
@@ -162,6 +163,7 @@ def test_best_of_n_stands_in_the_table_without_training(copy, options, tmp_path)
     assert "best-of-n" in answer.out
 
 
+@pytest.mark.slow
 def test_several_seeds_are_pooled(copy, options, tmp_path):
     answer = run_warm("compare.py", *options, "--output", copy, "--algorithms", "dpo", "--seeds", "0,1", cwd=tmp_path)
     assert answer.status == 0, answer.err
