@@ -10,7 +10,6 @@ from eval.comparison.contestant import Contestant
 from eval.frontier import fit_overoptimisation
 from eval.records.frontier import Law
 from eval.records.records import Records
-from eval.records.typed import from_json
 
 
 def course(contestant: Contestant, start: Contestant) -> list[Contestant]:
@@ -60,7 +59,7 @@ def _law(points: Sequence[Contestant], start: Contestant, over: str) -> Law | No
     origin = start.table("gold")
     if origin is None or len(used) < 2:
         return None
-    found = fit_overoptimisation(
+    return fit_overoptimisation(
         [kls[i] for i in used],  # type: ignore[misc]
         [golds[i] for i in used],
         origin.mean(0)[: golds[used[0]].shape[1]],
@@ -68,7 +67,6 @@ def _law(points: Sequence[Contestant], start: Contestant, over: str) -> Law | No
         proxy_reward=None if any(proxies[i] is None for i in used) else [proxies[i] for i in used],  # type: ignore[misc]
         steps=[points[i].varied["step"] for i in used] if over == "training" else None,
     )
-    return from_json(Law, {"over": over, **found})
 
 
 def _untrained(contestant: Contestant) -> bool:

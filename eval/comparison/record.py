@@ -161,7 +161,7 @@ def draw_frontier(contestants: Sequence[Contestant], oracle: tuple[Oracle, Array
         if kl is not None and gold is not None:
             points.append(Point(contestant.name, contestant.varied, kl, gold, contestant.table("proxy")))
     line, rewards = oracle or (None, None)
-    return from_json(Frontier, frontier(points, line, rewards)) if points else None
+    return frontier(points, line, rewards) if points else None
 
 
 # ---- what went wrong ---------------------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from numpy.typing import ArrayLike
 
 from eval.frontier.oracle import Oracle
 from eval.frontier.tables import Array, as_table, estimate
+from eval.records.figures import Figure
+from eval.records.frontier import UnderTheLine
 from eval.statistics import Estimate, interval
 
 
@@ -45,8 +45,8 @@ def attainable(
     return estimate(share, (gain - share * room) / room.mean())
 
 
-def under_the_line(gold_reward: ArrayLike, kl: ArrayLike, oracle: Oracle) -> dict[str, Any]:
-    """Check that a method lies on or under the oracle line, as every policy must: ``{kl, excess, holds}``.
+def under_the_line(gold_reward: ArrayLike, kl: ArrayLike, oracle: Oracle) -> UnderTheLine:
+    """Check that a method lies on or under the oracle line, as every policy must.
 
     ``excess`` is J − line(KL) with its interval and ``holds`` whether that reaches down to 0: None where the line
     is not trusted. Where it does not hold, KL or reward is mismeasured, or chance put a policy above that is as good
@@ -56,7 +56,8 @@ def under_the_line(gold_reward: ArrayLike, kl: ArrayLike, oracle: Oracle) -> dic
     excess, mean_kl = interval(rewards - line, rate=False), float(kls.mean())
     # float64 sums in another order differ by rounding.
     holds = excess.low <= 1e-9 * max(1.0, abs(float(line.mean())))
-    return {"kl": mean_kl, "excess": excess.as_dict(), "holds": bool(holds) if mean_kl <= oracle.trusted_kl else None}
+    known = bool(holds) if mean_kl <= oracle.trusted_kl else None
+    return UnderTheLine(kl=mean_kl, excess=Figure.of(excess), holds=known)
 
 
 def _tables(gold_reward: ArrayLike, kl: ArrayLike, oracle: Oracle) -> tuple[Array, Array, Array]:

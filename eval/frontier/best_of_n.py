@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from eval.frontier.tables import Array, as_table
+from eval.records.frontier import BestOfN
 from eval.statistics import interval
 from preflab.sampling.best_of_n import best_of_n_kl_bound
 
@@ -35,8 +34,8 @@ def expected_best(rewards: ArrayLike, n: int) -> Array:
     return np.einsum("xm,m->x", ordered[:, ::-1], shares)
 
 
-def best_of_n_curve(rewards: ArrayLike) -> list[dict[str, Any]]:
-    """Return rows ``{n, kl, gold_reward, low, high}`` for n = 1 to M/4, at most 24 of them, evenly spaced in log n.
+def best_of_n_curve(rewards: ArrayLike) -> list[BestOfN]:
+    """Return the curve for n = 1 to M/4, at most 24 of them, evenly spaced in log n.
 
     Larger n would rest on a few lucky samples of each prompt. ``kl`` is log n − (n−1)/n, what best-of-n spends where
     no two samples tie and the most it can spend: with ties the curve lies too far right, never too far left.
@@ -48,5 +47,5 @@ def best_of_n_curve(rewards: ArrayLike) -> list[dict[str, Any]]:
     rows = []
     for n in np.unique(np.geomspace(1, max(1, found.shape[1] // 4), 24).round().astype(int)).tolist():
         mean = interval(expected_best(found, n), rate=False)
-        rows.append({"n": n, "kl": best_of_n_kl_bound(n), "gold_reward": mean.mean, "low": mean.low, "high": mean.high})
+        rows.append(BestOfN(n=n, kl=best_of_n_kl_bound(n), gold_reward=mean.mean, low=mean.low, high=mean.high))
     return rows

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from eval.frontier.tables import Array, as_table
+from eval.records.figures import Figure
+from eval.records.frontier import Matched, MatchedDifference
 from eval.statistics import compare, interval
 
 
@@ -72,8 +74,8 @@ class _Curve(NamedTuple):
         return table
 
 
-def matched(points: Sequence[Point], *, count: int = 5) -> list[dict[str, Any]]:
-    """Return ``{kl, method, gold_reward}`` of every method at KLs that all methods reach.
+def matched(points: Sequence[Point], *, count: int = 5) -> list[Matched]:
+    """Return the gold reward of every method at KLs that all methods reach.
 
     A method needs two settings at different KLs to have a curve; one with fewer is left out. The KLs lie inside
     every method's own range, its ends' intervals included. Intervals know that the KL of a setting is measured too.
@@ -92,14 +94,14 @@ def matched(points: Sequence[Point], *, count: int = 5) -> list[dict[str, Any]]:
     if len(curves) < 2:
         return []
     return [
-        {"kl": d**2, "method": name, "gold_reward": interval(curve.read(d), rate=False).as_dict()}
+        Matched(kl=d**2, method=name, gold_reward=Figure.of(interval(curve.read(d), rate=False)))
         for d in _shared(list(curves.values()), count)
         for name, curve in curves.items()
     ]
 
 
-def matched_differences(points: Sequence[Point], *, count: int = 5) -> list[dict[str, Any]]:
-    """Return ``{kl, first, second, difference, p}``, first minus second, of every two methods at KLs both reach.
+def matched_differences(points: Sequence[Point], *, count: int = 5) -> list[MatchedDifference]:
+    """Return the difference in gold reward, first minus second, of every two methods at KLs both reach.
 
     As `matched`, but with the KLs that the two have in common, whatever a third reaches. Prompts pair the methods;
     ``p`` is not corrected for the number of rows.
@@ -108,8 +110,8 @@ def matched_differences(points: Sequence[Point], *, count: int = 5) -> list[dict
     for (first, one), (second, other) in itertools.combinations(_curves(points).items(), 2):
         for d in _shared([one, other], count):
             found = compare(one.read(d), other.read(d))
-            row = {"kl": d**2, "first": first, "second": second}
-            rows.append({**row, "difference": found.estimate.as_dict(), "p": found.p})
+            difference = Figure.of(found.estimate)
+            rows.append(MatchedDifference(kl=d**2, first=first, second=second, difference=difference, p=found.p))
     return rows
 
 

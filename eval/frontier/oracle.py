@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
 from eval.frontier.tables import Array
+from eval.records.frontier import OracleLine
 from eval.statistics import interval
 
 TOLERANCE = 0.02
@@ -89,11 +90,11 @@ class Oracle:
         best = _place(self.temperatures, self.bounds.mean(1), np.array([kl]))[0]
         return float(self.temperatures[best]), self.bounds[best]
 
-    def as_dict(self, longest: float | None = None) -> dict[str, Any]:
-        """Return the line as JSON-ready values, at KLs evenly spaced in sqrt(KL).
+    def line(self, longest: float | None = None) -> OracleLine:
+        """Return the line at KLs evenly spaced in sqrt(KL).
 
         It is cut where it is no longer trusted. ``low`` and ``high`` are its 95 % band over prompts, which holds the
-        noise of samples too; an exact line is known, and is its own band. ``trusted_kl`` is null, and ``ess`` empty,
+        noise of samples too; an exact line is known, and is its own band. ``trusted_kl`` is None, and ``ess`` empty,
         where the line is exact.
 
         Args:
@@ -108,16 +109,16 @@ class Oracle:
             bands = [interval(b * k + bounds, rate=False) for k, (b, bounds) in zip(kl, parts, strict=True)]
             low, high = np.array([band.low for band in bands]), np.array([band.high for band in bands])
             ess = self.ess[_place(self.temperatures, self.bounds.mean(1), kl)]
-        return {
-            "source": self.source,
-            "kl": kl.tolist(),
-            "reward": reward.tolist(),
-            "low": low.tolist(),
-            "high": high.tolist(),
-            "ess": ess.tolist(),
-            "trusted_kl": None if math.isinf(self.trusted_kl) else self.trusted_kl,
-            "tolerance": self.tolerance,
-        }
+        return OracleLine(
+            source=self.source,
+            kl=tuple(kl.tolist()),
+            reward=tuple(reward.tolist()),
+            low=tuple(low.tolist()),
+            high=tuple(high.tolist()),
+            ess=tuple(ess.tolist()),
+            trusted_kl=None if math.isinf(self.trusted_kl) else self.trusted_kl,
+            tolerance=self.tolerance,
+        )
 
 
 def exact_oracle(reference_logps: ArrayLike, rewards: ArrayLike) -> Oracle:

@@ -19,9 +19,11 @@ from numpy.typing import ArrayLike
 from scipy.special import xlogy
 
 from eval.frontier.tables import Array, as_table, estimate
+from eval.records.figures import Figure
+from eval.records.frontier import Law, LawPoint, Peak
 from eval.statistics import interval
 
-Law = Literal["rl", "bon"]
+Form = Literal["rl", "bon"]
 
 FEWEST = 3
 """Points at different KL above 0 that a fit takes: two coefficients, and one more to contradict them."""
@@ -32,10 +34,10 @@ def fit_overoptimisation(
     gold_reward: Sequence[ArrayLike],
     reference_reward: ArrayLike,
     *,
-    law: Law = "rl",
+    law: Form = "rl",
     proxy_reward: Sequence[ArrayLike] | None = None,
     steps: Sequence[float] | None = None,
-) -> dict[str, Any]:
+) -> Law:
     """Fit one of the two laws to a method's P checkpoints, or settings, or n.
 
     Args:
@@ -53,11 +55,8 @@ def fit_overoptimisation(
     well any curve through the origin and that one spot fits them (R² is near 1).
 
     Returns:
-        ``{law, alpha, beta, r2, peak, note, reference_reward, points}``, JSON-ready. ``peak`` is
-        ``{d, gold, reached}``: where the law turns, the reward there, and whether a point lies past it; None where β is
-        not above 0 within
-        its interval, or what the peak's interval says is no number. ``points`` are ``{step, d, kl, gold, proxy}``,
-        rewards as measured, in the order of training, or of d where there are no steps. ``r2`` is of R about 0.
+        The law. Its ``peak`` is None where β is not above 0 within its interval, or what the peak's interval says is no
+        number. Rewards of its points are as measured.
 
     Raises:
         ValueError: if tables are not of the same prompts, or a point's are not of the same seeds.
@@ -66,24 +65,26 @@ def fit_overoptimisation(
     kls, golds, proxies = _stacked(kl, gold_reward, proxy_reward, start.shape[1])
     d = np.sqrt(kls.mean((1, 2)).clip(0.0))
     used = d > 0
-    return {
-        "law": law,
+    points = (
+        LawPoint(
+            step=None if steps is None else float(steps[i]),
+            d=float(d[i]),
+            kl=_mean(kls[i]),
+            gold=_mean(golds[i]),
+            proxy=None if proxies is None else _mean(proxies[i]),
+        )
+        for i in np.argsort(d if steps is None else steps, kind="stable")
+    )
+    return Law(
+        over="settings" if steps is None else "training",
+        law=law,
         **_determined(kls[used], golds[used], start, law),
-        "reference_reward": float(start.mean()),
-        "points": [
-            {
-                "step": None if steps is None else float(steps[i]),
-                "d": float(d[i]),
-                "kl": _mean(kls[i]),
-                "gold": _mean(golds[i]),
-                "proxy": None if proxies is None else _mean(proxies[i]),
-            }
-            for i in np.argsort(d if steps is None else steps, kind="stable")
-        ],
-    }
+        reference_reward=float(start.mean()),
+        points=tuple(points),
+    )
 
 
-def _determined(kls: Array, golds: Array, start: Array, law: Law) -> dict[str, Any]:
+def _determined(kls: Array, golds: Array, start: Array, law: Form) -> dict[str, Any]:
     """Return ``alpha, beta, r2, peak, note`` of points ``[P, S, N]`` at KLs above 0."""
     d = np.sqrt(kls.mean((1, 2)))
     refused: dict[str, Any] = dict.fromkeys(("alpha", "beta", "r2", "peak"))
@@ -103,16 +104,16 @@ def _determined(kls: Array, golds: Array, start: Array, law: Law) -> dict[str, A
         }
     turns = slope.low > 0
     return {
-        "alpha": estimate(alpha, of_alpha).as_dict(),
-        "beta": slope.as_dict(),
+        "alpha": Figure.of(estimate(alpha, of_alpha)),
+        "beta": Figure.of(slope),
         "r2": r2,
         "peak": _peak(alpha, beta, of_alpha, of_beta, law, farthest, float(start.mean())) if turns else None,
         "note": None,
     }
 
 
-def _mean(table: Array) -> dict[str, Any]:
-    return interval(table, rate=False).as_dict()
+def _mean(table: Array) -> Figure:
+    return Figure.of(interval(table, rate=False))
 
 
 def _stacked(
@@ -133,7 +134,7 @@ def _stacked(
     return np.array(kls).reshape(shape), np.array(golds).reshape(shape), proxies
 
 
-def _fit(kls: Array, gains: Array, law: Law) -> tuple[tuple[float, float], tuple[Array, Array], float | None]:
+def _fit(kls: Array, gains: Array, law: Form) -> tuple[tuple[float, float], tuple[Array, Array], float | None]:
     """Return α and β, each value's contribution to them ``[S, N]``, and R², from tables ``[P, S, N]``.
 
     With A the design, c = (α, β) and e = R − A c, moving a row a_p of A and its R_p moves c by
@@ -155,8 +156,8 @@ def _fit(kls: Array, gains: Array, law: Law) -> tuple[tuple[float, float], tuple
 
 
 def _peak(
-    alpha: float, beta: float, of_alpha: Array, of_beta: Array, law: Law, farthest: float, start: float
-) -> dict[str, Any] | None:
+    alpha: float, beta: float, of_alpha: Array, of_beta: Array, law: Form, farthest: float, start: float
+) -> Peak | None:
     """Return where the law turns. Its interval is made for log d, as d is above 0 and skewed."""
     if law == "rl":
         log_d, parts = alpha / beta - 1.0, (of_alpha - alpha / beta * of_beta) / beta
@@ -169,5 +170,5 @@ def _peak(
         return None
     low, d, high = (math.exp(value) for value in (place.low, log_d, place.high))
     gain = beta * d if law == "rl" else alpha * d / 2.0
-    found = place._replace(mean=d, low=low, high=high).as_dict()
-    return {"d": found, "gold": start + gain, "reached": farthest > d}
+    found = place._replace(mean=d, low=low, high=high)
+    return Peak(d=Figure.of(found), gold=start + gain, reached=farthest > d)

@@ -47,8 +47,8 @@ def test_other_policies_lie_under_it(exact, oracle, seed):
     for scale in (0.1, 1.0):
         place = exact.position((exact.kl_optimum(1.0) + scale * noise).log_softmax(1))
         found = under_the_line(place.reward.numpy(), place.kl.numpy(), oracle)
-        assert found["holds"]
-        assert found["excess"]["mean"] < 0
+        assert found.holds
+        assert found.excess.mean < 0
 
 
 @pytest.mark.parametrize(("samples", "least"), [(16, 0.2), (64, 0.6), (256, 1.5)])

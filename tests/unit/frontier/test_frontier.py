@@ -13,6 +13,8 @@ from eval.frontier import (
     frontier,
     sampled_oracle,
 )
+from eval.records.frontier import Frontier
+from eval.records.typed import from_json, to_json
 
 
 def test_the_record_is_whole_and_the_same_again():
@@ -20,17 +22,16 @@ def test_the_record_is_whole_and_the_same_again():
     points = curve("a", [0.1, 0.3], math.sqrt, prompts=256, noise=0.1) + curve("b", [0.1, 0.3], math.sqrt, 1, 256, 0.1)
     points[0] = points[0]._replace(proxy_reward=np.ones(256))
     record = frontier(points, sampled_oracle(rewards), rewards)
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
-    assert set(record) == {"points", "oracle", "best_of_n", "matched", "matched_differences"}
-    assert record["points"][0]["setting"] == {"k": 0.1}
-    assert record["points"][0]["proxy_reward"]["mean"] == 1.0
-    assert record["points"][1]["proxy_reward"] is None
-    assert record["points"][1]["attainable"]["mean"] == pytest.approx(1 / math.sqrt(2), rel=0.05)
-    assert record["points"][1]["under_the_line"]["holds"] is True
+    assert from_json(Frontier, json.loads(json.dumps(to_json(record), allow_nan=False))) == record
+    assert record.points[0].setting == {"k": 0.1}
+    assert record.points[0].proxy_reward.mean == 1.0
+    assert record.points[1].proxy_reward is None
+    assert record.points[1].attainable.mean == pytest.approx(1 / math.sqrt(2), rel=0.05)
+    assert record.points[1].under_the_line.holds is True
     assert record == frontier(points, sampled_oracle(rewards), rewards)
     bare = frontier(points)
-    assert bare["oracle"] is bare["points"][0]["attainable"] is bare["points"][0]["under_the_line"] is None
-    assert bare["best_of_n"] == []
+    assert bare.oracle is bare.points[0].attainable is bare.points[0].under_the_line is None
+    assert bare.best_of_n == ()
 
 
 def test_no_torch_is_loaded(tmp_path):

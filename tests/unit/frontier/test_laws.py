@@ -12,8 +12,8 @@ from eval.frontier import (
     fit_overoptimisation,
 )
 from eval.frontier.overoptimisation import _fit
-from eval.records.frontier import Law
-from eval.records.typed import from_json
+from eval.records.figures import Figure
+from eval.records.typed import to_json
 from eval.report.drawings import _law
 
 
@@ -30,24 +30,24 @@ def test_the_laws_are_found_again(law, peak, gold):
     """α = 3, β = 2. RL: peak at e^{α/β − 1}, worth β d; best-of-n: at α/2β, worth α d / 2."""
     kls, golds = law_points(law, 3.0, 2.0, [0.2, 0.5, 1.0, 2.5])
     found = fit_overoptimisation(kls, golds, np.full(40, 2.0), law=law, proxy_reward=golds)
-    assert found["alpha"]["mean"] == pytest.approx(3.0)
-    assert found["beta"]["mean"] == pytest.approx(2.0)
-    assert found["r2"] == pytest.approx(1.0)
-    assert found["peak"]["d"]["mean"] == pytest.approx(peak)
-    assert found["peak"]["gold"] == pytest.approx(2.0 + gold)
-    assert found["peak"]["reached"] is True
-    assert [row["d"] for row in found["points"]] == pytest.approx([0.2, 0.5, 1.0, 2.5])
-    assert [row["proxy"] for row in found["points"]] == [row["gold"] for row in found["points"]]
-    assert found["reference_reward"] == 2.0
-    json.dumps(found, allow_nan=False)
+    assert found.alpha.mean == pytest.approx(3.0)
+    assert found.beta.mean == pytest.approx(2.0)
+    assert found.r2 == pytest.approx(1.0)
+    assert found.peak.d.mean == pytest.approx(peak)
+    assert found.peak.gold == pytest.approx(2.0 + gold)
+    assert found.peak.reached is True
+    assert [row.d for row in found.points] == pytest.approx([0.2, 0.5, 1.0, 2.5])
+    assert [row.proxy for row in found.points] == [row.gold for row in found.points]
+    assert found.reference_reward == 2.0
+    json.dumps(to_json(found), allow_nan=False)
 
 
 def test_a_peak_ahead_of_the_data_is_said_to_be_and_none_is_made_up():
     kls, golds = law_points("bon", 3.0, 0.5, [0.5, 1.0, 2.0])
-    assert fit_overoptimisation(kls, golds, np.full(40, 2.0), law="bon")["peak"]["reached"] is False
+    assert fit_overoptimisation(kls, golds, np.full(40, 2.0), law="bon").peak.reached is False
     for beta in (0.0, -0.5):
         kls, golds = law_points("rl", 1.0, beta, [0.5, 1.0, 2.0], noise=0.1)
-        assert fit_overoptimisation(kls, golds, np.full(40, 2.0))["peak"] is None
+        assert fit_overoptimisation(kls, golds, np.full(40, 2.0)).peak is None
 
 
 @pytest.mark.parametrize("law", ["rl", "bon"])
@@ -74,41 +74,41 @@ def test_intervals_of_the_law_and_its_peak_cover(law):
         golds = [d * (2 - bend(d)) + rng.normal(size=(1, 100)) for d in (0.5, 1.0, 2.0, 3.0)]
         found = fit_overoptimisation(kls, golds, np.zeros(100), law=law)
         for name in true:
-            interval = found["peak"]["d"] if name == "peak" else found[name]
-            covered[name] += interval["low"] <= true[name] <= interval["high"]
+            interval = found.peak.d if name == "peak" else vars(found)[name]
+            covered[name] += interval.low <= true[name] <= interval.high
     assert all(273 <= count <= 297 for count in covered.values()), covered
 
 
 def test_the_reference_itself_is_shown_and_not_fitted():
     kls, golds = law_points("rl", 3.0, 2.0, [0.5, 1.0, 2.5])
     found = fit_overoptimisation([np.zeros(40), *kls], [np.full(40, 9.0), *golds], np.full(40, 2.0))
-    assert found["alpha"]["mean"] == pytest.approx(3.0)
-    first = found["points"][0]
-    assert (first["step"], first["d"], first["kl"]["mean"], first["proxy"]) == (None, 0.0, 0.0, None)
-    assert first["gold"] == {"mean": 9.0, "low": 9.0, "high": 9.0, "n": 40}
+    assert found.alpha.mean == pytest.approx(3.0)
+    first = found.points[0]
+    assert (first.step, first.d, first.kl.mean, first.proxy) == (None, 0.0, 0.0, None)
+    assert first.gold == Figure(9.0, 9.0, 9.0, 40)
 
 
 def test_points_of_training_stay_in_its_order():
     kls, golds = law_points("rl", 3.0, 2.0, [0.5, 2.5, 1.0])
     found = fit_overoptimisation(kls, golds, np.full(40, 2.0), steps=[4, 8, 16])
-    assert [(row["step"], row["d"]) for row in found["points"]] == [(4.0, 0.5), (8.0, 2.5), (16.0, 1.0)]
-    assert found["alpha"]["mean"] == pytest.approx(3.0)
+    assert [(row.step, row.d) for row in found.points] == [(4.0, 0.5), (8.0, 2.5), (16.0, 1.0)]
+    assert found.alpha.mean == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize("law", ["rl", "bon"])
 def test_the_law_is_drawn_from_the_reference_on(law):
     kls, golds = law_points(law, 3.0, 2.0, [0.2, 0.5, 1.0, 2.5])
     found = fit_overoptimisation(kls, golds, np.full(40, 2.0), law=law)
-    drawn = _law(from_json(Law, {"over": "settings", **found}), np.array([0.2, 2.5]))
+    drawn = _law(found, np.array([0.2, 2.5]))
     assert drawn == pytest.approx([golds[0][0], golds[3][0]])
 
 
 def test_too_few_points_are_refused():
     kls, golds = law_points("rl", 3.0, 2.0, [0.5, 1.0, 1.0])
     found = fit_overoptimisation([np.zeros(40), *kls], [np.zeros(40), *golds], np.full(40, 2.0))
-    assert [found[name] for name in ("alpha", "beta", "r2", "peak")] == [None] * 4
-    assert found["note"].startswith("2 points have different KLs above 0, and two coefficients take 3 or more")
-    assert len(found["points"]) == 4
+    assert [found.alpha, found.beta, found.r2, found.peak] == [None] * 4
+    assert found.note.startswith("2 points have different KLs above 0, and two coefficients take 3 or more")
+    assert len(found.points) == 4
     with pytest.raises(ValueError, match="one table a point"):
         fit_overoptimisation(kls, golds[:2], np.full(40, 2.0))
 
@@ -126,12 +126,12 @@ def test_points_at_almost_one_kl_make_no_law(ds, told):
     rng, told_in, runs = np.random.default_rng(0), 0, 40
     for _ in range(runs):
         found = fit_overoptimisation(*noisy_law(ds, rng), np.full(200, 2.0))
-        assert (found["note"] is None) == (found["r2"] is not None) == (found["beta"] is not None)
-        told_in += found["note"] is None
+        assert (found.note is None) == (found.r2 is not None) == (found.beta is not None)
+        told_in += found.note is None
     assert told_in >= 0.95 * runs if told else told_in <= 0.1 * runs
     if not told:
         kls, golds = noisy_law(ds, rng)
         r2 = _fit(np.array(kls)[:, None], np.array(golds)[:, None] - 2.0, "rl")[2]
         assert r2 > 0.99
-        note = fit_overoptimisation(kls, golds, np.full(200, 2.0))["note"]
+        note = fit_overoptimisation(kls, golds, np.full(200, 2.0)).note
         assert note.startswith("points at d = 2 to 2.02 do not tell a gain that goes straight on from one that turns")

@@ -20,14 +20,14 @@ def test_methods_are_read_at_shared_kls_inside_all_ranges():
     a = curve("a", [4.0, 0.25, 1.0], lambda k: 2 * math.sqrt(k))
     b = curve("b", [9.0, 0.36], lambda k: math.sqrt(k) - 1)
     rows = matched([*a, *b, *curve("single", [1.0], math.sqrt)], count=3)
-    assert [row["method"] for row in rows] == ["a", "b"] * 3
-    assert [row["kl"] for row in rows[::2]] == pytest.approx([0.36, 1.3**2, 4.0])
+    assert [row.method for row in rows] == ["a", "b"] * 3
+    assert [row.kl for row in rows[::2]] == pytest.approx([0.36, 1.3**2, 4.0])
     for row in rows:
-        d = math.sqrt(row["kl"])
-        assert row["gold_reward"]["mean"] == pytest.approx(2 * d if row["method"] == "a" else d - 1)
+        d = math.sqrt(row.kl)
+        assert row.gold_reward.mean == pytest.approx(2 * d if row.method == "a" else d - 1)
     differences = matched_differences([*a, *b], count=3)
-    assert [row["difference"]["mean"] for row in differences] == pytest.approx([0.6 + 1, 1.3 + 1, 2.0 + 1])
-    assert {(row["first"], row["second"]) for row in differences} == {("a", "b")}
+    assert [row.difference.mean for row in differences] == pytest.approx([0.6 + 1, 1.3 + 1, 2.0 + 1])
+    assert {(row.first, row.second) for row in differences} == {("a", "b")}
 
 
 def test_nothing_is_extrapolated():
@@ -36,7 +36,7 @@ def test_nothing_is_extrapolated():
     assert matched_differences([*a, *b]) == []
     assert matched([]) == []
     noisy = curve("a", [0.5, 4.0], math.sqrt, noise=0.3) + curve("b", [0.5, 4.0], math.sqrt, 1, noise=0.3)
-    kls = [row["kl"] for row in matched(noisy)]
+    kls = [row.kl for row in matched(noisy)]
     means = [np.mean(point.kl) for point in noisy]
     assert max(means[0], means[2]) + 0.01 < min(kls)
     assert max(kls) < min(means[1], means[3]) - 0.01
@@ -45,7 +45,7 @@ def test_nothing_is_extrapolated():
 def test_settings_at_one_kl_are_one_place():
     twice = curve("a", [0.0, 0.0, 1.0], math.sqrt)
     rows = matched([*twice, *curve("b", [0.0, 1.0], math.sqrt)], count=2)
-    assert [row["gold_reward"]["mean"] for row in rows] == pytest.approx([0.0, 0.0, 1.0, 1.0])
+    assert [row.gold_reward.mean for row in rows] == pytest.approx([0.0, 0.0, 1.0, 1.0])
     assert matched([*curve("a", [1.0, 1.0], math.sqrt), *curve("b", [0.5, 2.0], math.sqrt)]) == []
 
 
@@ -77,10 +77,10 @@ def test_what_all_methods_share_cancels_in_differences():
         [Point(name, {}, np.full(50, k), easy + shift + k) for k in (1.0, 2.0)]
         for name, shift in (("a", 0.5), ("b", 0.0))
     )
-    row = matched([*a, *b])[0]["gold_reward"]
-    assert row["high"] - row["low"] > 2
-    found = matched_differences([*a, *b])[0]["difference"]
-    assert (found["low"], found["high"]) == pytest.approx((0.5, 0.5))
+    row = matched([*a, *b])[0].gold_reward
+    assert row.high - row.low > 2
+    found = matched_differences([*a, *b])[0].difference
+    assert (found.low, found.high) == pytest.approx((0.5, 0.5))
 
 
 def test_a_kl_that_is_measured_widens_what_is_read_at_it():
@@ -90,8 +90,8 @@ def test_a_kl_that_is_measured_widens_what_is_read_at_it():
     kl += 1.0 - kl.mean()
     a = [Point("a", {}, k, np.full(400, 10.0 * d)) for k, d in ((np.full(400, 0.01), 0.1), (kl, 1.0))]
     row = matched([*a, *curve("b", [0.0, 9.0], math.sqrt, prompts=400)], count=2)[2]
-    share = (math.sqrt(row["kl"]) - 0.1) / 0.9
-    width = row["gold_reward"]["high"] - row["gold_reward"]["low"]
+    share = (math.sqrt(row.kl) - 0.1) / 0.9
+    width = row.gold_reward.high - row.gold_reward.low
     assert width == pytest.approx(share * 2 * 1.966 * (10 / 2) * kl.std(ddof=1) / 20, rel=1e-3)
 
 
@@ -102,8 +102,8 @@ def test_a_setting_that_moves_along_its_curve_says_the_same():
     end = Point("a", {}, kl, 10 * (d + (kl - kl.mean()) / (2 * d)))
     start = Point("a", {}, np.full(400, 0.01), np.full(400, 1.0))
     row = matched([start, end, *curve("b", [0.0, 9.0], math.sqrt, prompts=400)], count=2)[2]
-    assert row["gold_reward"]["high"] - row["gold_reward"]["low"] < 1e-9
-    assert row["gold_reward"]["mean"] == pytest.approx(10 * math.sqrt(row["kl"]))
+    assert row.gold_reward.high - row.gold_reward.low < 1e-9
+    assert row.gold_reward.mean == pytest.approx(10 * math.sqrt(row.kl))
 
 
 def test_intervals_at_matched_kl_cover():
@@ -120,6 +120,6 @@ def test_intervals_at_matched_kl_cover():
             for name, shift in (("a", 0.3), ("b", 0.0))
             for k in (0.5, 1.0, 2.0, 4.0)
         ]
-        found = matched_differences(points, count=1)[0]["difference"]
-        covered += found["low"] <= 0.3 <= found["high"]
+        found = matched_differences(points, count=1)[0].difference
+        covered += found.low <= 0.3 <= found.high
     assert 273 <= covered <= 297  # of a binomial(300, 0.95), 0.3 % lie outside

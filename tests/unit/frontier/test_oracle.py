@@ -19,6 +19,7 @@ from eval.frontier import (
     under_the_line,
 )
 from eval.frontier import oracle as lines
+from eval.records.typed import to_json
 
 # ---- the exact line ----------------------------------------------------------------------------------
 
@@ -79,7 +80,7 @@ def test_a_constant_reward_has_a_flat_line():
     for oracle in (exact_oracle(logps, np.full(logps.shape, 0.1)), sampled_oracle(np.full((4, 8), 0.1))):
         assert oracle.reward([0.0, 0.5]) == pytest.approx([0.1, 0.1], abs=1e-12)
         assert attainable(np.full(4, 0.1), np.full(4, 0.2), oracle) is None
-        json.dumps(oracle.as_dict(), allow_nan=False)
+        json.dumps(to_json(oracle.line()), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -170,17 +171,17 @@ def test_a_reward_of_few_values_saturates():
 
 def test_the_record_is_cut_at_the_trusted_kl():
     oracle = sampled_oracle(normal_samples(256, 64))
-    record = json.loads(json.dumps(oracle.as_dict(), allow_nan=False))
-    assert record["kl"][-1] == pytest.approx(record["trusted_kl"])
-    assert len(record["kl"]) == len(record["reward"]) == len(record["low"]) == len(record["high"]) == len(record["ess"])
-    assert (np.diff(record["reward"]) > 0).all()
-    assert (np.diff(record["ess"]) <= 0).all()
-    assert (np.array(record["low"]) < record["reward"]).all()
-    assert (np.array(record["high"]) > record["reward"]).all()
-    exact = normal_oracle().as_dict()
-    assert exact["trusted_kl"] is None
-    assert exact["low"] == exact["high"] == exact["reward"]
-    assert normal_oracle().as_dict(longest=2.0)["kl"][-1] == pytest.approx(2.0)
+    record = oracle.line()
+    assert record.kl[-1] == pytest.approx(record.trusted_kl)
+    assert len(record.kl) == len(record.reward) == len(record.low) == len(record.high) == len(record.ess)
+    assert (np.diff(record.reward) > 0).all()
+    assert (np.diff(record.ess) <= 0).all()
+    assert (np.array(record.low) < record.reward).all()
+    assert (np.array(record.high) > record.reward).all()
+    exact = normal_oracle().line()
+    assert exact.trusted_kl is None
+    assert exact.low == exact.high == exact.reward
+    assert normal_oracle().line(longest=2.0).kl[-1] == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(
@@ -216,14 +217,14 @@ def test_there_is_no_best_of_more_than_there_are():
 def test_best_of_n_climbs_under_the_line_to_a_quarter_of_the_samples():
     rewards = normal_samples(300, 64)
     rows, oracle = best_of_n_curve(rewards), sampled_oracle(rewards)
-    assert [rows[0][key] for key in ("n", "kl")] == [1, 0.0]
-    assert rows[0]["gold_reward"] == pytest.approx(rewards.mean())
-    assert rows[-1]["n"] == 16
+    assert (rows[0].n, rows[0].kl) == (1, 0.0)
+    assert rows[0].gold_reward == pytest.approx(rewards.mean())
+    assert rows[-1].n == 16
     # The largest of 16 standard normal values is 1.766 on average.
-    assert rows[-1]["low"] < 1.766 < rows[-1]["high"]
-    assert rows[-1]["kl"] == pytest.approx(math.log(16) - 15 / 16)
+    assert rows[-1].low < 1.766 < rows[-1].high
+    assert rows[-1].kl == pytest.approx(math.log(16) - 15 / 16)
     for row in rows[1:]:
-        assert row["gold_reward"] < oracle.reward(row["kl"])
+        assert row.gold_reward < oracle.reward(row.kl)
 
 
 def test_the_optimum_attains_all_and_half_of_it_half():
@@ -244,7 +245,7 @@ def test_there_is_no_share_where_the_line_is_not_trusted_or_nothing_is_to_be_had
     reward = rewards.mean(1) + 0.6
     assert attainable([reward] * 3, kl, oracle).mean == pytest.approx(0.6 / math.sqrt(2 * kl.mean()), rel=0.02)
     assert attainable([reward] * 3, kl + oracle.trusted_kl, oracle) is None
-    assert under_the_line([reward] * 3, kl + oracle.trusted_kl, oracle)["holds"] is None
+    assert under_the_line([reward] * 3, kl + oracle.trusted_kl, oracle).holds is None
     assert attainable([reward] * 3, kl - 0.29, oracle) is None
     assert attainable([reward] * 3, -kl, oracle) is None
 
@@ -266,9 +267,9 @@ def test_intervals_of_the_share_cover(monkeypatch):
 def test_a_point_above_the_line_is_found_out():
     oracle, means, kl, gain = tilted(2.0)
     on, above = (under_the_line(means + share * gain, kl, oracle) for share in (1.0, 1.1))
-    assert on["holds"] is True
-    assert above["holds"] is False
-    assert above["excess"]["mean"] == pytest.approx(0.1 * gain.mean(), abs=1e-3)
+    assert on.holds is True
+    assert above.holds is False
+    assert above.excess.mean == pytest.approx(0.1 * gain.mean(), abs=1e-3)
 
 
 def test_tables_of_other_prompts_are_refused():
