@@ -163,7 +163,6 @@ def test_best_of_n_stands_in_the_table_without_training(copy, options, tmp_path)
     assert "best-of-n" in answer.out
 
 
-@pytest.mark.slow
 def test_several_seeds_are_pooled(copy, options, tmp_path):
     answer = run_warm("compare.py", *options, "--output", copy, "--algorithms", "dpo", "--seeds", "0,1", cwd=tmp_path)
     assert answer.status == 0, answer.err
