@@ -22,6 +22,7 @@ from preflab.method.contract import (
     mean_of,
     unit_mask,
 )
+from preflab.method.feedback import ActorCriticFeedback, Behaviour, PolicyFeedback
 from preflab.method.maths import (
     explained_variance,
     kl_k1,
@@ -42,9 +43,6 @@ from preflab.method.on_policy import (
     POLICY_METRICS,
     STD_EPSILON,
     VALUE_METRICS,
-    ActorCriticFeedback,
-    Behaviour,
-    PolicyFeedback,
     at_last_token,
     behaviour,
     bootstrapped_scores,

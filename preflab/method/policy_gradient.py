@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from preflab.method.contract import Batch, Loss, LossMethod, Needs, Rollout, Scores, Unit
+from preflab.method.feedback import PolicyFeedback
 from preflab.method.on_policy import (
     KL_TARGET_METRICS,
     POLICY_METRICS,
-    PolicyFeedback,
     behaviour,
     charged_rewards,
     clipped_surrogate,
@@ -81,6 +82,7 @@ class PolicyGradient(LossMethod):
 
     # ---- what methods differ in ------------------------------------------------------------------
 
+    @abstractmethod
     def advantages(self, rewards: Tensor, rollout: Rollout) -> Tensor:
         """Return the advantage of each action, of a whole rollout.
 
@@ -92,7 +94,6 @@ class PolicyGradient(LossMethod):
         Returns:
             ``[B, K]``, or ``[B, K, T]`` if advantages differ between the tokens of a response.
         """
-        raise NotImplementedError
 
     def ratio(self, logps: Tensor, behaviour_logps: Tensor, mask: Tensor) -> Tensor:
         """Return ρ of each action, ``[B, K]`` or ``[B, K, T]``, from log-probabilities ``[B, K, T]`` now and then."""

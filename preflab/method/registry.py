@@ -20,7 +20,8 @@ from typing import Any
 from preflab.disk.digests import digest
 from preflab.errors import UserError, near_misses
 from preflab.errors.terminal import shown
-from preflab.method.plugins import blamed, check_method, file_exists
+from preflab.method.plugins import blamed, file_exists
+from preflab.method.validation import check_method
 
 logger = logging.getLogger(__name__)
 

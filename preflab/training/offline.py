@@ -14,7 +14,8 @@ from preflab.method.contract import (
     Role,
     Rollout,
 )
-from preflab.method.plugins import answering, check_prepared
+from preflab.method.plugins import answering
+from preflab.method.validation import check_prepared
 from preflab.model.in_parts import score_in_parts
 from preflab.model.roles import Roles
 from preflab.model.work import scored

@@ -20,9 +20,10 @@ from preflab.method.contract import (
     mean_of,
     unit_mask,
 )
+from preflab.method.feedback import Behaviour
 from preflab.method.maths import kl_k1, kl_k2, kl_k3, masked_sum
-from preflab.method.on_policy import Behaviour
-from preflab.method.plugins import answering, check_prepared
+from preflab.method.plugins import answering
+from preflab.method.validation import check_prepared
 from preflab.model.in_parts import score_in_parts
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import Sampler

@@ -121,7 +121,7 @@ def test_a_broken_method_file_is_named(options, no_torch, tmp_path):
         ("broken.py", broken),
         ("failing.py", failing),
         ("empty.py", ["'Loss'"]),
-        ("partial.py", ["lacks", "needs"]),
+        ("partial.py", ["lacks kind", "inherit preflab.Pairwise"]),
     ]
     for file, parts in cases:
         answer = run("compare.py", *options, "--algorithms", f"{file}:Loss", cwd=tmp_path, PYTHONPATH=no_torch)

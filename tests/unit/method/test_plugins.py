@@ -38,20 +38,24 @@ class Bare(LossMethod):
 PARTS = {
     "no class": ("Mine = Bare(None)", "no class"),
     "a function": ("def Mine(config): return Bare(config)", "no class"),
-    "no loss": ("class Mine(LossMethod):\n    Config = Settings; needs = Bare.needs", "lacks loss, __init__; inherit"),
+    "no loss": ("class Mine(LossMethod):\n    Config = Settings; needs = Bare.needs", "lacks loss, __init__; see"),
+    "no pair_loss": ("class Mine(Pairwise): Config = Settings", "lacks pair_loss; see"),
     "no kind": ("class Mine:\n    Config = Settings; needs = Bare.needs", "lacks kind; inherit preflab.Pairwise"),
     "an unknown kind": ("class Mine(Bare): kind = 'lossy'", "lacks kind; inherit"),
     "a structure in part": (
         "class Mine:\n    kind, Config, needs = 'loss', Settings, Bare.needs",
-        "lacks state, prepare, loss",
+        "lacks state, prepare, loss, .* inherit preflab.LossMethod, which",
     ),
-    "no fit": ("class Mine(TrainerMethod):\n    Config = Settings; needs = Bare.needs", "lacks fit, .*TrainerMethod"),
+    "no fit": ("class Mine(TrainerMethod):\n    Config = Settings; needs = Bare.needs", "lacks fit, __init__; see"),
     "fit of two": (
         "class Mine(TrainerMethod):\n    Config, needs, __init__ = Settings, Bare.needs, Bare.__init__\n"
         "    def fit(self, task, more): ...",
         r"fit has the arguments \(self, task, more\)",
     ),
-    "no decode": ("class Mine(DecoderMethod):\n    Config = Settings; needs = Bare.needs", "lacks decode, .*DecoderM"),
+    "no decode": (
+        "class Mine(DecoderMethod):\n    Config = Settings; needs = Bare.needs",
+        "lacks decode, __init__; see",
+    ),
     "a plain class as Config": ("class Mine(Bare):\n    class Config: beta = 1", "must be a dataclass"),
     "Config is an object": ("class Mine(Bare): Config = Settings()", "must be a dataclass"),
     "no default": ("@dataclass\nclass C: beta: float\nclass Mine(Bare): Config = C", "Config.beta has no default"),
