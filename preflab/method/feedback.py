@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,12 +17,16 @@ class Feedback:
     """r, and what `prepare` derives from it: all that a loss reads beside tokens and scores.
 
     Base of frozen dataclasses whose fields are tensors ``[B, ...]``, or None. The loop cuts, moves and shuffles them
-    with the rows of their batch; what is ``[B, K, T]`` is trimmed along with the responses.
+    with the rows of their batch; whatever has three axes is ``[B, K, T]``, and is trimmed along with the responses.
     """
 
     def changed(self: Same, change: Callable[[Tensor], Tensor]) -> Same:
         """Return the feedback with every tensor changed."""
-        return replace(self, **{name: change(x) for name, x in vars(self).items() if x is not None})
+        return replace(self, **{name: change(x) for name, x in self.fields().items() if x is not None})
+
+    def fields(self) -> dict[str, Any]:
+        """Return each field by its name, those with slots too."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, eq=False)

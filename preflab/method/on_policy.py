@@ -3,7 +3,7 @@
     rewards      response_scores, bootstrapped_scores, charged_rewards
     advantages   discounted_advantages (GAE), mean_of_others, whiten
     handed on    behaviour, next_kl_coefficient
-    loss         policy_ratio, clipped_surrogate, kl_penalty, clipped_value_loss, loss_per_unit
+    loss         policy_ratio, clipped_surrogate, importance_weighted, kl_penalty, clipped_value_loss, loss_per_unit
     metrics      policy_metrics, value_metrics
 
 An action is a response token or, in some methods, the whole response; what is said of actions is ``[B, K, T]`` or
@@ -211,6 +211,19 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float | None = Non
         return ratio * advantages
     clipped = ratio.clamp(None if low is None else 1 - low, None if high is None else 1 + high)
     return (ratio * advantages).minimum(clipped * advantages)
+
+
+def importance_weighted(losses: Tensor, weights: Tensor) -> Tensor:
+    """Return the surrogate of each action times its importance weight, ``[B, K]`` or ``[B, K, T]``.
+
+    Raises:
+        ValueError: unless each action has a loss of its own: a mean would be spread over all of them.
+    """
+    if losses.shape != weights.shape:
+        raise ValueError(
+            f"the surrogate is {tuple(losses.shape)}; it must be the loss of each action, {tuple(weights.shape)}"
+        )
+    return losses * weights
 
 
 def kl_penalty(batch: Batch[Behaviour], scores: Scores, config: PolicyGradientConfig, action: Unit = "token") -> Tensor:

@@ -9,14 +9,11 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from preflab.errors import PluginError, UserError, crash
 from preflab.errors.answering import INTERRUPTS, is_out_of_memory
 from preflab.errors.terminal import shown
-
-if TYPE_CHECKING:
-    pass
 
 
 @contextmanager

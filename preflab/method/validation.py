@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from preflab.errors import PluginError, UserError, near_misses
@@ -25,6 +25,7 @@ from preflab.method.contract import (
 )
 from preflab.method.plugins import arguments_of, blamed, brought_files, place_of
 from preflab.settings.fields import build
+from preflab.settings.policy_gradient import PolicyGradientConfig
 from preflab.settings.training import RolloutConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -40,6 +41,19 @@ CALLS = {
     "decode": ("(sampler)", 1),
 }
 """What is called of a method, with how many arguments."""
+CALLERS = {
+    "score": "prepare",
+    "feedback": "prepare",
+    "advantages": "prepare",
+    "policy_loss": "loss",
+    "value_loss": "loss",
+    "normalised": "loss",
+    "ratio": "loss",
+    "surrogate": "loss",
+    "optimum_of_loss": "optimum",
+    "expected_advantages": "optimum",
+}
+"""Parts that some policy gradients have, or had, and what calls those: not all of them are every one's."""
 
 
 def check_method(name: str, algorithm: Any) -> None:
@@ -68,8 +82,9 @@ def _lacks(cls: Any) -> str | None:
     found = {name for base in cls.__mro__ for name in vars(base)}
     kind = KINDS.get(str(cls.kind)) if "kind" in found else None
     if kind is None:
+        wrong = f" is of the kind {shown(cls.kind)}, which there is not" if "kind" in found else " lacks kind"
         return (
-            " lacks kind; inherit preflab.Pairwise, PolicyGradient or LossMethod for a loss, TrainerMethod for a "
+            f"{wrong}; inherit preflab.Pairwise, PolicyGradient or LossMethod for a loss, TrainerMethod for a "
             "trainer of its own, DecoderMethod for what trains nothing"
         )
     parts = dict.fromkeys(name for base in kind.__mro__ for name in (*inspect.get_annotations(base), *vars(base)))
@@ -119,17 +134,17 @@ def _needs_problem(algorithm: Any) -> str | None:
             return f"needs.{field} is {shown(roles)}; it must be a tuple of {', '.join(get_args(Role))}"
     if algorithm.kind != "loss":
         return None
-    if not set(needs.trains) & set(needs.scores):
-        return f"needs.trains is {shown(needs.trains)}, of which needs.scores has none: the loss could not learn"
+    if not needs.trains or not set(needs.trains) <= set(needs.scores):
+        return (
+            f"needs.trains is {shown(needs.trains)} and needs.scores {shown(needs.scores)}: the loss could not learn; "
+            "each role that learns must be scored"
+        )
     if needs.responses == "sampled" and not issubclass(algorithm.Config, RolloutConfig):
         return "it samples responses, so that its Config must be a preflab.RolloutConfig"
     return None
 
 
 def _call_problem(cls: Any) -> str | None:
-    needs = cls.needs
-    if cls.kind == "loss" and (needs.rollout or needs.responses == "sampled") and cls.prepare is LossMethod.prepare:
-        return "it defines no prepare(rollout), which is what scores of needs.rollout, and samples, are for"
     for name in sorted(CALLS.keys() & set(dir(cls))):
         form, count = CALLS[name]
         function = getattr(cls, name)
@@ -137,6 +152,38 @@ def _call_problem(cls: Any) -> str | None:
         problem = arguments_of(function, *[None] * (count + (not bound)))
         if problem:
             return f"{name} {problem}; it must be a method {name}{form}"
+    return _idle_part(cls)
+
+
+def _idle_part(cls: Any) -> str | None:
+    """Return what a class defines and nothing would call, or what would be called and is not there."""
+    kind = KINDS[cls.kind]
+    if others := sorted((CALLS.keys() & set(dir(cls))) - set(dir(kind))):
+        owner = next(other for other in KINDS.values() if others[0] in dir(other))
+        return (
+            f"it defines {others[0]}, a part of a {owner.__name__}; it is a {kind.__name__}, of which nothing calls it"
+        )
+    if cls.kind != "loss":
+        return None
+    rollouts, prepares = cls.needs.rollout or cls.needs.responses == "sampled", cls.prepare is not LossMethod.prepare
+    if rollouts and not prepares:
+        return "it defines no prepare(rollout), which is what scores of needs.rollout, and samples, are for"
+    if prepares and not rollouts:
+        return "it defines prepare, which is called where needs.rollout names roles, and it names none"
+    if isinstance(cls.state, MutableMapping):
+        return "state is a dictionary that all runs of the class would share; make it in __init__"
+    return _uncalled(cls) if issubclass(cls.Config, PolicyGradientConfig) else None
+
+
+def _uncalled(cls: Any) -> str | None:
+    """Return which part of `CALLERS` a class adds to a base whose own parts know nothing of it."""
+    brought = brought_files(cls)
+    for part, caller in CALLERS.items():
+        places = [place for place, base in enumerate(cls.__mro__) if part in vars(base)]
+        calling = next(place for place, base in enumerate(cls.__mro__) if caller in vars(base))
+        known = not places or places[-1] >= calling or inspect.getsourcefile(getattr(cls, caller)) in brought
+        if not known:
+            return f"it defines {part}, which {cls.__mro__[calling].__name__}.{caller} does not call; define {caller}"
     return None
 
 
@@ -184,25 +231,59 @@ def _place_of_part(cls: type, part: str) -> str:
     return place_of(function if not brought or inspect.getsourcefile(function) in brought else cls)
 
 
-def check_prepared(algorithm: Any, prepared: Any) -> Batch:
+def check_prepared(algorithm: Any, prepared: Any, count: int) -> Batch:
     """Return what a method's `prepare` returned, if it is a batch whose feedback can be cut with its rows.
+
+    Args:
+        algorithm: the method.
+        prepared: what its `prepare` returned.
+        count: prompts of the rollout that it was given.
 
     Raises:
         UserError: if it is something else.
     """
-    import torch
-
-    problem = None
     if not isinstance(prepared, Batch):
-        problem = f"returned {type(prepared).__name__}; it must be a preflab.Batch"
+        problem: str | None = f"returned {type(prepared).__name__}; it must be a preflab.Batch"
     elif not isinstance(prepared.feedback, Feedback):
         problem = f"returned feedback that is {shown(prepared.feedback)}; it must be a dataclass on preflab.Feedback"
     else:
-        count = len(prepared.prompt_ids)
-        said = {name: x for name, x in vars(prepared.feedback).items() if x is not None}
-        wrong = [name for name, x in said.items() if not isinstance(x, torch.Tensor) or x.shape[:1] != (count,)]
-        if wrong:
-            problem = f"returned feedback whose {wrong[0]} is no tensor with a first axis of {count} prompts"
+        problem = _batch_problem(prepared, count) or _feedback_problem(prepared)
     if problem:
         raise UserError(f"{type(algorithm).__name__}.prepare {problem}{place_of(type(algorithm).prepare)}")
-    return prepared
+    return cast(Batch, prepared)
+
+
+def _batch_problem(batch: Batch, count: int) -> str | None:
+    import torch
+
+    if len(batch.prompt_ids) != count:
+        return (
+            f"returned {len(batch.prompt_ids)} prompts of {count}, on which the number of steps rests; mask out the "
+            "responses of those that are not to be learnt from"
+        )
+    ids, mask = batch.response_ids, batch.response_mask
+    if mask.dtype != torch.bool or mask.shape != ids.shape or ids.ndim != 3 or len(ids) != count:
+        return f"returned a response_mask of {mask.dtype}, {tuple(mask.shape)}; it must be bool, as response_ids are"
+    return None
+
+
+def _feedback_problem(batch: Batch) -> str | None:
+    import torch
+
+    count, width, said = len(batch.prompt_ids), batch.response_ids.shape[-1], batch.feedback.fields()
+    if others := sorted(vars(batch.feedback).keys() - said.keys()):
+        return (
+            f"returned feedback whose {others[0]} is no field of it; make {type(batch.feedback).__name__} a dataclass"
+        )
+    for name, x in said.items():
+        if x is None:
+            continue
+        if not isinstance(x, torch.Tensor) or x.shape[:1] != (count,):
+            return f"returned feedback whose {name} is no tensor with a first axis of {count} prompts"
+        # One of another width would be trimmed like tokens wherever a batch has as many of those.
+        if x.ndim == 3 and x.shape[-1] != width:
+            return (
+                f"returned feedback whose {name} is {tuple(x.shape)}; three axes are those of [B, K, T], with {width} "
+                "tokens here; give it two, or four"
+            )
+    return None

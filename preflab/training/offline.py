@@ -104,7 +104,7 @@ class OfflineSource:
         scores = score_in_parts(self.roles, batch, self.algorithm.needs.rollout, self.train.per_device_train_batch_size)
         with answering(self.algorithm, "prepare"):
             prepared = self.algorithm.prepare(Rollout(batch, scores, batch.response_mask.any(-1)))
-        return check_prepared(self.algorithm, prepared)
+        return check_prepared(self.algorithm, prepared, len(batch.prompt_ids))
 
     def take_metrics(self) -> dict[str, Mean]:
         """Offline data has nothing to report."""

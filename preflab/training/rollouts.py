@@ -129,7 +129,7 @@ class RolloutSource:
             rollout = rollout._replace(sampler_logps=samples.logps)
         self.sampled_tokens += int(batch.response_mask.sum())
         with answering(self.algorithm, "prepare"):
-            prepared = check_prepared(self.algorithm, self.algorithm.prepare(rollout))
+            prepared = check_prepared(self.algorithm, self.algorithm.prepare(rollout), len(prompts))
         self._metrics = {**rollout_metrics(rollout), **weight_metrics(rollout, prepared.feedback, config)}
         return prepared
 

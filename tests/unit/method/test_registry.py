@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -144,3 +145,13 @@ def test_wrong_places_are_named(mine):
     ):
         with pytest.raises(UserError, match=message):
             registry.load(place)
+
+
+def test_an_edit_of_the_functions_that_methods_are_made_of_makes_other_methods(monkeypatch):
+    ppo, dpo = registry.load("ppo"), registry.load("dpo")
+    before = registry.source_hash(ppo), registry.source_hash(dpo)
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == "on_policy.py"))
+    after = registry.source_hash(ppo), registry.source_hash(dpo)
+    assert before[0] != after[0]
+    assert before[1] != after[1]
