@@ -65,6 +65,8 @@ def load(name: str) -> Any:
     points = registered()
     if name not in points:
         hint = near_misses(name, points) or "; is preflab installed (pip install -e .)?" * (not points)
+        if name.endswith(".py"):
+            hint = "; of a file, the class is named too: FILE.py:CLASS"
         raise UserError(f"unknown method {name!r}{hint}; known: {', '.join(points)}")
     with blamed(f"method {name!r} ({_owner(points[name])}) cannot be imported:"):
         algorithm = points[name].load()

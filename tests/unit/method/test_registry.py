@@ -78,6 +78,8 @@ def test_built_in_methods_take_the_common_road():
 
 
 def test_unknown_names_get_near_misses():
+    with pytest.raises(UserError, match=r"unknown method 'mine.py'; .*FILE.py:CLASS"):
+        registry.load("mine.py")
     with pytest.raises(UserError, match=r"unknown method 'dop' \(did you mean .*'dpo'.*known: .*ppo"):
         registry.load("dop")
 
