@@ -205,6 +205,8 @@ class Subject:
 
     def training(self) -> str:
         """Return the defaults of `TrainConfig` that the method changes."""
+        if self.method.kind == "decoder":
+            return "It trains nothing, and takes no training settings."
         usual = as_dict(TrainConfig())
         changed = [f"`{k}` {shown(v)} (usually {shown(usual[k])})" for k, v in self.method.training.items()]
         kept = "Of the training settings it changes"

@@ -14,7 +14,6 @@ from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline, oracle_line, own_judge, subject_of
 from eval.subjects import START, Ground, TrainedReward, evaluate_subject
-from preflab.settings.fields import as_dict
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
@@ -166,7 +165,7 @@ def contest(
         records,
         training=[stage.record for stage in stages],
         curves=[read_curve(stage.folder) for stage in stages],
-        settings={**as_dict(method.config), **as_dict(method.train)},
+        settings=method.settings,
         varied=entry.varied,
         gives=method.needs.trains[0],
         course=course,

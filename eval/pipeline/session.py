@@ -15,11 +15,11 @@ from preflab.experiment.layers import Layers
 from preflab.experiment.opening import open_experiment
 from preflab.experiment.settings import RewardSettings, RunConfig
 from preflab.method import registry
-from preflab.method.configured import Method
+from preflab.method.configured import Method, config_classes
 from preflab.settings.command_line import CommandLine, split
 from preflab.settings.fields import as_dict, merge
 from preflab.settings.plain_yaml import read_yaml
-from preflab.settings.training import LoraSettings, TrainConfig
+from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig
 
 if TYPE_CHECKING:
@@ -94,14 +94,15 @@ class Session:
         Args:
             description: the recipe's docstring.
             configs: as for the class.
-            flat: a method whose fields (and those of `TrainConfig`) are options without a prefix.
+            flat: a method whose settings are options without a prefix.
             preset: values that the recipe itself would rather start from; the user's win.
             argv: the options; None: those of the process.
 
         Raises:
             UserError: as the class does; and for an option or a file that cannot be read.
         """
-        own = {"training": TrainConfig, flat: registry.load(flat).Config} if flat else {}
+        settings = config_classes(registry.load(flat)).items() if flat else ()
+        own = {"training" if title == "train" else str(flat): config for title, config in settings}
         classes = {**SHARED, **(configs or {}), **own}
         start = {**_layer(EVERY, classes)[0], **(preset or {})}
         values, sections = CommandLine(description, classes, sections=True, defaults=start).read(argv)

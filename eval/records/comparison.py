@@ -10,8 +10,9 @@ from typing import Any, Final, Literal, TypeVar
 from eval.records.figures import Figure, Method, RewardModel
 from eval.records.frontier import Frontier, Law
 from eval.records.typed import from_json
-from preflab.disk.files import read_object
+from preflab.disk.files import json_ready, read_object
 from preflab.errors import UserError
+from preflab.errors.terminal import one_line, shown
 
 T = TypeVar("T")
 
@@ -262,11 +263,15 @@ def read_evaluation(path: Path) -> Evaluation:
 def _read(kind: type[T], path: Path) -> T:
     content = read_object(path)
     if content.get("schema") != SCHEMA:
+        found = shown(content["schema"]) if "schema" in content else "none"
         raise UserError(
-            f"{path} has schema {content.get('schema', 'none')}, and {SCHEMA} is read here: make it again with this "
-            "version, by the command it was made by"
+            f"{path} has schema {found}, and {SCHEMA} is read here: make it again with this version, by the command "
+            "it was made by"
         )
     try:
+        _, changed = json_ready(content)  # Python reads numbers that JSON does not have, and Infinity of 1e999
+        if changed:
+            raise ValueError(f"{changed[0]}: JSON has no such number, and what is not known is null")
         return from_json(kind, content)
     except ValueError as error:
-        raise UserError(f"{path}: {error}; was it changed by hand?") from None
+        raise UserError(f"{path}: {one_line(error)}; was it changed by hand?") from None

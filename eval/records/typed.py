@@ -16,6 +16,8 @@ from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from preflab.errors.terminal import shown
+
 INLINE = "inline"
 PLAIN: dict[Any, tuple[str, tuple[type, ...]]] = {
     str: ("string", (str,)),
@@ -30,19 +32,31 @@ PLAIN: dict[Any, tuple[str, tuple[type, ...]]] = {
 
 
 def to_json(value: Any) -> Any:
-    """Return a record as what JSON holds: dictionaries, lists, texts and numbers (NaN among them)."""
+    """Return a record as what JSON holds: dictionaries, lists, texts and numbers (NaN among them).
+
+    Raises:
+        ValueError: if a mapping that stands among the fields has the name of one.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         found: dict[str, Any] = {}
         for name, (known, kind) in _fields(type(value)).items():
             part = vars(value)[name]
             if _inline(kind):
-                found |= to_json(part)
+                found |= _apart(part, type(value))
             elif part != known.default or known.default is MISSING:
                 found[name] = to_json(part)
         return found
     if isinstance(value, Mapping):
         return {str(name): to_json(part) for name, part in value.items()}
     return [to_json(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _apart(inline: Mapping[str, Any], kind: type) -> Any:
+    """Return a mapping that stands among a record's fields, none of which it may hide."""
+    hidden = sorted(inline.keys() & _fields(kind).keys())
+    if hidden:
+        raise ValueError(f"{hidden[0]!r} is a field of {kind.__name__}; a figure must go by another name")
+    return to_json(inline)
 
 
 def from_json(kind: Any, content: Any, where: str = "") -> Any:
@@ -67,8 +81,8 @@ def from_json(kind: Any, content: Any, where: str = "") -> Any:
         named = _of(dict, content, where).items()
         return {name: from_json(arguments[1], part, _under(where, name)) for name, part in named}
     if origin is Literal:
-        if content not in arguments:
-            raise ValueError(f"{where} is {content!r}; it must be one of {', '.join(map(repr, arguments))}")
+        if not any(content == one and type(content) is type(one) for one in arguments):
+            raise ValueError(f"{where} is {shown(content)}; it must be one of {', '.join(map(repr, arguments))}")
         return content
     if kind is float and content is None:
         return math.nan

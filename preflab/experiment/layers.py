@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from preflab.errors import UserError, near_misses
 from preflab.method import registry
-from preflab.method.configured import Method, label, make_method
+from preflab.method.configured import Method, config_classes, label, make_method
 from preflab.method.contract import Responses
-from preflab.settings.training import TrainConfig
 
 KINDS: tuple[str, ...] = get_args(Responses)
 
@@ -59,7 +59,7 @@ class Layers:
         for layer in self.sections:
             values |= {k: v for k, v in layer.get(_kind(algorithm), {}).items() if k in fields}
             values |= {**layer.get(label(name), {}), **layer.get(name, {})}
-        if self.max_steps is not None:
+        if self.max_steps is not None and "max_steps" in fields:
             own = make_method(name, values).train.max_steps
             values["max_steps"] = min(self.max_steps, own) if own > 0 else self.max_steps
         return make_method(name, {**values, **(changed or {})})
@@ -71,4 +71,4 @@ def _kind(algorithm: Any) -> str:
 
 
 def _fields(algorithm: Any) -> set[str]:
-    return {*algorithm.Config.__dataclass_fields__, *TrainConfig.__dataclass_fields__}
+    return {field.name for cls in config_classes(algorithm).values() for field in dataclasses.fields(cls)}

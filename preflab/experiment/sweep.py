@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 from preflab.errors import UserError, near_misses
@@ -51,14 +50,12 @@ class Sweep(NamedTuple):
             UserError: with near misses.
         """
         if not any(self.settings(method) for method in methods):
-            known = {
-                field.name for m in methods for config in (m.config, m.train) for field in dataclasses.fields(config)
-            }
+            known = {name for method in methods for name in method.settings}
             raise UserError(f"--sweep: no method has a setting {shown(self.field)}{near_misses(self.field, known)}")
 
     def settings(self, method: Method) -> list[dict[str, Any]]:
         """Return the method's settings, one a point; none where it has no such field."""
-        fields = {field.name for config in (method.config, method.train) for field in dataclasses.fields(config)}
+        fields = method.settings
         names = STRENGTH if self.field in STRENGTH else (self.field,)
         name = next((name for name in names if name in fields), None)
         return [] if name is None else [{name: value} for value in self.values]

@@ -18,6 +18,12 @@ def label(name: str) -> str:
     return name.rpartition(":")[2] if ":" in name else name
 
 
+def config_classes(algorithm: Any) -> dict[str, type]:
+    """Return the classes whose fields are a method's settings: its own, and the loop's if it trains anything."""
+    loop = {} if algorithm.kind == "decoder" else {"train": TrainConfig}
+    return {"config": algorithm.Config, **loop}
+
+
 class Method:
     """A method by name, with its two configs built and checked against each other.
 
@@ -56,6 +62,11 @@ class Method:
         return algorithm
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What a person can set, by name, JSON-ready."""
+        return {name: part for key in config_classes(self.algorithm) for name, part in as_dict(vars(self)[key]).items()}
+
+    @property
     def needs(self) -> Needs:
         """What the method asks of the loop."""
         return self.algorithm.needs
@@ -71,12 +82,11 @@ class Method:
 
 
 def make_method(name: str, values: dict[str, Any] | None = None) -> Method:
-    """Build a method from its name and one flat mapping of its own fields and those of `TrainConfig`.
+    """Build a method from its name and one flat mapping of its own fields and, if it trains, those of `TrainConfig`.
 
     Raises:
         UserError: for an unknown method or anything in the values that could not finish.
     """
     algorithm = registry.load(name)
-    classes = {"config": algorithm.Config, "train": TrainConfig}
-    parts = build_section(classes, {**algorithm.training, **(values or {})}, name)
-    return Method(name, algorithm, parts["config"], parts["train"])
+    parts = build_section(config_classes(algorithm), {**algorithm.training, **(values or {})}, name)
+    return Method(name, algorithm, parts["config"], parts.get("train", TrainConfig()))

@@ -7,9 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from preflab.method.contract import Batch, Loss, LossMethod, Needs, Rollout, Scores, Unit
-from preflab.method.feedback import PolicyFeedback
-from preflab.method.on_policy import (
+from preflab.method.advantages_and_ratios import (
     KL_TARGET_METRICS,
     POLICY_METRICS,
     behaviour,
@@ -23,6 +21,8 @@ from preflab.method.on_policy import (
     policy_ratio,
     response_scores,
 )
+from preflab.method.contract import Batch, Loss, LossMethod, Needs, Rollout, Scores, Unit
+from preflab.method.feedback import PolicyFeedback
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,7 @@ from typing import Any
 from preflab.disk.digests import digest
 from preflab.errors import UserError, near_misses
 from preflab.errors.terminal import shown
-from preflab.method import maths, on_policy
+from preflab.method import advantages_and_ratios, maths
 from preflab.method.plugins import blamed, file_exists
 from preflab.method.validation import check_method
 
@@ -65,6 +65,8 @@ def load(name: str) -> Any:
     points = registered()
     if name not in points:
         hint = near_misses(name, points) or "; is preflab installed (pip install -e .)?" * (not points)
+        if name.endswith(".py"):
+            hint = "; of a file, the class is named too: FILE.py:CLASS"
         raise UserError(f"unknown method {name!r}{hint}; known: {', '.join(points)}")
     with blamed(f"method {name!r} ({_owner(points[name])}) cannot be imported:"):
         algorithm = points[name].load()
@@ -131,6 +133,6 @@ def source_hash(algorithm: type) -> str:
     The functions that methods are made of count for all of them.
     """
     written: list[Any] = [cls for cls in algorithm.__mro__ if cls.__module__ not in ("builtins", "typing")]
-    paths = {inspect.getsourcefile(thing) for thing in (*written, maths, on_policy)}
+    paths = {inspect.getsourcefile(thing) for thing in (*written, maths, advantages_and_ratios)}
     sources = sorted(Path(path).read_bytes() for path in paths if path)
     return digest(b"\0".join(sources), 12)

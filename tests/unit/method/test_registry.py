@@ -78,6 +78,8 @@ def test_built_in_methods_take_the_common_road():
 
 
 def test_unknown_names_get_near_misses():
+    with pytest.raises(UserError, match=r"unknown method 'mine.py'; .*FILE.py:CLASS"):
+        registry.load("mine.py")
     with pytest.raises(UserError, match=r"unknown method 'dop' \(did you mean .*'dpo'.*known: .*ppo"):
         registry.load("dop")
 
@@ -151,7 +153,7 @@ def test_an_edit_of_the_functions_that_methods_are_made_of_makes_other_methods(m
     ppo, dpo = registry.load("ppo"), registry.load("dpo")
     before = registry.source_hash(ppo), registry.source_hash(dpo)
     read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == "on_policy.py"))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == "advantages_and_ratios.py"))
     after = registry.source_hash(ppo), registry.source_hash(dpo)
     assert before[0] != after[0]
     assert before[1] != after[1]

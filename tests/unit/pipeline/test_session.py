@@ -119,6 +119,18 @@ def test_max_steps_caps_what_a_section_of_the_command_line_says():
     )
 
 
+def test_what_trains_nothing_takes_no_training_settings():
+    plain = session().method("best-of-n")
+    shared = session("--sampled.learning-rate", "0.5", "--max-steps", "2").method("best-of-n")
+    assert shared.identity() == plain.identity()
+    assert shared.settings == {"n": 4}
+    with pytest.raises(UserError, match=r"best-of-n: unknown field 'learning_rate'"):
+        session("--best-of-n.learning-rate", "0.5").method("best-of-n")
+    with pytest.raises(UserError, match="unknown option '--learning-rate'"):
+        Session.read("test", flat="best-of-n", argv=["--learning-rate", "0.5"])
+    assert Session.read("test", flat="best-of-n", argv=["--n", "8"]).method("best-of-n").settings == {"n": 8}
+
+
 @pytest.mark.parametrize("value", ["many", "0", "1e3", "9" * 30])
 def test_a_sections_own_max_steps_is_checked_before_it_is_capped(value, tmp_path):
     (tmp_path / "mine.yaml").write_text(f"dpo: {{max_steps: {value}}}\n")

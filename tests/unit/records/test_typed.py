@@ -7,14 +7,17 @@ import json
 import math
 import random
 import re
+from dataclasses import fields, replace
 
 import pytest
 from jsonschema import Draft202012Validator
 from report_fixture import bare, comparison, typed
 
 from docs.make_record_page import FOLDER, SCHEMAS, page, schema
+from eval.metrics import measures_of
+from eval.metrics.measures import OF_METHOD
 from eval.records.comparison import Comparison, Evaluation, read_comparison, read_evaluation
-from eval.records.figures import Figure
+from eval.records.figures import Figure, Method
 from eval.records.typed import described, json_schema, records_of, to_json
 from preflab.errors import UserError
 
@@ -98,6 +101,14 @@ def test_a_number_that_is_none_is_null_in_a_file():
         (("pairwise", 0, "verdict"), replaced_by("maybe"), "pairwise[0].verdict is 'maybe'; it must be one of 'first'"),
         (("frontier", "points"), replaced_by({}), "frontier.points is of type dict; it must be list"),
         (("diagnosis", "ppo", 0, "more"), replaced_by(""), "diagnosis.ppo[0].more is unknown"),
+        (
+            ("methods", "dpo", "kl", "mean"),
+            replaced_by(math.nan),
+            "methods.dpo.kl.mean is nan: JSON has no such",
+        ),
+        (("config", "run", "rate"), replaced_by(math.inf), "config.run.rate is inf: JSON has no such number"),
+        (("pairwise", 0, "p"), replaced_by(10**400), "pairwise.0.p is of type int: JSON has no"),
+        (("a\n\x1b[31mb",), replaced_by(1), r"a \x1b[31mb is unknown"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_and_field(path, change, said, tmp_path):
@@ -107,7 +118,7 @@ def test_what_is_wrong_is_said_with_file_and_field(path, change, said, tmp_path)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("schema", "said"), [(None, "has schema none"), (1, "has schema 1"), (3, "has schema 3")])
+@pytest.mark.parametrize(("schema", "said"), [(None, "has schema none"), (1, "has schema 1"), ("2", "has schema '2'")])
 def test_a_file_of_another_version_is_refused(schema, said, tmp_path):
     content = {**comparison(), "schema": schema}
     if schema is None:
@@ -123,6 +134,16 @@ def test_an_evaluation_is_a_comparison_with_its_reference(tmp_path):
         read_comparison(path)
     with pytest.raises(UserError, match="reference is missing"):
         read_evaluation(written(tmp_path, comparison()))
+
+
+def test_a_figure_hides_no_field():
+    """What a new metric calls itself stands beside the fields of a method."""
+    assert not {field.name for field in fields(Method)} & {
+        measure.key for of in OF_METHOD for measure in measures_of(of)
+    }
+    method = typed(comparison()).methods["dpo"]
+    with pytest.raises(ValueError, match="'train' is a field of Method; a figure must go by another name"):
+        to_json(replace(method, figures={**method.figures, "train": None}))
 
 
 # ---- the published schema ----------------------------------------------------------------------------
