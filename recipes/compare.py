@@ -36,7 +36,7 @@ def main() -> None:
         return list_algorithms()
     check_report(config.report)
     result = compare(session)
-    show(result.figures, folder / "comparison.json")
+    show(result.comparison, folder / "comparison.json")
     if config.report:
         write_pages(result, folder / "report")
 

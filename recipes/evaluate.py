@@ -29,8 +29,8 @@ def main() -> None:
     report, folder = session.config(EvaluateConfig).report, Path(session.run.output)
     check_report(report)
     result = evaluate(session)
-    show(result.figures, folder / "evaluation.json")
-    show_preferences(result.figures)
+    show(result.comparison, folder / "evaluation.json")
+    show_preferences(result.comparison)
     if report:
         write_pages(result, folder / "evaluation")  # beside a comparison's own
 

@@ -37,7 +37,7 @@ def train_one(description: str, name: str, argv: Sequence[str] | None = None) ->
     """Train one method, whose settings are options without a prefix; sft.py, dpo.py and others call this."""
     session = Session.read(description, flat=name, argv=argv)
     result = train(session, name)
-    show(result.figures, Path(session.run.output) / f"{label(name)}.json")
+    show(result.comparison, Path(session.run.output) / f"{label(name)}.json")
     role = registry.load(name).needs.trains[0]
     say("weights: " + ", ".join(str(stage.folder / role) for stage in result.stages))
 

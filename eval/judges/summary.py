@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from eval.records.comparison import Judge
+
 SENTENCES = (
     ("missing", "{:,.0f} pairs had no answer and are left out."),
     ("inconsistent", "On {:.0%} of the pairs the two orders gave different answers; these count as ties."),
@@ -15,14 +17,10 @@ SENTENCES = (
 )
 
 
-def judge_sentences(judge: Mapping[str, Any] | None) -> list[str]:
-    """Return what the ``judge`` of ``comparison.json`` says of itself; nothing where it is as good as it looks.
-
-    Args:
-        judge: ``name``, ``kind``, ``warning`` and, of one that compares, ``report`` (docs/report.md).
-    """
-    report = (judge or {}).get("report")
-    if not isinstance(report, Mapping):
+def judge_sentences(judge: Judge | None) -> list[str]:
+    """Return what a judge that compares says of itself; nothing where it is as good as it looks."""
+    report = judge.report if judge else None
+    if report is None:
         return []
     found = [
         text.format(report[name]).replace("%", " %")

@@ -16,6 +16,7 @@ from eval.pipeline.yardsticks import baseline
 from eval.records.comparison import Evaluation
 from eval.records.figures import Fingerprint
 from eval.subjects import (
+    MOST_SAMPLES,
     START,
     Ground,
     PolicySubject,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from eval.records.comparison import Summary
     from eval.records.records import Records
     from preflab.experiment.experiment import Experiment
-
-MOST_SAMPLES = 2**16  # of one prompt, as for the method best-of-n
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class Result(NamedTuple):
-    """Figures, and what they were read from.
+    """What was found, and what it was read from.
 
     Attributes:
-        figures: what ``comparison.json`` holds, or, as an `Evaluation`, ``evaluation.json`` (docs/report.md).
+        comparison: what ``comparison.json`` holds, or, as an `Evaluation`, ``evaluation.json`` (docs/report.md).
         samples: the answers, by method and training seed: rows of ``samples.jsonl``.
         stages: what was trained, one a seed, where one method was; each holds a folder for each role.
     """
 
-    figures: Comparison
+    comparison: Comparison
     samples: Mapping[str, Mapping[str, Rows]]
     stages: tuple[Stage, ...] = ()
 

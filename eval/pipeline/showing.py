@@ -52,7 +52,7 @@ def judge_lines(judge: Judge | None) -> list[str]:
 
     if judge is None:
         return []
-    facts = judge_sentences(vars(judge))
+    facts = judge_sentences(judge)
     lines = [f"Warning, judge: {judge.warning}"] if judge.warning else []
     return [*lines, f"Judge: {judge.name}. {' '.join(facts)}"] if facts else lines
 
@@ -61,7 +61,7 @@ def write_pages(result: Result, folder: Path) -> None:
     """Write the page, its figures and tables."""
     from eval.report import write_report
 
-    write_report(result.figures, result.samples, folder)
+    write_report(result.comparison, result.samples, folder)
     say(f"report at {folder / 'report.html'}")
 
 

@@ -26,7 +26,7 @@ def train(session: Session, name: str) -> Result:
         name: of the method: registered, or its place.
 
     Returns:
-        Figures of the method and of where it started, the answers behind them, and the stages that hold the weights.
+        The method compared with where it started, the answers behind them, and the stages that hold the weights.
 
     Raises:
         UserError: for whatever could not finish, before anything is trained.
@@ -59,7 +59,7 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
     contestants = [*first, contest(ground, Entry(method, {}), stages, seeds)]
     draws = baseline(ground) if policy else []
     summary = summarise_comparison(contestants, baseline=draws, decide=by_gold if ground.judge else None)
-    figures = Comparison(
+    comparison = Comparison(
         **vars(summary),
         baseline="start" if draws else None,
         judge=Judge(name=ground.judge.name, kind="scores", warning=None) if ground.judge else None,
@@ -67,7 +67,7 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
         seeds=tuple(seeds),
         **about(session, experiment),
     )
-    return Result(figures, samples_of(contestants), tuple(stages))
+    return Result(comparison, samples_of(contestants), tuple(stages))
 
 
 def ground_for(session: Session, foundation: Foundation, method: Method) -> Ground:

@@ -272,7 +272,7 @@ def command(words: Sequence[str]) -> str:
 def judge(comparison: Comparison) -> Mapping[str, Any]:
     """Return name, kind and warning of the judge, and what it says of itself."""
     known = vars(comparison.judge) if comparison.judge else {}
-    return {**known, "sentences": judge_sentences(known)}
+    return {**known, "sentences": judge_sentences(comparison.judge)}
 
 
 def headline(comparison: Comparison) -> str:

@@ -48,7 +48,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 ADAPTER, MODEL = "adapter_config.json", "config.json"
-MOST_SAMPLES = 100_000  # of each prompt, for best-of-n
+MOST_SAMPLES = 2**16  # of each prompt, as for the method best-of-n
 ROLES = ("policy", "reward")
 LOOKED_FOR = (
     f"{ADAPTER} (a PEFT adapter), {MODEL} (a model), {RECORD} with policy/ or reward/ (a preflab stage), "

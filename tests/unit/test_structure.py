@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.metrics import METRICS
 from preflab.method.registry import registered
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +107,27 @@ def test_every_arrow_leads_down():
     assert upward(rooms(), floors) == []
 
 
+def named_in(page: str, package: str) -> dict[str, set[str]]:
+    """Return the modules that the table of a package's rooms names, by room."""
+    table = page.partition(f"\n## The rooms of {package}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)/` \| (.*) \|$", table, re.MULTILINE)
+    return {room: set(re.findall(r"`([a-z_0-9]+)`", text)) for room, text in rows}
+
+
+@pytest.mark.parametrize("package", ["preflab", "eval"])
+def test_every_module_is_named_and_no_other(package):
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    there: dict[str, set[str]] = {}
+    for package_, room, *module in (name.split(".") for name in modules() if name.count(".")):
+        if package_ == package:
+            there.setdefault(room, set()).update(module[:1])
+    loose = {path.stem for path in (ROOT / package).glob("*.py")}
+    there["metrics"] = there.get("metrics", set()) - set(METRICS)  # docs/metrics.md has those
+    there = {room: inside for room, inside in there.items() if inside and room not in loose}
+    assert named_in(page, package) == there
+    assert named_in("\n## The rooms of x\n| `a/` | `b`: 1 · `C`, `d/` |\n\n## y\n| `e/` | `f` |\n", "x") == {"a": {"b"}}
+
+
 def test_circles_and_arrows_upward_are_seen():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
     assert circle({"a": {"b", "c"}, "b": {"c"}}) is None
@@ -155,3 +177,8 @@ def test_no_file_is_long():
         for path in (ROOT / folder).rglob("*.py")
     }
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def test_no_page_holds_two_versions():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    assert [page for page in pages if re.search("^(<<<<<<<|>>>>>>>) ", page.read_text(encoding="utf-8"), re.M)] == []

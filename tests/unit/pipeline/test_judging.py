@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -157,10 +158,11 @@ def test_what_a_judge_says_of_itself():
         "agreement": {"observed": 0.8, "corrected": None},
     }
     judge = Judge(name="m\x1b[2J", kind="compares", warning="beware", report=report)
-    text = " ".join(judge_sentences(vars(judge)))
+    text = " ".join(judge_sentences(judge))
     for part in ("1,371 pairs had no", "On 23 % of", "first with 50 %", "3 replies", "agree on 80 % of", "cost 2.18."):
         assert part in text
     assert "refused" not in text
     assert judge_lines(judge) == ["Warning, judge: beware", f"Judge: m\x1b[2J. {text}"]
     assert judge_lines(Judge(name="planted reward", kind="scores", warning=None)) == judge_lines(None) == []
-    assert judge_sentences({"report": {"missing": "many", "inconsistent": None, "cost": 1, "agreement": "yes"}}) == []
+    odd = {"missing": "many", "inconsistent": None, "cost": 1, "agreement": "yes", "sentences": 3}
+    assert judge_sentences(replace(judge, report=odd)) == []
