@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import preference_rows, write_rows
-from recipe_runner import check_record, read, run, run_warm, stages
+from recipe_runner import check_record, preference_rows, read, run, run_warm, stages, write_rows
 
 from eval.pipeline.evaluating import named_subjects
 from recipes.evaluate import joined

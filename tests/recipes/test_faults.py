@@ -7,8 +7,7 @@ import os
 import shutil
 
 import pytest
-from conftest import preference_rows, write_rows
-from recipe_runner import Warm, figures, read, run, run_warm, stages
+from recipe_runner import Warm, figures, preference_rows, read, run, run_warm, stages, write_rows
 
 
 @pytest.fixture(scope="module")

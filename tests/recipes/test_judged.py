@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import write_rows
 from judge_server import KEY, Server, completion
-from recipe_runner import check_record, read, run, run_warm, stages
+from recipe_runner import check_record, read, run, run_warm, stages, write_rows
 
 FEW = ["--baseline-draws", "1", "--oracle-samples", "0", "--output", "run"]
 

@@ -6,8 +6,18 @@ import json
 import math
 
 import pytest
-from conftest import preference_rows, write_rows
-from recipe_runner import MY_LOSS, check_record, figures, names_of, read, run, run_warm, stages
+from recipe_runner import (
+    MY_LOSS,
+    check_record,
+    figures,
+    names_of,
+    preference_rows,
+    read,
+    run,
+    run_warm,
+    stages,
+    write_rows,
+)
 
 ESTIMATES = ("win_rate", "gold_reward", "proxy_reward", "heldout_accuracy", "kl", "response_length")
 TRAINING = {"reference", "sft", "reward", "judge", "dpo-seed0", "ppo-seed0"}
