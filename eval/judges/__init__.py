@@ -7,8 +7,9 @@ A file of this folder that declares a `JudgeOption` as ``JUDGE`` is a judge that
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from eval.judges.base import HeadToHead, Judge, JudgeOption, JudgeSpec, PairJudge, head_to_head
@@ -32,6 +33,7 @@ __all__ = [
     "JudgeSpec",
     "PairJudge",
     "TextJudge",
+    "declared",
     "head_to_head",
     "judge_named",
     "judge_sentences",
@@ -44,9 +46,28 @@ __all__ = [
 ]
 
 
+def declared(modules: Iterable[ModuleType]) -> dict[str, JudgeOption]:
+    """Return the judges that modules declare, by the word for each.
+
+    Raises:
+        TypeError: if a ``JUDGE`` is something else.
+        ValueError: if two go by one word.
+    """
+    found: dict[str, JudgeOption] = {}
+    for module in modules:
+        option = vars(module).get("JUDGE")
+        if option is None:
+            continue
+        if not isinstance(option, JudgeOption):
+            raise TypeError(f"JUDGE of {module.__name__} is a {type(option).__name__}; it must be a JudgeOption")
+        if option.name in found:
+            raise ValueError(f"{module.__name__} declares a second judge {option.name!r}; rename one of them")
+        found[option.name] = option
+    return found
+
+
 def _found() -> dict[str, JudgeOption]:
-    modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
-    return {option.name: option for module in modules if (option := vars(module).get("JUDGE")) is not None}
+    return declared(import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
 
 
 JUDGES: Mapping[str, JudgeOption] = _found()
@@ -77,7 +98,10 @@ def open_named_judge(spec: str, settings: Mapping[str, Any] | None = None) -> Pa
     if option is None:
         raise UserError(f"--judge {spec!r} is not {known_judges()} (docs/judges.md)")
     default = option.settings() if option.settings else None
-    return option.opens(spec, (settings or {}).get(option.name, default))
+    judge = option.opens(spec, (settings or {}).get(option.name, default))
+    if judge is None:  # would pass for the world's own
+        raise TypeError(f"the judge {option.name!r} opened nothing; its `opens` must return a judge")
+    return judge
 
 
 def known_judges(*more: str) -> str:

@@ -39,7 +39,7 @@ class KlExact(base.PromptMetric):
             ("kl",),
             Unit("nats per response"),
             higher_is_better=False,
-            heading="KL, exact per token",
+            heading="KL, exact at each token",
             shown=("generations",),
         ),
     )

@@ -56,6 +56,7 @@ class Session:
 
     Raises:
         UserError: for an unknown field, a wrong type, a value out of bounds, settings that contradict each other.
+        ValueError: if `configs` has a title that `SHARED` has.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class Session:
         sections: Sections | None = None,
         configs: Mapping[str, type] | None = None,
     ) -> None:
+        if twice := SHARED.keys() & (configs or {}).keys():
+            raise ValueError(f"every session has settings called {min(twice)!r}; choose another title")
         classes = {**SHARED, **(configs or {})}
         values, layers = dict(values or {}), [sections or {}]
         for name in _layers_under(values):

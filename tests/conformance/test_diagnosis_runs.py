@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import preflab.training.sources
+import preflab.training.rollouts
 from eval.diagnosis import DETECTORS, Evidence, diagnose
 from eval.harness.evaluate import evaluate_policy, evaluate_reward_model
 from eval.judges import TextJudge
@@ -302,7 +302,7 @@ def behaviour_scored_at_another_temperature(bench, monkeypatch):
         with roles.at_temperature(1.5):
             return score(roles, *args)
 
-    monkeypatch.setattr(preflab.training.sources, "score_in_parts", warmer)
+    monkeypatch.setattr(preflab.training.rollouts, "score_in_parts", warmer)
     gold = bench.experiment.gold_reward()
     return bench.run("rloo", "warmer", gold, samples_per_prompt=2, max_steps=4, logging_steps=1)
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from eval.judges import (
     EndpointConfig,
     HeldOutRewardModel,
     HumanVerdicts,
+    JudgeOption,
     TextJudge,
+    declared,
     head_to_head,
     open_named_judge,
     warn_if_trained_against,
@@ -361,3 +364,24 @@ def test_nothing_steers_the_terminal():
     shown = printable(text)
     assert shown == "a\\x1b[2J\\x07\nb   c\\x9b31m\\u202eabc\\u2066\\x00\\x7f\\ud800 d e\\rf"
     assert printable("naïve 日本語 👩\u200d🚀 می\u200cخواهم\n") == "naïve 日本語 👩\u200d🚀 می\u200cخواهم\n"
+
+
+# ---- judges that a person may name ---------------------------------------------------------------------
+
+
+def module_with(name, judge):
+    module = ModuleType(name)
+    module.JUDGE = judge
+    return module
+
+
+def test_a_declared_judge_is_one_and_has_a_word_of_its_own(monkeypatch):
+    mine = JudgeOption("mine", "'mine'", lambda spec, config: None)
+    assert declared([ModuleType("helper"), module_with("a", mine)]) == {"mine": mine}
+    with pytest.raises(ValueError, match="b declares a second judge 'mine'; rename one"):
+        declared([module_with("a", mine), module_with("b", mine)])
+    with pytest.raises(TypeError, match="JUDGE of a is a str; it must be a JudgeOption"):
+        declared([module_with("a", "mine")])
+    monkeypatch.setattr("eval.judges.JUDGES", {"mine": mine})
+    with pytest.raises(TypeError, match="'mine' opened nothing"):
+        open_named_judge("mine")

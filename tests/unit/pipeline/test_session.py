@@ -110,6 +110,11 @@ def test_the_command_line_and_python_make_the_same_session(tmp_path):
             Session(values)
 
 
+def test_settings_take_no_others_place():
+    with pytest.raises(ValueError, match="every session has settings called 'run'"):
+        Session({}, configs={"run": AnnotateConfig})
+
+
 def test_max_steps_caps_what_a_section_of_the_command_line_says():
     assert session("--dpo.max-steps", "12", "--max-steps", "2").method("dpo").train.max_steps == 2
     assert session("--pair.max-steps", "2", "--max-steps", "12").method("ipo").train.max_steps == 2
