@@ -14,6 +14,7 @@ from preflab import (
     Batch,
     Loss,
     Scores,
+    importance_weighted,
     kl_penalty,
     loss_per_unit,
     option,
@@ -47,7 +48,7 @@ class A2C(PPO):
         """
         config, feedback, mask = self.config, batch.feedback, batch.response_mask
         ratio = policy_ratio(scores.logps, feedback.behaviour_logps, mask)
-        policy_loss = self.surrogate(ratio, feedback.advantages) * feedback.importance_weights
+        policy_loss = importance_weighted(self.surrogate(ratio, feedback.advantages), feedback.importance_weights)
         value_loss = 0.5 * (scores.values - feedback.returns) ** 2
         metrics = {
             **policy_metrics(policy_loss, ratio, batch, scores, config),

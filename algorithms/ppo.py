@@ -25,6 +25,7 @@ from preflab import (
     clipped_surrogate,
     clipped_value_loss,
     discounted_advantages,
+    importance_weighted,
     kl_penalty,
     loss_per_unit,
     next_kl_coefficient,
@@ -117,7 +118,7 @@ class PPO(LossMethod):
         """
         config, feedback, mask = self.config, batch.feedback, batch.response_mask
         ratio = policy_ratio(scores.logps, feedback.behaviour_logps, mask)
-        policy_loss = self.surrogate(ratio, feedback.advantages) * feedback.importance_weights
+        policy_loss = importance_weighted(self.surrogate(ratio, feedback.advantages), feedback.importance_weights)
         value_loss = clipped_value_loss(
             scores.values, feedback.behaviour_values, feedback.returns, config.value_clip_range
         )

@@ -4,6 +4,29 @@ The names below are all that a method of your own needs; see docs/add_an_algorit
 """
 
 from preflab.errors import UserError
+from preflab.method.advantages_and_ratios import (
+    KL_TARGET_METRICS,
+    POLICY_METRICS,
+    STD_EPSILON,
+    VALUE_METRICS,
+    at_last_token,
+    behaviour,
+    bootstrapped_scores,
+    charged_rewards,
+    clipped_surrogate,
+    clipped_value_loss,
+    discounted_advantages,
+    importance_weighted,
+    kl_penalty,
+    loss_per_unit,
+    mean_of_others,
+    next_kl_coefficient,
+    policy_metrics,
+    policy_ratio,
+    response_scores,
+    value_metrics,
+    whiten,
+)
 from preflab.method.contract import (
     Algorithm,
     Batch,
@@ -22,6 +45,7 @@ from preflab.method.contract import (
     mean_of,
     unit_mask,
 )
+from preflab.method.feedback import ActorCriticFeedback, Behaviour, PolicyFeedback
 from preflab.method.maths import (
     explained_variance,
     kl_k1,
@@ -36,31 +60,6 @@ from preflab.method.maths import (
     plackett_luce,
     sum_over_ranks,
     win_probability,
-)
-from preflab.method.on_policy import (
-    KL_TARGET_METRICS,
-    POLICY_METRICS,
-    STD_EPSILON,
-    VALUE_METRICS,
-    ActorCriticFeedback,
-    Behaviour,
-    PolicyFeedback,
-    at_last_token,
-    behaviour,
-    bootstrapped_scores,
-    charged_rewards,
-    clipped_surrogate,
-    clipped_value_loss,
-    discounted_advantages,
-    kl_penalty,
-    loss_per_unit,
-    mean_of_others,
-    next_kl_coefficient,
-    policy_metrics,
-    policy_ratio,
-    response_scores,
-    value_metrics,
-    whiten,
 )
 from preflab.method.pairwise import Pair, Pairwise
 from preflab.method.policy_gradient import PolicyGradient, TokenPolicyGradient
@@ -116,6 +115,7 @@ __all__ = [
     "clipped_value_loss",
     "discounted_advantages",
     "explained_variance",
+    "importance_weighted",
     "kl_k1",
     "kl_k2",
     "kl_k3",

@@ -31,14 +31,14 @@ class Mine(Pairwise):
 '''
 WHOLE = '''"""A loss of my own."""
 from dataclasses import dataclass
-from preflab import Loss, Needs, option
+from preflab import Loss, LossMethod, Needs, option
 
 @dataclass(frozen=True)
 class MyConfig:
     """Fields."""
     beta: float = option(0.1, "how far", minimum=0.0)
 
-class Mine:
+class Mine(LossMethod):
     """Likelihood."""
     Config = MyConfig
     needs = Needs(responses="pair", scores=("policy",))
@@ -51,6 +51,11 @@ class Mine:
     def loss(self, batch, scores):
         return Loss(-scores.logps.sum(-1)[:, 0])
 '''
+RIGHT = {
+    "a pairwise loss": PAIRWISE,
+    "a whole class": WHOLE,
+    "neither training nor metrics": WHOLE.replace("    training = {}\n    metrics = {}\n", ""),
+}
 RETURN, CLAMP = "return Loss(-scores.logps.sum(-1)[:, 0])", "return (1 - self.config.beta * pair.margin).clamp(min=0.0)"
 
 MODULES: dict[str, str] = {
@@ -87,11 +92,12 @@ CLASSES: dict[str, tuple[str, str]] = {
     "needs that train nobody": ('scores=("policy",)', 'scores=("policy",), trains=()'),
     "needs that train the reference": ('scores=("policy",)', 'scores=("policy",), trains=("reference",)'),
     "needs of an unknown unit": ('scores=("policy",)', 'scores=("policy",), unit="word"'),
-    "no training": ("    training = {}\n", ""),
+    "no kind": ("class Mine(LossMethod)", "class Mine"),
+    "an unknown kind": ("    metrics = {}\n", "    kind = 'lossy'\n"),
+    "another kind": ("    metrics = {}\n", "    kind = 'trainer'\n"),
     "training of an unknown field": ("training = {}", 'training = {"learning_rte": 1e-3}'),
     "training of a wrong type": ("training = {}", 'training = {"learning_rate": "high"}'),
     "training that is a list": ("training = {}", "training = [1]"),
-    "no metrics": ("    metrics = {}\n", ""),
     "metrics that are a list": ("metrics = {}", 'metrics = ["accuracy"]'),
     "no loss": ("def loss(", "def los("),
     "a loss that is no function": ("    def loss(self, batch, scores):\n        " + RETURN, "    loss = 3"),
@@ -162,7 +168,7 @@ def cases(seed: int) -> Iterator[Case]:
         )
     for code in PAIR_LOSSES:
         yield case(f"pair loss/{code}", PAIRWISE.replace(CLAMP, code), *refused("mine" if "nan" in code else "mine.py"))
-    for what, module in {"a pairwise loss": PAIRWISE, "a whole class": WHOLE}.items():
+    for what, module in RIGHT.items():
         yield Case(
             f"methods/odd but right/{what}",
             (*COMMAND, "mine.py:Mine"),

@@ -24,10 +24,10 @@ def collate(groups: Sequence[EncodedGroup], pad_id: int) -> Batch[Labels]:
 
     Returns:
         A `Batch` of B groups with K the most responses of any (others get empty ones, masked out). Its
-        labels are those of the first group, which all groups must have.
+        labels are those that all groups have.
 
     Raises:
-        ValueError: for no groups.
+        ValueError: for no groups, or for groups that do not have the same labels.
     """
     import torch
 
@@ -35,12 +35,15 @@ def collate(groups: Sequence[EncodedGroup], pad_id: int) -> Batch[Labels]:
 
     if not groups:
         raise ValueError("collate needs at least one group")
+    names = groups[0].feedback.keys()
+    if others := [group.feedback.keys() for group in groups if group.feedback.keys() != names]:
+        raise ValueError(f"groups of one batch must have the same labels, not {sorted(names)} and {sorted(others[0])}")
     size = max(len(group.response_ids) for group in groups)
     nothing: list[list[int]] = [[]] * size
     responses = [ids for group in groups for ids in [*group.response_ids, *nothing][:size]]
     prompt_ids, prompt_mask = padded([group.prompt_ids for group in groups], pad_id, left=True)
     response_ids, response_mask = (x.view(len(groups), size, x.shape[1]) for x in padded(responses, pad_id))
-    said = {name: torch.tensor([_row(group.feedback[name], size) for group in groups]) for name in groups[0].feedback}
+    said = {name: torch.tensor([_row(group.feedback[name], size) for group in groups]) for name in names}
     return Batch(prompt_ids, prompt_mask, response_ids, response_mask, Labels(**said))
 
 

@@ -8,6 +8,7 @@ from preflab.errors import UserError
 from preflab.method import registry
 from preflab.method.contract import Algorithm, Needs
 from preflab.method.plugins import blamed
+from preflab.method.validation import needs_problem
 from preflab.settings.fields import as_dict, build_section
 from preflab.settings.training import RolloutConfig, TrainConfig
 
@@ -40,6 +41,8 @@ class Method:
         self.name, self.label = name, label(name)
         with blamed(f"{name}: the method cannot be made:"):
             self.algorithm: Algorithm = algorithm(config)
+        if problem := needs_problem(self.algorithm):  # they may follow from the config
+            raise UserError(f"{name}: {problem}")
         self.config, self.train = config, train
         if isinstance(config, RolloutConfig):
             try:

@@ -12,10 +12,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from preflab.errors import UserError
+from preflab.method.feedback import Feedback, Labels
 from preflab.method.records import (
     Batch,
-    Feedback,
-    Labels,
     Loss,
     Mean,
     Responses,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,9 +72,9 @@ class Pairwise(LossMethod):
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    @abstractmethod
     def pair_loss(self, pair: Pair) -> Tensor:
         """Return the loss of each pair, ``[B]``."""
-        raise NotImplementedError
 
     def certainty(self, preference: Tensor) -> Tensor:
         """Return the weight of the pair as labelled, ``[B]``, given ``preference [B]``; 1 − it goes to the other order.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from preflab.method.contract import Batch, Loss, LossMethod, Needs, Rollout, Scores, Unit
-from preflab.method.on_policy import (
+from preflab.method.advantages_and_ratios import (
     KL_TARGET_METRICS,
     POLICY_METRICS,
-    PolicyFeedback,
     behaviour,
     charged_rewards,
     clipped_surrogate,
+    importance_weighted,
     kl_penalty,
     loss_per_unit,
     next_kl_coefficient,
@@ -21,6 +21,8 @@ from preflab.method.on_policy import (
     policy_ratio,
     response_scores,
 )
+from preflab.method.contract import Batch, Loss, LossMethod, Needs, Rollout, Scores, Unit
+from preflab.method.feedback import PolicyFeedback
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,8 +64,11 @@ class PolicyGradient(LossMethod):
         """Turn a rollout into rewards and advantages: the feedback of `loss`."""
         beta = self.state["kl_coefficient"]
         rewards = charged_rewards(response_scores(rollout, self.config), rollout, self.config, beta, self.action)
-        known = behaviour(rollout, self.config, beta, self.action)
-        feedback = PolicyFeedback(**known, advantages=self.advantages(rewards, rollout))
+        advantages, shapes = self.advantages(rewards, rollout), {rewards.shape[:2], rewards.shape}
+        if advantages.shape not in shapes:  # another one might be spread over responses or tokens
+            wanted = " or ".join(str(tuple(shape)) for shape in sorted(shapes, key=len))
+            raise ValueError(f"the advantages are {tuple(advantages.shape)}; they must be {wanted}")
+        feedback = PolicyFeedback(**behaviour(rollout, self.config, beta, self.action), advantages=advantages)
         self.state["kl_coefficient"] = next_kl_coefficient(rollout, self.config, beta)
         return rollout.batch.replace(feedback=feedback)
 
@@ -73,7 +78,7 @@ class PolicyGradient(LossMethod):
         ratio, advantages = self.ratio(scores.logps, feedback.behaviour_logps, mask), feedback.advantages
         if advantages.ndim < ratio.ndim:
             advantages = advantages.unsqueeze(-1)
-        losses = self.surrogate(ratio, advantages) * feedback.importance_weights
+        losses = importance_weighted(self.surrogate(ratio, advantages), feedback.importance_weights)
         metrics = policy_metrics(losses, ratio, batch, scores, self.config)
         if self.config.kl_in == "loss":
             losses = losses + kl_penalty(batch, scores, self.config, self.action)
@@ -81,6 +86,7 @@ class PolicyGradient(LossMethod):
 
     # ---- what methods differ in ------------------------------------------------------------------
 
+    @abstractmethod
     def advantages(self, rewards: Tensor, rollout: Rollout) -> Tensor:
         """Return the advantage of each action, of a whole rollout.
 
@@ -90,9 +96,8 @@ class PolicyGradient(LossMethod):
             rollout: responses and what the roles say of them.
 
         Returns:
-            ``[B, K]``, or ``[B, K, T]`` if advantages differ between the tokens of a response.
+            ``[B, K]``, or ``[B, K, T]`` if advantages differ between the tokens, which then are the actions.
         """
-        raise NotImplementedError
 
     def ratio(self, logps: Tensor, behaviour_logps: Tensor, mask: Tensor) -> Tensor:
         """Return ρ of each action, ``[B, K]`` or ``[B, K, T]``, from log-probabilities ``[B, K, T]`` now and then."""

@@ -15,46 +15,17 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
+from preflab.method.feedback import Feedback, Labels
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-FeedbackT = TypeVar("FeedbackT", bound="Feedback", covariant=True)
-Same = TypeVar("Same", bound="Feedback")
+FeedbackT = TypeVar("FeedbackT", bound=Feedback, covariant=True)
 
 Role = Literal["policy", "reference", "reward", "value"]
 Unit = Literal["prompt", "response", "token"]
 Responses = Literal["demonstration", "single", "pair", "ranking", "sampled"]
-
-
-@dataclass(frozen=True, eq=False)
-class Feedback:
-    """r, and what `prepare` derives from it: all that a loss reads beside tokens and scores.
-
-    Base of frozen dataclasses whose fields are tensors ``[B, ...]``, or None. The loop cuts, moves and shuffles them
-    with the rows of their batch; what is ``[B, K, T]`` is trimmed along with the responses.
-    """
-
-    def changed(self: Same, change: Callable[[Tensor], Tensor]) -> Same:
-        """Return the feedback with every tensor changed."""
-        return replace(self, **{name: change(x) for name, x in vars(self).items() if x is not None})
-
-
-@dataclass(frozen=True, eq=False)
-class Labels(Feedback):
-    """What data sets say; None where they do not.
-
-    Attributes:
-        preference: ``[B]``, probability that index 0 is preferred to index 1.
-        margin: ``[B]``, by how much, in units of reward.
-        desirable: ``[B]``, 1 or 0.
-        rank: ``[B, K]``, of rankings in which responses tie: not falling along a row, equal where they tie.
-    """
-
-    preference: Tensor | None = None
-    margin: Tensor | None = None
-    desirable: Tensor | None = None
-    rank: Tensor | None = None
 
 
 NOTHING_SAID: Any = Labels()

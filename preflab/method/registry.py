@@ -20,7 +20,9 @@ from typing import Any
 from preflab.disk.digests import digest
 from preflab.errors import UserError, near_misses
 from preflab.errors.terminal import shown
-from preflab.method.plugins import blamed, check_method, file_exists
+from preflab.method import advantages_and_ratios, maths
+from preflab.method.plugins import blamed, file_exists
+from preflab.method.validation import check_method
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +128,11 @@ def _import_file(path: Path) -> Any:
 
 
 def source_hash(algorithm: type) -> str:
-    """Return 12 hex digits of the files a method and its bases are written in: an edited method is another one."""
-    paths = {inspect.getsourcefile(cls) for cls in algorithm.__mro__ if cls.__module__ not in ("builtins", "typing")}
+    """Return 12 hex digits of the files a method and its bases are written in: an edited method is another one.
+
+    The functions that methods are made of count for all of them.
+    """
+    written: list[Any] = [cls for cls in algorithm.__mro__ if cls.__module__ not in ("builtins", "typing")]
+    paths = {inspect.getsourcefile(thing) for thing in (*written, maths, advantages_and_ratios)}
     sources = sorted(Path(path).read_bytes() for path in paths if path)
     return digest(b"\0".join(sources), 12)

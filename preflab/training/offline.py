@@ -14,7 +14,8 @@ from preflab.method.contract import (
     Role,
     Rollout,
 )
-from preflab.method.plugins import answering, check_prepared
+from preflab.method.plugins import answering
+from preflab.method.validation import check_prepared
 from preflab.model.in_parts import score_in_parts
 from preflab.model.roles import Roles
 from preflab.model.work import scored
@@ -103,7 +104,7 @@ class OfflineSource:
         scores = score_in_parts(self.roles, batch, self.algorithm.needs.rollout, self.train.per_device_train_batch_size)
         with answering(self.algorithm, "prepare"):
             prepared = self.algorithm.prepare(Rollout(batch, scores, batch.response_mask.any(-1)))
-        return check_prepared(self.algorithm, prepared)
+        return check_prepared(self.algorithm, prepared, len(batch.prompt_ids))
 
     def take_metrics(self) -> dict[str, Mean]:
         """Offline data has nothing to report."""

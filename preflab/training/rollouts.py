@@ -20,9 +20,10 @@ from preflab.method.contract import (
     mean_of,
     unit_mask,
 )
+from preflab.method.feedback import Behaviour
 from preflab.method.maths import kl_k1, kl_k2, kl_k3, masked_sum
-from preflab.method.on_policy import Behaviour
-from preflab.method.plugins import answering, check_prepared
+from preflab.method.plugins import answering
+from preflab.method.validation import check_prepared
 from preflab.model.in_parts import score_in_parts
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import Sampler
@@ -128,7 +129,7 @@ class RolloutSource:
             rollout = rollout._replace(sampler_logps=samples.logps)
         self.sampled_tokens += int(batch.response_mask.sum())
         with answering(self.algorithm, "prepare"):
-            prepared = check_prepared(self.algorithm, self.algorithm.prepare(rollout))
+            prepared = check_prepared(self.algorithm, self.algorithm.prepare(rollout), len(prompts))
         self._metrics = {**rollout_metrics(rollout), **weight_metrics(rollout, prepared.feedback, config)}
         return prepared
 

@@ -16,8 +16,9 @@ from transformers import Trainer, TrainingArguments
 from preflab.disk.files import read_object
 from preflab.errors import UserError
 from preflab.method.contract import Batch, LossMethod, Mean, Needs, Scores, unit_mask
-from preflab.method.plugins import answering, check_loss
+from preflab.method.plugins import answering
 from preflab.method.records import FIELDS
+from preflab.method.validation import check_loss
 from preflab.model.roles import Roles
 from preflab.settings.training import TrainConfig
 from preflab.training.arguments import total_steps, training_arguments

@@ -68,8 +68,11 @@ class TRLBacked(TrainerMethod):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        native = cls.native
-        cls.Config, cls.needs, cls.training, cls.metrics = native.Config, native.needs, native.training, native.metrics
+        said = vars(cls)
+        if "native" in said:  # a class on one that is backed has what that one has, or says it anew
+            for name in ("Config", "needs", "training", "metrics"):
+                if name not in said:
+                    setattr(cls, name, getattr(cls.native, name))
 
     def __init__(self, config: Any) -> None:
         self._native = self.native(config)

@@ -15,6 +15,7 @@ from preflab.method.configured import Method
 from preflab.settings.training import LoraSettings, RolloutConfig, TrainConfig
 
 NAMES = sorted(registry.registered())
+QUICK = {"dpo", "ppo", "reward"}  # one of each kind; the others are for `make test-all`
 STEPS, SHARE = 60, 0.08
 """Steps of a short run, and the regret it may leave; full runs leave less than a tenth of that."""
 
@@ -46,7 +47,9 @@ def measured(suite, method, monkeypatch):
     return suite.measure(method, suite.labels(method)[0])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+)
 def test_methods_come_near_their_optimum(name, session, suite, monkeypatch):
     method = shortened(session, name)
     if method.algorithm.kind != "loss":
@@ -62,6 +65,7 @@ def test_methods_come_near_their_optimum(name, session, suite, monkeypatch):
     assert found.regret < (SHARE if "exact" in suite.labels(method) else 3 * SHARE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dpo", "rloo"])
 def test_full_runs_keep_the_bound(name, session, suite, monkeypatch):
     found = measured(suite, session.method(name), monkeypatch)

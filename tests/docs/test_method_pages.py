@@ -46,6 +46,8 @@ class Loss(Pairwise):
     Config = Config
     training = {"learning_rate": 0.5}
     metrics = {**Pairwise.metrics, "mine": "something of |y|"}
+
+    def pair_loss(self, pair): ...
 '''
 
 

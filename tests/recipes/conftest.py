@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
-import random
 import shutil
 from contextlib import contextmanager
 
 import pytest
+from preference_files import preference_rows, write_rows
 from recipe_runner import Answer, run
 
 CONFIG = """
@@ -40,28 +40,6 @@ ppo:
   logging_steps: 1
   save_steps: 4
 """
-
-
-def preference_rows(count, seed=0):
-    """Chosen responses say early words, rejected ones late words."""
-    draw = random.Random(seed)
-
-    def words(first, last, length):
-        return " ".join(f"word{draw.randrange(first, last)}" for _ in range(length))
-
-    return [
-        {
-            "prompt": words(0, 24, 5),
-            "chosen": " " + words(0, 8, draw.randint(2, 6)),
-            "rejected": " " + words(16, 24, draw.randint(2, 6)),
-        }
-        for _ in range(count)
-    ]
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import socket
 import numpy as np
 import pytest
 import torch
-from conftest import preference_rows, write_rows
+from preference_files import preference_rows, write_rows
 
 from eval.judges.settings import EndpointConfig
 from eval.pipeline.comparing import COMPARE

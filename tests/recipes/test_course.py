@@ -20,6 +20,7 @@ def followed(comparison):
     return figures(comparison["overoptimisation"])
 
 
+@pytest.mark.slow
 def test_every_kind_of_trainer_is_followed_and_a_kill_changes_nothing(finished, copy, options, tmp_path):
     before = stages(copy)
     answer = run_warm("compare.py", *options, "--output", copy, *FOLLOW, cwd=tmp_path)
@@ -58,6 +59,7 @@ def test_every_kind_of_trainer_is_followed_and_a_kill_changes_nothing(finished, 
     assert followed(read(other / "comparison.json")) == followed(comparison)
 
 
+@pytest.mark.slow
 def test_trls_snapshots_are_those_of_the_native_trainer(copy, options, tmp_path):
     answer = run_warm("compare.py", *options, "--output", copy, *FOLLOW, cwd=tmp_path)
     assert answer.status == 0, answer.err

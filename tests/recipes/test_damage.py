@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+import pytest
 from recipe_runner import figures, read, run_warm, stages
 
 
@@ -53,6 +54,7 @@ def folder_of(run, name):
     return next(f for f in sorted((run / "stages").iterdir()) if f.name.rpartition("-")[0] == name)
 
 
+@pytest.mark.slow
 def test_damaged_stages_are_built_again_to_the_same_figures(finished, copy, options, tmp_path):
     damaged = []
     for name, file, damage in DAMAGES:

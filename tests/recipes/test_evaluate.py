@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import preference_rows, write_rows
+from preference_files import preference_rows, write_rows
 from recipe_runner import check_record, read, run, run_warm, stages
 
 from eval.pipeline.evaluating import named_subjects
@@ -118,6 +118,7 @@ def test_a_stage_is_evaluated_as_it_was_in_the_comparison(finished, options, tmp
         assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_a_file_with_subsets_is_reported_by_subset(models, tmp_path):
     rows = [{**row, "subset": ("chat", "code")[i % 3 == 0]} for i, row in enumerate(preference_rows(24))]
     write_rows(tmp_path / "bench.jsonl", rows)

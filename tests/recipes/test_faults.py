@@ -7,7 +7,7 @@ import os
 import shutil
 
 import pytest
-from conftest import preference_rows, write_rows
+from preference_files import preference_rows, write_rows
 from recipe_runner import Warm, figures, read, run, run_warm, stages
 
 
@@ -121,7 +121,7 @@ def test_a_broken_method_file_is_named(options, no_torch, tmp_path):
         ("broken.py", broken),
         ("failing.py", failing),
         ("empty.py", ["'Loss'"]),
-        ("partial.py", ["lacks", "needs"]),
+        ("partial.py", ["lacks kind", "inherit preflab.Pairwise"]),
     ]
     for file, parts in cases:
         answer = run("compare.py", *options, "--algorithms", f"{file}:Loss", cwd=tmp_path, PYTHONPATH=no_torch)
@@ -214,6 +214,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_at_many_moments_it_ends_with_the_same_figures(finished, options, tmp_path):
     """One run folder, killed at each moment in turn: what one kill leaves, the next attempt builds on."""
     folder = tmp_path / "run"

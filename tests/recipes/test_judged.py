@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import write_rows
 from judge_server import KEY, Server, completion
+from preference_files import write_rows
 from recipe_runner import check_record, read, run, run_warm, stages
 
 FEW = ["--baseline-draws", "1", "--oracle-samples", "0", "--output", "run"]

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from conftest import preference_rows, write_rows
+from preference_files import preference_rows, write_rows
 from recipe_runner import MY_LOSS, check_record, figures, names_of, read, run, run_warm, stages
 
 ESTIMATES = ("win_rate", "gold_reward", "proxy_reward", "heldout_accuracy", "kl", "response_length")
@@ -110,6 +110,7 @@ def test_a_stage_that_is_not_whole_is_built_again(finished, copy, options, tmp_p
     assert figures(read(copy / "comparison.json")) == figures(read(finished[0] / "comparison.json"))
 
 
+@pytest.mark.slow
 def test_only_what_depends_on_a_change_is_trained(copy, options, tmp_path):
     (tmp_path / "my_loss.py").write_text(MY_LOSS)
     before = stages(copy)

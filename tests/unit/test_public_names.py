@@ -55,6 +55,7 @@ PUBLIC = [
     "clipped_value_loss",
     "discounted_advantages",
     "explained_variance",
+    "importance_weighted",
     "kl_k1",
     "kl_k2",
     "kl_k3",

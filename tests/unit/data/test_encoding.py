@@ -312,6 +312,12 @@ def test_collated_feedback_is_of_floats() -> None:
     assert [name for name, x in vars(batch.feedback).items() if x is not None] == ["margin"]
 
 
+@pytest.mark.parametrize("said", [({"margin": 1.0}, {}), ({}, {"margin": 1.0})])
+def test_collated_groups_have_the_same_labels(said) -> None:
+    with pytest.raises(ValueError, match=r"same labels, not .*'margin'|same labels, not \['margin'\] and \[\]"):
+        collate([EncodedGroup([1], [[2]], row, feedback) for row, feedback in enumerate(said)], 0)
+
+
 def test_collate_needs_a_group() -> None:
     with pytest.raises(ValueError, match="at least one"):
         collate([], 0)

@@ -9,7 +9,7 @@ from loss_cases import LENGTHS, SHAPE, make_batch, randoms
 
 from algorithms.ppo import PPOConfig
 from preflab.method.contract import Scores
-from preflab.method.on_policy import ActorCriticFeedback
+from preflab.method.feedback import ActorCriticFeedback
 
 EPSILON, VALUE_EPSILON, C = 0.2, 0.3, 0.5
 CONFIG = PPOConfig(clip_range=EPSILON, value_clip_range=VALUE_EPSILON, value_coefficient=C)

@@ -31,6 +31,7 @@ FOREIGN = {
     "preflab/settings/fields.py",
     "preflab/settings/values.py",
     "preflab/training/trl.py",
+    "preflab/worlds/context.py",
     "preflab/worlds/function/gold.py",
     "preflab/worlds/function/samples.py",
     "preflab/worlds/real.py",
@@ -109,3 +110,9 @@ def test_a_trainer_has_what_is_said_of_the_method_it_stands_for():
     theirs, ours = (make_method(name, {"loss_normalisation": "token"}) for name in ("trl-grpo", "grpo"))
     assert theirs.needs == ours.needs != make_method("grpo").needs
     assert (theirs.algorithm.metrics, type(theirs.algorithm).Config) == (ours.algorithm.metrics, type(ours.config))
+
+
+def test_a_class_on_one_that_is_backed_by_another_trainer_says_its_own():
+    dpo = registry.load("trl-dpo")
+    faster = type("Faster", (dpo,), {"training": {"learning_rate": 0.5}})
+    assert (faster.training, faster.needs, faster.Config) == ({"learning_rate": 0.5}, dpo.needs, dpo.Config)

@@ -12,7 +12,7 @@ from algorithms.a2c import A2C, A2CConfig
 from algorithms.grpo import GRPO, GRPOConfig
 from algorithms.reinforce import REINFORCE, REINFORCEConfig
 from algorithms.rloo import RLOO, RLOOConfig
-from preflab.method.on_policy import adapted_kl_coefficient
+from preflab.method.advantages_and_ratios import adapted_kl_coefficient
 
 
 @pytest.mark.parametrize(

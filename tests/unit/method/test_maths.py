@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from preflab.method.advantages_and_ratios import at_last_token, discounted_advantages, whiten
 from preflab.method.maths import explained_variance, kl_k1, kl_k2, kl_k3, log_sigmoid, masked_mean, masked_sum
-from preflab.method.on_policy import at_last_token, discounted_advantages, whiten
 
 EXACT = {"atol": 1e-12, "rtol": 1e-12}  # float64 sums of a few dozen terms: some 1e-15 each
 

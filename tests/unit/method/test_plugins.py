@@ -38,20 +38,24 @@ class Bare(LossMethod):
 PARTS = {
     "no class": ("Mine = Bare(None)", "no class"),
     "a function": ("def Mine(config): return Bare(config)", "no class"),
-    "no loss": ("class Mine(LossMethod):\n    Config = Settings; needs = Bare.needs", "lacks loss, __init__; inherit"),
+    "no loss": ("class Mine(LossMethod):\n    Config = Settings; needs = Bare.needs", "lacks loss, __init__; see"),
+    "no pair_loss": ("class Mine(Pairwise): Config = Settings", "lacks pair_loss; see"),
     "no kind": ("class Mine:\n    Config = Settings; needs = Bare.needs", "lacks kind; inherit preflab.Pairwise"),
-    "an unknown kind": ("class Mine(Bare): kind = 'lossy'", "lacks kind; inherit"),
+    "an unknown kind": ("class Mine(Bare): kind = 'lossy'", "is of the kind 'lossy', which there is not; inherit"),
     "a structure in part": (
         "class Mine:\n    kind, Config, needs = 'loss', Settings, Bare.needs",
-        "lacks state, prepare, loss",
+        "lacks state, prepare, loss, .* inherit preflab.LossMethod, which",
     ),
-    "no fit": ("class Mine(TrainerMethod):\n    Config = Settings; needs = Bare.needs", "lacks fit, .*TrainerMethod"),
+    "no fit": ("class Mine(TrainerMethod):\n    Config = Settings; needs = Bare.needs", "lacks fit, __init__; see"),
     "fit of two": (
         "class Mine(TrainerMethod):\n    Config, needs, __init__ = Settings, Bare.needs, Bare.__init__\n"
         "    def fit(self, task, more): ...",
         r"fit has the arguments \(self, task, more\)",
     ),
-    "no decode": ("class Mine(DecoderMethod):\n    Config = Settings; needs = Bare.needs", "lacks decode, .*DecoderM"),
+    "no decode": (
+        "class Mine(DecoderMethod):\n    Config = Settings; needs = Bare.needs",
+        "lacks decode, __init__; see",
+    ),
     "a plain class as Config": ("class Mine(Bare):\n    class Config: beta = 1", "must be a dataclass"),
     "Config is an object": ("class Mine(Bare): Config = Settings()", "must be a dataclass"),
     "no default": ("@dataclass\nclass C: beta: float\nclass Mine(Bare): Config = C", "Config.beta has no default"),
@@ -82,6 +86,24 @@ PARTS = {
     "a training setting": ("class Mine(Bare): training = {'learning_rat': 1e-4}", "training: unknown field"),
     "a training value": ("class Mine(Bare): training = {'learning_rate': 'high'}", "training: learning_rate is 'high'"),
     "training is text": ("class Mine(Bare): training = 'fast'", "training is no mapping"),
+    "a role unscored": (
+        "class Mine(Bare): needs = Needs('pair', ('policy',), trains=('policy', 'value'))",
+        "the loss could not learn; each role that learns must be scored",
+    ),
+    "a reference that learns": (
+        "class Mine(Bare): needs = Needs('pair', ('policy', 'reference'), trains=('policy', 'reference'))",
+        "the reference stands still",
+    ),
+    "an idle prepare": (
+        "class Mine(Bare):\n    def prepare(self, rollout): ...",
+        "it defines prepare, which is called where needs.rollout names roles, and it names none",
+    ),
+    "a loss that fits": (
+        "class Mine(Bare):\n    def fit(self, task): ...",
+        "it defines fit, a part of a TrainerMethod; it is a LossMethod, of which nothing calls it",
+    ),
+    "a loss that decodes": ("class Mine(Bare):\n    def decode(self, sampler): ...", "a part of a DecoderMethod"),
+    "a state for all": ("class Mine(Bare): state = {'x': 0.0}", "would share; make it in __init__"),
     "raises": ("1 / 0\nclass Mine(Bare): ...", "ZeroDivisionError"),
     "exits": ("sys.exit(0)", "SystemExit: 0"),
     "leaves": ("raise GeneratorExit", "GeneratorExit"),
@@ -108,6 +130,55 @@ def test_a_method_that_breaks_the_contract_is_refused_by_file_and_line(part, tmp
     assert str(path) in str(refused.value)
     if part not in ("no class", "a function"):
         assert re.search(rf"{re.escape(str(path))}, line \d+", str(refused.value))
+
+
+def test_needs_that_follow_from_the_config_are_held_to_the_contract_too(tmp_path):
+    body = "class Mine(Bare):\n    def __init__(self, config): self.needs = Needs('pears', ('policy',))"
+    with pytest.raises(UserError, match=r"Mine: needs.responses is 'pears'; choose one of demonstration"):
+        make_method(f"{write(tmp_path, METHOD, body)}:Mine")
+
+
+IDLE = {
+    "score": ("ppo", "PPO", "PPO.prepare"),
+    "feedback": ("rloo", "RLOO", "PolicyGradient.prepare"),
+    "advantages": ("ppo", "PPO", "PPO.prepare"),
+    "policy_loss": ("grpo", "GRPO", "TokenPolicyGradient.loss"),
+    "value_loss": ("ppo", "PPO", "PPO.loss"),
+    "normalised": ("grpo", "GRPO", "TokenPolicyGradient.loss"),
+    "ratio": ("a2c", "A2C", "A2C.loss"),
+    "optimum_of_loss": ("reinforce", "REINFORCE", "PolicyGradient.optimum"),
+    "expected_advantages": ("rloo", "RLOO", "RLOO.optimum"),
+}
+
+
+@pytest.mark.parametrize("part", IDLE)
+def test_a_part_of_a_policy_gradient_that_nothing_calls_is_refused_with_what_to_define(part, tmp_path):
+    module, base, caller = IDLE[part]
+    body = f"from algorithms.{module} import {base}\nclass Mine({base}):\n    def {part}(self, *given): ..."
+    path = write(tmp_path, METHOD, body)
+    wanted = rf"line \d+\): it defines {part}, which {caller} does not call; define {caller.split('.')[1]}"
+    with pytest.raises(UserError, match=wanted):
+        make_method(f"{path}:Mine")
+
+
+HEARD = {
+    "its own caller": (
+        "class Mine(PPO):\n    def score(self, rollout): ...\n    def prepare(self, rollout): self.score(rollout)"
+    ),
+    "a caller of its base": (
+        "class Base(PPO):\n    def prepare(self, rollout): self.score(rollout)\n"
+        "class Mine(Base):\n    def score(self, rollout): ..."
+    ),
+    "a part that is there": "class Mine(GRPO):\n    def ratio(self, logps, behaviour_logps, mask): ...",
+    "another part that is there": "class Mine(GRPO):\n    def expected_advantages(self, rewards, probabilities): ...",
+    "no policy gradient": "class Mine(Bare):\n    def score(self): ...\n    def ratio(self): ...",
+}
+
+
+@pytest.mark.parametrize("body", HEARD.values(), ids=HEARD)
+def test_a_part_that_something_calls_is_not_refused(body, tmp_path):
+    imports = "from algorithms.grpo import GRPO\nfrom algorithms.ppo import PPO\n"
+    registry.load(f"{write(tmp_path, METHOD, imports + body)}:Mine")
 
 
 CALLS = {

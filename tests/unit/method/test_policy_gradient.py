@@ -30,9 +30,10 @@ from algorithms.reinforce import REINFORCE, REINFORCEConfig
 from algorithms.reinforce_pp import REINFORCEPP, REINFORCEPPConfig
 from algorithms.rloo import RLOO, RLOOConfig
 from preflab import PolicyGradient, PolicyGradientConfig
+from preflab.method.advantages_and_ratios import clipped_surrogate, mean_of_others, whiten
 from preflab.method.contract import Batch, Scores
+from preflab.method.feedback import PolicyFeedback
 from preflab.method.maths import moments
-from preflab.method.on_policy import PolicyFeedback, clipped_surrogate, mean_of_others, whiten
 
 # ---- directions and their mutations ------------------------------------------------------------------
 

@@ -38,7 +38,7 @@ def test_scores_are_a_tuple_still():
 
 
 OWN = """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from preflab import Loss, LossMethod, Needs
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Mine(Feedback):
 
     of_prompts: torch.Tensor
     of_tokens: torch.Tensor
-    wider: torch.Tensor
+    of_others: torch.Tensor
     missing: torch.Tensor | None = None
 
 
@@ -101,7 +101,7 @@ def mine():
     prompt_mask = torch.arange(5) >= 5 - prompts[:, None]
     mask = torch.arange(6) < lengths[..., None]
     ids = torch.arange(24).reshape(2, 2, 6)
-    feedback = Mine(torch.tensor([7.0, 8.0]), ids + 0.5, torch.arange(20.0).reshape(2, 2, 5))
+    feedback = Mine(torch.tensor([7.0, 8.0]), ids + 0.5, torch.arange(24.0).reshape(2, 2, 1, 6))
     return Batch(torch.arange(10).reshape(2, 5), prompt_mask, ids, mask, feedback, ids + 0.25)
 
 
@@ -113,8 +113,17 @@ def test_feedback_is_cut_and_trimmed_with_its_rows():
     assert part.feedback.of_prompts.tolist() == [8.0]
     assert torch.equal(part.feedback.of_tokens, part.response_ids + 0.5)
     assert torch.equal(part.reference_logps, part.response_ids + 0.25)
-    assert part.feedback.wider.shape == (1, 2, 5), "no response's width is none to trim"
+    assert part.feedback.of_others.shape == (1, 2, 1, 6), "no three axes are none to trim"
     assert part.feedback.missing is None
+
+
+def test_feedback_with_slots_is_cut_too():
+    @dataclass(frozen=True, slots=True)
+    class Slots(Feedback):
+        mine: torch.Tensor
+
+    batch = mine().replace(feedback=Slots(torch.tensor([1.0, 2.0])))
+    assert batch.rows(slice(1, 2)).feedback.mine.tolist() == [2.0]
 
 
 def test_feedback_moves_with_its_batch():
@@ -155,12 +164,41 @@ PREPARES = """
 """
 
 
+FEEDBACK = """
+@dataclass(frozen=True)
+class Own(Feedback):
+    mine: object
+
+@dataclass(frozen=True, slots=True)
+class Slots(Feedback):
+    mine: object
+
+@dataclass(frozen=True)
+class Late(Own):
+    late: object = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "late", self.mine)
+
+class Bare(Feedback):
+    def __init__(self, mine):
+        self.mine = mine
+"""
+
+
 @pytest.mark.parametrize(
     ("feedback", "message"),
     [
         ("{'kl': rollout.batch.response_mask}", "feedback that is .*must be a dataclass on preflab.Feedback"),
         ("Own(rollout.scores.logps.sum())", "feedback whose mine is no tensor with a first axis of 32 prompts"),
         ("Own(1.0)", "feedback whose mine is no tensor"),
+        (
+            "Own(rollout.batch.response_mask.new_zeros(32, 2, 99))",
+            r"feedback whose mine is \(32, 2, 99\); three axes are those of",
+        ),
+        ("Slots(rollout.scores.logps.sum())", "feedback whose mine is no tensor with a first axis of 32 prompts"),
+        ("Bare(rollout.batch.prompt_ids)", "feedback whose mine is no field that Bare is made with"),
+        ("Late(rollout.batch.prompt_ids)", "feedback whose late is no field that Late is made with"),
     ],
 )
 def test_feedback_that_cannot_be_cut_is_answered_by_file_and_line(tmp_path, feedback, message):
@@ -168,6 +206,21 @@ def test_feedback_that_cannot_be_cut_is_answered_by_file_and_line(tmp_path, feed
         "feedback={}", f"feedback={feedback}"
     )
     path = tmp_path / "mine.py"
-    path.write_text(f"{own}\n@dataclass(frozen=True)\nclass Own(Feedback):\n    mine: object\n", encoding="utf-8")
+    path.write_text(own + FEEDBACK, encoding="utf-8")
+    with pytest.raises(UserError, match=rf"Mine\.prepare returned {message}.*mine\.py, line \d+"):
+        train(make_method(f"{path}:Mine").fresh(), tmp_path / "run", max_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ("rollout.batch.rows(slice(0, 3))", "3 prompts of 32, on which the number of steps rests; mask out"),
+        ("rollout.batch.replace(response_mask=rollout.batch.response_mask * 1)", r"a response_mask of torch\.int64"),
+    ],
+)
+def test_a_prepared_batch_is_as_long_as_its_rollout_and_masked_by_truth_values(tmp_path, batch, message):
+    path = tmp_path / "mine.py"
+    prepares = PREPARES.replace("rollout.batch.replace(feedback={})", batch)
+    path.write_text(OWN + prepares, encoding="utf-8")
     with pytest.raises(UserError, match=rf"Mine\.prepare returned {message}.*mine\.py, line \d+"):
         train(make_method(f"{path}:Mine").fresh(), tmp_path / "run", max_steps=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -130,7 +131,7 @@ def test_a_module_of_ones_own():
 
 
 def test_what_lacks_the_contract_is_refused(mine):
-    with pytest.raises(UserError, match=r"lacks loss, needs, __init__; inherit preflab\.LossMethod"):
+    with pytest.raises(UserError, match=r"lacks loss, needs, __init__; see docs"):
         registry.load(f"{mine}:Half")
     with pytest.raises(UserError, match=r"lacks kind; inherit preflab\.Pairwise, PolicyGradient or LossMethod"):
         registry.load(f"{mine}:Bare")
@@ -146,3 +147,13 @@ def test_wrong_places_are_named(mine):
     ):
         with pytest.raises(UserError, match=message):
             registry.load(place)
+
+
+def test_an_edit_of_the_functions_that_methods_are_made_of_makes_other_methods(monkeypatch):
+    ppo, dpo = registry.load("ppo"), registry.load("dpo")
+    before = registry.source_hash(ppo), registry.source_hash(dpo)
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path.name == "advantages_and_ratios.py"))
+    after = registry.source_hash(ppo), registry.source_hash(dpo)
+    assert before[0] != after[0]
+    assert before[1] != after[1]

@@ -72,3 +72,23 @@ def test_the_ratio_is_the_methods_own(method, monkeypatch):
     advantages = advantages if advantages.ndim == mask.ndim else advantages.unsqueeze(-1).expand_as(mask)
     torch.testing.assert_close(loss.values[mask], -1.5 * advantages[mask], rtol=1e-12, atol=1e-12)
     assert (loss.metrics["ratio"].total / loss.metrics["ratio"].items).item() == 1.5
+
+
+@methods
+def test_a_surrogate_that_averages_is_refused(method, monkeypatch):
+    """A mean would be weighted into the shape of the actions, and averaged once more."""
+    original = method.surrogate
+    monkeypatch.setattr(method, "surrogate", lambda self, ratio, advantages: original(self, ratio, advantages).mean())
+    with pytest.raises(ValueError, match=r"the surrogate is \(\); it must be the loss of each action"):
+        found(method, make_rollout())
+
+
+@pytest.mark.parametrize("method", [method for method, _ in METHODS[:4]], ids=lambda method: method.__name__)
+def test_advantages_of_prompts_are_refused(method, monkeypatch):
+    """They would be spread over the responses of a prompt, or fail in the loss."""
+    original = method.advantages
+    monkeypatch.setattr(method, "advantages", lambda self, *given: original(self, *given).flatten(1).sum(1))
+    with pytest.raises(
+        ValueError, match=r"the advantages are \(\d+,\); they must be \(\d+, 3\)( or \(\d+, 3, \d+\))?$"
+    ):
+        found(method, make_rollout())

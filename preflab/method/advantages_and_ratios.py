@@ -3,7 +3,7 @@
     rewards      response_scores, bootstrapped_scores, charged_rewards
     advantages   discounted_advantages (GAE), mean_of_others, whiten
     handed on    behaviour, next_kl_coefficient
-    loss         policy_ratio, clipped_surrogate, kl_penalty, clipped_value_loss, loss_per_unit
+    loss         policy_ratio, clipped_surrogate, importance_weighted, kl_penalty, clipped_value_loss, loss_per_unit
     metrics      policy_metrics, value_metrics
 
 An action is a response token or, in some methods, the whole response; what is said of actions is ``[B, K, T]`` or
@@ -13,10 +13,10 @@ An action is a response token or, in some methods, the whole response; what is s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from preflab.method.contract import Batch, Feedback, Mean, Rollout, Scores, Unit, mean_of, unit_mask
+from preflab.method.contract import Batch, Mean, Rollout, Scores, Unit, mean_of, unit_mask
+from preflab.method.feedback import ActorCriticFeedback, Behaviour
 from preflab.method.maths import KL_ESTIMATORS, kl_k1, kl_k3, masked_mean, masked_sum, moments, sum_over_ranks
 from preflab.settings.policy_gradient import PolicyGradientConfig, TokenPolicyGradientConfig
 
@@ -128,46 +128,6 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, epsilon: float =
 # ---- what a rollout hands on to the loss -------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Behaviour(Feedback):
-    """What every policy gradient's loss reads of the rollout that it learns from.
-
-    Attributes:
-        behaviour_logps: ``[B, K, T]`` log π_old, of the policy that drew the responses.
-        reference_logps: ``[B, K, T]`` log π_ref, for a KL in the loss.
-        kl_coefficient: ``[B]`` β, the same for all.
-        importance_weights: of actions, ``[B, K]`` or ``[B, K, T]``: min(π_old/π_engine, cap), truncated importance
-            sampling (Ionides 2008); 1 where no other engine drew the responses.
-    """
-
-    behaviour_logps: Tensor
-    reference_logps: Tensor
-    kl_coefficient: Tensor
-    importance_weights: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class PolicyFeedback(Behaviour):
-    """A `Behaviour` and the ``advantages`` of its actions, ``[B, K]`` or ``[B, K, T]``."""
-
-    advantages: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class ActorCriticFeedback(PolicyFeedback):
-    """Advantages of tokens, and what the value learns from; each ``[B, K, T]``, 0 on padding.
-
-    Attributes:
-        behaviour_values: V when the rollout was drawn.
-        returns: R.
-        return_deviation: R − mean R over the rollout.
-    """
-
-    behaviour_values: Tensor
-    returns: Tensor
-    return_deviation: Tensor
-
-
 def behaviour(
     rollout: Rollout, config: PolicyGradientConfig, coefficient: float, action: Unit = "token"
 ) -> dict[str, Tensor]:
@@ -251,6 +211,19 @@ def clipped_surrogate(ratio: Tensor, advantages: Tensor, low: float | None = Non
         return ratio * advantages
     clipped = ratio.clamp(None if low is None else 1 - low, None if high is None else 1 + high)
     return (ratio * advantages).minimum(clipped * advantages)
+
+
+def importance_weighted(losses: Tensor, weights: Tensor) -> Tensor:
+    """Return the surrogate of each action times its importance weight, ``[B, K]`` or ``[B, K, T]``.
+
+    Raises:
+        ValueError: unless each action has a loss of its own: a mean would be spread over all of them.
+    """
+    if losses.shape != weights.shape:
+        raise ValueError(
+            f"the surrogate is {tuple(losses.shape)}; it must be the loss of each action, {tuple(weights.shape)}"
+        )
+    return losses * weights
 
 
 def kl_penalty(batch: Batch[Behaviour], scores: Scores, config: PolicyGradientConfig, action: Unit = "token") -> Tensor:
