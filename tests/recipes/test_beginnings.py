@@ -91,8 +91,9 @@ def test_what_the_libraries_do_not_take_is_refused_before_training(kind):
 
 def test_a_rehearsal_leaves_randomness_alone(opened, tmp_path):
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    for name in ("dpo", "ppo", "trl-dpo", "best-of-n"):
+    for name in ("dpo", "ppo", "trl-dpo"):
         rehearse(make_method(name, {"extra": {"optim": "adafactor", "lr_scheduler_kwargs": {}}}))
+    rehearse(make_method("best-of-n"))
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     with pytest.raises(UserError, match="no_such"):
         opened(preference_rows(40), "--dpo.report-to", "no_such", methods=["dpo"])
