@@ -17,7 +17,7 @@ from eval.comparison.preferences import KEYS, correlation, length_buckets, summa
 from eval.statistics import interval, wilson
 from preflab.errors import UserError
 
-DATA = Path("/work/shared/data")
+DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 
 
 # ---- the summary ----
