@@ -90,6 +90,9 @@ def _lacks(cls: Any) -> str | None:
     parts = dict.fromkeys(name for base in kind.__mro__ for name in (*inspect.get_annotations(base), *vars(base)))
     asked = [name for name in parts if name == "__init__" or not (name.startswith("_") or name == "config")]
     abstract = cls.__abstractmethods__ if inspect.isabstract(cls) else frozenset()
+    # Python 3.10 forgets that a Protocol's `__init__` is abstract.
+    if next(base for base in cls.__mro__ if "__init__" in vars(base)) in kind.__mro__:
+        abstract |= {"__init__"}
     missing = [name for name in asked if name not in found or name in abstract]
     missing += sorted(abstract.difference(missing))  # what a base asks for on top of its kind
     if not missing:
