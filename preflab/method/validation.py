@@ -98,6 +98,7 @@ def _lacks(cls: Any) -> str | None:
     if not missing:
         return None
     inherits = "" if kind in cls.__mro__ else f"; inherit preflab.{kind.__name__}, which has a default for most"
+    missing.sort(key="__init__".__eq__)  # where it stands among the others differs between versions of Python
     return f" lacks {', '.join(missing)}{inherits}"
 
 
