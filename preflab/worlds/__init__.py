@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from preflab.data.columns import parse_columns
 from preflab.data.splits import fingerprint
@@ -119,6 +119,18 @@ def _looks_local(value: str, name: str) -> bool:
 SPLITS = ("demonstrations", "pairs", "singles", "heldout", "gold_pairs", "prompts", "eval_prompts")
 
 
+class Asked(NamedTuple):
+    """What the data say of a prompt beside its text.
+
+    Attributes:
+        messages: it as messages, each with ``role`` and ``content``, where a chat template wrote the text; else None.
+        columns: further columns of its row, by name, where a reward reads any.
+    """
+
+    messages: Sequence[Mapping[str, Any]] | None = None
+    columns: Mapping[str, Any] = {}
+
+
 @dataclass(frozen=True)
 class World:
     """Texts and model of one comparison. All splits are disjoint in their prompts, but for the exact world's.
@@ -143,6 +155,7 @@ class World:
             ones; columns ``prompt``, ``response``, ``desirable``. None where the data have none.
         encoded: splits (and ``demonstrations``, ``prompts``, ``eval_prompts``) that were encoded on the way, by name.
         cut: whether a response that fills the token limit was cut there and bears no end token.
+        asked: more of the prompts of all splits, by their text; of those that there is more to say of.
     """
 
     name: str
@@ -161,6 +174,7 @@ class World:
     cut: bool = False
     singles: Dataset | None = None
     encoded: Mapping[str, list[EncodedGroup]] = field(default_factory=dict)
+    asked: Mapping[str, Asked] = field(default_factory=dict)
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
