@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from preflab.data.columns import parse_columns
 from preflab.data.splits import fingerprint
 from preflab.errors import UserError
 from preflab.errors.terminal import shown
+from preflab.rewards import Asked
 from preflab.settings.fields import option
 from preflab.settings.values import LARGEST_SEED
 
@@ -117,18 +118,6 @@ def _looks_local(value: str, name: str) -> bool:
 
 
 SPLITS = ("demonstrations", "pairs", "singles", "heldout", "gold_pairs", "prompts", "eval_prompts")
-
-
-class Asked(NamedTuple):
-    """What the data say of a prompt beside its text.
-
-    Attributes:
-        messages: it as messages, each with ``role`` and ``content``, where a chat template wrote the text; else None.
-        columns: further columns of its row, by name, where a reward reads any.
-    """
-
-    messages: Sequence[Mapping[str, Any]] | None = None
-    columns: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
