@@ -5,19 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from preflab.data.asked import Asked
+
 Messages = Sequence[Mapping[str, Any]]
-
-
-class Asked(NamedTuple):
-    """What the data say of a prompt beside its text.
-
-    Attributes:
-        messages: it as messages, each with ``role`` and ``content``, where a chat template wrote the text; else None.
-        columns: further columns of its row, by name, where a reward reads any.
-    """
-
-    messages: Messages | None = None
-    columns: Mapping[str, Any] = {}
 
 
 class Question(NamedTuple):
