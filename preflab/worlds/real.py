@@ -22,7 +22,7 @@ from preflab.errors import UserError
 from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
 from preflab.worlds import SPLITS, World, WorldConfig
-from preflab.worlds.context import check_context
+from preflab.worlds.context import check_context, check_dialogues
 from preflab.worlds.splitting import Source, asked_of, check_parts, encoded_parts, say_large_group, split_sources
 
 if TYPE_CHECKING:
@@ -52,15 +52,10 @@ def _built(config: WorldConfig) -> World:
     # 1. See that model and options can be used.
     tokenizer = load_tokenizer(config.model, config.trust_remote_code, config.chat_template)
     check_context(config)
+    check_dialogues(config, tokenizer)
     names = [name for name in (config.dataset, config.heldout) if name]
-    columns = parse_columns(config.columns)
     # 2. Clean, and keep what fits the token limits, so that every method sees the same rows.
-    cleaned = [
-        clean_rows(
-            iter_rows(name, config.dataset_split), tokenizer, bad_rows=config.bad_rows, columns=columns, source=name
-        )
-        for name in names
-    ]
+    cleaned = [_cleaned(name, tokenizer, config) for name in names]
     chat = bool(tokenizer.chat_template) and _conversational(cleaned)
     if chat:
         check_template(tokenizer)
@@ -86,6 +81,21 @@ def _built(config: WorldConfig) -> World:
     return world
 
 
+def _cleaned(name: str, tokenizer: PreTrainedTokenizerBase, config: WorldConfig) -> Cleaned:
+    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat=True)
+    return clean_rows(
+        iter_rows(name, config.dataset_split),
+        tokenizer,
+        bad_rows=config.bad_rows,
+        columns=parse_columns(config.columns),
+        source=name,
+        # Whoever says that special-token strings are tokens has rows that a template wrote, wholly or in part.
+        dialogues="text" if config.special_tokens == "tokens" else config.dialogues,
+        system=config.system_prompt,
+        fits=encoder.fits if config.long_prompts == "last-turns" else None,
+    )
+
+
 @contextmanager
 def _without_collector() -> Iterator[None]:
     """Leave the garbage collector out: millions of new lists are no garbage, and it would look through them all."""
@@ -103,8 +113,9 @@ def _conversational(cleaned: list[Cleaned]) -> bool:
     messages, texts = (sum(getattr(found.seen, kind) for found in cleaned) for kind in ("messages", "texts"))
     if messages and texts:
         raise UserError(
-            f"some rows of the data are messages, others plain text ({messages} and {texts}), and the chat template "
-            "serves messages only; bring all rows to one format"
+            f"some rows of the data are messages, others text that stays text ({messages} and {texts}), and the chat "
+            "template writes messages only; bring all rows to one format (--dialogues auto makes messages of all text "
+            "that no template wrote, --dialogues text of none)"
         )
     return bool(messages)
 
@@ -127,7 +138,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     if not found.seen.messages:
         rows = raw_rows(rows, tokenizer, config.special_tokens, name)
     encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat)
-    shortened = 0
+    shortened = found.seen.shortened
     if config.long_prompts == "last-turns" and not chat:
         rows, shortened = last_turns(rows, encoder)
     asked = by_prompt((row["prompt"] for row in rows), found.asked, name)
@@ -179,15 +190,12 @@ def last_turns(rows: list[Row], encoder: Encoder) -> tuple[list[Row], int]:
     dialogue's group, so that no other part of it is on the other side of a split.
     """
 
-    def fits(text: str) -> bool:
-        return len(encoder.prompt(text)) <= encoder.max_prompt_tokens
-
     def cut(prompt: str) -> str:
-        if fits(prompt):
+        if encoder.fits(prompt):
             return prompt
         # The later the turn, the shorter the text: the earliest that fits is found by halves.
         starts = human_turns(prompt)
-        at = bisect_left(starts, True, key=lambda start: fits(prompt[start:]))
+        at = bisect_left(starts, True, key=lambda start: encoder.fits(prompt[start:]))
         return prompt[starts[at] :] if at < len(starts) else prompt
 
     found = [{**row, "prompt": cut(row["prompt"])} for row in rows]
