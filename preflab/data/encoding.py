@@ -156,6 +156,10 @@ class Encoder:
         """Return the ids of a prompt; never empty, since the first response token needs a context."""
         return self._prompts([text])[0]
 
+    def fits(self, prompt_text: str) -> bool:
+        """Whether a prompt is within the limit."""
+        return len(self.prompt(prompt_text)) <= self.max_prompt_tokens
+
     def response(self, prompt_text: str, response_text: str) -> list[int]:
         """Return the ids of a response to a prompt, end token included."""
         return self._responses([prompt_text], [self.prompt(prompt_text)], [response_text])[0]
