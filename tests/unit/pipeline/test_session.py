@@ -11,9 +11,10 @@ from eval.judges.annotating import AnnotateConfig
 from eval.judges.settings import EndpointConfig
 from eval.pipeline.comparing import COMPARE
 from eval.pipeline.conforming import ConformanceConfig
+from eval.pipeline.defaults import DEFAULTS
 from eval.pipeline.entries import CompareConfig
 from eval.pipeline.following import CourseConfig
-from eval.pipeline.session import DEFAULTS, SHARED, Session
+from eval.pipeline.session import SHARED, Session
 from eval.settings import EvalConfig
 from preflab.errors import UserError
 from preflab.experiment.settings import RewardSettings, RunConfig
