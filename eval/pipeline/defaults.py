@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from preflab.model.model_size import MILLION, ModelSize, model_size
+from preflab.model.model_size import ModelSize, model_size
 from preflab.settings.command_line import split
 from preflab.settings.fields import default_of, merge
 from preflab.settings.plain_yaml import read_yaml
@@ -95,5 +95,5 @@ def _say(model: str, size: ModelSize, names: tuple[str, ...]) -> None:
     if size.parameters is None:
         logger.warning("how large %s is cannot be told from here; settings are those of %s", model, UNKNOWN)
     else:
-        about = f"{size.parameters / MILLION:,.3g} million parameters"
-        logger.warning("%s has about %s; settings start from %s (--help shows them)", model, about, ", ".join(names))
+        about = f"{model} has {size.parameters:,} parameters"
+        logger.warning("%s; settings start from %s (see --help)", about, ", ".join(names))

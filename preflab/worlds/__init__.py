@@ -51,11 +51,16 @@ class WorldConfig:
     max_prompt_tokens: int = option(
         256, "longer prompts are dropped and counted (see long_prompts)", minimum=1, maximum=2**24
     )
-    long_prompts: Literal["drop", "last-turns"] = option(
-        "drop", "what to do with longer dialogues of real data: drop them, or keep the last turns that fit (Human: …)"
+    long_prompts: Literal["drop", "last-turns", "truncate"] = option(
+        "drop",
+        "what to do with longer prompts of real data: drop the row; keep the last turns of a dialogue that fit; or, "
+        "besides, cut off the beginning of what is still too long",
     )
     max_response_tokens: int = option(
-        128, "longer responses are dropped; sampling stops here", minimum=1, maximum=2**20
+        128, "longer responses are dropped (see long_responses); sampling stops here", minimum=1, maximum=2**20
+    )
+    long_responses: Literal["drop", "truncate"] = option(
+        "drop", "what to do with longer responses of real data: drop the row, or cut them there, without an end token"
     )
     max_pairs: int | None = option(None, "at most this many pairs (and unpaired responses), drawn by seed", minimum=4)
     special_tokens: Literal["auto", "text", "tokens"] = option(
@@ -69,6 +74,12 @@ class WorldConfig:
         0, "seed of splits, planted preferences and the embedded base model", minimum=0, maximum=LARGEST_SEED
     )
     quick: bool = option(False, "a smaller run of everything, for a first look")
+
+    @property
+    def truncated(self) -> tuple[Literal["prompt", "response"], ...]:
+        """What is cut where it is over its limit."""
+        prompt: tuple[Literal["prompt"], ...] = ("prompt",) if self.long_prompts == "truncate" else ()
+        return (*prompt, "response") if self.long_responses == "truncate" else prompt
 
     @property
     def kind(self) -> str:
@@ -87,6 +98,9 @@ class WorldConfig:
         for name in ("reward", "prompts"):
             if self.kind == "real" and getattr(self, name) is not None:
                 raise ValueError(f"the real world has its own preferences and takes no {name}; drop it, or --dataset")
+        for name in ("long_prompts", "long_responses"):
+            if self.kind != "real" and getattr(self, name) != "drop":
+                raise ValueError(f"{name} is for real data, and the {self.kind} world makes its own; leave it out")
         for name in ("model", "dataset", "heldout", "prompts", "chat_template"):
             value = getattr(self, name)
             if value is not None and _looks_local(value, name):

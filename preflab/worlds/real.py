@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from preflab.data.columns import parse_columns
 from preflab.data.dialogues import human_turns
-from preflab.data.encoding import EQUAL, TEXT, EncodedGroup, Encoder, load_tokenizer
+from preflab.data.encoding import EQUAL, LONG_PROMPT, LONG_RESPONSE, TEXT, EncodedGroup, Encoder, load_tokenizer
 from preflab.data.formats import Cleaned, clean_rows
 from preflab.data.reading import Row, iter_rows
 from preflab.data.splits import check_leak, paired, to_dataset
@@ -125,9 +125,10 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         logger.warning("%s: %d bad rows dropped: %s", name, bad.total, bad.summary())
     if not found.seen.messages:
         rows = raw_rows(rows, tokenizer, config.special_tokens, name)
-    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat)
+    limits = config.max_prompt_tokens, config.max_response_tokens
+    encoder = Encoder(tokenizer, *limits, chat, truncate=config.truncated)
     shortened = 0
-    if config.long_prompts == "last-turns" and not chat:
+    if config.long_prompts != "drop" and not chat:
         rows, shortened = last_turns(rows, encoder)
     # A response that is too long must not take its partner along: unpaired ones are paired last.
     unpaired = [row for row in rows if "response" in row]
@@ -139,6 +140,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     dropped = {reason: count + too_long[reason] for reason, count in dropped.items()}
     if not found.seen.messages:
         encoder.noted.pop(TEXT, None)  # `raw_rows` has said so
+    cut = {what: len(encoder.noted[what]) for what in (LONG_PROMPT, LONG_RESPONSE) if what in encoder.noted}
     encoder.report(name)
     if equal:
         what = f"{name}: {equal} of {len(pairs)} pairs have {EQUAL}, to this model's tokenizer"
@@ -164,6 +166,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         dropped,
         equal,
         shortened,
+        cut,
         share,
         found.seen.grouped > 0,
     )
@@ -176,15 +179,12 @@ def last_turns(rows: list[Row], encoder: Encoder) -> tuple[list[Row], int]:
     dialogue's group, so that no other part of it is on the other side of a split.
     """
 
-    def fits(text: str) -> bool:
-        return len(encoder.prompt(text)) <= encoder.max_prompt_tokens
-
     def cut(prompt: str) -> str:
-        if fits(prompt):
+        if encoder.fits(prompt):
             return prompt
         # The later the turn, the shorter the text: the earliest that fits is found by halves.
         starts = human_turns(prompt)
-        at = bisect_left(starts, True, key=lambda start: fits(prompt[start:]))
+        at = bisect_left(starts, True, key=lambda start: encoder.fits(prompt[start:]))
         return prompt[starts[at] :] if at < len(starts) else prompt
 
     found = [{**row, "prompt": cut(row["prompt"])} for row in rows]
@@ -236,6 +236,7 @@ def _facts(sources: list[Source], world: World, leaked: int, roles: list[str]) -
             "too long": s.dropped,
             **({"chosen equal to rejected as tokens": s.equal} if s.equal else {}),
             **({"cut to their last turns": s.shortened} if s.shortened else {}),
+            **({"cut at the limits": s.cut} if s.cut else {}),
             "pairs used": len(s.pairs),
             **({"without partner": len(s.singles)} if s.singles else {}),
             "longer response wins": round(s.longer_wins, 4),

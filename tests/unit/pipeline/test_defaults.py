@@ -114,7 +114,7 @@ def test_which_layers_were_taken_is_said_and_recorded(tmp_path, caplog):
         session(tmp_path, "owner/silent")
     assert found.as_dict()["defaults"] == ["real", "model_0.1b", "model", "every"]
     said = [record.getMessage() for record in caplog.records]
-    assert said[0].startswith("owner/said-135M has about 135 million parameters; settings start from every, model, ")
+    assert said[0].startswith("owner/said-135M has 135,000,000 parameters; settings start from every, model, ")
     assert said[1:] == ["how large owner/silent is cannot be told from here; settings are those of 1b"]
     assert "defaults" in Session({}).as_dict()
 
