@@ -82,7 +82,8 @@ class Experiment(EncodedSplits):
         longest, limit = world.max_response_tokens, world_config.max_response_tokens
         self.max_response_tokens = limit if longest is None else min(longest, limit)
         limits = world_config.max_prompt_tokens, self.max_response_tokens
-        super().__init__(world, Encoder(self.tokenizer, *limits, chat=world.chat, cut=world.cut))
+        truncate = world_config.truncated
+        super().__init__(world, Encoder(self.tokenizer, *limits, chat=world.chat, cut=world.cut, truncate=truncate))
         self.ends = self.encoder.ends.ids
         self._engines: dict[float, VllmSampler] = {}
 
@@ -103,7 +104,8 @@ class Experiment(EncodedSplits):
 
     def identity(self) -> dict[str, Any]:
         """Return what decides every stage's result: data, adapters, limits."""
-        limits = {"prompt": self.world_config.max_prompt_tokens, "response": self.max_response_tokens}
+        limits: dict[str, Any] = {"prompt": self.world_config.max_prompt_tokens, "response": self.max_response_tokens}
+        limits |= {"truncated": truncated} if (truncated := self.world_config.truncated) else {}
         # Those that other files than the model's may name: a template, say.
         ends = {"ends": self.ends} if len(self.ends) > 1 else {}
         # Where the model lies decides nothing; what is in it does.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from preflab.data.asked import Asked, by_prompt
 from preflab.data.columns import parse_columns
 from preflab.data.dialogues import human_turns
-from preflab.data.encoding import EQUAL, TEXT, EncodedGroup, Encoder, load_tokenizer
+from preflab.data.encoding import EQUAL, LONG_PROMPT, LONG_RESPONSE, TEXT, EncodedGroup, Encoder, load_tokenizer
 from preflab.data.formats import Cleaned, clean_rows
 from preflab.data.reading import Row, iter_rows
 from preflab.data.splits import check_leak, paired, to_dataset
@@ -104,7 +104,7 @@ def _cleaned(
         # Whoever says that special-token strings are tokens has rows that a template wrote, wholly or in part.
         dialogues="text" if config.special_tokens == "tokens" else config.dialogues,
         system=config.system_prompt,
-        fits=encoder.fits if config.long_prompts == "last-turns" else None,
+        fits=None if config.long_prompts == "drop" else encoder.fits,
     )
 
 
@@ -160,9 +160,10 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         logger.warning("%s: %d bad rows dropped: %s", name, bad.total, bad.summary())
     if not found.seen.messages:
         rows = raw_rows(rows, tokenizer, config.special_tokens, name)
-    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat)
+    limits = config.max_prompt_tokens, config.max_response_tokens
+    encoder = Encoder(tokenizer, *limits, chat, truncate=config.truncated)
     shortened = found.seen.shortened
-    if config.long_prompts == "last-turns" and not chat:
+    if config.long_prompts != "drop" and not chat:
         rows, shortened = last_turns(rows, encoder)
     asked = by_prompt((row["prompt"] for row in rows), found.asked, name)
     # A response that is too long must not take its partner along: unpaired ones are paired last.
@@ -175,6 +176,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     dropped = {reason: count + too_long[reason] for reason, count in dropped.items()}
     if not found.seen.messages:
         encoder.noted.pop(TEXT, None)  # `raw_rows` has said so
+    cut = {what: len(encoder.noted[what]) for what in (LONG_PROMPT, LONG_RESPONSE) if what in encoder.noted}
     encoder.report(name)
     if equal:
         what = f"{name}: {equal} of {len(pairs)} pairs have {EQUAL}, to this model's tokenizer"
@@ -200,6 +202,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         dropped,
         equal,
         shortened,
+        cut,
         share,
         found.seen.grouped > 0,
         asked,
@@ -275,6 +278,7 @@ def _facts(sources: list[Source], world: World, leaked: int, roles: list[str]) -
             "too long": s.dropped,
             **({"chosen equal to rejected as tokens": s.equal} if s.equal else {}),
             **({"cut to their last turns": s.shortened} if s.shortened else {}),
+            **({"cut at the limits": s.cut} if s.cut else {}),
             "pairs used": len(s.pairs),
             **({"without partner": len(s.singles)} if s.singles else {}),
             "longer response wins": round(s.longer_wins, 4),

@@ -29,6 +29,7 @@ class Source(NamedTuple):
     dropped: Dropped
     equal: int
     shortened: int
+    cut: dict[str, int]
     longer_wins: float
     grouped: bool
     asked: dict[str, Asked]
