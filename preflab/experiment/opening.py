@@ -14,6 +14,7 @@ from preflab.disk.stages import Run
 from preflab.errors import UserError, crash
 from preflab.experiment.settings import RunConfig
 from preflab.method.configured import Method
+from preflab.progress import listed, progress, say
 from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig
 
@@ -52,6 +53,7 @@ def open_experiment(
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # A folder that cannot be used is answered before the seconds that importing torch takes.
     folder = Path(settings.output)
+    say(about(settings, world, methods))
     made = not folder.exists()
     run = Run(folder)
     crash.log_in(folder)
@@ -67,20 +69,31 @@ def open_experiment(
         raise
 
 
+def about(settings: RunConfig, world: WorldConfig, methods: Sequence[Method]) -> str:
+    """Return in one line what a run is about to do: methods, model, data, folder."""
+    names = listed(dict.fromkeys(method.label for method in methods)) if methods else "no training"
+    source = world.dataset or world.heldout or world.reward
+    data = f"the {world.kind} world" + (f" ({source})" if source else "")
+    model = f" on {world.model}" if world.model else ""
+    return f"{names}{model}, {data}, into {settings.output}"
+
+
 def _open(
     run: Run, settings: RunConfig, world: WorldConfig, lora: LoraSettings, methods: Sequence[Method]
 ) -> Experiment:
-    import torch
+    with progress("loading the libraries"):
+        import torch
 
-    from preflab.experiment.experiment import Experiment
-    from preflab.training.rehearsal import rehearse
+        from preflab.experiment.experiment import Experiment
+        from preflab.training.rehearsal import rehearse
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
     _quiet_libraries()
     for method in methods:
         rehearse(method)
-    return Experiment(run, world, lora, Path(settings.cache))
+    with progress(f"opening the {world.kind} world"):
+        return Experiment(run, world, lora, Path(settings.cache))
 
 
 def check_results(folder: Path) -> None:

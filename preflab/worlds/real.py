@@ -18,6 +18,7 @@ from preflab.data.formats import Cleaned, clean_rows
 from preflab.data.reading import Row, iter_rows
 from preflab.data.splits import check_leak, paired, to_dataset
 from preflab.errors import UserError
+from preflab.progress import progress, tracked
 from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
 from preflab.worlds import World, WorldConfig
@@ -56,7 +57,7 @@ def _built(config: WorldConfig) -> World:
     # 2. Clean, and keep what fits the token limits, so that every method sees the same rows.
     cleaned = [
         clean_rows(
-            iter_rows(name, config.dataset_split), tokenizer, bad_rows=config.bad_rows, columns=columns, source=name
+            tracked(iter_rows(name, config.dataset_split), f"reading {name}", "row"), tokenizer, bad_rows=config.bad_rows, columns=columns, source=name
         )
         for name in names
     ]
@@ -64,7 +65,8 @@ def _built(config: WorldConfig) -> World:
     if chat:
         check_template(tokenizer)
     _use_groups(cleaned, names)
-    sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
+    with progress("encoding"):
+        sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
     say_large_group(sources[0])
     # 3. Split by group, and see that no prompt is on both sides.
     parts = split_sources(sources, config)
