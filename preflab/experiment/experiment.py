@@ -26,7 +26,7 @@ from preflab.progress import progress
 from preflab.sampling.sampler import Sampler, TransformersSampler
 from preflab.sampling.vllm import VllmSampler
 from preflab.seeds import derive
-from preflab.settings.fields import as_dict
+from preflab.settings.fields import deciding
 from preflab.settings.training import LoraSettings, RolloutConfig
 from preflab.training.offline import OfflineSource
 from preflab.training.reference import ReferenceLogps
@@ -109,7 +109,7 @@ class Experiment(EncodedSplits):
         ends = {"ends": self.ends} if len(self.ends) > 1 else {}
         # Where the model lies decides nothing; what is in it does.
         data = {k: v for k, v in self.data.items() if k not in ("facts", "model")}
-        return {"data": data, "lora": as_dict(self.lora), "limits": limits, **ends}
+        return {"data": data, "lora": deciding(self.lora), "limits": limits, **ends}
 
     # ---- models ----------------------------------------------------------------------------------
 
