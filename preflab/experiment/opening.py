@@ -14,7 +14,7 @@ from preflab.disk.stages import Run
 from preflab.errors import UserError, crash
 from preflab.experiment.settings import RunConfig
 from preflab.method.configured import Method
-from preflab.progress import listed, progress, say
+from preflab.progress import progress
 from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig
 
@@ -53,7 +53,6 @@ def open_experiment(
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # A folder that cannot be used is answered before the seconds that importing torch takes.
     folder = Path(settings.output)
-    say(about(settings, world, methods))
     made = not folder.exists()
     run = Run(folder)
     crash.log_in(folder)
@@ -67,15 +66,6 @@ def open_experiment(
         if made and not any(run.stages.iterdir()):
             shutil.rmtree(folder)
         raise
-
-
-def about(settings: RunConfig, world: WorldConfig, methods: Sequence[Method]) -> str:
-    """Return in one line what a run is about to do: methods, model, data, folder."""
-    names = listed(dict.fromkeys(method.label for method in methods)) if methods else "no training"
-    source = world.dataset or world.heldout or world.reward
-    data = f"the {world.kind} world" + (f" ({source})" if source else "")
-    model = f" on {world.model}" if world.model else ""
-    return f"{names}{model}, {data}, into {settings.output}"
 
 
 def _open(

@@ -152,8 +152,8 @@ class Board:
     # ---- stages ----------------------------------------------------------------------------------
 
     def expect(self, names: Sequence[str]) -> None:
-        """Learn which stages a run will have, those that are finished already included."""
-        self._coming, self._stages, self._number, self._took = Counter(names), len(names), 0, {}
+        """Learn which stages are to come, those that are finished already included; who knows better says so again."""
+        self._coming, self._stages = Counter(names), self._number + len(names)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -194,6 +194,8 @@ class Board:
         rest = [self._expected(other) for other in self._coming.elements()]
         if own is None:
             return []
+        if not self._stages:
+            return [f"about {duration(own)}"]
         known = own + sum(seconds for seconds in rest if seconds is not None)
         least = "at least" if None in rest else "about"
         return [f"about {duration(own)}", f"whole run {least} {duration(known)} left"]

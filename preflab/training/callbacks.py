@@ -42,8 +42,8 @@ class ShowProgress(TrainerCallback):
         """Begin at the step training starts from."""
         if state.is_world_process_zero:
             total = state.max_steps if state.max_steps < MOST_STEPS else None
-            if state.global_step:
-                say(f"{self.title} goes on from step {state.global_step}")
+            went_on = f", going on from step {state.global_step}" if state.global_step else ""
+            say(f"{self.title}: {'until its budget is spent' if total is None else f'{total} steps'}{went_on}")
             self.task = self.open.enter_context(progress(self.title, total, "step", done=state.global_step))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

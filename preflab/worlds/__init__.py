@@ -45,7 +45,9 @@ class WorldConfig:
     reward: str | None = option(None, "gold reward of the function world, as package.module:function")
     prompts: str | None = option(None, "prompt file of the function world (txt or jsonl); default: sampled openings")
     chat_template: str | None = option(None, "file with a Jinja chat template, for tokenizers that have none")
-    heldout_fraction: float = option(0.2, "share of prompts held out for evaluation", minimum=0.01, maximum=0.8)
+    heldout_fraction: float = option(
+        0.2, "share of prompts held out for evaluation; 0 where nothing is evaluated", minimum=0.0, maximum=0.8
+    )
     gold_fraction: float = option(
         0.25, "share of training prompts kept for the judge's own reward model (real data)", minimum=0.0, maximum=0.8
     )

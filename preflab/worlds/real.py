@@ -58,7 +58,11 @@ def _built(config: WorldConfig) -> World:
     # 2. Clean, and keep what fits the token limits, so that every method sees the same rows.
     cleaned = [
         clean_rows(
-            tracked(iter_rows(name, config.dataset_split), f"reading {name}", "row"), tokenizer, bad_rows=config.bad_rows, columns=columns, source=name
+            tracked(iter_rows(name, config.dataset_split), f"reading {name}", "row"),
+            tokenizer,
+            bad_rows=config.bad_rows,
+            columns=columns,
+            source=name,
         )
         for name in names
     ]
