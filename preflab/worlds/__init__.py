@@ -57,7 +57,9 @@ class WorldConfig(RewardOptions):
     system: str | None = option(
         None, "system prompt of dialogues that have none, as text or @FILE; default: what the chat template does"
     )
-    heldout_fraction: float = option(0.2, "share of prompts held out for evaluation", minimum=0.01, maximum=0.8)
+    heldout_fraction: float = option(
+        0.2, "share of prompts held out for evaluation; 0 where nothing is evaluated", minimum=0.0, maximum=0.8
+    )
     gold_fraction: float | None = option(
         None,
         "share of training prompts kept for the judge's own reward model (real data); default: 0.25, and none where "
