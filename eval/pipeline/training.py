@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eval.pipeline.bringing import Brought
 from eval.pipeline.comparing import contest
 from eval.pipeline.entries import Entry
 from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline, own_judge
 from eval.subjects import START, Ground, evaluate_subject
-from preflab.experiment.foundation import Foundation
+from preflab.errors import UserError
 
 if TYPE_CHECKING:
+    from preflab.experiment.foundation import Foundation
     from preflab.method.configured import Method
 
 
@@ -33,11 +35,13 @@ def train(session: Session, name: str) -> Result:
     """
     session.layers.check((name,))
     method, (start, reward) = session.method(name), session.stage_methods()
-    policy = method.needs.trains[0] == "policy"
+    policy, brought = method.needs.trains[0] == "policy", Brought.by(session)
+    if brought.rewards and not policy:
+        raise UserError(f"--reward-model: {method.label} trains a reward model and uses none; leave it out")
     stands_on = () if method.needs.responses == "demonstration" else (start, reward)
     judged = ("eval_prompts", "heldout") if policy else ("heldout",)
     with session.opened([*stands_on, method], judged=judged) as experiment:
-        return trained(session, Foundation(experiment, start, reward, session.rewards), method)
+        return trained(session, brought.foundation(session, experiment), method)
 
 
 def trained(session: Session, foundation: Foundation, method: Method) -> Result:
@@ -73,8 +77,9 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
 def ground_for(session: Session, foundation: Foundation, method: Method) -> Ground:
     """Build what a method stands on, and no more."""
     needs, experiment = method.needs, foundation.experiment
-    sft = None if needs.responses == "demonstration" else foundation.sft()
-    rewards = foundation.rewards(sft) if needs.uses("reward") and "reward" not in needs.trains else None
+    sft = foundation.given_start() if needs.responses == "demonstration" else foundation.sft()
+    uses = needs.uses("reward") or bool(foundation.given)
+    rewards = foundation.rewards(sft) if uses and "reward" not in needs.trains else None
     # On real data the judge is a reward model of its own, which is for comparisons; here, r* or nobody.
     judge = own_judge(foundation, sft, session.evaluation) if experiment.world.gold else None
     return Ground(experiment, session.evaluation, sft, rewards, judge)

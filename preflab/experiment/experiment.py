@@ -25,7 +25,6 @@ from preflab.model.roles import Roles
 from preflab.sampling.sampler import Sampler, TransformersSampler
 from preflab.sampling.vllm import VllmSampler
 from preflab.seeds import derive
-from preflab.settings.fields import as_dict
 from preflab.settings.training import LoraSettings, RolloutConfig
 from preflab.training.offline import OfflineSource
 from preflab.training.reference import ReferenceLogps
@@ -87,6 +86,13 @@ class Experiment(EncodedSplits):
         self._engines: dict[float, VllmSampler] = {}
 
     @cached_property
+    def instructed(self) -> bool:
+        """Whether the model has a chat template of its own: one that answers instructions as it is."""
+        given, trust = self.world_config.chat_template, self.world_config.trust_remote_code
+        tokenizer = self.tokenizer if given is None else load_tokenizer(self.world.model, trust)
+        return bool(tokenizer.chat_template)
+
+    @cached_property
     def data(self) -> dict[str, Any]:
         """Fingerprints and counts of every split, for keys and reports."""
         return {
@@ -108,7 +114,7 @@ class Experiment(EncodedSplits):
         ends = {"ends": self.ends} if len(self.ends) > 1 else {}
         # Where the model lies decides nothing; what is in it does.
         data = {k: v for k, v in self.data.items() if k not in ("facts", "model")}
-        return {"data": data, "lora": as_dict(self.lora), "limits": limits, **ends}
+        return {"data": data, "lora": self.lora.identity(), "limits": limits, **ends}
 
     # ---- models ----------------------------------------------------------------------------------
 

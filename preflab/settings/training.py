@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from preflab.settings.fields import option
+from preflab.settings.fields import as_dict, option
 
 Pool = Literal["mean", "worst"]
 
@@ -33,9 +33,26 @@ class LoraSettings:
         "auto", "type of the frozen base; auto: bfloat16 on CUDA, float32 on CPU; adapters are float32"
     )
 
+    use_rslora: bool = option(False, "scale adapters by alpha / √r instead: rsLoRA (arXiv 2312.03732)")
+    use_dora: bool = option(
+        False, "learn the size of each weight's rows apart from their direction: DoRA (arXiv 2402.09353); slower"
+    )
+    lora_dropout: float = option(
+        0.0,
+        "dropout before the adapters, in the passes that a loss trains through and in no other; the first ratio of "
+        "PPO is then near 1, not 1",
+        minimum=0.0,
+        maximum=0.99,
+    )
+
     def __post_init__(self) -> None:
         if not self.target_modules:
             raise ValueError("target_modules is empty; name the layers to adapt, or leave it at all-linear")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides results, for keys; of what came later only what is not at its default."""
+        first, default = ("lora_rank", "lora_alpha", "target_modules", "dtype"), as_dict(LoraSettings())
+        return {name: value for name, value in as_dict(self).items() if name in first or value != default[name]}
 
 
 @dataclass(frozen=True)
