@@ -75,7 +75,7 @@ class Experiment(EncodedSplits):
     def __init__(self, run: Run, world_config: WorldConfig, lora: LoraSettings, cache: Path) -> None:
         self.run, self.world_config, self.lora = run, world_config, lora
         if world_config.model is not None:
-            read_model_files(world_config.model)  # before a library makes something else of a damaged one
+            self.check_model(world_config.model)
         world: World = open_world(world_config, cache)
         self.tokenizer = load_tokenizer(
             world.model, world_config.trust_remote_code, chat_template=world_config.chat_template
@@ -87,6 +87,14 @@ class Experiment(EncodedSplits):
         super().__init__(world, Encoder(self.tokenizer, *limits, chat=world.chat, cut=world.cut, truncate=truncate))
         self.ends = self.encoder.ends.ids
         self._engines: dict[float, VllmSampler] = {}
+
+    def check_model(self, name: str) -> None:
+        """Refuse a damaged model before a library makes something else of it.
+
+        Raises:
+            UserError: as `read_model_files` does.
+        """
+        read_model_files(name)
 
     @cached_property
     def instructed(self) -> bool:
