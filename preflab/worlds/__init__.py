@@ -61,7 +61,9 @@ class WorldConfig(RewardOptions):
     system: str | None = option(
         None, "system prompt of dialogues that have none, as text or @FILE; default: what the chat template does"
     )
-    heldout_fraction: float = option(0.2, "share of prompts held out for evaluation", minimum=0.01, maximum=0.8)
+    heldout_fraction: float = option(
+        0.2, "share of prompts held out for evaluation; 0 where nothing is evaluated", minimum=0.0, maximum=0.8
+    )
     gold_fraction: float | None = option(
         None,
         "share of training prompts kept for the judge's own reward model (real data); default: 0.25, and none where "
@@ -72,11 +74,16 @@ class WorldConfig(RewardOptions):
     max_prompt_tokens: int = option(
         256, "longer prompts are dropped and counted (see long_prompts)", minimum=1, maximum=2**24
     )
-    long_prompts: Literal["drop", "last-turns"] = option(
-        "drop", "what to do with longer dialogues of real data: drop them, or keep the last turns that fit (Human: …)"
+    long_prompts: Literal["drop", "last-turns", "truncate"] = option(
+        "drop",
+        "what to do with longer prompts of real data: drop the row; keep the last turns of a dialogue that fit; or, "
+        "besides, cut off the beginning of what is still too long",
     )
     max_response_tokens: int = option(
-        128, "longer responses are dropped; sampling stops here", minimum=1, maximum=2**20
+        128, "longer responses are dropped (see long_responses); sampling stops here", minimum=1, maximum=2**20
+    )
+    long_responses: Literal["drop", "truncate"] = option(
+        "drop", "what to do with longer responses of real data: drop the row, or cut them there, without an end token"
     )
     max_pairs: int | None = option(None, "at most this many pairs (and unpaired responses), drawn by seed", minimum=4)
     special_tokens: Literal["auto", "text", "tokens"] = option(
@@ -111,6 +118,12 @@ class WorldConfig(RewardOptions):
         return text.strip()
 
     @property
+    def truncated(self) -> tuple[Literal["prompt", "response"], ...]:
+        """What is cut where it is over its limit."""
+        prompt: tuple[Literal["prompt"], ...] = ("prompt",) if self.long_prompts == "truncate" else ()
+        return (*prompt, "response") if self.long_responses == "truncate" else prompt
+
+    @property
     def kind(self) -> str:
         """The world that ``auto`` stands for."""
         if self.world != "auto":
@@ -138,6 +151,9 @@ class WorldConfig(RewardOptions):
             raise ValueError(f"the {self.kind} world has a planted reward and takes no reward; drop it, or --world")
         if self.kind == "real" and self.gold_fraction and self.reward_is_code:
             raise ValueError("gold_fraction is for a judge's own reward model, and reward judges; leave it out")
+        for name in ("long_prompts", "long_responses"):
+            if self.kind != "real" and getattr(self, name) != "drop":
+                raise ValueError(f"{name} is for real data, and the {self.kind} world makes its own; leave it out")
         for name in ("model", "dataset", "heldout", "prompts", "chat_template"):
             value = getattr(self, name)
             if value is not None and _looks_local(value, name):

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from preflab.data.asked import Asked, by_prompt
 from preflab.data.columns import parse_columns
 from preflab.data.dialogues import human_turns
-from preflab.data.encoding import EQUAL, TEXT, EncodedGroup, Encoder, load_tokenizer
+from preflab.data.encoding import EQUAL, LONG_PROMPT, LONG_RESPONSE, TEXT, EncodedGroup, Encoder, load_tokenizer
 from preflab.data.formats import Cleaned, clean_rows
 from preflab.data.reading import Row, iter_rows
 from preflab.data.splits import check_leak, paired, to_dataset
 from preflab.errors import UserError
+from preflab.progress import progress, tracked
 from preflab.rewards import OwnReward, open_reward
 from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
@@ -66,7 +67,8 @@ def _built(config: WorldConfig) -> World:
     if chat:
         check_template(tokenizer)
     _use_groups(cleaned, names)
-    sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
+    with progress("encoding"):
+        sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
     say_large_group(sources[0])
     # 3. Split by group, and see that no prompt is on both sides.
     parts = split_sources(sources, config)
@@ -95,7 +97,7 @@ def _cleaned(
     """Return the clean rows of a source, with the columns that a reward wants."""
     encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat=True)
     return clean_rows(
-        iter_rows(name, config.dataset_split),
+        tracked(iter_rows(name, config.dataset_split), f"reading {name}", "row"),
         tokenizer,
         bad_rows=config.bad_rows,
         columns=parse_columns(config.columns),
@@ -104,7 +106,7 @@ def _cleaned(
         # Whoever says that special-token strings are tokens has rows that a template wrote, wholly or in part.
         dialogues="text" if config.special_tokens == "tokens" else config.dialogues,
         system=config.system_prompt,
-        fits=encoder.fits if config.long_prompts == "last-turns" else None,
+        fits=None if config.long_prompts == "drop" else encoder.fits,
     )
 
 
@@ -160,9 +162,10 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         logger.warning("%s: %d bad rows dropped: %s", name, bad.total, bad.summary())
     if not found.seen.messages:
         rows = raw_rows(rows, tokenizer, config.special_tokens, name)
-    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat)
+    limits = config.max_prompt_tokens, config.max_response_tokens
+    encoder = Encoder(tokenizer, *limits, chat, truncate=config.truncated)
     shortened = found.seen.shortened
-    if config.long_prompts == "last-turns" and not chat:
+    if config.long_prompts != "drop" and not chat:
         rows, shortened = last_turns(rows, encoder)
     asked = by_prompt((row["prompt"] for row in rows), found.asked, name)
     # A response that is too long must not take its partner along: unpaired ones are paired last.
@@ -175,6 +178,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     dropped = {reason: count + too_long[reason] for reason, count in dropped.items()}
     if not found.seen.messages:
         encoder.noted.pop(TEXT, None)  # `raw_rows` has said so
+    cut = {what: len(encoder.noted[what]) for what in (LONG_PROMPT, LONG_RESPONSE) if what in encoder.noted}
     encoder.report(name)
     if equal:
         what = f"{name}: {equal} of {len(pairs)} pairs have {EQUAL}, to this model's tokenizer"
@@ -200,6 +204,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         dropped,
         equal,
         shortened,
+        cut,
         share,
         found.seen.grouped > 0,
         asked,
@@ -275,6 +280,7 @@ def _facts(sources: list[Source], world: World, leaked: int, roles: list[str]) -
             "too long": s.dropped,
             **({"chosen equal to rejected as tokens": s.equal} if s.equal else {}),
             **({"cut to their last turns": s.shortened} if s.shortened else {}),
+            **({"cut at the limits": s.cut} if s.cut else {}),
             "pairs used": len(s.pairs),
             **({"without partner": len(s.singles)} if s.singles else {}),
             "longer response wins": round(s.longer_wins, 4),
