@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from eval.pipeline.session import Session
     from eval.settings import EvalConfig
     from eval.subjects import Ground
-    from preflab.experiment.experiment import Experiment
+    from preflab.experiment.foundation import Foundation
     from preflab.method.configured import Method
 
 
@@ -37,28 +37,29 @@ def of_yardsticks(ground: Ground) -> list[str]:
     return [*(["reference-samples"] if sampled else []), *(["eval-reward"] if ground.reward is not None else [])]
 
 
-def of_foundation(session: Session, experiment: Experiment) -> list[str]:
+def of_foundation(foundation: Foundation) -> list[str]:
     """Return what trains the policy that methods start from, the reward models and the judge's own."""
-    world = experiment.world
+    world = foundation.experiment.world
     judge = ["judge"] if world.gold is None and len(world.gold_pairs) else []
-    return [*of_start(session, experiment), *of_rewards(session, experiment), *judge]
+    return [*of_start(foundation), *of_rewards(foundation), *judge]
 
 
-def of_start(session: Session, experiment: Experiment) -> list[str]:
+def of_start(foundation: Foundation) -> list[str]:
     """Return what trains the policy that methods start from."""
-    return [session.stage_methods()[0].label] if len(experiment.world.demonstrations) else []
+    return [foundation.start_label] if foundation.trains_start else []
 
 
-def of_rewards(session: Session, experiment: Experiment) -> list[str]:
+def of_rewards(foundation: Foundation) -> list[str]:
     """Return what trains the reward models that are maximised."""
-    if session.rewards.policy_reward == "gold" or not len(experiment.world.pairs):
+    settings, world = foundation.settings, foundation.experiment
+    if settings.maximised(world.world_config) == "gold" or foundation.given or not len(world.world.pairs):
         return []
-    return ["reward", *(f"reward-{seed}" for seed in range(1, session.rewards.reward_ensemble))]
+    return ["reward", *(f"reward-{seed}" for seed in range(1, settings.reward_ensemble))]
 
 
-def below(session: Session, experiment: Experiment, method: Method) -> list[str]:
+def below(foundation: Foundation, method: Method) -> list[str]:
     """Return what one method stands on."""
     if method.needs.responses == "demonstration":
         return []
     rewarded = method.needs.uses("reward") and "reward" not in method.needs.trains
-    return [*of_start(session, experiment), *(of_rewards(session, experiment) if rewarded else [])]
+    return [*of_start(foundation), *(of_rewards(foundation) if rewarded else [])]

@@ -47,7 +47,11 @@ class WorldConfig(RewardOptions):
     heldout: str | None = option(
         None, "separate held-out preference file; default: split by hashed prompt. Without --dataset, to evaluate only"
     )
-    prompts: str | None = option(None, "prompt file of the function world (txt or jsonl); default: sampled openings")
+    prompts: str | None = option(
+        None,
+        "prompt file of the function world: txt, or data with 'prompt' as text or messages; default: the model samples "
+        "openings, or, where it has a chat template, instructions",
+    )
     chat_template: str | None = option(None, "file with a Jinja chat template, for tokenizers that have none")
     dialogues: Dialogues = option(
         "auto",
