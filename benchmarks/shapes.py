@@ -31,6 +31,7 @@ SHAPES = {
     "toy": Shape("qwen2", 512, 32, 64, 2, 4, 2),
     "llama-5.6m": Shape("llama", 4096, 256, 640, 6, 4, 4),
     "llama-60m": Shape("llama", 4096, 640, 1664, 12, 10, 10),
+    "smollm2-135m": Shape("llama", 49_152, 576, 1536, 30, 9, 3),
     "qwen2.5-0.5b": Shape("qwen2", 151_936, 896, 4864, 24, 14, 2, dtype="bfloat16"),
     "qwen2.5-1.5b": Shape("qwen2", 151_936, 1536, 8960, 28, 12, 2, dtype="bfloat16"),
     "qwen2.5-7b": Shape("qwen2", 152_064, 3584, 18_944, 28, 28, 4, tied=False, dtype="bfloat16"),

@@ -85,6 +85,7 @@ PRESETS = {
     "toy-bf16": Preset("toy", ("8/8",), batch=2, bf16=True),
     "cpu": Preset("llama-5.6m", ON_CPU),
     "cpu-60m": Preset("llama-60m", ON_CPU),
+    "cpu-135m": Preset("smollm2-135m", ("128/128",), batch=4),
     "cuda-0.5b": Preset("qwen2.5-0.5b", ON_CUDA, bf16=True),
     "cuda-1.5b": Preset("qwen2.5-1.5b", ON_CUDA, bf16=True),
     "cuda-7b": Preset("qwen2.5-7b", ON_CUDA, batch=4, bf16=True),

@@ -12,7 +12,7 @@ from typing import Any, get_origin
 
 from preflab.errors import UserError, near_misses
 from preflab.errors.terminal import shown
-from preflab.settings.fields import Text
+from preflab.settings.fields import Text, default_of
 from preflab.settings.plain_yaml import read_yaml
 from preflab.settings.values import parse_text
 
@@ -50,7 +50,7 @@ class CommandLine:
             for field in dataclasses.fields(cls):
                 if field.name not in seen:
                     seen.add(field.name)
-                    _add_option(group, field, (defaults or {}).get(field.name, _default(field)))
+                    _add_option(group, field, (defaults or {}).get(field.name, default_of(field)))
 
     def read(self, argv: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Return the given values by field name, and those of each ``section``.
@@ -127,11 +127,6 @@ class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         # argparse's own swallows what a full disk answers.
         (file or sys.stderr).write(message or "")
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    factory: Any = field.default_factory
-    return field.default if field.default is not dataclasses.MISSING else factory()
 
 
 def _add_option(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], default: Any) -> None:

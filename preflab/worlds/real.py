@@ -8,9 +8,11 @@ import random
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preflab.data.asked import Asked, by_prompt
 from preflab.data.columns import parse_columns
 from preflab.data.dialogues import human_turns
 from preflab.data.encoding import EQUAL, TEXT, EncodedGroup, Encoder, load_tokenizer
@@ -18,11 +20,12 @@ from preflab.data.formats import Cleaned, clean_rows
 from preflab.data.reading import Row, iter_rows
 from preflab.data.splits import check_leak, paired, to_dataset
 from preflab.errors import UserError
+from preflab.rewards import OwnReward, open_reward
 from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
-from preflab.worlds import World, WorldConfig
+from preflab.worlds import SPLITS, World, WorldConfig
 from preflab.worlds.context import check_context
-from preflab.worlds.splitting import Source, check_parts, encoded_parts, say_large_group, split_sources
+from preflab.worlds.splitting import Source, asked_of, check_parts, encoded_parts, say_large_group, split_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,15 +54,24 @@ def _built(config: WorldConfig) -> World:
     # 1. See that model and options can be used.
     tokenizer = load_tokenizer(config.model, config.trust_remote_code, config.chat_template)
     check_context(config)
+    reward = open_reward(config)
     names = [name for name in (config.dataset, config.heldout) if name]
     columns = parse_columns(config.columns)
     # 2. Clean, and keep what fits the token limits, so that every method sees the same rows.
     cleaned = [
         clean_rows(
-            iter_rows(name, config.dataset_split), tokenizer, bad_rows=config.bad_rows, columns=columns, source=name
+            iter_rows(name, config.dataset_split),
+            tokenizer,
+            bad_rows=config.bad_rows,
+            columns=columns,
+            source=name,
+            wanted=reward.wanted.names if reward else (),
         )
         for name in names
     ]
+    if reward:
+        for name, found in zip(names, cleaned, strict=True):
+            reward.wanted.check(found.seen.names, name)
     chat = bool(tokenizer.chat_template) and _conversational(cleaned)
     if chat:
         check_template(tokenizer)
@@ -72,8 +84,10 @@ def _built(config: WorldConfig) -> World:
     parts["heldout"], leaked = check_leak(trained_on, parts["heldout"])
     check_parts(parts, sources, config, leaked)
     # 4. Describe.
-    world = _world(config, parts, chat, encoded_parts(sources, parts))
+    world = _world(config, parts, chat, encoded_parts(sources, parts), asked_of(sources, parts))
     world.facts.update(_facts(sources, world, leaked, roles=[r for r in ("dataset", "heldout") if getattr(config, r)]))
+    if reward:
+        world = _rewarded(world, reward, config)
     logger.info(
         "real world: %s read, %s bad, %s too long, %s leaking; train %d, gold %d, held-out %d pairs, %d unpaired",
         sum(s.read for s in sources),
@@ -83,6 +97,17 @@ def _built(config: WorldConfig) -> World:
         *(len(parts[name]) for name in ("train", "gold", "heldout", "singles")),
     )
     return world
+
+
+def _rewarded(world: World, reward: OwnReward, config: WorldConfig) -> World:
+    """Give a world a reward of one's own, tried on its first pair; where it is functions alone, it judges too."""
+    prompts = {row["prompt"] for split in (world.prompts, world.eval_prompts, world.pairs) for row in split}
+    reward = reward.reading(world.asked, prompts)
+    first = next(iter(world.pairs or world.heldout))
+    if not reward.repeats([first["prompt"]] * 2, [first["chosen"], ""]):
+        logger.warning("--reward %s gives two values for the same texts: no run of it can be repeated", config.reward)
+    world = replace(world, reward=reward)
+    return replace(world, gold=reward, gold_key=reward.key) if config.reward_is_code else world
 
 
 @contextmanager
@@ -129,6 +154,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     shortened = 0
     if config.long_prompts == "last-turns" and not chat:
         rows, shortened = last_turns(rows, encoder)
+    asked = by_prompt((row["prompt"] for row in rows), found.asked, name)
     # A response that is too long must not take its partner along: unpaired ones are paired last.
     unpaired = [row for row in rows if "response" in row]
     fitting, dropped = encoder.encode_demonstrations(unpaired)
@@ -166,6 +192,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         shortened,
         share,
         found.seen.grouped > 0,
+        asked,
     )
 
 
@@ -198,7 +225,11 @@ def _drawn(count: int, config: WorldConfig) -> Iterable[int]:
 
 
 def _world(
-    config: WorldConfig, parts: dict[str, list[Row]], chat: bool, encoded: dict[str, list[EncodedGroup]]
+    config: WorldConfig,
+    parts: dict[str, list[Row]],
+    chat: bool,
+    encoded: dict[str, list[EncodedGroup]],
+    asked: dict[str, Asked],
 ) -> World:
     train, columns = parts["train"], ("prompt", "chosen", "rejected", "group")
     demonstrations = [{"prompt": r["prompt"], "response": r["chosen"], "group": r["group"]} for r in train]
@@ -217,6 +248,7 @@ def _world(
         else None,
         chat=chat,
         encoded=encoded,
+        asked=asked,
     )
 
 
@@ -227,7 +259,7 @@ def _prompts(rows: Iterable[Row]) -> list[Row]:
 
 def _facts(sources: list[Source], world: World, leaked: int, roles: list[str]) -> dict[str, Any]:
     """Return counts and fingerprints for the manifest, JSON-ready; `roles` says what each source is."""
-    splits = {name: getattr(world, name) for name in world.fingerprints}
+    splits = {name: getattr(world, name) for name in world.fingerprints if name in SPLITS}
     files = {
         role: {
             "name": s.name,
