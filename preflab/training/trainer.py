@@ -6,15 +6,18 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import release_memory
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from preflab.disk.files import read_object
 from preflab.errors import UserError
+from preflab.errors.answering import is_out_of_memory
 from preflab.method.contract import Batch, LossMethod, Mean, Needs, Scores, unit_mask
 from preflab.method.plugins import answering
 from preflab.method.records import FIELDS
@@ -64,22 +67,60 @@ class PreferenceTrainer(Trainer):
         self._work_before = roles.work.flops
         self._sums: dict[str, Mean] = {}
         self._step: dict[str, Mean] = {}  # of the last optimiser step alone
+        self._steps = _Steps(source, self)
 
     def get_train_dataloader(self) -> Any:
-        """Return the source's endless stream; `max_steps` ends it."""
-        return _Stream(self.source, self)
+        """Return the optimiser steps' micro-batches, without end; `max_steps` ends training."""
+        return self._steps
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], Tensor | int | None]:
+        self, epoch_iterator: Iterator[list[Batch]], num_batches: int, device: torch.device
+    ) -> tuple[list[list[Batch]], Tensor | int | None]:
         """Fetch the micro-batches of one optimiser step, and count their units over all ranks."""
         self.source.observe(self._over_ranks(self._step))
         self._step = {}
-        batches = [next(epoch_iterator).to(device) for _ in range(num_batches)]
+        batches = next(epoch_iterator)
         unit = self.algorithm.needs.unit
         units = torch.stack([unit_mask(batch, unit).sum() for batch in batches]).sum()
         _add(self._sums, self.source.take_metrics())
-        return batches, cast(Tensor, self.accelerator.gather(units)).sum().clamp(min=1)
+        return [batches], cast(Tensor, self.accelerator.gather(units)).sum().clamp(min=1)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Go forward and back over all micro-batches of an optimiser step; over smaller ones where memory runs out.
+
+        Whatever an attempt has left (gradients, metrics, costs) is dropped, and the step begins again with the same
+        rows, or the same rollout.
+
+        Raises:
+            UserError: if nothing is left to make smaller.
+        """
+        batches: list[Batch] = inputs
+        sums, counts, flops = dict(self._sums), dict(self.counts), self.roles.work.flops
+        while True:
+            try:
+                return self._gradients(model, batches, num_items_in_batch)
+            except Exception as error:
+                if not is_out_of_memory(error) or self.accelerator.num_processes > 1:
+                    raise
+                changed = self.source.fitting.tighten()
+                if changed is None:
+                    raise
+                logger.warning("memory ran out at step %s: from here on %s", self.state.global_step + 1, changed)
+            # Here, where the exception no longer holds on to what the attempt had in memory.
+            model.zero_grad()
+            release_memory()
+            self.roles.checkpoint_activations(self.source.fitting.recomputes)
+            batches = next(iter(self._steps))
+            self.source.take_metrics()
+            self._step, self._sums, self.counts, self.roles.work.flops = {}, dict(sums), dict(counts), flops
+
+    def _gradients(self, model: Any, batches: list[Batch], units: Any) -> Tensor:
+        """Add up the gradients of micro-batches, and return their loss; ranks meet at the last of them."""
+        losses = []
+        for number, batch in enumerate(batches, 1):
+            with nullcontext() if number == len(batches) else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, batch, units))
+        return torch.stack(losses).sum()
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         return inputs
@@ -175,7 +216,8 @@ class PreferenceTrainer(Trainer):
         folder = Path(output_dir or cast(str, self.args.output_dir))
         for role in (*self.algorithm.needs.trains, *self.source.moves):
             self.roles.save(role, folder / role)
-        carried = {"costs": self.costs(), "state": dict(self.algorithm.state)}
+        fitting = self.source.fitting.carried()
+        carried = {"costs": self.costs(), "state": dict(self.algorithm.state), "fitting": fitting}
         (folder / CARRIED).write_text(json.dumps(carried))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -187,6 +229,8 @@ class PreferenceTrainer(Trainer):
         self.counts = {name: costs[name] for name in COUNTS}
         self.source.sampled_tokens, self._seconds_before = costs["sampled_tokens"], costs["seconds"]
         self._work_before = self.roles.work.flops - costs["flops"]
+        self.source.fitting.go_on(carried["fitting"])
+        self.roles.checkpoint_activations(self.source.fitting.recomputes)
 
     def costs(self) -> dict[str, Any]:
         """Return what `TrainRecord` counts, so far; what was spent before an interruption is included."""
@@ -216,14 +260,19 @@ def stood_in(scores: Scores, batch: Batch, needs: Needs) -> Scores:
     return scores._replace(**missing)
 
 
-class _Stream:
-    """What the Trainer iterates: has no length, so that `max_steps` alone ends training."""
+class _Steps:
+    """What the Trainer iterates: has no length, so that `max_steps` alone ends training. It can begin a step anew."""
 
     def __init__(self, source: Source, trainer: Trainer) -> None:
         self.source, self.trainer = source, trainer
 
-    def __iter__(self) -> Iterator[Batch]:
-        return self.source.batches(self.trainer.state.global_step)
+    def __iter__(self) -> _Steps:
+        self._batches = self.source.batches(self.trainer.state.global_step)
+        return self
+
+    def __next__(self) -> list[Batch]:
+        device = self.trainer.args.device
+        return [next(self._batches).to(device) for _ in range(self.source.fitting.per_step)]
 
 
 def last_metrics(trainer: Trainer) -> dict[str, float]:
@@ -253,7 +302,7 @@ def run_training(
     steps, budget = total_steps(train, source), Budget.of(train)
     arguments = training_arguments(train, steps, folder, seed, roles.device)
     roles.learn(algorithm.needs.trains)
-    roles.checkpoint_activations(train.gradient_checkpointing)
+    roles.checkpoint_activations(source.fitting.recomputes)
     roles.autocast = train.bf16
     try:
         trainer = PreferenceTrainer(roles, algorithm, source, arguments, budget)
