@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
+from preflab.data.asked import Asked
 from preflab.data.columns import parse_columns
 from preflab.data.splits import fingerprint
 from preflab.errors import UserError
@@ -119,18 +120,6 @@ def _looks_local(value: str, name: str) -> bool:
 SPLITS = ("demonstrations", "pairs", "singles", "heldout", "gold_pairs", "prompts", "eval_prompts")
 
 
-class Asked(NamedTuple):
-    """What the data say of a prompt beside its text.
-
-    Attributes:
-        messages: it as messages, each with ``role`` and ``content``, where a chat template wrote the text; else None.
-        columns: further columns of its row, by name, where a reward reads any.
-    """
-
-    messages: Sequence[Mapping[str, Any]] | None = None
-    columns: Mapping[str, Any] = {}
-
-
 @dataclass(frozen=True)
 class World:
     """Texts and model of one comparison. All splits are disjoint in their prompts, but for the exact world's.
@@ -155,7 +144,8 @@ class World:
             ones; columns ``prompt``, ``response``, ``desirable``. None where the data have none.
         encoded: splits (and ``demonstrations``, ``prompts``, ``eval_prompts``) that were encoded on the way, by name.
         cut: whether a response that fills the token limit was cut there and bears no end token.
-        asked: more of the prompts of all splits, by their text; of those that there is more to say of.
+        asked: more of the prompts of all splits, by their text; of those that there is more to say of. Their further
+            columns are part of the data's fingerprint.
     """
 
     name: str
@@ -178,8 +168,11 @@ class World:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """What is in each split, by name; of those that there are."""
-        return {name: fingerprint(getattr(self, name)) for name in SPLITS if getattr(self, name) is not None}
+        """What is in each split, by name, and in further columns (``asked``); of those that there are."""
+        found = {name: fingerprint(getattr(self, name)) for name in SPLITS if getattr(self, name) is not None}
+        # The messages of a prompt are in its text already.
+        columns = [{"prompt": p, "columns": dict(said.columns)} for p, said in self.asked.items() if said.columns]
+        return {**found, "asked": fingerprint(columns)} if columns else found
 
 
 def open_world(config: WorldConfig, cache: Path) -> World:

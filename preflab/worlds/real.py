@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preflab.data.asked import Asked, by_prompt
 from preflab.data.columns import parse_columns
 from preflab.data.dialogues import human_turns
 from preflab.data.encoding import EQUAL, TEXT, EncodedGroup, Encoder, load_tokenizer
@@ -20,9 +21,9 @@ from preflab.data.splits import check_leak, paired, to_dataset
 from preflab.errors import UserError
 from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
-from preflab.worlds import World, WorldConfig
+from preflab.worlds import SPLITS, World, WorldConfig
 from preflab.worlds.context import check_context
-from preflab.worlds.splitting import Source, check_parts, encoded_parts, say_large_group, split_sources
+from preflab.worlds.splitting import Source, asked_of, check_parts, encoded_parts, say_large_group, split_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,7 +73,7 @@ def _built(config: WorldConfig) -> World:
     parts["heldout"], leaked = check_leak(trained_on, parts["heldout"])
     check_parts(parts, sources, config, leaked)
     # 4. Describe.
-    world = _world(config, parts, chat, encoded_parts(sources, parts))
+    world = _world(config, parts, chat, encoded_parts(sources, parts), asked_of(sources, parts))
     world.facts.update(_facts(sources, world, leaked, roles=[r for r in ("dataset", "heldout") if getattr(config, r)]))
     logger.info(
         "real world: %s read, %s bad, %s too long, %s leaking; train %d, gold %d, held-out %d pairs, %d unpaired",
@@ -129,6 +130,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     shortened = 0
     if config.long_prompts == "last-turns" and not chat:
         rows, shortened = last_turns(rows, encoder)
+    asked = by_prompt((row["prompt"] for row in rows), found.asked, name)
     # A response that is too long must not take its partner along: unpaired ones are paired last.
     unpaired = [row for row in rows if "response" in row]
     fitting, dropped = encoder.encode_demonstrations(unpaired)
@@ -166,6 +168,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         shortened,
         share,
         found.seen.grouped > 0,
+        asked,
     )
 
 
@@ -198,7 +201,11 @@ def _drawn(count: int, config: WorldConfig) -> Iterable[int]:
 
 
 def _world(
-    config: WorldConfig, parts: dict[str, list[Row]], chat: bool, encoded: dict[str, list[EncodedGroup]]
+    config: WorldConfig,
+    parts: dict[str, list[Row]],
+    chat: bool,
+    encoded: dict[str, list[EncodedGroup]],
+    asked: dict[str, Asked],
 ) -> World:
     train, columns = parts["train"], ("prompt", "chosen", "rejected", "group")
     demonstrations = [{"prompt": r["prompt"], "response": r["chosen"], "group": r["group"]} for r in train]
@@ -217,6 +224,7 @@ def _world(
         else None,
         chat=chat,
         encoded=encoded,
+        asked=asked,
     )
 
 
@@ -227,7 +235,7 @@ def _prompts(rows: Iterable[Row]) -> list[Row]:
 
 def _facts(sources: list[Source], world: World, leaked: int, roles: list[str]) -> dict[str, Any]:
     """Return counts and fingerprints for the manifest, JSON-ready; `roles` says what each source is."""
-    splits = {name: getattr(world, name) for name in world.fingerprints}
+    splits = {name: getattr(world, name) for name in world.fingerprints if name in SPLITS}
     files = {
         role: {
             "name": s.name,

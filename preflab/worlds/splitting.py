@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from typing import NamedTuple
 
+from preflab.data.asked import Asked
 from preflab.data.encoding import Dropped, EncodedGroup, feedback
 from preflab.data.findings import BadRows
 from preflab.data.reading import Row
@@ -30,6 +31,7 @@ class Source(NamedTuple):
     shortened: int
     longer_wins: float
     grouped: bool
+    asked: dict[str, Asked]
 
 
 def split_sources(sources: list[Source], config: WorldConfig) -> dict[str, list[Row]]:
@@ -121,3 +123,10 @@ def encoded_parts(sources: list[Source], parts: dict[str, list[Row]]) -> dict[st
         ids = {row["prompt"]: group.prompt_ids for row, group in zip(rows, found[split], strict=True)}
         found[name] = [EncodedGroup(prompt, [], i) for i, prompt in enumerate(ids.values())]
     return found
+
+
+def asked_of(sources: list[Source], parts: dict[str, list[Row]]) -> dict[str, Asked]:
+    """Return what is said of the prompts of all splits beside their text."""
+    known = {prompt: said for source in reversed(sources) for prompt, said in source.asked.items()}
+    prompts = dict.fromkeys(row["prompt"] for rows in parts.values() for row in rows) if known else ()
+    return {prompt: known[prompt] for prompt in prompts if prompt in known}
