@@ -92,7 +92,7 @@ class TrainConfig:
     save_steps: int = option(0, "optimiser steps between checkpoints; 0: none", minimum=0, maximum=MOST_STEPS)
     gradient_checkpointing: bool | Literal["auto"] = option(
         False,
-        "recompute activations to save memory; scores prompts k times; auto: once a pass does not fit otherwise",
+        "recompute activations in the backward pass: less memory, more work; auto: once a pass does not fit otherwise",
     )
     bf16: bool = option(False, "autocast to bfloat16")
     report_to: tuple[str, ...] = option((), "where to send metrics: tensorboard, wandb, trackio")

@@ -195,6 +195,11 @@ def test_checkpointing_comes_when_one_prompt_does_not_fit(tmp_path, memory, capl
     assert "activations are recomputed, 8 of 8 prompts" in caplog.records[3].getMessage()
 
 
+def test_checkpointing_leaves_the_fast_path(tmp_path):
+    roles, *_ = train(MAKE["dpo"](), tmp_path, per_device_train_batch_size=4, gradient_checkpointing=True)
+    assert roles.scorer.exact == ("fused", "prompt_once", "plain")
+
+
 def test_checkpointing_is_off_where_it_is_not_needed(tmp_path, memory):
     memory(8)
     roles, *_ = train(MAKE["dpo"](), tmp_path, **AUTO, gradient_checkpointing="auto")
@@ -215,6 +220,6 @@ def test_other_errors_are_not_taken_for_it(tmp_path, monkeypatch):
 
 
 def test_what_trains_by_itself_is_given_a_number():
-    with pytest.raises(UserError, match="trl-dpo: .*auto"):
+    with pytest.raises(UserError, match=r"trl-dpo: .*auto"):
         make_method("trl-dpo", AUTO)
     assert settings(**AUTO).micro_batch == 8
