@@ -14,7 +14,7 @@ from preflab.disk.stages import Run, Stage
 from preflab.errors import UserError
 from preflab.experiment.identity import StandsOn, model_fingerprint
 from preflab.experiment.reward_models import normalise, save_classifier_tokenizer
-from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards
+from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards, WeightedReward
 from preflab.experiment.splits import EncodedSplits
 from preflab.method.configured import Method
 from preflab.method.contract import Role
@@ -324,6 +324,19 @@ class Experiment(EncodedSplits):
             return {"groups": len(groups), "tokens": len(found.flat)}
 
         return ReferenceLogps.load(self.run.stage("reference", inputs, work).folder, groups)
+
+    def own_reward(self) -> list[WeightedReward]:
+        """Return the parts of the world's reward that score texts: those of ``--reward``, or the planted one.
+
+        Raises:
+            UserError: where the world has none.
+        """
+        if self.world.reward is None:
+            return [WeightedReward("planted", 1.0, Rewards.of(self.gold_reward()))]
+        return [
+            WeightedReward(part.name, part.weight, Rewards.of(self.rewards_of_texts(part, part.key)))
+            for part in self.world.reward.parts
+        ]
 
     def gold_reward(self) -> PlantedRewards:
         """Return the world's planted reward as a function of token ids.

@@ -81,6 +81,12 @@ class TrainConfig:
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
     ] = option("cosine", "schedule of the learning rate")
     warmup_steps: int = option(0, "optimiser steps of linear warm-up", minimum=0, maximum=MOST_STEPS)
+    optim: str = option(
+        "adamw_torch_fused",
+        "the optimiser, as transformers calls it; less memory: adamw_8bit, paged_adamw_8bit (a GPU's, paged to the "
+        "machine's memory), adafactor, sgd",
+        keyed="changed",
+    )
     weight_decay: float = option(0.0, "AdamW's weight decay", minimum=0.0, maximum=1e3)
     adam_beta1: float = option(0.9, "AdamW's β1", minimum=0.0, maximum=1 - 1e-9)
     adam_beta2: float = option(0.999, "AdamW's β2", minimum=0.0, maximum=1 - 1e-9)

@@ -24,7 +24,7 @@ from preflab.method.records import FIELDS
 from preflab.method.validation import check_loss
 from preflab.model.roles import Roles
 from preflab.settings.training import TrainConfig
-from preflab.training.arguments import total_steps, training_arguments
+from preflab.training.arguments import own_rates, total_steps, training_arguments
 from preflab.training.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
 from preflab.training.callbacks import StopAtBudget, watch
 from preflab.training.checkpoints import last_checkpoint, remove_checkpoints
@@ -62,6 +62,7 @@ class PreferenceTrainer(Trainer):
         # Read by versions of transformers that have no `loss_is_scaled_for_ga`.
         self.model_accepts_loss_kwargs = True
         self.roles, self.algorithm, self.source = roles, algorithm, source
+        self.rates = own_rates(algorithm.config)
         self.budget, self.counts = budget, dict.fromkeys(COUNTS, 0)
         self._started, self._seconds_before = time.perf_counter(), 0.0
         self._work_before = roles.work.flops
@@ -173,6 +174,30 @@ class PreferenceTrainer(Trainer):
 
     def _track_num_input_tokens(self, inputs: Any) -> None:
         pass
+
+    # ---- roles with a learning rate of their own -------------------------------------------------
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Return the optimiser, with groups of their own for roles that have a learning rate of their own."""
+        optimiser = super().create_optimizer(model)
+        for role, rate in self.rates.items():
+            own = {id(p) for p in self.roles.parameters_of(role)}
+            for group in list(optimiser.param_groups):
+                moved = [p for p in group["params"] if id(p) in own]
+                group["params"] = [p for p in group["params"] if id(p) not in own]
+                if moved:
+                    optimiser.add_param_group({**group, "params": moved, "lr": rate})
+        return optimiser
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Clip gradients, those of roles with a learning rate of their own apart; return the norm of all before."""
+        if not self.rates:
+            return super()._clip_grad_norm(model)
+        apart = [self.roles.parameters_of(role) for role in self.rates]
+        known = {id(p) for parameters in apart for p in parameters}
+        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+        limit = self.args.max_grad_norm
+        return torch.stack([self.accelerator.clip_grad_norm_(p, limit) for p in (rest, *apart)]).norm()
 
     # ---- metrics ---------------------------------------------------------------------------------
 

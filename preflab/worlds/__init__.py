@@ -14,6 +14,7 @@ from preflab.data.columns import parse_columns
 from preflab.data.splits import fingerprint
 from preflab.errors import UserError
 from preflab.errors.terminal import shown
+from preflab.rewards import OwnReward, RewardOptions
 from preflab.settings.fields import option
 from preflab.settings.values import LARGEST_SEED
 
@@ -26,9 +27,12 @@ GoldReward = Callable[[Sequence[str], Sequence[str]], list[float]]
 """Planted reward r*: prompts and responses (texts, same length) to one score each."""
 
 
+GOLD_SHARE = 0.25
+
+
 @dataclass(frozen=True)
-class WorldConfig:
-    """Which model, which preferences, and how they are cut into splits."""
+class WorldConfig(RewardOptions):
+    """Which model, which preferences, how they are cut into splits, and which reward of one's own."""
 
     world: Literal["auto", "reviews", "exact", "function", "real"] = option(
         "auto", "where data comes from; auto: real with --dataset or --heldout, function with --reward, else reviews"
@@ -42,12 +46,15 @@ class WorldConfig:
     heldout: str | None = option(
         None, "separate held-out preference file; default: split by hashed prompt. Without --dataset, to evaluate only"
     )
-    reward: str | None = option(None, "gold reward of the function world, as package.module:function")
     prompts: str | None = option(None, "prompt file of the function world (txt or jsonl); default: sampled openings")
     chat_template: str | None = option(None, "file with a Jinja chat template, for tokenizers that have none")
     heldout_fraction: float = option(0.2, "share of prompts held out for evaluation", minimum=0.01, maximum=0.8)
-    gold_fraction: float = option(
-        0.25, "share of training prompts kept for the judge's own reward model (real data)", minimum=0.0, maximum=0.8
+    gold_fraction: float | None = option(
+        None,
+        "share of training prompts kept for the judge's own reward model (real data); default: 0.25, and none where "
+        "reward is functions alone, which judge then",
+        minimum=0.0,
+        maximum=0.8,
     )
     max_prompt_tokens: int = option(
         256, "longer prompts are dropped and counted (see long_prompts)", minimum=1, maximum=2**24
@@ -78,22 +85,33 @@ class WorldConfig:
             return self.world
         return "real" if self.dataset else "function" if self.reward else "real" if self.heldout else "reviews"
 
+    @property
+    def gold_share(self) -> float:
+        """The share that ``gold_fraction`` stands for."""
+        if self.gold_fraction is None:
+            return 0.0 if self.reward_is_code else GOLD_SHARE
+        return self.gold_fraction
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         # Held-out preferences alone are enough to evaluate on.
         data = "heldout" if self.heldout and not self.dataset else "dataset"
         required = {"real": ("model", data), "function": ("model", "reward")}
         for name in required.get(self.kind, ()):
             if getattr(self, name) is None:
                 raise ValueError(f"the {self.kind} world needs --{name}")
-        for name in ("reward", "prompts"):
-            if self.kind == "real" and getattr(self, name) is not None:
-                raise ValueError(f"the real world has its own preferences and takes no {name}; drop it, or --dataset")
+        if self.kind == "real" and self.prompts is not None:
+            raise ValueError("the real world has its own preferences and takes no prompts; drop it, or --dataset")
+        if self.kind not in ("real", "function") and self.reward is not None:
+            raise ValueError(f"the {self.kind} world has a planted reward and takes no reward; drop it, or --world")
+        if self.kind == "real" and self.gold_fraction and self.reward_is_code:
+            raise ValueError("gold_fraction is for a judge's own reward model, and reward judges; leave it out")
         for name in ("model", "dataset", "heldout", "prompts", "chat_template"):
             value = getattr(self, name)
             if value is not None and _looks_local(value, name):
                 _check_path(name, value)
         parse_columns(self.columns)
-        if self.heldout_fraction + self.gold_fraction >= 1:
+        if self.heldout_fraction + self.gold_share >= 1:
             raise ValueError("heldout_fraction and gold_fraction leave nothing to train on; make one smaller")
 
 
@@ -134,7 +152,7 @@ class World:
         gold_pairs: training set of the judge's own reward model; empty where `gold` is given.
         prompts: column ``prompt``; what on-policy methods sample from.
         eval_prompts: column ``prompt``; shared by every method's evaluation.
-        gold: the planted reward, or None on real data.
+        gold: the planted reward, a reward of one's own that is functions alone, or None: who judges.
         gold_key: what decides the planted reward beside the data, for the keys of stages that maximise it or are judged
             by it.
         max_response_tokens: the longest response there is, where the world knows one; else the settings say.
@@ -144,6 +162,7 @@ class World:
             ones; columns ``prompt``, ``response``, ``desirable``. None where the data have none.
         encoded: splits (and ``demonstrations``, ``prompts``, ``eval_prompts``) that were encoded on the way, by name.
         cut: whether a response that fills the token limit was cut there and bears no end token.
+        reward: the reward of one's own that is not planted but given, with what it is told of prompts.
         asked: more of the prompts of all splits, by their text; of those that there is more to say of. Their further
             columns are part of the data's fingerprint.
     """
@@ -165,6 +184,7 @@ class World:
     singles: Dataset | None = None
     encoded: Mapping[str, list[EncodedGroup]] = field(default_factory=dict)
     asked: Mapping[str, Asked] = field(default_factory=dict)
+    reward: OwnReward | None = None
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ import random
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from preflab.data.formats import Cleaned, clean_rows
 from preflab.data.reading import Row, iter_rows
 from preflab.data.splits import check_leak, paired, to_dataset
 from preflab.errors import UserError
+from preflab.rewards import OwnReward, open_reward
 from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
 from preflab.worlds import SPLITS, World, WorldConfig
@@ -52,15 +54,24 @@ def _built(config: WorldConfig) -> World:
     # 1. See that model and options can be used.
     tokenizer = load_tokenizer(config.model, config.trust_remote_code, config.chat_template)
     check_context(config)
+    reward = open_reward(config)
     names = [name for name in (config.dataset, config.heldout) if name]
     columns = parse_columns(config.columns)
     # 2. Clean, and keep what fits the token limits, so that every method sees the same rows.
     cleaned = [
         clean_rows(
-            iter_rows(name, config.dataset_split), tokenizer, bad_rows=config.bad_rows, columns=columns, source=name
+            iter_rows(name, config.dataset_split),
+            tokenizer,
+            bad_rows=config.bad_rows,
+            columns=columns,
+            source=name,
+            wanted=reward.wanted.names if reward else (),
         )
         for name in names
     ]
+    if reward:
+        for name, found in zip(names, cleaned, strict=True):
+            reward.wanted.check(found.seen.names, name)
     chat = bool(tokenizer.chat_template) and _conversational(cleaned)
     if chat:
         check_template(tokenizer)
@@ -75,6 +86,8 @@ def _built(config: WorldConfig) -> World:
     # 4. Describe.
     world = _world(config, parts, chat, encoded_parts(sources, parts), asked_of(sources, parts))
     world.facts.update(_facts(sources, world, leaked, roles=[r for r in ("dataset", "heldout") if getattr(config, r)]))
+    if reward:
+        world = _rewarded(world, reward, config)
     logger.info(
         "real world: %s read, %s bad, %s too long, %s leaking; train %d, gold %d, held-out %d pairs, %d unpaired",
         sum(s.read for s in sources),
@@ -84,6 +97,17 @@ def _built(config: WorldConfig) -> World:
         *(len(parts[name]) for name in ("train", "gold", "heldout", "singles")),
     )
     return world
+
+
+def _rewarded(world: World, reward: OwnReward, config: WorldConfig) -> World:
+    """Give a world a reward of one's own, tried on its first pair; where it is functions alone, it judges too."""
+    prompts = {row["prompt"] for split in (world.prompts, world.eval_prompts, world.pairs) for row in split}
+    reward = reward.reading(world.asked, prompts)
+    first = next(iter(world.pairs or world.heldout))
+    if not reward.repeats([first["prompt"]] * 2, [first["chosen"], ""]):
+        logger.warning("--reward %s gives two values for the same texts: no run of it can be repeated", config.reward)
+    world = replace(world, reward=reward)
+    return replace(world, gold=reward, gold_key=reward.key) if config.reward_is_code else world
 
 
 @contextmanager

@@ -207,6 +207,6 @@ def test_every_number_of_every_config_has_bounds():
 def test_what_a_world_does_not_read_is_refused(tiny_model_path, tmp_path):
     (tmp_path / "pairs.jsonl").write_text("{}\n")
     given = ["--model", str(tiny_model_path), "--dataset", str(tmp_path / "pairs.jsonl")]
-    for name, value in (("reward", "preflab.worlds.rewards:happy_story"), ("prompts", str(tmp_path / "pairs.jsonl"))):
+    for name, value in (("reward", "preflab.rewards.examples:happy_story"), ("prompts", str(tmp_path / "pairs.jsonl"))):
         with pytest.raises(UserError, match=f"takes no {name}"):
             session(*given, f"--{name}", value)
