@@ -237,7 +237,7 @@ class Experiment(EncodedSplits):
         rows = self._learnt_from(training.name, method) if training.groups is None else training.groups
         reference = None
         if rows is not None and reads_reference(method):
-            batch_size = method.train.per_device_train_batch_size
+            batch_size = method.train.micro_batch
             reference = self.reference_logps(rows, training.sft, bf16=method.train.bf16, batch_size=batch_size)
         wanted: tuple[Role, ...] = tuple(dict.fromkeys((*needs.scores, *needs.rollout)))
         roles = self.open_roles(
@@ -269,7 +269,7 @@ class Experiment(EncodedSplits):
         """Write what was trained, each role as an adapter; a reward model on the scale of the policy's own samples."""
         trains = method.needs.trains
         if trains[0] == "reward":
-            size = method.train.per_device_train_batch_size
+            size = method.train.micro_batch
             sampler, limit = self.sampler(batch_size=size), self.max_response_tokens
             normalise(roles, self.prompts, sampler, limit, seed=seed, batch_size=size)
         for role in trains:
@@ -301,7 +301,7 @@ class Experiment(EncodedSplits):
         if groups is None:
             if method.config.reference_mixup and not roles.has("reference"):
                 roles.clone("policy", "reference")
-            sampler = self.sampler(method.config, batch_size=train.per_device_train_batch_size)
+            sampler = self.sampler(method.config, batch_size=train.micro_batch)
             source = RolloutSource(algorithm, method.needs, roles, sampler, self.prompts, train, seed)
         else:
             pad_id = tokenizer.pad_token_id

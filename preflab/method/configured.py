@@ -51,8 +51,16 @@ class Method:
                 raise UserError(f"{name}: {error}") from None
             if config.stop_kl is not None and "approx_kl" not in self.algorithm.metrics:
                 raise UserError(f"{name}: stop_kl reads the metric approx_kl, which this method does not log")
+        if self.algorithm.kind == "trainer" and "auto" in (
+            train.per_device_train_batch_size,
+            train.gradient_checkpointing,
+        ):
+            raise UserError(
+                f"{name}: its own trainer cannot find out what fits (auto); give per_device_train_batch_size a number, "
+                "and gradient_checkpointing true or false"
+            )
         # With `prepare`, other prompts' responses come from the whole optimiser batch.
-        seen = train.optimiser_batch if self.needs.rollout else train.per_device_train_batch_size
+        seen = train.optimiser_batch if self.needs.rollout else train.micro_batch
         if self.needs.responses == "single" and seen < 2:
             raise UserError(f"{name}: a batch of {seen} holds no other prompt's response; it must be at least 2")
 
