@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from preflab.data.asked import Asked
 from preflab.data.columns import parse_columns
 from preflab.data.splits import fingerprint
+from preflab.data.turns import Dialogues
 from preflab.errors import UserError
 from preflab.errors.terminal import shown
 from preflab.rewards import OwnReward, RewardOptions
@@ -48,6 +49,14 @@ class WorldConfig(RewardOptions):
     )
     prompts: str | None = option(None, "prompt file of the function world (txt or jsonl); default: sampled openings")
     chat_template: str | None = option(None, "file with a Jinja chat template, for tokenizers that have none")
+    dialogues: Dialogues = option(
+        "auto",
+        "what text becomes for a model with a chat template; auto: messages (a Human/Assistant dialogue its turns, "
+        "anything else one user's message), but what a template wrote stays; messages: refuse that; text: all stays",
+    )
+    system: str | None = option(
+        None, "system prompt of dialogues that have none, as text or @FILE; default: what the chat template does"
+    )
     heldout_fraction: float = option(0.2, "share of prompts held out for evaluation", minimum=0.01, maximum=0.8)
     gold_fraction: float | None = option(
         None,
@@ -90,6 +99,25 @@ class WorldConfig(RewardOptions):
         return (*prompt, "response") if self.long_responses == "truncate" else prompt
 
     @property
+    def system_prompt(self) -> str | None:
+        """What ``system`` says, read from its file if it names one.
+
+        Raises:
+            ValueError: if the file cannot be read, or nothing is in it.
+        """
+        if self.system is None:
+            return None
+        text = self.system
+        if text.startswith("@"):
+            try:
+                text = Path(text[1:]).expanduser().read_text(encoding="utf-8")
+            except (OSError, RuntimeError, ValueError) as error:
+                raise ValueError(f"system {shown(self.system)} cannot be read: {error}") from None
+        if not text.strip():
+            raise ValueError("system is empty; leave it out, or say something")
+        return text.strip()
+
+    @property
     def kind(self) -> str:
         """The world that ``auto`` stands for."""
         if self.world != "auto":
@@ -125,6 +153,14 @@ class WorldConfig(RewardOptions):
             if value is not None and _looks_local(value, name):
                 _check_path(name, value)
         parse_columns(self.columns)
+        _ = self.system_prompt  # raises for a file that is not there
+        if self.dialogues == "messages" and self.special_tokens == "tokens":
+            raise ValueError(
+                "in messages, special-token strings are text; drop --special-tokens tokens, or --dialogues"
+            )
+        for name in ("dialogues", "system"):
+            if self.kind in ("reviews", "exact") and getattr(self, name) not in ("auto", None):
+                raise ValueError(f"the {self.kind} world makes its own texts and takes no {name}; drop it")
         if self.heldout_fraction + self.gold_share >= 1:
             raise ValueError("heldout_fraction and gold_fraction leave nothing to train on; make one smaller")
 

@@ -6,7 +6,7 @@ import gc
 import logging
 import random
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from preflab.rewards import OwnReward, open_reward
 from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
 from preflab.worlds import SPLITS, World, WorldConfig
-from preflab.worlds.context import check_context
+from preflab.worlds.context import check_context, check_dialogues
 from preflab.worlds.splitting import Source, asked_of, check_parts, encoded_parts, say_large_group, split_sources
 
 if TYPE_CHECKING:
@@ -55,20 +55,10 @@ def _built(config: WorldConfig) -> World:
     tokenizer = load_tokenizer(config.model, config.trust_remote_code, config.chat_template)
     check_context(config)
     reward = open_reward(config)
+    check_dialogues(config, tokenizer)
     names = [name for name in (config.dataset, config.heldout) if name]
-    columns = parse_columns(config.columns)
     # 2. Clean, and keep what fits the token limits, so that every method sees the same rows.
-    cleaned = [
-        clean_rows(
-            iter_rows(name, config.dataset_split),
-            tokenizer,
-            bad_rows=config.bad_rows,
-            columns=columns,
-            source=name,
-            wanted=reward.wanted.names if reward else (),
-        )
-        for name in names
-    ]
+    cleaned = [_cleaned(name, tokenizer, config, reward.wanted.names if reward else ()) for name in names]
     if reward:
         for name, found in zip(names, cleaned, strict=True):
             reward.wanted.check(found.seen.names, name)
@@ -99,6 +89,26 @@ def _built(config: WorldConfig) -> World:
     return world
 
 
+def _cleaned(
+    name: str, tokenizer: PreTrainedTokenizerBase, config: WorldConfig, wanted: Collection[str] | None
+) -> Cleaned:
+    """Return the clean rows of a source, with the columns that a reward wants."""
+    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat=True)
+    return clean_rows(
+        iter_rows(name, config.dataset_split),
+        tokenizer,
+        bad_rows=config.bad_rows,
+        columns=parse_columns(config.columns),
+        source=name,
+        wanted=wanted,
+        # Whoever says that special-token strings are tokens has rows that a template wrote, wholly or in part.
+        dialogues="text" if config.special_tokens == "tokens" else config.dialogues,
+        system=config.system_prompt,
+        fits=None if config.long_prompts == "drop" else encoder.fits,
+        truncate=config.long_prompts == "truncate",
+    )
+
+
 def _rewarded(world: World, reward: OwnReward, config: WorldConfig) -> World:
     """Give a world a reward of one's own, tried on its first pair; where it is functions alone, it judges too."""
     prompts = {row["prompt"] for split in (world.prompts, world.eval_prompts, world.pairs) for row in split}
@@ -127,8 +137,9 @@ def _conversational(cleaned: list[Cleaned]) -> bool:
     messages, texts = (sum(getattr(found.seen, kind) for found in cleaned) for kind in ("messages", "texts"))
     if messages and texts:
         raise UserError(
-            f"some rows of the data are messages, others plain text ({messages} and {texts}), and the chat template "
-            "serves messages only; bring all rows to one format"
+            f"some rows of the data are messages, others text that stays text ({messages} and {texts}), and the chat "
+            "template writes messages only; bring all rows to one format (--dialogues auto makes messages of all text "
+            "that no template wrote, --dialogues text of none)"
         )
     return bool(messages)
 
@@ -152,7 +163,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         rows = raw_rows(rows, tokenizer, config.special_tokens, name)
     limits = config.max_prompt_tokens, config.max_response_tokens
     encoder = Encoder(tokenizer, *limits, chat, truncate=config.truncated)
-    shortened = 0
+    shortened = found.seen.lost["turns"]
     if config.long_prompts != "drop" and not chat:
         rows, shortened = last_turns(rows, encoder)
     asked = by_prompt((row["prompt"] for row in rows), found.asked, name)
@@ -167,6 +178,9 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     if not found.seen.messages:
         encoder.noted.pop(TEXT, None)  # `raw_rows` has said so
     cut = {what: len(encoder.noted[what]) for what in (LONG_PROMPT, LONG_RESPONSE) if what in encoder.noted}
+    if words := found.seen.lost["words"]:
+        logger.warning("%s: %d %s", name, words, LONG_PROMPT)
+        cut[LONG_PROMPT] = cut.get(LONG_PROMPT, 0) + words
     encoder.report(name)
     if equal:
         what = f"{name}: {equal} of {len(pairs)} pairs have {EQUAL}, to this model's tokenizer"
