@@ -51,6 +51,12 @@ class WorldConfig:
     gold_fraction: float = option(
         0.25, "share of training prompts kept for the judge's own reward model (real data)", minimum=0.0, maximum=0.8
     )
+    validation_fraction: float | None = option(
+        None,
+        "share of training prompts set aside for evaluations during training; default: 0.1 with eval_steps, else none",
+        minimum=0.0,
+        maximum=0.5,
+    )
     max_prompt_tokens: int = option(
         256, "longer prompts are dropped and counted (see long_prompts)", minimum=1, maximum=2**24
     )
@@ -148,6 +154,8 @@ class World:
         cut: whether a response that fills the token limit was cut there and bears no end token.
         asked: more of the prompts of all splits, by their text; of those that there is more to say of. Their further
             columns are part of the data's fingerprint.
+        validation: the same world with rows set aside in the place of those that are learnt from; None: no such rows
+            (`preflab.worlds.validation`).
     """
 
     name: str
@@ -167,6 +175,7 @@ class World:
     singles: Dataset | None = None
     encoded: Mapping[str, list[EncodedGroup]] = field(default_factory=dict)
     asked: Mapping[str, Asked] = field(default_factory=dict)
+    validation: World | None = None
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
