@@ -123,9 +123,9 @@ def maximised_by(session: Session, rewards: Rewards | None, methods: Sequence[Me
 
     if not any(method.needs.trains[0] == "policy" and method.needs.uses("reward") for method in methods):
         return []
-    if session.rewards.policy_reward == "gold":
-        return [PLANTED]
-    return [stage.folder / "reward" for stage in rewards.stages] if rewards else []
+    trained = rewards.trained if rewards else None
+    own = [PLANTED] if session.rewards.maximised(session.world) == "gold" else []
+    return [*own, *(stage.folder / "reward" for stage in (trained.stages if trained else ()))]
 
 
 def judge_rewards(ground: Ground) -> RewardModel | None:
@@ -134,8 +134,8 @@ def judge_rewards(ground: Ground) -> RewardModel | None:
     from eval.comparison.record import summarise_reward_model
     from preflab.experiment.rewards import Rewards
 
-    rewards = ground.reward
-    if not isinstance(rewards, Rewards) or not rewards.stages:
+    rewards = ground.reward.trained if isinstance(ground.reward, Rewards) else None
+    if rewards is None:
         return None
     records = evaluate_subject("reward", TrainedReward(rewards), ground)
     costs = [stage.record for stage in rewards.stages]

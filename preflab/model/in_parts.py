@@ -14,7 +14,14 @@ from preflab.progress import listed, progress, tracked
 
 @torch.no_grad()
 def score_in_parts(roles: Roles, batch: Batch, wanted: Sequence[Role], micro: int) -> Scores:
-    """Score a batch by some roles, `micro` prompts at a time, each part cut to its own longest."""
+    """Score a batch by some roles, `micro` prompts at a time, each part cut to its own longest.
+
+    A reward that is a function gets the whole batch at once: calls run side by side, and it may compare responses.
+    """
+    if "reward" in wanted and roles.reward_function is not None:
+        others = [role for role in wanted if role != "reward"]
+        found = score_in_parts(roles, batch, others, micro) if others else Scores()
+        return found._replace(rewards=roles(batch, ("reward",)).rewards)
     width = batch.response_ids.shape[-1]
     starts = tracked(range(0, len(batch.prompt_ids), micro), f"scores of {listed(wanted)}", "batch")
     parts = [roles(batch.rows(slice(at, at + micro)), wanted) for at in starts]

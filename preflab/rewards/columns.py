@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
 from preflab.errors import UserError, near_misses
-from preflab.rewards.functions import import_reward
+from preflab.rewards.calls import import_reward
 from preflab.rewards.specification import parse_reward
 
 
@@ -23,14 +23,10 @@ class Wanted(NamedTuple):
     optional: frozenset[str] = frozenset()
     every: bool = False
 
-    def __bool__(self) -> bool:
-        return bool(self.required or self.optional or self.every)
-
-    def pick(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the wanted columns that a row has."""
-        if self.every:
-            return dict(row)
-        return {name: row[name] for name in self.required | self.optional if name in row}
+    @property
+    def names(self) -> frozenset[str] | None:
+        """The columns to carry along; None: all that mean nothing else."""
+        return None if self.every else self.required | self.optional
 
     def check(self, there: Collection[str], where: str) -> None:
         """See that the required columns are there.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from preflab.errors import UserError
 from preflab.errors.terminal import shown
 from preflab.method.plugins import place_of
-from preflab.rewards.asked import Question
+from preflab.rewards.questions import Question
 
 ONE = ("prompt", "response", "messages")
 MANY = ("prompts", "responses", "completions", "messages")

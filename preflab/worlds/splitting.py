@@ -29,6 +29,7 @@ class Source(NamedTuple):
     dropped: Dropped
     equal: int
     shortened: int
+    cut: dict[str, int]
     longer_wins: float
     grouped: bool
     asked: dict[str, Asked]
@@ -39,7 +40,7 @@ def split_sources(sources: list[Source], config: WorldConfig) -> dict[str, list[
     if config.dataset is None:  # nothing to train on, only to evaluate
         return {"heldout": sources[0].pairs, "gold": [], "train": [], "singles": []}
     held = 0.0 if len(sources) > 1 else config.heldout_fraction
-    gold = (1 - held) * config.gold_fraction
+    gold = (1 - held) * config.gold_share
     fractions = {"heldout": held, "gold": gold, "train": 1 - held - gold}
     parts: dict[str, list[Row]] = {name: [] for name in fractions}
     for row in sources[0].pairs:
@@ -58,7 +59,7 @@ def check_parts(parts: dict[str, list[Row]], sources: list[Source], config: Worl
         UserError: with what is there, and what to do.
     """
     heldout = ["heldout"] if config.heldout or config.heldout_fraction else []
-    needed = heldout + (["gold"] if config.gold_fraction else []) + ([] if parts["singles"] else ["train"])
+    needed = heldout + (["gold"] if config.gold_share else []) + ([] if parts["singles"] else ["train"])
     needed = needed if config.dataset else ["heldout"]
     empty = [name for name in needed if not parts[name]]
     if empty:

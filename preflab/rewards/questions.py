@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from preflab.data.asked import Asked
-
-Messages = Sequence[Mapping[str, Any]]
 
 
 class Question(NamedTuple):
