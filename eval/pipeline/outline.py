@@ -17,7 +17,7 @@ from eval.pipeline.training import stage_names
 from eval.pipeline.yardsticks import own_judge
 from preflab.disk.stages import Stage, UnbuiltRun
 from preflab.errors import UserError
-from preflab.experiment.experiment import OFFLINE, Experiment
+from preflab.experiment.experiment import Experiment
 from preflab.experiment.opening import quiet_libraries
 from preflab.experiment.rewards import Rewards
 from preflab.method.configured import Method
@@ -42,7 +42,8 @@ class Outline(Experiment):
         super().__init__(run, session.world, session.lora, Path(session.run.cache))
         self.trained: list[tuple[Stage, Method, dict[str, Any]]] = []
 
-    def check_model(self, name: str) -> None:
+    @staticmethod
+    def check_model(name: str) -> None:
         """Take a model without weights: they need not be there yet."""
 
     def train(self, name: str, method: Method, **how: Any) -> Stage:
@@ -126,7 +127,7 @@ def _planned(session: Session, outline: Outline, sft: Stage | None, policies: in
 
 def _stage(outline: Outline, costing: Costing, free: int | None, stage: Stage, method: Method, how: Any) -> Planned:
     """Cost what would be trained."""
-    rows = how.get("groups") or getattr(outline, OFFLINE.get(method.needs.responses, ""), None)
+    rows = how.get("groups") or outline.learnt_from(stage.name, method.needs)
     if method.algorithm.kind != "loss":
         return Planned(stage.name, stage.reused, Cost(None), Cost(None))
     if rows is not None:
@@ -182,9 +183,9 @@ def _evaluation(session: Session, outline: Outline, costing: Costing, policies: 
 
 def _pace(outline: Outline, costing: Costing) -> Pace | None:
     """Measure how fast the machine is at the model, on a micro-batch of the first method."""
-    _, method, how = outline.trained[0]
-    rows = how.get("groups") or getattr(outline, OFFLINE.get(method.needs.responses, ""), None) or outline.prompt_groups
-    batch = costing.typical(rows, method.train.per_device_train_batch_size)
+    stage, method, how = outline.trained[0]
+    rows = how.get("groups") or outline.learnt_from(stage.name, method.needs) or outline.prompt_groups
+    batch = costing.typical(rows, method.train.micro_batch)
     try:
         return measured(costing.sketch, batch, costing.rows_drawn())
     except (RuntimeError, NotImplementedError, MemoryError) as error:

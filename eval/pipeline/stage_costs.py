@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
-from preflab.experiment.experiment import reads_reference
+from preflab.experiment.splits import reads_reference
 from preflab.method.configured import Method
 from preflab.method.contract import Batch, Role
 from preflab.planning.arithmetic import Arithmetic
@@ -132,7 +132,7 @@ class Costing:
         batch, share = self._sample(answered(prompts, k, length))
         seen, drawn = steps * train.optimiser_batch * share, rollouts * share
         roles = [r for r in method.needs.rollout for _ in range(reward_models if r == "reward" else 1)]
-        micro = train.per_device_train_batch_size
+        micro = train.micro_batch
         longest = sorted(prompts, key=lambda group: len(group.prompt_ids))[-micro:]
         largest = collate(answered(longest, k, self.limit), 0)
         return Cost(
@@ -151,7 +151,7 @@ class Costing:
 
     def worst(self, source: OfflineSource, rows: Sequence[EncodedGroup], steps: int) -> Batch[Any]:
         """Return the longest micro-batch among those that the first steps read."""
-        micro, size = source.train.per_device_train_batch_size, source.train.optimiser_batch
+        micro, size = source.train.micro_batch, source.train.optimiser_batch
         read = source.shard.take(0, size * min(steps, LOOKED_AT))
         parts = [[rows[row] for row in read[at : at + micro]] for at in range(0, len(read), micro)]
         return collate(max(parts, key=lambda part: sum(map(_length, part))), 0)

@@ -15,7 +15,7 @@ from preflab.errors import UserError
 from preflab.experiment.identity import StandsOn, model_fingerprint
 from preflab.experiment.reward_models import normalise, save_classifier_tokenizer
 from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards, WeightedReward
-from preflab.experiment.splits import EncodedSplits
+from preflab.experiment.splits import EncodedSplits, reads_reference
 from preflab.method.configured import Method
 from preflab.method.contract import Role
 from preflab.method.plugins import answering
@@ -41,13 +41,6 @@ from preflab.worlds.validation import with_validation
 logger = logging.getLogger(__name__)
 
 
-def reads_reference(method: Method) -> bool:
-    """Whether a method's reference scores can be computed beforehand: its data are what the loss sees."""
-    needs = method.needs
-    ready = needs.responses in ("demonstration", "pair", "ranking") and not needs.rollout
-    return "reference" in needs.scores and ready and method.algorithm.kind == "loss"
-
-
 class Training(NamedTuple):
     """What a stage trains; `Experiment.train` says what each is."""
 
@@ -70,6 +63,8 @@ class Experiment(EncodedSplits):
         cache: where base models are kept between runs.
     """
 
+    check_model = staticmethod(read_model_files)  # before a library makes something else of a damaged one
+
     def __init__(self, run: Run, world_config: WorldConfig, lora: LoraSettings, cache: Path) -> None:
         self.run, self.world_config, self.lora = run, world_config, lora
         if world_config.model is not None:
@@ -87,14 +82,6 @@ class Experiment(EncodedSplits):
         super().__init__(world, Encoder(self.tokenizer, *limits, chat=world.chat, cut=world.cut, truncate=truncate))
         self.ends = self.encoder.ends.ids
         self._engines: dict[float, VllmSampler] = {}
-
-    def check_model(self, name: str) -> None:
-        """Refuse a damaged model before a library makes something else of it.
-
-        Raises:
-            UserError: as `read_model_files` does.
-        """
-        read_model_files(name)
 
     @cached_property
     def instructed(self) -> bool:
