@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -31,6 +32,20 @@ class LoraSettings:
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", "type of the frozen base; auto: bfloat16 on CUDA, float32 on CPU; adapters are float32"
+    )
+    use_rslora: bool = option(False, "scale adapters by alpha / √r instead: rsLoRA (arXiv 2312.03732)", keyed="changed")
+    use_dora: bool = option(
+        False,
+        "learn the size of each weight's rows apart from their direction: DoRA (arXiv 2402.09353); slower",
+        keyed="changed",
+    )
+    lora_dropout: float = option(
+        0.0,
+        "dropout before the adapters, in the passes that a loss trains through and in no other; the first ratio of "
+        "PPO is then near 1, not 1",
+        minimum=0.0,
+        maximum=0.99,
+        keyed="changed",
     )
 
     def __post_init__(self) -> None:
@@ -80,7 +95,9 @@ class TrainConfig:
     lr_scheduler_type: Literal[
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
     ] = option("cosine", "schedule of the learning rate")
-    warmup_steps: int = option(0, "optimiser steps of linear warm-up", minimum=0, maximum=MOST_STEPS)
+    warmup_steps: float = option(
+        0, "optimiser steps of linear warm-up; below 1: that share of all steps", minimum=0, maximum=MOST_STEPS
+    )
     optim: str = option(
         "adamw_torch_fused",
         "the optimiser, as transformers calls it; less memory: adamw_8bit, paged_adamw_8bit (a GPU's, paged to the "
@@ -105,6 +122,12 @@ class TrainConfig:
     extra: dict[str, Any] = option({}, "any other field of transformers.TrainingArguments (YAML only)")
 
     def __post_init__(self) -> None:
+        if self.learning_rate == 0:
+            raise ValueError("learning_rate is 0, at which nothing is learnt; make it positive")
+        if self.warmup_steps >= 1 and self.warmup_steps % 1:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}; give whole steps, or a share of them below 1")
+        if self.warmup_steps % 1 == 0:
+            object.__setattr__(self, "warmup_steps", int(self.warmup_steps))  # as keys have always had it
         if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
             raise ValueError("max_steps and num_train_epochs leave no step to train; make one of them positive")
         self._check_batch()
@@ -129,6 +152,10 @@ class TrainConfig:
                 f"train_batch_size ({whole}) is not per_device_train_batch_size × gradient_accumulation_steps "
                 f"({micro} × {parts}); leave gradient_accumulation_steps out"
             )
+
+    def warmup(self, steps: int) -> int:
+        """Return how many of so many optimiser steps are warm-up."""
+        return math.ceil(self.warmup_steps * steps) if self.warmup_steps < 1 else int(self.warmup_steps)
 
     @property
     def optimiser_batch(self) -> int:
