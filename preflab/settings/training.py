@@ -17,6 +17,8 @@ MOST_STEPS = 10**9
 MOST_AT_ONCE = 2**20
 """Rows of a batch or a rollout: no machine holds more, and asking for them would only end it."""
 
+EVAL_ROWS = 256
+
 VLLM_TEMPERATURES = (0.01, 2.0)
 """vLLM raises lower temperatures to the first without a word, and refuses higher ones than the second."""
 
@@ -118,6 +120,30 @@ class TrainConfig:
         "recompute activations in the backward pass: less memory, more work; auto: once a pass does not fit otherwise",
     )
     bf16: bool = option(False, "autocast to bfloat16")
+    eval_steps: int = option(
+        0,
+        "optimiser steps between two evaluations on training prompts set aside (validation_fraction); 0: none",
+        minimum=0,
+        maximum=MOST_STEPS,
+        keyed="changed",
+    )
+    eval_rows: int = option(
+        EVAL_ROWS,
+        "the first so many rows or prompts of these are looked at",
+        minimum=1,
+        maximum=MOST_AT_ONCE,
+        keyed="changed",
+    )
+    early_stopping: int = option(
+        0,
+        "end after so many evaluations without a better one, with the weights of the best; 0: train to the end",
+        minimum=0,
+        maximum=MOST_STEPS,
+        keyed="changed",
+    )
+    early_stopping_metric: Literal["auto", "loss", "accuracy", "reward"] = option(
+        "auto", "what is better; auto: less loss, or more reward in methods that sample", keyed="changed"
+    )
     report_to: tuple[str, ...] = option((), "where to send metrics: tensorboard, wandb, trackio")
     extra: dict[str, Any] = option({}, "any other field of transformers.TrainingArguments (YAML only)")
 
@@ -130,6 +156,10 @@ class TrainConfig:
             object.__setattr__(self, "warmup_steps", int(self.warmup_steps))  # as keys have always had it
         if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
             raise ValueError("max_steps and num_train_epochs leave no step to train; make one of them positive")
+        if not self.eval_steps and (self.early_stopping or self.eval_rows != EVAL_ROWS):
+            raise ValueError("early_stopping and eval_rows are about evaluations during training; set eval_steps too")
+        if not self.early_stopping and self.early_stopping_metric != "auto":
+            raise ValueError("early_stopping_metric is what early_stopping goes by; set that too")
         self._check_batch()
 
     def _check_batch(self) -> None:

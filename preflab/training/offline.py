@@ -78,6 +78,17 @@ class OfflineSource:
                     yield prepared.rows(slice(at, at + micro))
             step += 1
 
+    def once(self) -> Iterator[Batch]:
+        """Yield micro-batches of all rows in their order, each row once."""
+        micro, size, count = self.fitting.size, self.train.optimiser_batch, len(self.groups)
+        # A last row alone goes with those before it: on its own it would hold no other prompt's response.
+        starts = [at for at in range(0, count, size) if at == 0 or count - at > 1]
+        for at, end in zip(starts, [*starts[1:], count], strict=True):
+            batch = self._collate(range(at, end))
+            batch = batch if self.algorithm is None else self._prepared(batch)
+            for part in range(0, end - at, micro):
+                yield batch.rows(slice(part, part + micro))
+
     def _collate(self, rows: Sequence[int]) -> Batch:
         groups = [self.groups[row] for row in rows]
         if self.mismatched:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from transformers import Trainer, TrainingArguments
 from preflab.disk.files import read_object
 from preflab.errors import UserError
 from preflab.errors.answering import is_out_of_memory
-from preflab.method.contract import Batch, LossMethod, Mean, Needs, Scores, unit_mask
+from preflab.method.contract import Batch, LossMethod, Mean, Needs, Role, Scores, unit_mask
 from preflab.method.plugins import answering
 from preflab.method.records import FIELDS
 from preflab.method.validation import check_loss
@@ -33,6 +34,7 @@ from preflab.training.memory import PeakMemory
 from preflab.training.snapshots import TakeSnapshots
 from preflab.training.sources import Source
 from preflab.training.task import COUNTS, TrainRecord
+from preflab.training.validation import Evaluate, Measure
 
 logger = logging.getLogger(__name__)
 
@@ -238,6 +240,16 @@ class PreferenceTrainer(Trainer):
         schedule.lr_lambdas = [paced(factor, warmup, self.share) for factor in schedule.lr_lambdas]
         return schedule
 
+    @contextmanager
+    def uncharged(self) -> Iterator[None]:
+        """Leave time and work out of what training costs."""
+        began, work = time.perf_counter(), self.roles.work.flops
+        try:
+            yield
+        finally:
+            self._started += time.perf_counter() - began
+            self._work_before += self.roles.work.flops - work
+
     # ---- checkpoints -----------------------------------------------------------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -319,10 +331,13 @@ def run_training(
     seed: int,
     title: str,
     snapshots: int = 0,
+    measure: Measure | None = None,
+    judged_by: tuple[str, bool] = ("loss", False),
 ) -> TrainRecord:
     """Train the roles the method trains, from the last checkpoint in `folder` if there is one.
 
-    The first of them is kept as it is on the way, `snapshots` times (see `preflab.training.snapshots`).
+    The first of them is kept as it is on the way, `snapshots` times (see `preflab.training.snapshots`). With `measure`
+    they are evaluated on the way (see `preflab.training.validation`); early stopping then goes by `judged_by`.
 
     Raises:
         UserError: for settings the library refuses, or when the loss becomes NaN or infinite.
@@ -342,10 +357,28 @@ def run_training(
         trainer.add_callback(TakeSnapshots(snapshots, folder, lambda to: roles.save(role, to / role), spent))
     if budget is not None:
         trainer.add_callback(StopAtBudget(trainer.share))
+    evaluate = None
+    if measure is not None:
+        trains, log = algorithm.needs.trains, trainer.log
+        save = partial(_save_roles, roles, trains)
+        evaluate = Evaluate(train, judged_by, measure, folder, save, log, trainer.uncharged, seed=seed, title=title)
+        trainer.add_callback(evaluate)
     memory = PeakMemory(roles.device)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder, steps))
     peak, costs = memory.peak(), trainer.costs()
+    looked = None if evaluate is None else evaluate.finish(partial(_start_roles, roles, algorithm.needs.trains))
     roles.learn(())
     roles.autocast = False
     remove_checkpoints(folder)
-    return TrainRecord(steps=trainer.state.global_step, peak_memory_bytes=peak, final=last_metrics(trainer), **costs)
+    steps, final = trainer.state.global_step, last_metrics(trainer)
+    return TrainRecord(steps=steps, peak_memory_bytes=peak, final=final, validation=looked, **costs)
+
+
+def _save_roles(roles: Roles, trains: Sequence[Role], folder: Path) -> None:
+    for role in trains:
+        roles.save(role, folder / role)
+
+
+def _start_roles(roles: Roles, trains: Sequence[Role], folder: Path) -> None:
+    for role in trains:
+        roles.start(role, folder / role)
