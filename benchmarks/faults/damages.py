@@ -59,7 +59,7 @@ BASES = {
     ),
     "samples kept": Base(
         words(
-            "dpo.py --model kit/model --reward preflab.worlds.rewards:varied_story --config kit/tiny.yaml "
+            "dpo.py --model kit/model --reward preflab.rewards.examples:varied_story --config kit/tiny.yaml "
             "--max-pairs 48 --output run --cache cache"
         ),
         again="run",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eval.judges.answers import Answer
 from eval.judges.base import JudgeOption
-from eval.judges.chat import ChatClient
 from eval.judges.rubric import PAIR
 from eval.judges.settings import EndpointConfig
+from preflab.endpoint.answers import Answer
+from preflab.endpoint.client import ChatClient
 
 UNDECIDED = 0.5
 """What a question without a valid answer counts as."""
@@ -29,8 +29,8 @@ class EndpointJudge:
     sees_position = True
 
     def __init__(self, config: EndpointConfig, *, sleep: Callable[[float], object] | None = None) -> None:
-        self.client = ChatClient(config, sleep=sleep)
-        self.name = f"{config.judge_model} (rubric {PAIR.version})"
+        self.client = ChatClient(config.endpoint(), sleep=sleep)
+        self.name = f"{self.client.config.model} (rubric {PAIR.version})"
         self.unparsed = 0
 
     def prefer(self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> list[float | None]:

@@ -69,7 +69,8 @@ def planted(world: World) -> JudgeSpec | None:
     if world.gold is None:
         return None
     judge = TextJudge(world.gold)
-    return JudgeSpec(PLANTED, f"planted-{world.gold_key}", (PLANTED,), lambda roles: judge)
+    name = PLANTED if world.reward is None else world.reward.name
+    return JudgeSpec(name, f"planted-{world.gold_key}", (PLANTED,), lambda roles: judge)
 
 
 def weights_hash(folder: Path) -> str:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from eval.pipeline.bringing import Brought
 from eval.pipeline.entries import CompareConfig, Entry, check_entries, check_labels, spent, under
+from eval.pipeline.expected import of_answers, of_entries, of_foundation, of_yardsticks
 from eval.pipeline.following import CourseConfig, follow, taken
 from eval.pipeline.judging import JUDGING, judging, local, open_judge
 from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline, oracle_line, own_judge, subject_of
 from eval.subjects import START, Ground, RewardSubject, TrainedReward, evaluate_subject
+from preflab.progress import expect
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
@@ -46,7 +48,7 @@ def compare(session: Session) -> Result:
     entries = check_entries(session)
     judge, brought = open_judge(session.configs), Brought.by(session)
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
-    with session.opened(methods, judged=("eval_prompts", "heldout")) as experiment:
+    with session.opened(methods, judged=("eval_prompts", "heldout"), doing=config.algorithms) as experiment:
         return compared(session, experiment, entries, judge, brought)
 
 
@@ -71,12 +73,15 @@ def compared(
     start = foundation.start_label
     check_labels([entry.method.label for entry in entries if not entry.varied], start)
     # 1. What every method shares: the policy they start from, the reward model, the judge.
+    answers, course = of_answers(session.evaluation, start), session.config(CourseConfig)
+    expect([*of_foundation(foundation), *answers, *of_entries(session, entries, course), "eval-reward"])
     sft = foundation.sft()
     rewards = foundation.rewards(sft)
     maximised = maximised_by(session, rewards, [entry.method for entry in entries], brought)
     own = partial(own_judge, foundation, sft, session.evaluation)
     judged = judging(experiment, session.evaluation, judge, own, maximised, sft)
     ground = Ground(experiment, session.evaluation, sft, rewards, judged.scores)
+    expect([*answers, *of_entries(session, entries, course), *of_yardsticks(ground)])
     # 2. That policy, against other draws of itself: it should win half the time.
     draws = baseline(ground)
     cost = [sft.record] if sft and foundation.trains_start else []
@@ -125,11 +130,10 @@ def maximised_by(
 
     if not any(method.needs.trains[0] == "policy" and method.needs.uses("reward") for method in methods):
         return []
-    if session.rewards.policy_reward == "gold":
-        return [PLANTED]
-    if brought.rewards:
-        return [local(subject.source) for subject in brought.rewards]
-    return [stage.folder / "reward" for stage in rewards.stages] if rewards else []
+    trained = rewards.trained if rewards else None
+    own = [PLANTED] if session.rewards.maximised(session.world) == "gold" else []
+    given = [local(subject.source) for subject in brought.rewards]
+    return [*own, *(given or [stage.folder / "reward" for stage in (trained.stages if trained else ())])]
 
 
 def judge_rewards(ground: Ground, given: Sequence[RewardSubject]) -> RewardModel | None:
@@ -138,12 +142,17 @@ def judge_rewards(ground: Ground, given: Sequence[RewardSubject]) -> RewardModel
     from eval.comparison.record import summarise_reward_model
     from preflab.experiment.rewards import Rewards
 
-    rewards = ground.reward
-    if not isinstance(rewards, Rewards) or not (rewards.stages or given):
-        return None
-    subject = given[0] if len(given) == 1 else TrainedReward(rewards)
-    records = evaluate_subject("reward", subject, ground)
-    costs = [] if given else [stage.record for stage in rewards.stages]
+    if len(given) == 1:
+        records, costs = evaluate_subject("reward", given[0], ground), []
+    else:
+        rewards = ground.reward if isinstance(ground.reward, Rewards) else None
+        models = rewards.trained if rewards else None
+        if given and rewards and rewards.function:  # with weights of their own
+            models = rewards
+        if models is None:
+            return None
+        records = evaluate_subject("reward", TrainedReward(models), ground)
+        costs = [] if given else [stage.record for stage in models.stages]
     return summarise_reward_model(Contestant("reward", [records], costs, gives="reward"))
 
 

@@ -8,22 +8,16 @@ imported where it is used: checking a config does not need it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from preflab.data.answers import NO_PROMPT, Parted
-from preflab.data.cells import missing, plain
-from preflab.data.columns import check_columns, columns_for, renamed, unknown_layout
-from preflab.data.dialogues import form_of, templated
+from preflab.data.answers import NO_PROMPT
+from preflab.data.asked import Asked
+from preflab.data.cleaning import Cleaner
+from preflab.data.columns import check_columns, columns_for
 from preflab.data.findings import BadRows, Seen
-from preflab.data.layout_parts import items
-from preflab.data.layouts import BESIDE, Layout, beside, layout_of
-from preflab.data.messages import CALLS, SYSTEM, Message
-from preflab.data.ranking import check_texts, label_of, ordered, parted_row, strength_of
-from preflab.data.reading import UNREADABLE, Row, RowError
-from preflab.data.rendering import rendered
-from preflab.data.splits import group_key, normalised
-from preflab.disk.digests import digest
+from preflab.data.reading import Row, RowError
+from preflab.data.turns import Dialogues
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,12 +33,21 @@ SYSTEMS = "prompts of text have the system column in front"
 
 
 class Cleaned(NamedTuple):
-    """Clean rows of one source, the bad ones, what was seen, and each clean row's group without the group column."""
+    """Clean rows of one source, and what belongs to them.
+
+    Attributes:
+        rows: see `clean_rows`.
+        bad: the others.
+        seen: what must be said.
+        turns: of each row, its group without the group column.
+        asked: of each row, what it says of its prompt beside the text; None where that is nothing.
+    """
 
     rows: list[Row]
     bad: BadRows
     seen: Seen
     turns: list[str]
+    asked: list[Asked | None]
 
 
 def preference_rows(
@@ -55,6 +58,7 @@ def preference_rows(
     use_group: bool = True,
     columns: Mapping[str, str] | None = None,
     source: str = "the data",
+    dialogues: Dialogues = "auto",
 ) -> tuple[list[Row], BadRows]:
     """Bring preference data of any accepted format to text rows; see `clean_rows`.
 
@@ -65,6 +69,7 @@ def preference_rows(
         use_group: whether a ``group`` column decides which prompts belong together.
         columns: our fields to the data's columns that hold them.
         source: what to call the data in messages.
+        dialogues: as `clean_rows` takes it.
 
     Returns:
         The clean rows and the bad ones.
@@ -72,7 +77,7 @@ def preference_rows(
     Raises:
         UserError: if no usable row is left, or for any bad row with ``bad_rows="refuse"``.
     """
-    found = clean_rows(rows, tokenizer, bad_rows=bad_rows, columns=columns, source=source)
+    found = clean_rows(rows, tokenizer, bad_rows=bad_rows, columns=columns, source=source, dialogues=dialogues)
     if not use_group:
         for row, turn in zip(found.rows, found.turns, strict=True):
             row["group"] = turn
@@ -86,6 +91,10 @@ def clean_rows(
     bad_rows: Literal["drop", "refuse"] = "drop",
     columns: Mapping[str, str] | None = None,
     source: str = "the data",
+    wanted: Collection[str] | None = (),
+    dialogues: Dialogues = "auto",
+    system: str | None = None,
+    fits: Callable[[str], bool] | None = None,
 ) -> Cleaned:
     """Bring preference data of any accepted format to text rows, and say what was assumed about them.
 
@@ -93,6 +102,18 @@ def clean_rows(
     first, or ordered by ``rank``, 0 best); unpaired, ``prompt, completion, label``; and the layouts of
     `preflab.data.layouts`: each as text or as messages. Messages are written with the tokenizer's chat template, or as
     Human/Assistant text where it has none.
+
+    Args:
+        rows: numbered raw rows, as `read_rows` gives them.
+        tokenizer: writes messages as text; None: always Human/Assistant text.
+        bad_rows: drop and count unusable rows, or refuse the data.
+        columns: our fields to the data's columns that hold them.
+        source: what to call the data in messages.
+        wanted: further columns to carry along; None: all that mean nothing else.
+        dialogues: what text becomes where there is a chat template: messages, but for what a template wrote (auto);
+            messages, what a template wrote being bad rows; or itself.
+        system: a system prompt for dialogues that have none.
+        fits: whether a prompt that the chat template wrote is short enough; longer ones keep the last turns that fit.
 
     Returns:
         Rows with ``prompt``, ``chosen``, ``rejected`` (or, unpaired, ``prompt``, ``response``, ``desirable``),
@@ -104,16 +125,17 @@ def clean_rows(
         UserError: if no usable row is left, for any bad row with ``bad_rows="refuse"``, or for a column that
             `columns` names and no row has.
     """
-    cleaner = _Cleaner(tokenizer, columns or {})
-    found = Cleaned([], BadRows(), cleaner.seen, [])
+    cleaner = Cleaner(tokenizer, columns or {}, wanted, dialogues, system, fits)
+    found = Cleaned([], BadRows(), cleaner.seen, [], [])
     for number_, row in rows:
         try:
-            clean, turn = cleaner.clean(row)
+            clean = cleaner.clean(number_, row)
         except RowError as error:
             found.bad.add(number_, error)
         else:
-            found.rows.append(clean)
-            found.turns.append(turn)
+            found.rows.append(clean.row)
+            found.turns.append(clean.turn)
+            found.asked.append(clean.asked)
     if found.rows or found.bad.total:
         check_columns(cleaner.columns, cleaner.seen.names, cleaner.seen.named, source)
     _check(found, bad_rows, source)
@@ -124,7 +146,7 @@ def clean_rows(
         logger.warning("no chat template: messages are written as Human/Assistant text (see --chat-template)")
     if found.seen.bare and template:
         logger.warning(
-            "%s: %d rows are text, which is joined as it stands: the chat template is for messages",
+            "%s: %d rows are text, which is joined as it stands: the chat template writes messages alone",
             source,
             found.seen.bare,
         )
@@ -152,109 +174,3 @@ def _needs(found: Cleaned) -> str:
         + (", ".join(names[:20]) or "no columns")
         + (f". Perhaps {option}" if option else "")
     )
-
-
-class _Cleaner:
-    """Makes clean rows of raw ones, and keeps count of what is met."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase | None, columns: Mapping[str, str]) -> None:
-        self.tokenizer, self.columns, self.seen = tokenizer, columns, Seen()
-        self.template = str(tokenizer.chat_template) if tokenizer else ""
-
-    def clean(self, row: Row) -> tuple[Row, str]:
-        """Return one usable row and its group by its prompt alone, or raise `RowError`."""
-        if UNREADABLE in row:
-            raise RowError(row[UNREADABLE])
-        self.seen.names.update(dict.fromkeys(map(str, row)))
-        row = renamed(row, self.columns)
-        if self.columns:
-            self.seen.named.update(field for field in self.columns if not missing(row[field]))
-        layout = layout_of(row)
-        if layout is None:
-            raise RowError(unknown_layout(row))
-        fields, extra = layout.read(row), beside(row)
-        found, ranks = parted_row(fields, row)
-        check_texts(found, ranks)
-        turn = _hashed(group_key(found.prompt))
-        group = _hashed(_group(extra["group"])) if "group" in extra else turn
-        clean: Row = {"prompt": "", "group": group, **_subset(extra)}
-        prompt, responses = self._written(found, extra)
-        clean["prompt"] = prompt
-        if len(responses) == 1:
-            clean.update(response=responses[0], desirable=label_of(fields))
-        else:
-            clean.update(ordered(responses, ranks, strength_of(extra)))
-        self._count(row, layout, found, "group" in extra)
-        return clean, turn
-
-    def _written(self, found: Parted, extra: Row) -> tuple[str, list[str]]:
-        """Return prompt and answers as text, the system column in front."""
-        system = extra.get(SYSTEM)
-        if system is not None and not isinstance(system, str):
-            raise RowError("system is not text", system)
-        if not isinstance(found.prompt, str):
-            prompt = found.prompt if system is None else _with_system(found.prompt, system)
-            tools = None if "tools" not in extra else items(extra["tools"], "tools")
-            written = rendered(prompt, found.answers, self.tokenizer, tools)
-            if written.bare:
-                self.seen.notes[REWRITTEN] += 1
-            return written.prompt, written.answers
-        if system is None or found.prompt.lstrip().startswith(system.strip()):
-            return found.prompt, found.answers
-        form = form_of(found.prompt)
-        if form is not None and form.templated:
-            raise RowError("a system column beside a prompt that a chat template wrote: put it into the prompt")
-        self.seen.notes[SYSTEMS] += 1
-        return f"{system.strip()}\n\n{found.prompt.lstrip()}", found.answers
-
-    def _count(self, row: Row, layout: Layout, found: Parted, grouped: bool) -> None:
-        seen = self.seen
-        seen.layouts[layout] += 1
-        text = isinstance(found.prompt, str)
-        seen.texts += text
-        seen.bare += isinstance(found.prompt, str) and not templated(found.prompt)
-        seen.messages += not text
-        if found.notes:
-            seen.notes.update(found.notes)
-        seen.grouped += grouped
-        read = {*layout.needs, *layout.also, *BESIDE} - ({"tools"} if text else set())
-        if self.columns:
-            read |= {column.partition(".")[0] for column in self.columns.values()}
-        for name, value in row.items():
-            if name not in read and not missing(value):
-                seen.unread[str(name)] += 1
-        if not text:
-            unwritten = {name for message in (*found.prompt, *found.answers) for name in self._unwritten(message)}
-            seen.unread.update(f"{name} of messages" for name in unwritten)
-
-    def _unwritten(self, message: Message) -> list[str]:
-        """Return what a message has besides that no chat template could have written."""
-        written = ("role", "content", *CALLS)  # calls are seen to
-        return [name for name in message if name not in written and name not in self.template]
-
-
-def _hashed(key: str) -> str:
-    return digest(key, 16)
-
-
-def _group(value: Any) -> str:
-    value = plain(value)
-    if isinstance(value, float) and value.is_integer():  # a column of integers that once had a hole
-        value = int(value)
-    if isinstance(value, (list, dict)):
-        raise RowError("group is neither text nor a number", value)
-    return normalised(str(value))
-
-
-def _subset(extra: Row) -> dict[str, str]:
-    named = [extra[name] for name in ("subset", "source") if name in extra]
-    return {"subset": str(plain(named[0])).encode(errors="backslashreplace").decode()} if named else {}
-
-
-def _with_system(prompt: list[Message], system: str) -> list[Message]:
-    """Return a prompt with a system message in front."""
-    if prompt[0]["role"] != SYSTEM:
-        return [{"role": SYSTEM, "content": system}, *prompt]
-    if prompt[0]["content"].strip() != system.strip():
-        raise RowError("the system column and the system message of the prompt differ")
-    return prompt

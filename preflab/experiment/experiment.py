@@ -14,7 +14,7 @@ from preflab.disk.stages import Run, Stage
 from preflab.errors import UserError
 from preflab.experiment.identity import StandsOn, model_fingerprint
 from preflab.experiment.reward_models import normalise, save_classifier_tokenizer
-from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards
+from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards, WeightedReward
 from preflab.experiment.splits import EncodedSplits
 from preflab.method.configured import Method
 from preflab.method.contract import Role
@@ -22,9 +22,11 @@ from preflab.method.plugins import answering
 from preflab.model.base import load_base
 from preflab.model.model_files import read_model_files
 from preflab.model.roles import Roles
+from preflab.progress import progress
 from preflab.sampling.sampler import Sampler, TransformersSampler
 from preflab.sampling.vllm import VllmSampler
 from preflab.seeds import derive
+from preflab.settings.fields import deciding
 from preflab.settings.training import LoraSettings, RolloutConfig
 from preflab.training.offline import OfflineSource
 from preflab.training.reference import ReferenceLogps
@@ -81,7 +83,8 @@ class Experiment(EncodedSplits):
         longest, limit = world.max_response_tokens, world_config.max_response_tokens
         self.max_response_tokens = limit if longest is None else min(longest, limit)
         limits = world_config.max_prompt_tokens, self.max_response_tokens
-        super().__init__(world, Encoder(self.tokenizer, *limits, chat=world.chat, cut=world.cut))
+        truncate = world_config.truncated
+        super().__init__(world, Encoder(self.tokenizer, *limits, chat=world.chat, cut=world.cut, truncate=truncate))
         self.ends = self.encoder.ends.ids
         self._engines: dict[float, VllmSampler] = {}
 
@@ -109,12 +112,13 @@ class Experiment(EncodedSplits):
 
     def identity(self) -> dict[str, Any]:
         """Return what decides every stage's result: data, adapters, limits."""
-        limits = {"prompt": self.world_config.max_prompt_tokens, "response": self.max_response_tokens}
+        limits: dict[str, Any] = {"prompt": self.world_config.max_prompt_tokens, "response": self.max_response_tokens}
+        limits |= {"truncated": truncated} if (truncated := self.world_config.truncated) else {}
         # Those that other files than the model's may name: a template, say.
         ends = {"ends": self.ends} if len(self.ends) > 1 else {}
         # Where the model lies decides nothing; what is in it does.
         data = {k: v for k, v in self.data.items() if k not in ("facts", "model")}
-        return {"data": data, "lora": self.lora.identity(), "limits": limits, **ends}
+        return {"data": data, "lora": deciding(self.lora), "limits": limits, **ends}
 
     # ---- models ----------------------------------------------------------------------------------
 
@@ -142,7 +146,8 @@ class Experiment(EncodedSplits):
 
     def load_base(self) -> Any:
         """Load the frozen base model afresh."""
-        model = load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
+        with progress(f"loading {self.world.model}"):
+            model = load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
         # What the config says was checked with every text; this is for configs that say nothing, and for the weights.
         rows, tokenise = model.get_input_embeddings().num_embeddings, self.encoder.tokenise
         if tokenise.rows is None:  # and of splits that the world encoded itself, our encoder has seen nothing
@@ -330,6 +335,19 @@ class Experiment(EncodedSplits):
             return {"groups": len(groups), "tokens": len(found.flat)}
 
         return ReferenceLogps.load(self.run.stage("reference", inputs, work).folder, groups)
+
+    def own_reward(self) -> list[WeightedReward]:
+        """Return the parts of the world's reward that score texts: those of ``--reward``, or the planted one.
+
+        Raises:
+            UserError: where the world has none.
+        """
+        if self.world.reward is None:
+            return [WeightedReward("planted", 1.0, Rewards.of(self.gold_reward()))]
+        return [
+            WeightedReward(part.name, part.weight, Rewards.of(self.rewards_of_texts(part, part.key)))
+            for part in self.world.reward.parts
+        ]
 
     def gold_reward(self) -> PlantedRewards:
         """Return the world's planted reward as a function of token ids.

@@ -10,6 +10,7 @@ from preflab.disk.stages import Stage
 from preflab.errors import UserError
 from preflab.experiment.settings import RewardSettings
 from preflab.method.configured import Method
+from preflab.rewards.specification import MODEL
 
 if TYPE_CHECKING:
     from preflab.experiment.experiment import Experiment
@@ -93,16 +94,22 @@ class Foundation(NamedTuple):
 
     def rewards(self, sft: Stage | None) -> Rewards | None:
         """Return what on-policy methods maximise, trained where it must be; None without pairs to train it on."""
+        from preflab.experiment.rewards import Rewards, WeightedReward
+
+        if self.settings.maximised(self.experiment.world_config) == "gold":
+            own = self.experiment.own_reward()
+            weight = self.experiment.world.reward.model if self.experiment.world.reward else 0.0
+            return Rewards.weighted([*own, WeightedReward(MODEL, weight, self._models(sft))] if weight else own)
+        return self._models(sft) if self.given or len(self.experiment.world.pairs) else None
+
+    def _models(self, sft: Stage | None) -> Rewards:
         from preflab.experiment.adopted import given_rewards
         from preflab.experiment.rewards import Rewards
 
-        if self.settings.policy_reward == "gold":
-            return Rewards.of(self.experiment.gold_reward())
+        pool, size = self.settings.reward_pool, self.reward.train.per_device_train_batch_size
         if self.given:
-            pool, size = self.settings.reward_pool, self.reward.train.per_device_train_batch_size
             return given_rewards(self.experiment, self.given, sft, pool=pool, batch_size=size)
-        if not len(self.experiment.world.pairs):
-            return None
+        return Rewards.ensemble(self.reward_models(sft), pool)
         return Rewards.ensemble(self.reward_models(sft), self.settings.reward_pool)
 
     def stage_name(self, method: Method, seed: int) -> str:

@@ -1,4 +1,4 @@
-"""What gives r to the methods that maximise it: a reward model, an ensemble of them, or a plain function."""
+"""What gives r to the methods that maximise it: reward models, functions, or a weighted sum of several."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from preflab.disk.stages import Stage, content_hash
 from preflab.errors import UserError
-from preflab.method.contract import Batch
+from preflab.method.contract import Batch, Mean, mean_of
 from preflab.settings.training import Pool
 from preflab.worlds import GoldReward
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from preflab.model.roles import Roles
 
 RewardFunction = Callable[[Batch], Tensor]
+
+PROMPTS_AT_ONCE = 8
+"""Of a rollout, to be scored by a reward model beside functions, which get the rollout whole."""
 
 
 class Rewards(NamedTuple):
@@ -29,12 +32,14 @@ class Rewards(NamedTuple):
         stages: trained reward models; more than one make an ensemble.
         pool: how the ensemble's normalised scores become one.
         function: rewards ``[B, K]`` of a batch, in place of reward models.
+        parts: what is summed up, in place of all these.
     """
 
     key: str
     stages: tuple[Stage, ...] = ()
     pool: Pool = "mean"
     function: RewardFunction | None = None
+    parts: tuple[WeightedReward, ...] = ()
 
     @classmethod
     def of(cls, source: Stage | Rewards | RewardFunction) -> Rewards:
@@ -56,15 +61,82 @@ class Rewards(NamedTuple):
             return cls(stages[0].key, tuple(stages))
         return cls(content_hash([pool, *(stage.key for stage in stages)]), tuple(stages), pool)
 
+    @classmethod
+    def weighted(cls, parts: Sequence[WeightedReward]) -> Rewards:
+        """Return a weighted sum; a single part of weight 1 is that part."""
+        if len(parts) == 1 and parts[0].weight == 1:
+            return parts[0].rewards
+        return cls(content_hash([[part.weight, part.rewards.key] for part in parts]), parts=tuple(parts))
+
+    @property
+    def trained(self) -> Rewards | None:
+        """The trained reward models, all of it or one of its parts; None where there are none."""
+        return self if self.stages else next((part.rewards for part in self.parts if part.rewards.stages), None)
+
     def play(self, roles: Roles) -> None:
         """Let this be the role ``reward``.
 
         Raises:
             UserError: if a reward model does not fit the base.
         """
-        if self.function is None:
+        if self.parts:
+            summed = SummedRewards([(part.name, part.weight, part.rewards.scorer(roles)) for part in self.parts])
+            roles.reward_function, roles.reward_metrics = summed, summed.metrics
+        elif self.function is not None:
+            roles.reward_function = self.function
+        else:
             roles.start_rewards([stage.folder / "reward" for stage in self.stages], self.pool)
-        roles.reward_function = self.function
+
+    def scorer(self, roles: Roles) -> RewardFunction:
+        """Return what gives these rewards, beside whatever is the role ``reward``.
+
+        Raises:
+            UserError: if a reward model does not fit the base.
+        """
+        if self.function is not None:
+            return self.function
+        score = roles.rewards_beside([stage.folder / "reward" for stage in self.stages], self.pool)
+
+        def in_parts(batch: Batch) -> Tensor:
+            size = PROMPTS_AT_ONCE
+            return torch.cat([score(batch.rows(slice(at, at + size))) for at in range(0, len(batch.prompt_ids), size)])
+
+        return in_parts
+
+
+class WeightedReward(NamedTuple):
+    """An addend of a sum of rewards.
+
+    Attributes:
+        name: for metrics.
+        weight: what it is multiplied by.
+        rewards: gives it.
+    """
+
+    name: str
+    weight: float
+    rewards: Rewards
+
+
+class SummedRewards:
+    """A weighted sum of rewards as one function; what each part gave is kept for the log, unweighted.
+
+    Args:
+        parts: name, weight and function of each.
+    """
+
+    def __init__(self, parts: Sequence[tuple[str, float, RewardFunction]]) -> None:
+        self.parts = list(parts)
+        self._given: dict[str, Tensor] = {}
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the sum ``[B, K]``."""
+        self._given = {name: score(batch) for name, _, score in self.parts}
+        return torch.stack([weight * self._given[name] for name, weight, _ in self.parts]).sum(0)
+
+    def metrics(self) -> dict[str, Mean]:
+        """Return what each part gave the batch that was scored last, as ``reward/<name>``."""
+        return {f"reward/{name}": mean_of(scores) for name, scores in self._given.items()}
 
 
 def _key_of(function: RewardFunction) -> str:
@@ -79,10 +151,10 @@ def _key_of(function: RewardFunction) -> str:
 
 
 class PlantedRewards:
-    """A world's planted reward r* as a function of token ids, of the texts that they stand for.
+    """A reward of texts (a world's planted one, or one's own) as a function of token ids that stand for them.
 
     Args:
-        gold: r* of texts.
+        gold: the reward of texts.
         tokenizer: turns responses into text, as the evaluation does.
         prompts: text of each prompt, by its token ids.
         key: what decides the rewards.
@@ -92,7 +164,7 @@ class PlantedRewards:
         self.gold, self.tokenizer, self.prompts, self.key = gold, tokenizer, prompts, key
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Return r* ``[B, K]``; 0 for empty responses.
+        """Return the rewards ``[B, K]``; 0 for empty responses.
 
         Raises:
             UserError: for a prompt that is none of the world's.

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from preflab.errors import UserError
+from preflab.rewards.specification import MODEL
 from preflab.settings.fields import option
 from preflab.settings.training import Pool
 from preflab.settings.values import LARGEST_SEED
+from preflab.worlds import WorldConfig
 
 MOST_SEEDS = 1000
 
@@ -57,17 +60,33 @@ class RewardSettings:
         "reward models of your own in place of a trained one, several pooled as an ensemble: classifiers with one "
         "label, PEFT adapters of such, or stages of a run; each with its own tokenizer and chat template",
     )
-    policy_reward: Literal["model", "gold"] = option(
-        "model", "what policies maximise: the reward model, or the world's planted reward itself"
+    policy_reward: Literal["auto", "model", "gold"] = option(
+        "auto",
+        "what policies maximise: model (the reward model), or gold (the world's planted reward, or reward itself); "
+        "auto: gold where reward stands beside dataset or has 'model' among its parts, else model",
     )
 
     def __post_init__(self) -> None:
-        if not self.reward_model:
-            return
-        if self.reward_ensemble > 1:
+        if self.reward_model and self.reward_ensemble > 1:
             raise ValueError(
                 "reward_ensemble is of reward models that are trained, and reward_model names some that are; name as "
                 "many as the ensemble is to have"
             )
-        if self.policy_reward == "gold":
-            raise ValueError("policies maximise either reward_model or the planted reward; drop policy_reward: gold")
+
+    def maximised(self, world: WorldConfig) -> Literal["model", "gold"]:
+        """Return what ``policy_reward`` stands for in a world.
+
+        Raises:
+            UserError: if the world has no such reward, or it would never be read.
+        """
+        own, model = world.reward is not None, any(part.source == MODEL for part in world.reward_parts)
+        if self.policy_reward == "auto":
+            return "gold" if model or (own and world.kind == "real") else "model"
+        if self.policy_reward == "gold" and world.kind == "real" and not own:
+            raise UserError("policy_reward gold needs a world with a planted reward, or --reward; real data have none")
+        if self.policy_reward == "model" and (model or (own and world.kind == "real" and not world.reward_is_code)):
+            raise UserError(
+                f"with policy_reward model, nobody reads --reward {world.reward}: policies maximise the reward model, "
+                "and only functions of texts judge; leave one of the two out"
+            )
+        return self.policy_reward

@@ -9,7 +9,7 @@ from preflab.method import registry
 from preflab.method.contract import Algorithm, Needs
 from preflab.method.plugins import blamed
 from preflab.method.validation import needs_problem
-from preflab.settings.fields import as_dict, build_section
+from preflab.settings.fields import as_dict, build_section, deciding
 from preflab.settings.training import RolloutConfig, TrainConfig
 
 
@@ -76,8 +76,8 @@ class Method:
         return {
             "method": self.name,
             "source": registry.source_hash(type(self.algorithm)),
-            "config": as_dict(self.config),
-            "train": as_dict(self.train),
+            "config": deciding(self.config),
+            "train": deciding(self.train),
         }
 
 

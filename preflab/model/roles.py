@@ -11,7 +11,7 @@ ensemble of reward models (`start_rewards`), and it may be a plain function (`re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from preflab.method.contract import Batch, Role, Scores
+from preflab.method.contract import Batch, Mean, Role, Scores
 from preflab.method.records import FIELDS
 from preflab.model.role_adapters import RoleAdapters
 from preflab.model.work import NO_ADAPTER, Weights, Work, scored
@@ -40,11 +40,13 @@ class Roles(RoleAdapters):
 
     Attributes:
         reward_function: where set, gives the rewards ``[B, K]`` of a batch in place of a reward model.
+        reward_metrics: what a reward function says, for the log, of the batch that it scored last.
         work: the FLOPs of every pass made so far.
         autocast: run every pass in bfloat16, those of rollouts and references included, so that all round alike.
     """
 
     reward_function: Callable[[Batch], Tensor] | None = None
+    reward_metrics: Callable[[], Mapping[str, Mean]] = dict
     autocast: bool = False
 
     def __init__(
@@ -194,7 +196,7 @@ class Roles(RoleAdapters):
         Raises:
             UserError: as `start` does.
         """
-        self.reward_function = None
+        self.reward_function, self.reward_metrics = None, dict
         self._members = ["reward", *(f"reward_{number}" for number in range(2, len(folders) + 1))]
         self._pooled = POOLS[pool]
         for member, folder in zip(self._members, folders, strict=True):

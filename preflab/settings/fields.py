@@ -9,7 +9,7 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from preflab.errors import UserError, near_misses
 from preflab.errors.terminal import shown
@@ -18,9 +18,16 @@ from preflab.settings.values import convert, parse_text, within_bounds
 C = TypeVar("C")
 
 
-def option(default: Any, help: str, *, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """Declare a config field with its default, help text and (inclusive) numeric bounds."""
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum}
+def option(
+    default: Any,
+    help: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    keyed: Literal["always", "changed", "never"] = "always",
+) -> Any:
+    """Declare a config field with its default, help text, (inclusive) numeric bounds and place in keys (`deciding`)."""
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "keyed": keyed}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -73,6 +80,28 @@ def _bound(cls: type, name: str, side: str) -> float | None:
 def as_dict(config: Any) -> dict[str, Any]:
     """Return a config as plain, JSON-ready values."""
     return {k: _plain(v) for k, v in dataclasses.asdict(config).items()}
+
+
+def deciding(config: Any) -> dict[str, Any]:
+    """Return what of a config decides a result, for the keys of stages.
+
+    A field is in it by what `option` says of ``keyed``: ``always``; ``changed``, where it is not its default, so that
+    one added later leaves the keys of those who do not use it; or ``never``, where no result depends on it.
+    """
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    left_out = {
+        name
+        for name, field in fields.items()
+        if (keyed := field.metadata.get("keyed", "always")) == "never"
+        or (keyed == "changed" and vars(config)[name] == default_of(field))
+    }
+    return {name: value for name, value in as_dict(config).items() if name not in left_out}
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return a field's default."""
+    factory: Any = field.default_factory
+    return field.default if field.default is not dataclasses.MISSING else factory()
 
 
 def _plain(value: Any) -> Any:

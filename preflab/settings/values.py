@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -41,7 +41,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return convert(value, next(a for a in args if a is not type(None)), where)
+        return _of_union(value, args, lambda kind: convert(value, kind, where))
     if hint is Any:
         return _plain_value(value, where)
     if origin is Literal:
@@ -69,6 +69,21 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     wanted = getattr(hint, "__name__", None) or str(hint)
     kind = "str" if isinstance(value, str) else type(value).__name__
     raise UserError(f"{where} is {shown(value)} ({kind}); it must be of type {wanted}{_way_out(value, hint)}")
+
+
+def _of_union(value: Any, args: tuple[Any, ...], read: Callable[[Any], Any]) -> Any:
+    """Read a value of several types: one beside None, and maybe words besides, as in ``int | Literal["auto"]``."""
+    kinds = [arg for arg in args if arg is not type(None)]
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    if value in words:
+        return value
+    other = next((kind for kind in kinds if get_origin(kind) is not Literal), None)
+    if other is None:
+        return read(kinds[0])
+    try:
+        return read(other)
+    except UserError as error:
+        raise UserError(f"{error}{''.join(f', or {word}' for word in words)}") from None
 
 
 def _way_out(value: Any, hint: Any) -> str:
@@ -111,9 +126,9 @@ def parse_text(text: str, hint: Any, where: str) -> Any:
     """Read a command-line string as the annotated type."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        if text.lower() in ("none", "null"):
+        if text.lower() in ("none", "null") and type(None) in args:
             return None
-        return parse_text(text, next(a for a in args if a is not type(None)), where)
+        return _of_union(text, args, lambda kind: parse_text(text, kind, where))
     if origin is tuple:
         return tuple(parse_text(part.strip(), args[0], where) for part in text.split(",") if part.strip())
     if hint is bool:

@@ -32,7 +32,7 @@ from preflab.settings.training import TrainConfig
 from preflab.training.sources import Shard
 
 ROLLOUT_METRICS = {
-    "reward": "score of the (frozen) reward model, normalised, per response",
+    "reward": "what the policy maximises, per response: the frozen reward model's score, normalised, or --reward",
     "kl": "k1 estimate of KL(π‖π_ref), nats per response; signed",
     "kl_k2": "k2 estimate of the same",
     "kl_k3": "k3 estimate of the same",
@@ -46,6 +46,9 @@ ENGINE_METRICS = {
     "sampler_kl": "k3 estimate of KL(π_engine‖π), nats per token",
 }
 """What is logged besides of rollouts that another engine drew than scores."""
+
+REWARD_METRICS = {"reward/<part>": "the score of each part of a weighted --reward, unweighted, per response"}
+"""The same, of rewards that are sums."""
 
 WEIGHT_METRICS = {"importance_truncated": "share of actions whose importance weight was cut at importance_cap"}
 """The same, of methods that weigh actions by π/π_engine."""
@@ -130,7 +133,11 @@ class RolloutSource:
         self.sampled_tokens += int(batch.response_mask.sum())
         with answering(self.algorithm, "prepare"):
             prepared = check_prepared(self.algorithm, self.algorithm.prepare(rollout), len(prompts))
-        self._metrics = {**rollout_metrics(rollout), **weight_metrics(rollout, prepared.feedback, config)}
+        self._metrics = {
+            **rollout_metrics(rollout),
+            **self.roles.reward_metrics(),
+            **weight_metrics(rollout, prepared.feedback, config),
+        }
         return prepared
 
     def _minibatches(self, prepared: Batch, index: int) -> Iterator[Batch]:

@@ -231,22 +231,19 @@ def _sampled_groups(algorithm: Any, task: Task) -> tuple[list[EncodedGroup], int
 
 
 def _reward_function(task: Task, k: int) -> Callable[..., list[float]]:
-    """Return our frozen reward model as TRL calls one; the k samples of a prompt come one after another."""
-    import torch
-
+    """Return what gives our rewards as TRL calls one; the k samples of a prompt come one after another."""
     from preflab.data.batches import collate
     from preflab.data.encoding import EncodedGroup
+    from preflab.model.in_parts import score_in_parts
 
-    @torch.no_grad()
     def reward(
         prompts: list[list[int]], completion_ids: list[list[int]], log_metric: Callable[[str, float], None], **_: Any
     ) -> list[float]:
         groups = [EncodedGroup(prompts[i], completion_ids[i : i + k], i) for i in range(0, len(prompts), k)]
-        parts = []
-        for at in range(0, len(groups), micro := task.train.per_device_train_batch_size):
-            batch = collate(groups[at : at + micro], task.tokenizer.pad_token_id).to(task.roles.device)
-            parts.append(task.roles(batch, ("reward",)).rewards)
-        rewards = torch.cat(parts)
+        batch = collate(groups, task.tokenizer.pad_token_id).to(task.roles.device)
+        rewards = score_in_parts(task.roles, batch, ("reward",), task.train.per_device_train_batch_size).rewards
+        for name, mean in task.roles.reward_metrics().items():
+            log_metric(name, (mean.total / mean.items).item())
         ended = [ids[-1] in task.ends for ids in completion_ids]
         log_metric("ended", sum(ended) / len(ended))
         log_metric("zero_variance_groups", (rewards.std(1) == 0).float().mean().item())

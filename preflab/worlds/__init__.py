@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
+from preflab.data.asked import Asked
 from preflab.data.columns import parse_columns
 from preflab.data.splits import fingerprint
+from preflab.data.turns import Dialogues
 from preflab.errors import UserError
 from preflab.errors.terminal import shown
+from preflab.rewards import OwnReward, RewardOptions
 from preflab.settings.fields import option
 from preflab.settings.values import LARGEST_SEED
 
@@ -25,9 +28,12 @@ GoldReward = Callable[[Sequence[str], Sequence[str]], list[float]]
 """Planted reward r*: prompts and responses (texts, same length) to one score each."""
 
 
+GOLD_SHARE = 0.25
+
+
 @dataclass(frozen=True)
-class WorldConfig:
-    """Which model, which preferences, and how they are cut into splits."""
+class WorldConfig(RewardOptions):
+    """Which model, which preferences, how they are cut into splits, and which reward of one's own."""
 
     world: Literal["auto", "reviews", "exact", "function", "real"] = option(
         "auto", "where data comes from; auto: real with --dataset or --heldout, function with --reward, else reviews"
@@ -41,21 +47,39 @@ class WorldConfig:
     heldout: str | None = option(
         None, "separate held-out preference file; default: split by hashed prompt. Without --dataset, to evaluate only"
     )
-    reward: str | None = option(None, "gold reward of the function world, as package.module:function")
     prompts: str | None = option(None, "prompt file of the function world (txt or jsonl); default: sampled openings")
     chat_template: str | None = option(None, "file with a Jinja chat template, for tokenizers that have none")
-    heldout_fraction: float = option(0.2, "share of prompts held out for evaluation", minimum=0.01, maximum=0.8)
-    gold_fraction: float = option(
-        0.25, "share of training prompts kept for the judge's own reward model (real data)", minimum=0.0, maximum=0.8
+    dialogues: Dialogues = option(
+        "auto",
+        "what text becomes for a model with a chat template; auto: messages (a Human/Assistant dialogue its turns, "
+        "anything else one user's message), but what a template wrote stays; messages: refuse that; text: all stays",
+    )
+    system: str | None = option(
+        None, "system prompt of dialogues that have none, as text or @FILE; default: what the chat template does"
+    )
+    heldout_fraction: float = option(
+        0.2, "share of prompts held out for evaluation; 0 where nothing is evaluated", minimum=0.0, maximum=0.8
+    )
+    gold_fraction: float | None = option(
+        None,
+        "share of training prompts kept for the judge's own reward model (real data); default: 0.25, and none where "
+        "reward is functions alone, which judge then",
+        minimum=0.0,
+        maximum=0.8,
     )
     max_prompt_tokens: int = option(
         256, "longer prompts are dropped and counted (see long_prompts)", minimum=1, maximum=2**24
     )
-    long_prompts: Literal["drop", "last-turns"] = option(
-        "drop", "what to do with longer dialogues of real data: drop them, or keep the last turns that fit (Human: …)"
+    long_prompts: Literal["drop", "last-turns", "truncate"] = option(
+        "drop",
+        "what to do with longer prompts of real data: drop the row; keep the last turns of a dialogue that fit; or, "
+        "besides, cut off the beginning of what is still too long",
     )
     max_response_tokens: int = option(
-        128, "longer responses are dropped; sampling stops here", minimum=1, maximum=2**20
+        128, "longer responses are dropped (see long_responses); sampling stops here", minimum=1, maximum=2**20
+    )
+    long_responses: Literal["drop", "truncate"] = option(
+        "drop", "what to do with longer responses of real data: drop the row, or cut them there, without an end token"
     )
     max_pairs: int | None = option(None, "at most this many pairs (and unpaired responses), drawn by seed", minimum=4)
     special_tokens: Literal["auto", "text", "tokens"] = option(
@@ -71,28 +95,75 @@ class WorldConfig:
     quick: bool = option(False, "a smaller run of everything, for a first look")
 
     @property
+    def system_prompt(self) -> str | None:
+        """What ``system`` says, read from its file if it names one.
+
+        Raises:
+            ValueError: if the file cannot be read, or nothing is in it.
+        """
+        if self.system is None:
+            return None
+        text = self.system
+        if text.startswith("@"):
+            try:
+                text = Path(text[1:]).expanduser().read_text(encoding="utf-8")
+            except (OSError, RuntimeError, ValueError) as error:
+                raise ValueError(f"system {shown(self.system)} cannot be read: {error}") from None
+        if not text.strip():
+            raise ValueError("system is empty; leave it out, or say something")
+        return text.strip()
+
+    @property
+    def truncated(self) -> tuple[Literal["prompt", "response"], ...]:
+        """What is cut where it is over its limit."""
+        prompt: tuple[Literal["prompt"], ...] = ("prompt",) if self.long_prompts == "truncate" else ()
+        return (*prompt, "response") if self.long_responses == "truncate" else prompt
+
+    @property
     def kind(self) -> str:
         """The world that ``auto`` stands for."""
         if self.world != "auto":
             return self.world
         return "real" if self.dataset else "function" if self.reward else "real" if self.heldout else "reviews"
 
+    @property
+    def gold_share(self) -> float:
+        """The share that ``gold_fraction`` stands for."""
+        if self.gold_fraction is None:
+            return 0.0 if self.reward_is_code else GOLD_SHARE
+        return self.gold_fraction
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         # Held-out preferences alone are enough to evaluate on.
         data = "heldout" if self.heldout and not self.dataset else "dataset"
         required = {"real": ("model", data), "function": ("model", "reward")}
         for name in required.get(self.kind, ()):
             if getattr(self, name) is None:
                 raise ValueError(f"the {self.kind} world needs --{name}")
-        for name in ("reward", "prompts"):
-            if self.kind == "real" and getattr(self, name) is not None:
-                raise ValueError(f"the real world has its own preferences and takes no {name}; drop it, or --dataset")
+        if self.kind == "real" and self.prompts is not None:
+            raise ValueError("the real world has its own preferences and takes no prompts; drop it, or --dataset")
+        if self.kind not in ("real", "function") and self.reward is not None:
+            raise ValueError(f"the {self.kind} world has a planted reward and takes no reward; drop it, or --world")
+        if self.kind == "real" and self.gold_fraction and self.reward_is_code:
+            raise ValueError("gold_fraction is for a judge's own reward model, and reward judges; leave it out")
+        for name in ("long_prompts", "long_responses"):
+            if self.kind != "real" and getattr(self, name) != "drop":
+                raise ValueError(f"{name} is for real data, and the {self.kind} world makes its own; leave it out")
         for name in ("model", "dataset", "heldout", "prompts", "chat_template"):
             value = getattr(self, name)
             if value is not None and _looks_local(value, name):
                 _check_path(name, value)
         parse_columns(self.columns)
-        if self.heldout_fraction + self.gold_fraction >= 1:
+        _ = self.system_prompt  # raises for a file that is not there
+        if self.dialogues == "messages" and self.special_tokens == "tokens":
+            raise ValueError(
+                "in messages, special-token strings are text; drop --special-tokens tokens, or --dialogues"
+            )
+        for name in ("dialogues", "system"):
+            if self.kind in ("reviews", "exact") and getattr(self, name) not in ("auto", None):
+                raise ValueError(f"the {self.kind} world makes its own texts and takes no {name}; drop it")
+        if self.heldout_fraction + self.gold_share >= 1:
             raise ValueError("heldout_fraction and gold_fraction leave nothing to train on; make one smaller")
 
 
@@ -119,18 +190,6 @@ def _looks_local(value: str, name: str) -> bool:
 SPLITS = ("demonstrations", "pairs", "singles", "heldout", "gold_pairs", "prompts", "eval_prompts")
 
 
-class Asked(NamedTuple):
-    """What the data say of a prompt beside its text.
-
-    Attributes:
-        messages: it as messages, each with ``role`` and ``content``, where a chat template wrote the text; else None.
-        columns: further columns of its row, by name, where a reward reads any.
-    """
-
-    messages: Sequence[Mapping[str, Any]] | None = None
-    columns: Mapping[str, Any] = {}
-
-
 @dataclass(frozen=True)
 class World:
     """Texts and model of one comparison. All splits are disjoint in their prompts, but for the exact world's.
@@ -145,7 +204,7 @@ class World:
         gold_pairs: training set of the judge's own reward model; empty where `gold` is given.
         prompts: column ``prompt``; what on-policy methods sample from.
         eval_prompts: column ``prompt``; shared by every method's evaluation.
-        gold: the planted reward, or None on real data.
+        gold: the planted reward, a reward of one's own that is functions alone, or None: who judges.
         gold_key: what decides the planted reward beside the data, for the keys of stages that maximise it or are judged
             by it.
         max_response_tokens: the longest response there is, where the world knows one; else the settings say.
@@ -155,7 +214,9 @@ class World:
             ones; columns ``prompt``, ``response``, ``desirable``. None where the data have none.
         encoded: splits (and ``demonstrations``, ``prompts``, ``eval_prompts``) that were encoded on the way, by name.
         cut: whether a response that fills the token limit was cut there and bears no end token.
-        asked: more of the prompts of all splits, by their text; of those that there is more to say of.
+        reward: the reward of one's own that is not planted but given, with what it is told of prompts.
+        asked: more of the prompts of all splits, by their text; of those that there is more to say of. Their further
+            columns are part of the data's fingerprint.
     """
 
     name: str
@@ -175,11 +236,15 @@ class World:
     singles: Dataset | None = None
     encoded: Mapping[str, list[EncodedGroup]] = field(default_factory=dict)
     asked: Mapping[str, Asked] = field(default_factory=dict)
+    reward: OwnReward | None = None
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """What is in each split, by name; of those that there are."""
-        return {name: fingerprint(getattr(self, name)) for name in SPLITS if getattr(self, name) is not None}
+        """What is in each split, by name, and in further columns (``asked``); of those that there are."""
+        found = {name: fingerprint(getattr(self, name)) for name in SPLITS if getattr(self, name) is not None}
+        # The messages of a prompt are in its text already.
+        columns = [{"prompt": p, "columns": dict(said.columns)} for p, said in self.asked.items() if said.columns]
+        return {**found, "asked": fingerprint(columns)} if columns else found
 
 
 def open_world(config: WorldConfig, cache: Path) -> World:

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from typing import NamedTuple
 
+from preflab.data.asked import Asked
 from preflab.data.encoding import Dropped, EncodedGroup, feedback
 from preflab.data.findings import BadRows
 from preflab.data.reading import Row
@@ -28,8 +29,10 @@ class Source(NamedTuple):
     dropped: Dropped
     equal: int
     shortened: int
+    cut: dict[str, int]
     longer_wins: float
     grouped: bool
+    asked: dict[str, Asked]
 
 
 def split_sources(sources: list[Source], config: WorldConfig) -> dict[str, list[Row]]:
@@ -37,7 +40,7 @@ def split_sources(sources: list[Source], config: WorldConfig) -> dict[str, list[
     if config.dataset is None:  # nothing to train on, only to evaluate
         return {"heldout": sources[0].pairs, "gold": [], "train": [], "singles": []}
     held = 0.0 if len(sources) > 1 else config.heldout_fraction
-    gold = (1 - held) * config.gold_fraction
+    gold = (1 - held) * config.gold_share
     fractions = {"heldout": held, "gold": gold, "train": 1 - held - gold}
     parts: dict[str, list[Row]] = {name: [] for name in fractions}
     for row in sources[0].pairs:
@@ -55,8 +58,9 @@ def check_parts(parts: dict[str, list[Row]], sources: list[Source], config: Worl
     Raises:
         UserError: with what is there, and what to do.
     """
-    needed = ["heldout"] + (["gold"] if config.gold_fraction else []) + ([] if parts["singles"] else ["train"])
-    needed = needed if config.dataset else needed[:1]
+    heldout = ["heldout"] if config.heldout or config.heldout_fraction else []
+    needed = heldout + (["gold"] if config.gold_share else []) + ([] if parts["singles"] else ["train"])
+    needed = needed if config.dataset else ["heldout"]
     empty = [name for name in needed if not parts[name]]
     if empty:
         _refuse_few_groups(sources[0], len(needed) - (len(sources) > 1))
@@ -121,3 +125,10 @@ def encoded_parts(sources: list[Source], parts: dict[str, list[Row]]) -> dict[st
         ids = {row["prompt"]: group.prompt_ids for row, group in zip(rows, found[split], strict=True)}
         found[name] = [EncodedGroup(prompt, [], i) for i, prompt in enumerate(ids.values())]
     return found
+
+
+def asked_of(sources: list[Source], parts: dict[str, list[Row]]) -> dict[str, Asked]:
+    """Return what is said of the prompts of all splits beside their text."""
+    known = {prompt: said for source in reversed(sources) for prompt, said in source.asked.items()}
+    prompts = dict.fromkeys(row["prompt"] for rows in parts.values() for row in rows) if known else ()
+    return {prompt: known[prompt] for prompt in prompts if prompt in known}

@@ -27,12 +27,12 @@ from preflab.data.encoding import Encoder, load_tokenizer
 from preflab.data.reading import Row
 from preflab.data.splits import fingerprint, normalised, split_of, to_dataset
 from preflab.errors import UserError
+from preflab.rewards import OwnReward, open_reward
 from preflab.worlds import GoldReward, World, WorldConfig
 from preflab.worlds.context import check_context
-from preflab.worlds.function.gold import gold_reward, source_of
 from preflab.worlds.function.samples import Drawn, Sample, cached_samples, fitting_prompts, read_prompts
 
-__all__ = ["build", "finished", "gold_reward"]
+__all__ = ["build", "finished"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def build(config: WorldConfig, cache: Path) -> World:
     assert config.reward
     # 1. Everything a person may have got wrong, before anything is loaded.
     _refuse(config)
-    gold = gold_reward(config.reward)
+    gold = _opened(config)
     given = read_prompts(config.prompts) if config.prompts else None
     tokenizer = load_tokenizer(config.model, config.trust_remote_code)
     check_context(config)
@@ -68,6 +68,26 @@ def build(config: WorldConfig, cache: Path) -> World:
     # 3. Make honest texts of the samples, label them, split them.
     rows = _fitting_pairs(_label(drawn, gold, config.data_seed, counts), encoder, counts)
     return _world(config, rows, drawn, gold, counts)
+
+
+def _opened(config: WorldConfig) -> OwnReward:
+    """Open the reward that labels, and see that it gives one label for the same texts.
+
+    Raises:
+        UserError: if it does not.
+    """
+    reward = open_reward(config)
+    if reward is None:
+        raise UserError("the function world labels by --reward, and 'model' is trained on its labels; add another part")
+    if reward.wanted.required:
+        column = min(reward.wanted.required)
+        raise UserError(f"--reward asks for the column {column!r}, and the function world's prompts have none")
+    if not reward.repeats():
+        raise UserError(
+            f"reward {config.reward!r} gives two different values for the same texts; make it deterministic, or labels "
+            "and evaluation could not be repeated"
+        )
+    return reward
 
 
 def _refuse(config: WorldConfig) -> None:
@@ -135,14 +155,14 @@ def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def _world(config: WorldConfig, rows: list[Row], drawn: Drawn, gold: GoldReward, counts: Counter[str]) -> World:
+def _world(config: WorldConfig, rows: list[Row], drawn: Drawn, gold: OwnReward, counts: Counter[str]) -> World:
     if not rows:
         raise UserError(f"no pair is left of the model's samples ({_listed(counts)}); raise --max-response-tokens")
     shares = {"heldout": config.heldout_fraction, "train": 1 - config.heldout_fraction}
     # Hashed as it counts for "the same prompt", so that two writings of one prompt cannot be torn apart.
     where = {p: split_of(normalised(p), config.data_seed, shares) for p, _ in drawn}
     parts = {name: [row for row in rows if where[row["prompt"]] == name] for name in shares}
-    empty = [name for name, part in parts.items() if not part]
+    empty = [name for name, part in parts.items() if shares[name] and not part]
     if empty:
         raise UserError(
             f"too few pairs: none in {' and '.join(empty)} ({len(rows)} in all; {_listed(counts)}). Give more prompts, "
@@ -160,7 +180,8 @@ def _world(config: WorldConfig, rows: list[Row], drawn: Drawn, gold: GoldReward,
         prompts=to_dataset(_prompts(parts["train"]), ("prompt",)),
         eval_prompts=to_dataset(_prompts(parts["heldout"]), ("prompt",)),
         gold=gold,
-        gold_key=f"function-{source_of(str(config.reward))}",
+        gold_key=gold.key,
+        reward=gold,
     )
     world.facts.update(_facts(config, world, rows, drawn, counts))
     if world.facts["equal_rewards"] == len(rows):

@@ -9,7 +9,7 @@ import pytest
 from judge_server import by_length, completion, error, verdict
 
 from eval.judges import head_to_head
-from eval.judges.chat import Pace
+from preflab.endpoint.client import Pace
 from preflab.errors import UserError
 
 # ---- answers -----------------------------------------------------------------------------------------
@@ -159,3 +159,25 @@ def test_settings_that_cannot_work_are_refused(changes, message, settings):
     with pytest.raises(UserError, match=message) as raised:
         settings(**changes)
     assert "sk-secret" not in str(raised.value)
+
+
+# ---- budgets -----------------------------------------------------------------------------------------
+
+
+def test_a_spent_budget_ends_the_run_and_the_same_command_goes_on(judge, server):
+    with pytest.raises(UserError, match=r"budget of the judge endpoint, 2 \(requests\), is spent.*--judge-budget"):
+        judge(budget=2.0, concurrency=1).prefer(["p"] * 3, ["1a", "2a", "3a"], ["b"] * 3)
+    assert len(server.requests) == 2
+    again = judge(budget=2.0, concurrency=1)
+    assert again.prefer(["p"] * 3, ["1a", "2a", "3a"], ["b"] * 3) == [1.0] * 3
+    assert (len(server.requests), again.report()["from_cache"]) == (3, 2)
+
+
+def test_a_budget_of_cost_counts_what_this_command_paid(judge, server):
+    # An answer costs (100 · 2 + 20 · 10) / 10⁶ = 0.0004: the second one passes 0.0005.
+    asking = judge(budget=0.0005, budget_kind="cost", prompt_price=2.0, completion_price=10.0, concurrency=1)
+    with pytest.raises(UserError, match=r"0\.0005 \(cost\), is spent"):
+        asking.prefer(["p"] * 3, ["1a", "2a", "3a"], ["b"] * 3)
+    assert len(server.requests) == 2
+    with pytest.raises(UserError, match="judge_budget_kind cost needs judge_budget and both prices"):
+        judge(budget_kind="cost")

@@ -12,8 +12,8 @@ import sys
 import pytest
 from judge_server import KEY, Server, by_length, completion, error
 
-from eval.judges.chat import ChatClient
 from eval.judges.rubric import PAIR
+from preflab.endpoint.client import ChatClient
 from preflab.errors import UserError
 
 # ---- cache -------------------------------------------------------------------------------------------
@@ -170,8 +170,8 @@ def test_a_redirect_does_not_carry_the_key_elsewhere(judge, server, monkeypatch)
 
 def test_a_key_over_plain_http_to_another_machine_is_warned_of(settings, monkeypatch, caplog):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    ChatClient(settings())
+    ChatClient(settings().endpoint())
     assert caplog.text == ""
-    ChatClient(settings(url="http://judge.example/v1"))
+    ChatClient(settings(url="http://judge.example/v1").endpoint())
     assert "unencrypted" in caplog.text
     assert KEY not in caplog.text

@@ -46,7 +46,7 @@ def test_what_takes_too_long_is_tried_again(fault, judge, server):
 
 
 def test_a_reply_without_end_is_cut(judge, server, monkeypatch):
-    monkeypatch.setattr("eval.judges.wire.LONGEST_REPLY", 10_000)
+    monkeypatch.setattr("preflab.endpoint.wire.LONGEST_REPLY", 10_000)
     server.script = [completion("VERDICT: SECOND", padding="x" * 100_000)]
     assert judge().prefer(["p"], ["long"], ["b"]) == [1.0]
     assert len(server.requests) == 2

@@ -16,9 +16,8 @@ from preflab.disk.seals import SUMS
 from preflab.errors import UserError
 from preflab.settings.fields import as_dict
 from preflab.worlds import World, WorldConfig, open_world
-from preflab.worlds.function import finished, gold_reward
+from preflab.worlds.function import finished
 from preflab.worlds.function.samples import Sample
-from preflab.worlds.rewards import happy_story, talking_story, varied_story
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "models"
 STORIES = ("stories260K", "tinystories-656k")
@@ -29,7 +28,7 @@ counter = itertools.count()
 def words(prompt, response): return 0.2 * len(set(response.split()))
 def strong(prompt, response): return 1000.0 * len(set(response.split()))
 def constant(prompt, response): return 1.0
-def one(response): return 0.0
+def mute(prompt, answer): return 0.0
 def three(prompt, response, more): return 0.0
 def failing(prompt, response): return 1 / len(response.split())
 def no_number(prompt, response): return None
@@ -74,8 +73,8 @@ def world(tiny_model_path: Path, rewards: str, cache: Path) -> World:
     [
         ("limit", "is no function"),
         ("Judge", "is no function"),
-        ("one", r"arguments \(response\)"),
-        ("three", r"arguments \(prompt, response, more\)"),
+        ("mute", r"arguments \(prompt, answer\); a reward takes \(prompt, response\)"),
+        ("three", "asks for the column 'more', and the function world's prompts have none"),
         ("failing", "raised ZeroDivisionError.* prompt 'Once upon a time' and response ''"),
         ("no_number", r"returned None \(NoneType\), not a number"),
         ("text", "not a number"),
@@ -92,28 +91,6 @@ def test_bad_reward_is_refused_before_the_model_is_touched(
     empty.mkdir()
     with pytest.raises(UserError, match=message):
         open_world(config(empty, f"{rewards}:{name}"), tmp_path)
-
-
-@pytest.mark.parametrize("content", ["def broken(:\n", "1 / 0\n", "import no_such_module_here\n"])
-def test_module_that_does_not_import_is_a_user_error(content: str, tmp_path: Path) -> None:
-    path = tmp_path / "bad.py"
-    path.write_text(content)
-    with pytest.raises(UserError, match="cannot be imported"):
-        gold_reward(f"{path}:reward")
-
-
-def test_failure_during_use_names_the_texts_shortened(rewards: str) -> None:
-    gold = gold_reward(f"{rewards}:late")
-    assert gold(["p", "p"], ["word1", "word2"]) == [1.0, 1.0]
-    with pytest.raises(UserError, match=r"'once' and response 'word7 x+…x+'") as caught:
-        gold(["once"], ["word7 " + 500 * "x"])
-    assert 60 * "x" not in str(caught.value)  # its length hangs on that of the file's path, too
-
-
-def test_gold_ignores_white_space_around_a_response_as_the_evaluation_does() -> None:
-    gold = gold_reward("preflab.worlds.rewards:happy_story")
-    (bare, spaced) = gold(["A day"] * 2, ["He was glad.", "  He was glad.\n"])
-    assert bare == spaced == happy_story("A day", "He was glad.")
 
 
 # ---- the splits --------------------------------------------------------------------------------------
@@ -315,34 +292,6 @@ def test_too_few_pairs_say_what_became_of_the_samples(tiny_model_path: Path, rew
         open_world(config(tiny_model_path, f"{rewards}:words", **options), tmp_path)
 
 
-# ---- the example rewards -----------------------------------------------------------------------------
-
-
-def test_happy_story_by_hand() -> None:
-    # "glad" and "laughed" are new and happy, "sad" is new and sad, "happy" stands in the prompt.
-    assert happy_story("A happy boy", "was glad. He laughed. He was happy, not sad.") == 2 - 1
-    # Seven words give five triples, all different; no full stop.
-    assert happy_story("A boy", "was glad to see his dog again") == 1 - 0.5
-    # "so glad so glad so glad": triples sgs gsg sgs gsg, half of them seen before; no full stop.
-    assert happy_story("", "so glad so glad so glad") == 1 - 6 * 0.5 - 0.5
-
-
-def test_happy_story_gains_nothing_by_repeating_a_word() -> None:
-    assert happy_story("", "They were happy.") > happy_story("", "They were happy, happy, happy, happy, happy.")
-
-
-@pytest.mark.parametrize("reward", [happy_story, talking_story, varied_story])
-@pytest.mark.parametrize("response", ["", " ", "…", "\U0001f600", "a " * 500])
-def test_example_rewards_take_any_text(reward: Any, response: str) -> None:
-    assert math.isfinite(reward("", response))
-
-
-def test_talking_and_varied_stories_prefer_what_they_say() -> None:
-    assert talking_story("", 'Tim said, "Let us play with the big red ball!"') > talking_story("", "Tim had a ball.")
-    assert talking_story("", 'Tim said, "Let us play.') <= 0  # an open quote is no speech
-    assert varied_story("", "A purple dragon baked bread.") > varied_story("", "A cat sat on a mat and sat.")
-
-
 # ---- real story models -------------------------------------------------------------------------------
 
 
@@ -350,7 +299,7 @@ def test_talking_and_varied_stories_prefer_what_they_say() -> None:
 def test_story_models_give_readable_pairs(name: str, tmp_path: Path) -> None:
     if not (SHARED / name).is_dir():
         pytest.skip(f"needs the story model {SHARED / name}, which is no part of the project")
-    chosen = config(SHARED / name, "preflab.worlds.rewards:happy_story", max_pairs=64)
+    chosen = config(SHARED / name, "preflab.rewards.examples:happy_story", max_pairs=64)
     world = open_world(chosen, tmp_path)
     tokenizer = load_tokenizer(str(SHARED / name))
     encoder = Encoder(tokenizer, chosen.max_prompt_tokens, chosen.max_response_tokens)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from eval.judges.answers import Answer
-from eval.judges.settings import EndpointConfig
+from preflab.endpoint.answers import Answer
+from preflab.endpoint.settings import Endpoint
 from preflab.errors import UserError, crash
 from preflab.errors.crash import described
 from preflab.errors.terminal import one_line
@@ -105,18 +105,19 @@ class Wire:
         UserError: if they are not, or the environment variable holds something that is no key.
     """
 
-    def __init__(self, config: EndpointConfig) -> None:
-        if config.judge_url is None or config.judge_model is None:
-            raise UserError("the judge 'endpoint' needs --judge-url and --judge-model")
-        self.config, self.model = config, config.judge_model
-        self.url = config.judge_url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-        self._key = _read_key(config.judge_key_variable)
+    def __init__(self, config: Endpoint) -> None:
+        if config.url is None or config.model is None:
+            raise UserError(f"the {config.role} 'endpoint' needs {config.flag('url')} and {config.flag('model')}")
+        self.config, self.model = config, config.model
+        self.url = config.url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
+        self.name = f"{config.role} endpoint {self.url}"
+        self._key = _read_key(config.key_variable)
         parts = urlsplit(self.url)
         if self._key and parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-            logger.warning("the key in %s goes out unencrypted: judge_url is http", config.judge_key_variable)
+            logger.warning("the key in %s goes out unencrypted: %surl is http", config.key_variable, config.prefix)
 
     def try_out(self) -> None:
-        """Say before a long run what its judging will miss: a key that was named, or anybody at the address.
+        """Say before a long run what it will miss: a key that was named, or anybody at the address.
 
         An address that does not answer is no mistake yet: all answers may be in the cache, or the server be started
         later.
@@ -124,19 +125,20 @@ class Wire:
         Raises:
             UserError: if a variable of one's own is named for the key, and not set.
         """
-        variable, default = self.config.judge_key_variable, type(self.config).judge_key_variable
+        variable, default = self.config.key_variable, type(self.config).key_variable
         if variable and not self._key and variable != default:
-            raise UserError(f"the environment variable {variable}, which is to hold the judge's key, is not set")
+            raise UserError(
+                f"the environment variable {variable}, which is to hold the {self.config.role}'s key, is not set"
+            )
         parts = urlsplit(self.url)
         if getproxies() or not parts.hostname:
             return
         port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
-            socket.create_connection((parts.hostname, port), timeout=min(5.0, self.config.judge_timeout)).close()
+            socket.create_connection((parts.hostname, port), timeout=min(5.0, self.config.timeout)).close()
         except (OSError, UnicodeError) as error:
-            logger.warning(
-                "nobody answers at judge_url %s (%s); only answers in judge_cache can be used", self.url, error
-            )
+            url, cache = f"{self.config.prefix}url", f"{self.config.prefix}cache"
+            logger.warning("nobody answers at %s %s (%s); only answers in %s can be used", url, self.url, error, cache)
 
     @contextmanager
     def open(self) -> Iterator[httpx2.Client]:
@@ -147,13 +149,13 @@ class Wire:
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         # A connection for each request: what an answer takes hides the handshake, and `_Alarm` learns of its socket.
-        limits = httpx2.Limits(max_connections=self.config.judge_concurrency, max_keepalive_connections=0)
+        limits = httpx2.Limits(max_connections=self.config.concurrency, max_keepalive_connections=0)
         try:
-            client = httpx2.Client(headers=headers, timeout=self.config.judge_timeout, limits=limits)
+            client = httpx2.Client(headers=headers, timeout=self.config.timeout, limits=limits)
         except Exception as error:  # proxies of the environment: no address, a scheme without its package, certificates
             raise UserError(
-                f"the judge's HTTP client cannot start: {described(error)}; check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY "
-                "and SSL_CERT_FILE"
+                f"the {self.config.role}'s HTTP client cannot start: {described(error)}; check HTTP_PROXY, "
+                "HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
             ) from None
         with client:
             yield client
@@ -172,7 +174,7 @@ class Wire:
         content = json.dumps(body).encode()
         received = bytearray()
         try:
-            with _Alarm(self.config.judge_timeout) as alarm:
+            with _Alarm(self.config.timeout) as alarm:
                 with client.stream("POST", self.url, content=content, extensions={"trace": alarm.watch}) as response:
                     if response.headers.get("content-encoding", "identity").strip().lower() not in ENCODINGS:
                         raise TransientError("the reply is packed in a way that was not asked for")
@@ -182,10 +184,10 @@ class Wire:
                             raise TransientError("the reply takes too long, or has no end")
         except (httpx2.TimeoutException, httpx2.HTTPError) as error:
             if alarm.rung or isinstance(error, httpx2.TimeoutException):
-                raise TransientError(f"no whole reply within {self.config.judge_timeout:g} s") from None
+                raise TransientError(f"no whole reply within {self.config.timeout:g} s") from None
             raise TransientError(self._clean(f"{type(error).__name__}: {error}")) from None
         except (httpx2.InvalidURL, UnicodeError):  # UnicodeError: a host that the name system cannot write
-            raise UserError(f"judge_url {self.url} is no address") from None
+            raise UserError(f"{self.config.prefix}url {self.url} is no address") from None
         if response.status_code != 200:
             raise self._fault(response.status_code, response.headers.get("retry-after"), bytes(received))
         return self._read(bytes(received))
@@ -197,13 +199,13 @@ class Wire:
             return TransientError(what, _seconds(retry_after))
         if status in OF_THE_TEXT:
             return RefusedError(what)
-        hint, variable = "", self.config.judge_key_variable
+        hint, variable = "", self.config.key_variable
         if status in (401, 403):
             state = "set" if self._key else "not set"
             hint = f"; the environment variable {variable} is {state}" if variable else "; no key was sent"
         elif status in ELSEWHERE:
-            hint = "; check --judge-url (it usually ends in /v1) and --judge-model"
-        return UserError(f"judge endpoint {self.url} refuses: {what}{hint}")
+            hint = f"; check {self.config.flag('url')} (it usually ends in /v1) and {self.config.flag('model')}"
+        return UserError(f"{self.name} refuses: {what}{hint}")
 
     def _read(self, content: bytes) -> Answer:
         try:

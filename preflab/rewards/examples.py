@@ -1,6 +1,6 @@
 """Gold rewards for story models, to try the function world with and to copy from.
 
-    python recipes/compare.py --model M --reward preflab.worlds.rewards:happy_story
+    python recipes/compare.py --model M --reward preflab.rewards.examples:happy_story
 
 A gold reward is any function of two texts, the prompt and the response, that returns a finite number
 and always the same one. What counts is the difference between two responses to one prompt: a

@@ -43,17 +43,18 @@ class AnswerCache:
 
     Args:
         folder: made if it does not exist.
+        option: what the option is called that names it.
 
     Raises:
         UserError: if it cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, option: str) -> None:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"judge_cache {folder} cannot be written: {error}") from None
+            raise UserError(f"{option} {folder} cannot be written: {error}") from None
 
     @staticmethod
     def key(url: str, body: Mapping[str, Any]) -> str:

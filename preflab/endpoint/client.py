@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.judges.answers import Answer, AnswerCache
-from eval.judges.rubric import Messages
-from eval.judges.settings import EndpointConfig
-from eval.judges.wire import RefusedError, TransientError, Wire
+from preflab.endpoint.answers import Answer, AnswerCache
+from preflab.endpoint.rubric import Messages
+from preflab.endpoint.settings import Endpoint
+from preflab.endpoint.wire import RefusedError, TransientError, Wire
 from preflab.errors import UserError
-from preflab.errors.terminal import one_line
+from preflab.progress import tracked
 
 if TYPE_CHECKING:
     import httpx2
@@ -67,24 +67,23 @@ class ChatClient:
         UserError: if url or model are missing, the key is none or the cache cannot be written.
     """
 
-    def __init__(self, config: EndpointConfig, *, sleep: Callable[[float], object] | None = None) -> None:
+    def __init__(self, config: Endpoint, *, sleep: Callable[[float], object] | None = None) -> None:
         self.config, self.wire = config, Wire(config)
-        self.cache = AnswerCache(Path(config.judge_cache).expanduser())
+        self.cache = AnswerCache(Path(config.cache).expanduser(), f"{config.prefix}cache")
         self._off = threading.Event()  # set: the work is called off, start nothing more
-        self._pace = Pace(config.judge_requests_per_minute, sleep or self._off.wait)
+        self._pace = Pace(config.requests_per_minute, sleep or self._off.wait)
         self._lock = threading.Lock()
         self.sent = self.cached = self.refused = 0
+        self.paid = 0.0
         self.used: dict[str, Answer] = {}  # by cache key: an answer used twice was paid for once
 
-    def ask(self, conversations: Sequence[Messages], title: str = "judge") -> list[Answer | None]:
+    def ask(self, conversations: Sequence[Messages], title: str = "endpoint") -> list[Answer | None]:
         """Return the reply to each conversation; None where the endpoint refuses its text.
 
         Raises:
             UserError: if the endpoint cannot be reached, refuses the key or the settings, or stays faulty; answers
                 that came before are kept.
         """
-        from tqdm.auto import tqdm
-
         bodies = [self._body(messages) for messages in conversations]
         keys = [self.cache.key(self.wire.url, body) for body in bodies]
         wanted = dict(zip(keys, bodies, strict=True))
@@ -95,9 +94,7 @@ class ChatClient:
         if missing:
             with self.wire.open() as client, self._pool() as pool:
                 futures = [pool.submit(self._work, client, key, wanted[key], len(missing)) for key in missing]
-                for future in tqdm(
-                    as_completed(futures), total=len(futures), desc=one_line(title, 60), unit="answer", leave=False
-                ):
+                for future in tracked(as_completed(futures), title, "answer", len(futures)):
                     future.result()
         return [self.used.get(key) for key in keys]
 
@@ -109,8 +106,6 @@ class ChatClient:
         """
         prompt = sum(answer.prompt_tokens for answer in self.used.values())
         completion = sum(answer.completion_tokens for answer in self.used.values())
-        prices = self.config.judge_prompt_price, self.config.judge_completion_price
-        price, priced = (prices[0] or 0.0, prices[1] or 0.0), prices[0] is not None
         return {
             "answers": len(self.used),
             "requests": self.sent,
@@ -118,12 +113,12 @@ class ChatClient:
             "refused": self.refused,
             "prompt_tokens": prompt,
             "completion_tokens": completion,
-            "cost": (prompt * price[0] + completion * price[1]) / 1e6 if priced else None,
+            "cost": self.config.price(prompt, completion),
             "models": sorted({answer.model for answer in self.used.values()}),
         }
 
     def _body(self, messages: Messages) -> dict[str, Any]:
-        options = {"temperature": self.config.judge_temperature, "max_tokens": self.config.judge_max_tokens}
+        options = {"temperature": self.config.temperature, "max_tokens": self.config.max_tokens}
         given = {name: value for name, value in options.items() if value is not None}
         return {"model": self.wire.model, "messages": messages, **given}
 
@@ -131,7 +126,7 @@ class ChatClient:
     def _pool(self) -> Iterator[ThreadPoolExecutor]:
         """Threads that, on an error or Ctrl-C, finish what was sent (it is paid for) and start nothing more."""
         self._off.clear()
-        pool = ThreadPoolExecutor(self.config.judge_concurrency)
+        pool = ThreadPoolExecutor(self.config.concurrency)
         try:
             yield pool
         except BaseException:
@@ -151,15 +146,14 @@ class ChatClient:
     def _answer(self, client: httpx2.Client, key: str, body: dict[str, Any], total: int) -> None:
         """Ask until there is an answer, or a refusal."""
         problem = ""
-        for attempt in range(self.config.judge_max_retries + 1):
+        for attempt in range(self.config.max_retries + 1):
             if attempt:
                 # Jitter, so that requests that failed together do not come back together.
                 self._pace.sleep(min(60.0, 2.0 ** (attempt - 1)) * (0.5 + random.random() / 2))
             self._pace.wait()
             if self._off.is_set():
                 return
-            with self._lock:
-                self.sent += 1
+            self._spend()
             try:
                 answer = self.wire.send(client, body)
             except RefusedError as refusal:
@@ -171,17 +165,30 @@ class ChatClient:
                 self.cache.store(key, body, answer)
                 with self._lock:
                     self.used[key] = answer
+                    self.paid += self.config.price(answer.prompt_tokens, answer.completion_tokens) or 0.0
                 return
         raise UserError(
-            f"judge endpoint {self.wire.url} gave no answer in {self.config.judge_max_retries + 1} tries; the last "
-            f"problem: {problem}. Run the same command again to go on: answers so far are kept"
+            f"{self.wire.name} gave no answer in {self.config.max_retries + 1} tries; the last problem: {problem}. "
+            "Run the same command again to go on: answers so far are kept"
         )
+
+    def _spend(self) -> None:
+        """Count one more request; those under way may take a budget of cost past its end by as many answers."""
+        budget, kind = self.config.budget, self.config.budget_kind
+        with self._lock:
+            if budget is not None and (self.sent if kind == "requests" else self.paid) >= budget:
+                raise UserError(
+                    f"the budget of the {self.config.role} endpoint, {budget:g} ({kind}), is spent. Answers so far are "
+                    f"kept, and so is what was finished: run the same command again, perhaps with another "
+                    f"{self.config.flag('budget')}, to go on"
+                )
+            self.sent += 1
 
     def _heed(self, pause: float, problem: str) -> None:
         """Hold all requests back for as long as the endpoint wants."""
         if pause > LONGEST_PAUSE:
             raise UserError(
-                f"judge endpoint {self.wire.url} wants a pause of {pause:.0f} s ({problem}). Run the same command "
+                f"{self.wire.name} wants a pause of {pause:.0f} s ({problem}). Run the same command "
                 "again then: answers so far are kept"
             )
         self._pace.pause(pause)
@@ -191,4 +198,4 @@ class ChatClient:
             self.refused += 1
             hopeless = not self.used and self.refused >= min(REFUSALS, total)
         if hopeless:
-            raise UserError(f"judge endpoint {self.wire.url} refuses every request: {problem}")
+            raise UserError(f"{self.wire.name} refuses every request: {problem}")
