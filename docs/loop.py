@@ -79,7 +79,7 @@ def learn(method: LossMethod, roles: Roles, batches: Iterator[Batch], train: Tra
     parameters = roles.learn(needs.trains)  # adapters and heads of these roles; the base stays frozen
     betas = train.adam_beta1, train.adam_beta2
     optimiser = torch.optim.AdamW(parameters, train.learning_rate, betas, train.adam_epsilon, train.weight_decay)
-    schedule = get_scheduler(train.lr_scheduler_type, optimiser, train.warmup_steps, train.max_steps)
+    schedule = get_scheduler(train.lr_scheduler_type, optimiser, train.warmup(train.max_steps), train.max_steps)
     for _ in range(train.max_steps):
         # x, {y} and r: the next batch is made when it is asked for, after the last step and not before.
         batch = next(batches).to(roles.device)

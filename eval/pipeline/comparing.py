@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.pipeline.entries import CompareConfig, Entry, check_entries, spent, under
+from eval.pipeline.expected import of_answers, of_entries, of_foundation, of_yardsticks
 from eval.pipeline.following import CourseConfig, follow, taken
 from eval.pipeline.judging import JUDGING, judging, open_judge
 from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline, oracle_line, own_judge, subject_of
 from eval.subjects import START, Ground, TrainedReward, evaluate_subject
+from preflab.progress import expect
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
@@ -45,7 +47,7 @@ def compare(session: Session) -> Result:
     entries = check_entries(session)
     judge = open_judge(session.configs)
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
-    with session.opened(methods, judged=("eval_prompts", "heldout")) as experiment:
+    with session.opened(methods, judged=("eval_prompts", "heldout"), doing=config.algorithms) as experiment:
         return compared(session, experiment, entries, judge)
 
 
@@ -67,12 +69,15 @@ def compared(session: Session, experiment: Experiment, entries: Sequence[Entry],
     config, (start, reward) = session.config(CompareConfig), session.stage_methods()
     # 1. What every method shares: the policy they start from, the reward model, the judge.
     foundation = Foundation(experiment, start, reward, session.rewards)
+    answers, course = of_answers(session.evaluation, start.label), session.config(CourseConfig)
+    expect([*of_foundation(session, experiment), *answers, *of_entries(session, entries, course), "eval-reward"])
     sft = foundation.sft()
     rewards = foundation.rewards(sft)
     maximised = maximised_by(session, rewards, [entry.method for entry in entries])
     own = partial(own_judge, foundation, sft, session.evaluation)
     judged = judging(experiment, session.evaluation, judge, own, maximised)
     ground = Ground(experiment, session.evaluation, sft, rewards, judged.scores)
+    expect([*answers, *of_entries(session, entries, course), *of_yardsticks(ground)])
     # 2. That policy, against other draws of itself: it should win half the time.
     draws = baseline(ground)
     first = Contestant(start.label, [evaluate_subject(start.label, START, ground)], [sft.record] if sft else [])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.judges import planted
+from eval.pipeline.expected import of_answers
 from eval.pipeline.judging import JUDGING, judging, local, open_judge, open_reward
 from eval.pipeline.results import Result, about
 from eval.pipeline.session import Session
@@ -29,6 +30,7 @@ from eval.subjects import (
 )
 from preflab.errors import UserError
 from preflab.method import registry
+from preflab.progress import expect
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
@@ -138,7 +140,8 @@ def evaluate(session: Session) -> Result:
     rewards = open_reward("--reward-model", config.reward_model) if config.reward_model else None
     check_choices(subjects, rewards)
     judge = open_judge(session.configs)
-    with session.opened(judged=("eval_prompts", "heldout") if config.generate else ("heldout",)) as experiment:
+    judged = ("eval_prompts", "heldout") if config.generate else ("heldout",)
+    with session.opened(judged=judged, doing=list(subjects)) as experiment:
         return evaluated(session, experiment, subjects, sft, rewards, judge)
 
 
@@ -171,8 +174,10 @@ def evaluated(
         judge=judged.scores,
         generate=generate,
     )
-    draws = baseline(ground) if generate else []
     every = {"reference": START, **subjects}
+    answers = of_answers(session.evaluation, "reference") if generate else ["eval-reference"]
+    expect([*answers, *(f"eval-{name}" for name in subjects)])
+    draws = baseline(ground) if generate else []
     found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
     evaluation = Evaluation(
         **vars(summarise_subjects(every, found, draws, judged.decide if generate else None)),

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from eval.pipeline.defaults import layers_under
 from eval.settings import EvalConfig
 from preflab.errors import UserError
 from preflab.experiment.layers import Layers
 from preflab.experiment.opening import open_experiment
 from preflab.experiment.settings import RewardSettings, RunConfig
 from preflab.method import registry
-from preflab.method.configured import Method, config_classes
-from preflab.settings.command_line import CommandLine, split
+from preflab.method.configured import Method, config_classes, label
+from preflab.progress import listed, say
+from preflab.settings.command_line import CommandLine, Given, Help
 from preflab.settings.fields import as_dict, merge
-from preflab.settings.plain_yaml import read_yaml
-from preflab.settings.training import LoraSettings
+from preflab.settings.training import LoraSettings, TrainConfig
 from preflab.worlds import WorldConfig
 
 if TYPE_CHECKING:
     from preflab.experiment.experiment import Experiment
 
 C = TypeVar("C")
+ASKED = ("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "beta")
 Sections = Mapping[str, Mapping[str, Any]]
 
-EVERY = "every"
-DEFAULTS = Path(__file__).parent / "configs"
 SHARED: dict[str, type] = {
     "run": RunConfig,
     "world": WorldConfig,
@@ -43,8 +42,8 @@ SHARED: dict[str, type] = {
 class Session:
     """The settings of a run.
 
-    Layers, later ones win: a method's own defaults, ``configs/every.yaml``, ``configs/<world>.yaml`` (and
-    ``<world>_quick.yaml`` with `quick`), what is given here.
+    Layers, later ones win: a method's own defaults, those of ``configs/`` for this world and this size of model (see
+    `layers_under`), what is given here.
 
     Args:
         values: fields of `SHARED` and `configs`, by the names that they have as options and in YAML.
@@ -52,6 +51,7 @@ class Session:
         configs: more config classes, by title: those of what is to be done (`COMPARE`, `EVALUATE`).
 
     Attributes:
+        defaults: the layers under what is given here, the highest first.
         layers: builds methods.
 
     Raises:
@@ -69,9 +69,9 @@ class Session:
             raise ValueError(f"every session has settings called {min(twice)!r}; choose another title")
         classes = {**SHARED, **(configs or {})}
         values, layers = dict(values or {}), [sections or {}]
-        for name in _layers_under(values):
-            defaults, own = _layer(name, classes)
-            values, layers = defaults | values, [own, *layers]
+        self.defaults = layers_under(values, classes)
+        for layer in self.defaults:
+            values, layers = {**layer.values, **values}, [layer.sections, *layers]
         self.configs = merge(classes, values, "config")
         self.layers = Layers(layers)
         self.run = self.config(RunConfig)
@@ -105,15 +105,23 @@ class Session:
         """
         settings = config_classes(registry.load(flat)).items() if flat else ()
         own = {"training" if title == "train" else str(flat): config for title, config in settings}
-        classes = {**SHARED, **(configs or {}), **own}
-        start = {**_layer(EVERY, classes)[0], **(preset or {})}
-        values, sections = CommandLine(description, classes, sections=True, defaults=start).read(argv)
         fields = {field.name for config in own.values() for field in dataclasses.fields(config)}
-        shared = {name: value for name, value in values.items() if name not in fields}
-        session = cls({**(preset or {}), **shared}, sections, configs)
-        if flat:
-            session.layers.sections.append({flat: {k: v for k, v in values.items() if k in fields}})
-        return session
+
+        def made(*given: Given) -> Session:
+            parts = [_parted(layer, flat, fields) for layer in given]
+            values = {name: value for part in parts for name, value in part.values.items()}
+            session = cls({**(preset or {}), **values}, None, configs)
+            session.layers.sections += [part.sections for part in parts]
+            return session
+
+        def used(*given: Given) -> Help:
+            try:
+                return helped(made(*given), flat)
+            except UserError as error:
+                return helped(made(), flat, f"values are those without these options, which cannot be used: {error}")
+
+        classes = {**SHARED, **(configs or {}), **own}
+        return made(*CommandLine(description, classes, sections=True, used=used).layers(argv))
 
     def config(self, cls: type[C]) -> C:
         """Return the session's config of a class.
@@ -149,35 +157,78 @@ class Session:
             raise UserError(f"sft_method {start.name!r} does not learn from demonstrations")
         return start, reward
 
-    def open(self, methods: Sequence[Method] = (), *, judged: Sequence[str] = ()) -> Experiment:
-        """Open the run folder and the world, as `open_experiment` does; from here on, heavy work."""
+    def open(
+        self, methods: Sequence[Method] = (), *, judged: Sequence[str] = (), doing: Sequence[str] = ()
+    ) -> Experiment:
+        """Open the run folder and the world, as `open_experiment` does; from here on, heavy work.
+
+        Args:
+            methods: what will be trained.
+            judged: splits of the world that figures will be means over.
+            doing: what this is about, such as methods' names, for the line that says so first of all.
+        """
+        say(self.in_short(doing))
         return open_experiment(self.run, self.world, self.lora, methods, judged=judged)
 
     @contextmanager
-    def opened(self, methods: Sequence[Method] = (), *, judged: Sequence[str] = ()) -> Iterator[Experiment]:
+    def opened(
+        self, methods: Sequence[Method] = (), *, judged: Sequence[str] = (), doing: Sequence[str] = ()
+    ) -> Iterator[Experiment]:
         """Open as `open` does; at the end, whatever it is, the run folder is free for others, this process included."""
-        experiment = self.open(methods, judged=judged)
+        experiment = self.open(methods, judged=judged, doing=doing)
         with closing(experiment.run):
             yield experiment
 
+    def in_short(self, doing: Sequence[str]) -> str:
+        """Return in one line what is done, on which model and data, and where it is kept."""
+        world = self.world
+        source = world.dataset or world.heldout or world.reward
+        data = f"{world.kind} world" + (f" of {source}" if source else "")
+        model = f"model {world.model}, " if world.model else ""
+        return f"{listed(doing) if doing else 'opens'}: {model}{data}, into {self.run.output}"
+
     def as_dict(self) -> dict[str, Any]:
-        """Return all settings, for the manifest."""
-        return {**{name: as_dict(config) for name, config in self.configs.items()}, "sections": self.layers.sections}
+        """Return all settings, and where those come from that nobody gave, for the manifest."""
+        configs = {name: as_dict(config) for name, config in self.configs.items()}
+        below = [layer.name for layer in self.defaults]
+        return {**configs, "defaults": below, "sections": self.layers.sections}
 
 
-def _layers_under(values: Mapping[str, Any]) -> list[str]:
-    """Return the names of the layers under a session's own values, the highest first."""
-    fields = {field.name for field in dataclasses.fields(WorldConfig)}
-    given = {name: value for name, value in values.items() if name in fields}
-    world: WorldConfig = merge({"world": WorldConfig}, given, "config")["world"]
-    return [*([f"{world.kind}_quick"] if world.quick else []), world.kind, EVERY]
+def _parted(given: Given, flat: str | None, fields: Collection[str]) -> Given:
+    """Move the flat fields of a recipe's own method to its section.
+
+    Raises:
+        UserError: if one stands in both places, with two values.
+    """
+    values = {name: value for name, value in given.values.items() if name not in fields}
+    own = {name: value for name, value in given.values.items() if name in fields}
+    for section in dict.fromkeys((label(flat), flat)) if flat else ():
+        for name in own.keys() & given.sections.get(section, {}).keys():
+            one, other = own[name], given.sections[section][name]
+            if str(one) != str(other):
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} is {one} and --{section}.{option} is {other}, which are one; keep one")
+    return Given(values, {**given.sections, flat: {**given.sections.get(flat, {}), **own}} if flat else given.sections)
 
 
-def _layer(name: str, classes: Mapping[str, type]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the flat values and the sections of a layer; of what every world starts from, what is asked for here."""
-    path = DEFAULTS / f"{name}.yaml"
-    content = read_yaml(path) if path.is_file() else {}
-    if name == EVERY:
-        known = {field.name for cls in classes.values() for field in dataclasses.fields(cls)}
-        content = {field: value for field, value in content.items() if field in known}
-    return split(content, classes, str(path))
+def helped(session: Session, flat: str | None, note: str = "") -> Help:
+    """Return every field as the session would use it, and the settings of its methods.
+
+    Args:
+        session: what would run.
+        flat: the method whose settings are options without a prefix.
+        note: a line to put before the methods.
+    """
+    values = {name: value for config in session.configs.values() for name, value in as_dict(config).items()}
+    names = dict.fromkeys((session.run.sft_method, session.rewards.reward_method, *values.get("algorithms", ())))
+    lines = [note, "settings of methods, as they will be used (--METHOD.FIELD changes them; docs/methods has all):"]
+    lines += [f"  {name:15} {_headline(session, name)}" for name in names if name and name not in (flat, "list")]
+    return Help(values | (session.method(flat).settings if flat else {}), "\n".join(filter(None, lines)))
+
+
+def _headline(session: Session, name: str) -> str:
+    """Return the settings of a method that are not its class's defaults, and those that everybody asks for."""
+    method = session.method(name)
+    plain = {**as_dict(type(method.config)()), **as_dict(TrainConfig())}
+    said = {k: v for k, v in method.settings.items() if k in ASKED or v != plain[k]}
+    return ", ".join(f"{k.replace('_', '-')} {v}" for k, v in said.items())

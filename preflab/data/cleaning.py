@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflab.data.answers import Parted
@@ -13,12 +14,15 @@ from preflab.data.dialogues import form_of, templated
 from preflab.data.findings import Seen
 from preflab.data.layout_parts import items
 from preflab.data.layouts import BESIDE, Layout, beside, layout_of
-from preflab.data.messages import CALLS, SYSTEM, Message
+from preflab.data.messages import CALLS, SYSTEM, USER, Message
 from preflab.data.ranking import check_texts, label_of, ordered, parted_row, strength_of
 from preflab.data.reading import UNREADABLE, Row, RowError
-from preflab.data.rendering import rendered
+from preflab.data.rendering import Rendered, rendered
 from preflab.data.splits import group_key, normalised
+from preflab.data.turns import Dialogues, as_messages, template_wrote
 from preflab.disk.digests import digest
+from preflab.tokens.endings import end_strings
+from preflab.tokens.literals import openings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,7 +31,14 @@ REWRITTEN = (
     "rows get another prompt from the chat template once an answer follows; the answers are put as they stand behind "
     "the prompt that asks for them"
 )
-SYSTEMS = "prompts of text have the system column in front"
+SYSTEMS = "prompts of text have the system prompt in front"
+OWN_SYSTEM = "dialogues have a system prompt of their own; --system is not put before these"
+CONVERTED = (
+    "rows are text: the chat template writes them as messages, a dialogue its turns, anything else one user's message; "
+    "--dialogues text joins them as they stand"
+)
+WRITTEN = "a chat template wrote the prompt; --dialogues text, or auto, joins it with its answers as they stand"
+NO_PLACE = "a system prompt beside a prompt that a chat template wrote: put it into the prompt"
 
 
 class Clean(NamedTuple):
@@ -39,16 +50,23 @@ class Clean(NamedTuple):
 
 
 class Cleaner:
-    """Makes clean rows of raw ones, and keeps count of what is met."""
+    """Makes clean rows of raw ones, and keeps count of what is met; `clean_rows` says what it is given."""
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase | None,
         columns: Mapping[str, str],
         wanted: Collection[str] | None = (),
+        dialogues: Dialogues = "auto",
+        system: str | None = None,
+        fits: Callable[[str], bool] | None = None,
     ) -> None:
         self.tokenizer, self.columns, self.wanted, self.seen = tokenizer, columns, wanted, Seen()
-        self.template = str(tokenizer.chat_template) if tokenizer else ""
+        self.dialogues, self.system, self.fits = dialogues, system, fits
+        self.template, self.ends, self.openings = "", list[str](), tuple[str, ...]()
+        if tokenizer is not None and tokenizer.chat_template:
+            self.template, self.ends = str(tokenizer.chat_template), end_strings(tokenizer)
+            self.openings = openings(tokenizer)
 
     def clean(self, number: int, raw: Row) -> Clean:
         """Return one usable row, or raise `RowError`."""
@@ -64,6 +82,7 @@ class Cleaner:
         fields, extra = layout.read(row), beside(row)
         found, ranks = parted_row(fields, row)
         check_texts(found, ranks)
+        found = self._read_as(found)
         turn = _hashed(group_key(found.prompt))
         group = _hashed(_group(extra["group"])) if "group" in extra else turn
         clean: Row = {"prompt": "", "group": group, **_subset(extra)}
@@ -78,15 +97,36 @@ class Cleaner:
         more = asked._replace(columns=columns, row=number) if columns else asked._replace(row=number)
         return Clean(clean, turn, more if columns or more.messages else None)
 
-    def _written(self, found: Parted, extra: Row) -> tuple[str, list[str], Asked]:
-        """Return prompt and answers as text, the system column in front; and the prompt as messages, if it is any."""
+    def _read_as(self, found: Parted) -> Parted:
+        """Return text as messages, where it is to be that."""
+        if not isinstance(found.prompt, str) or not self.template or self.dialogues == "text":
+            return found
+        if template_wrote(found.prompt, self.openings):
+            if self.dialogues == "messages":
+                raise RowError(WRITTEN)
+            return found
+        self.seen.notes[CONVERTED] += 1
+        return as_messages(found, self.ends)
+
+    def _system(self, found: Parted, extra: Row) -> str | None:
+        """Return the system prompt that goes in front: the row's column, else that of the options."""
         system = extra.get(SYSTEM)
         if system is not None and not isinstance(system, str):
             raise RowError("system is not text", system)
+        has = not isinstance(found.prompt, str) and found.prompt[0]["role"] in (SYSTEM, "developer")
+        if self.system is not None and (has or system is not None):
+            self.seen.notes[OWN_SYSTEM] += 1
+        return self.system if system is None and not has else system
+
+    def _written(self, found: Parted, extra: Row) -> tuple[str, list[str], Asked]:
+        """Return prompt and answers as text, the system prompt in front; and the prompt as messages, if it is any."""
+        system = self._system(found, extra)
         if not isinstance(found.prompt, str):
             prompt = found.prompt if system is None else _with_system(found.prompt, system)
             tools = () if "tools" not in extra else tuple(items(extra["tools"], "tools"))
             written = rendered(prompt, found.answers, self.tokenizer, tools)
+            if self.fits is not None and self.template and not self.fits(written.prompt):
+                prompt, written = self._last_turns(prompt, found.answers, tools, written, self.fits)
             if written.bare:
                 self.seen.notes[REWRITTEN] += 1
             return written.prompt, written.answers, Asked(prompt, tools=tools)
@@ -94,9 +134,26 @@ class Cleaner:
             return found.prompt, found.answers, Asked()
         form = form_of(found.prompt)
         if form is not None and form.templated:
-            raise RowError("a system column beside a prompt that a chat template wrote: put it into the prompt")
+            raise RowError(NO_PLACE)
         self.seen.notes[SYSTEMS] += 1
         return f"{system.strip()}\n\n{found.prompt.lstrip()}", found.answers, Asked()
+
+    def _last_turns(
+        self, prompt: list[Message], answers: list[Message], tools: Any, whole: Rendered, fits: Callable[[str], bool]
+    ) -> tuple[list[Message], Rendered]:
+        """Return the last turns of a prompt that fit, from a user's on; all of it where the last alone is too long."""
+        opening = next((i for i, m in enumerate(prompt) if m["role"] not in (SYSTEM, "developer")), 0)
+        starts = [i for i, message in enumerate(prompt) if message["role"] == USER and i > opening]
+
+        def written(start: int) -> Rendered:
+            return rendered([*prompt[:opening], *prompt[start:]], answers, self.tokenizer, tools)
+
+        # The later the turn, the shorter the text: the earliest that fits is found by halves.
+        at = bisect_left(starts, True, key=lambda start: fits(written(start).prompt))
+        if at == len(starts):
+            return prompt, whole
+        self.seen.shortened += 1
+        return [*prompt[:opening], *prompt[starts[at] :]], written(starts[at])
 
     def _count(self, row: Row, layout: Layout, found: Parted, grouped: bool) -> list[str]:
         """Count what must be said of a row, and return the columns that mean nothing in it."""

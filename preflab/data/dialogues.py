@@ -24,10 +24,12 @@ class Turn(NamedTuple):
 
 
 SYSTEM_BLOCK = re.compile(r"\s*<<SYS>>.*?<</SYS>>", re.DOTALL)
-_END_TOKEN = re.compile(
-    r"<\|(?:im_end|eot_id|eot|end|endoftext|end_of_text|end_of_turn|END_OF_TURN_TOKEN)\|>"
-    r"|\[\|endofturn\|\]|<end_of_turn>|</?s>|<bos>|<eos>"
+END_TOKENS = (
+    *("<|im_end|>", "<|eot_id|>", "<|eot|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<|end_of_turn|>"),
+    *("<|END_OF_TURN_TOKEN|>", "[|endofturn|]", "<end_of_turn>", "</s>", "<s>", "<bos>", "<eos>"),
 )
+"""What common templates close a turn with, and begin a text with."""
+_END_TOKEN = re.compile("|".join(map(re.escape, END_TOKENS)))
 _HINTED: dict[str, list[int]] = {}
 for _order, _form in enumerate(FORMS):
     for _hint in _form.hints:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from preflab.data.splits import Rows, each_row
 from preflab.errors import UserError
@@ -28,6 +28,8 @@ Dropped = dict[str, int]  # why a row does not fit, and how many do not
 
 EQUAL = "chosen and rejected equal as tokens"
 CUT = "responses hold an end token before their end; they are read up to it, as sampling would stop there"
+LONG_PROMPT = "prompts are over max_prompt_tokens, and are read without their beginning"
+LONG_RESPONSE = "responses are over max_response_tokens, and are read up to there, without an end token"
 TEXT = "texts hold special-token strings inside messages; they are read as text"
 CERTAIN = {"preference": 1.0, "margin": 0.0}  # what a pair means that says neither how sure nor how strong it is
 
@@ -120,6 +122,9 @@ class Encoder:
     that the chat template writes (`chat`), else the tokenizer's. With `cut`, those that fill the limit
     without it were cut there and stay as they are.
 
+    What is over a limit does not fit, and its row is dropped, or with `truncate` it is cut: a prompt keeps its end (and
+    its start token), a response its beginning, without an end token, as one that the policy samples up to there.
+
     Attributes:
         ends: the end tokens (see `preflab.tokens.endings`).
         literals: which special-token strings were guarded in the texts, and are text (see
@@ -137,8 +142,9 @@ class Encoder:
         chat: bool = False,
         cut: bool = False,
         literals: Literals | None = None,
+        truncate: Collection[Literal["prompt", "response"]] = (),
     ) -> None:
-        self.tokenizer, self.chat, self.cut = tokenizer, chat, cut
+        self.tokenizer, self.chat, self.cut, self.truncate = tokenizer, chat, cut, truncate
         self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
         self.ends, own = Ends.of(tokenizer), tokenizer.eos_token_id
         self.eos = self.ends.closing if chat else own
@@ -154,11 +160,15 @@ class Encoder:
 
     def prompt(self, text: str) -> list[int]:
         """Return the ids of a prompt; never empty, since the first response token needs a context."""
-        return self._prompts([text])[0]
+        return self._shortened(text, self._prompts([text])[0])
+
+    def fits(self, prompt_text: str) -> bool:
+        """Whether a prompt is within the limit before anything is cut."""
+        return len(self._prompts([prompt_text])[0]) <= self.max_prompt_tokens
 
     def response(self, prompt_text: str, response_text: str) -> list[int]:
         """Return the ids of a response to a prompt, end token included."""
-        return self._responses([prompt_text], [self.prompt(prompt_text)], [response_text])[0]
+        return self._responses([prompt_text], self._prompts([prompt_text]), [response_text])[0]
 
     def encode_pairs(
         self, dataset: Rows, ranked: bool = False, equals: bool = False
@@ -222,13 +232,15 @@ class Encoder:
         prompts = [encodings[row.prompt] for row in rows]
         # One flat list: fast tokenizers are several times faster on many texts at once.
         # What is said to a prompt that is too long is dropped with it, however long it is itself.
-        fits = [len(ids) <= self.max_prompt_tokens for ids in prompts]
+        fits = [len(ids) <= self.max_prompt_tokens or "prompt" in self.truncate for ids in prompts]
         flat = [(i, text) for i, row in enumerate(rows) if fits[i] for text in row.responses]
         texts, ids = [rows[i].prompt for i, _ in flat], [prompts[i] for i, _ in flat]
         encoded = self._responses(texts, ids, [text for _, text in flat])
         responses: list[list[list[int]]] = [[] for _ in rows]
         for (i, _), response in zip(flat, encoded, strict=True):
             responses[i].append(response)
+        # A response goes on from the whole prompt, and is then put behind what is left of it.
+        prompts = [self._shortened(row.prompt, prompt) for row, prompt in zip(rows, prompts, strict=True)]
         groups, dropped = [], {"prompt too long": 0, "response too long": 0}
         for row, prompt, group in zip(rows, prompts, responses, strict=True):
             short = [len(response) <= self.max_response_tokens for response in group]
@@ -277,10 +289,12 @@ class Encoder:
         merged = [i for i, tail in enumerate(tails) if not tail]
         for i, ids in zip(merged, self.tokenise([responses[i] for i in merged], False), strict=True):
             tails[i] = ids
-        ended = [self._ended(ids) for ids in tails]
+        ended = [self._ended(text, ids) for text, ids in zip(responses, tails, strict=True)]
         blank: dict[tuple[int, ...], bool] = {}  # few different things stand behind a template's end token
         for text, whole, kept in zip(responses, tails, ended, strict=True):
             if rest := tuple(whole[len(kept) :]):
+                if text in self.noted.get(LONG_RESPONSE, ()):
+                    continue  # what is lost has been said
                 if rest not in blank:
                     blank[rest] = not self.tokenizer.decode(rest, skip_special_tokens=True).strip()
                 if not blank[rest]:
@@ -291,11 +305,24 @@ class Encoder:
         if guarded := {text for text in texts if len(self.literals.pieces(text)) > 1}:
             self.noted.setdefault(TEXT, set()).update(guarded)
 
-    def _ended(self, ids: list[int]) -> list[int]:
-        """Return what a policy would have sampled: nothing follows the first end token."""
+    def _ended(self, text: str, ids: list[int]) -> list[int]:
+        """Return what a policy would have sampled: nothing follows the first end token, or the limit."""
         place = min((ids.index(end) for end in self.ends.ids if end in ids), default=None)
         said, end = (ids, self.eos) if place is None else (ids[:place], ids[place])
-        return said if self.cut and len(said) == self.max_response_tokens else [*said, end]
+        limit = self.max_response_tokens
+        if len(said) >= limit and "response" in self.truncate:
+            self.noted.setdefault(LONG_RESPONSE, set()).add(text)
+            return said[:limit]
+        return said if self.cut and len(said) == limit else [*said, end]
+
+    def _shortened(self, text: str, ids: list[int]) -> list[int]:
+        """Return the end of a prompt that is too long, behind its start token, if that is asked for."""
+        excess = len(ids) - self.max_prompt_tokens
+        if excess <= 0 or "prompt" not in self.truncate:
+            return ids
+        self.noted.setdefault(LONG_PROMPT, set()).add(text)
+        head = ids[:1] if ids[0] == self.tokenizer.bos_token_id and self.max_prompt_tokens > 1 else []
+        return [*head, *ids[excess + len(head) :]]
 
     def _opened(self, ids: list[int]) -> list[int]:
         return ids[:-1] if self._closes and ids[-1:] == [self.tokenizer.eos_token_id] else ids

@@ -55,6 +55,7 @@ class Seen:
         bare: of these, rows that no chat template wrote.
         notes: what must be said of some rows, with their number.
         grouped: rows that name their group.
+        shortened: rows of messages that lost their first turns.
     """
 
     layouts: Counter[Layout] = field(default_factory=Counter)
@@ -66,6 +67,7 @@ class Seen:
     bare: int = 0
     notes: Counter[str] = field(default_factory=Counter)
     grouped: int = 0
+    shortened: int = 0
 
     def lines(self, columns: Collection[str] = ()) -> list[str]:
         """Return one line for each thing that must be said; how a layout is read, if no field of `columns` says it."""

@@ -8,7 +8,7 @@ imported where it is used: checking a config does not need it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from preflab.data.answers import NO_PROMPT
@@ -17,6 +17,7 @@ from preflab.data.cleaning import Cleaner
 from preflab.data.columns import check_columns, columns_for
 from preflab.data.findings import BadRows, Seen
 from preflab.data.reading import Row, RowError
+from preflab.data.turns import Dialogues
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def preference_rows(
     use_group: bool = True,
     columns: Mapping[str, str] | None = None,
     source: str = "the data",
+    dialogues: Dialogues = "auto",
 ) -> tuple[list[Row], BadRows]:
     """Bring preference data of any accepted format to text rows; see `clean_rows`.
 
@@ -67,6 +69,7 @@ def preference_rows(
         use_group: whether a ``group`` column decides which prompts belong together.
         columns: our fields to the data's columns that hold them.
         source: what to call the data in messages.
+        dialogues: as `clean_rows` takes it.
 
     Returns:
         The clean rows and the bad ones.
@@ -74,7 +77,7 @@ def preference_rows(
     Raises:
         UserError: if no usable row is left, or for any bad row with ``bad_rows="refuse"``.
     """
-    found = clean_rows(rows, tokenizer, bad_rows=bad_rows, columns=columns, source=source)
+    found = clean_rows(rows, tokenizer, bad_rows=bad_rows, columns=columns, source=source, dialogues=dialogues)
     if not use_group:
         for row, turn in zip(found.rows, found.turns, strict=True):
             row["group"] = turn
@@ -89,6 +92,9 @@ def clean_rows(
     columns: Mapping[str, str] | None = None,
     source: str = "the data",
     wanted: Collection[str] | None = (),
+    dialogues: Dialogues = "auto",
+    system: str | None = None,
+    fits: Callable[[str], bool] | None = None,
 ) -> Cleaned:
     """Bring preference data of any accepted format to text rows, and say what was assumed about them.
 
@@ -104,6 +110,10 @@ def clean_rows(
         columns: our fields to the data's columns that hold them.
         source: what to call the data in messages.
         wanted: further columns to carry along; None: all that mean nothing else.
+        dialogues: what text becomes where there is a chat template: messages, but for what a template wrote (auto);
+            messages, what a template wrote being bad rows; or itself.
+        system: a system prompt for dialogues that have none.
+        fits: whether a prompt that the chat template wrote is short enough; longer ones keep the last turns that fit.
 
     Returns:
         Rows with ``prompt``, ``chosen``, ``rejected`` (or, unpaired, ``prompt``, ``response``, ``desirable``),
@@ -115,7 +125,7 @@ def clean_rows(
         UserError: if no usable row is left, for any bad row with ``bad_rows="refuse"``, or for a column that
             `columns` names and no row has.
     """
-    cleaner = Cleaner(tokenizer, columns or {}, wanted)
+    cleaner = Cleaner(tokenizer, columns or {}, wanted, dialogues, system, fits)
     found = Cleaned([], BadRows(), cleaner.seen, [], [])
     for number_, row in rows:
         try:
@@ -136,7 +146,7 @@ def clean_rows(
         logger.warning("no chat template: messages are written as Human/Assistant text (see --chat-template)")
     if found.seen.bare and template:
         logger.warning(
-            "%s: %d rows are text, which is joined as it stands: the chat template is for messages",
+            "%s: %d rows are text, which is joined as it stands: the chat template writes messages alone",
             source,
             found.seen.bare,
         )

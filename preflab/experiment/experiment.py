@@ -22,6 +22,7 @@ from preflab.method.plugins import answering
 from preflab.model.base import load_base
 from preflab.model.model_files import read_model_files
 from preflab.model.roles import Roles
+from preflab.progress import progress
 from preflab.sampling.sampler import Sampler, TransformersSampler
 from preflab.sampling.vllm import VllmSampler
 from preflab.seeds import derive
@@ -82,7 +83,8 @@ class Experiment(EncodedSplits):
         longest, limit = world.max_response_tokens, world_config.max_response_tokens
         self.max_response_tokens = limit if longest is None else min(longest, limit)
         limits = world_config.max_prompt_tokens, self.max_response_tokens
-        super().__init__(world, Encoder(self.tokenizer, *limits, chat=world.chat, cut=world.cut))
+        truncate = world_config.truncated
+        super().__init__(world, Encoder(self.tokenizer, *limits, chat=world.chat, cut=world.cut, truncate=truncate))
         self.ends = self.encoder.ends.ids
         self._engines: dict[float, VllmSampler] = {}
 
@@ -103,7 +105,8 @@ class Experiment(EncodedSplits):
 
     def identity(self) -> dict[str, Any]:
         """Return what decides every stage's result: data, adapters, limits."""
-        limits = {"prompt": self.world_config.max_prompt_tokens, "response": self.max_response_tokens}
+        limits: dict[str, Any] = {"prompt": self.world_config.max_prompt_tokens, "response": self.max_response_tokens}
+        limits |= {"truncated": truncated} if (truncated := self.world_config.truncated) else {}
         # Those that other files than the model's may name: a template, say.
         ends = {"ends": self.ends} if len(self.ends) > 1 else {}
         # Where the model lies decides nothing; what is in it does.
@@ -136,7 +139,8 @@ class Experiment(EncodedSplits):
 
     def load_base(self) -> Any:
         """Load the frozen base model afresh."""
-        model = load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
+        with progress(f"loading {self.world.model}"):
+            model = load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
         # What the config says was checked with every text; this is for configs that say nothing, and for the weights.
         rows, tokenise = model.get_input_embeddings().num_embeddings, self.encoder.tokenise
         if tokenise.rows is None:  # and of splits that the world encoded itself, our encoder has seen nothing

@@ -6,15 +6,34 @@ import argparse
 import dataclasses
 import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, NamedTuple, get_origin
 
 from preflab.errors import UserError, near_misses
 from preflab.errors.terminal import shown
 from preflab.settings.fields import Text, default_of
 from preflab.settings.plain_yaml import read_yaml
 from preflab.settings.values import parse_text
+
+
+class Given(NamedTuple):
+    """What one place gives: values by field name, and those of each ``section``."""
+
+    values: dict[str, Any]
+    sections: dict[str, dict[str, Any]]
+
+
+class Help(NamedTuple):
+    """What ``--help`` says beside the fields' own texts.
+
+    Attributes:
+        values: what each field would be, by name; of others the class's own default is shown.
+        more: lines below the options.
+    """
+
+    values: Mapping[str, Any]
+    more: str = ""
 
 
 class CommandLine:
@@ -28,7 +47,7 @@ class CommandLine:
         description: what the recipe does.
         classes: config classes by title.
         sections: whether there are any.
-        defaults: values that the caller starts from in place of a class's own, for the help.
+        used: says what would be used, given the file's and the options' values, for the help.
     """
 
     def __init__(
@@ -37,37 +56,65 @@ class CommandLine:
         classes: Mapping[str, type],
         *,
         sections: bool = False,
-        defaults: Mapping[str, Any] | None = None,
+        used: Callable[[Given, Given], Help] | None = None,
     ) -> None:
-        self.classes, self.sections = dict(classes), sections
-        self.parser = Parser(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-        )
-        self.parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file; options override it")
-        seen: set[str] = set()
-        for title, cls in self.classes.items():
-            group = self.parser.add_argument_group(title)
-            for field in dataclasses.fields(cls):
-                if field.name not in seen:
-                    seen.add(field.name)
-                    _add_option(group, field, (defaults or {}).get(field.name, default_of(field)))
+        self.description, self.classes, self.sections = description, dict(classes), sections
+        self.used = used or (lambda file, options: Help(file.values | options.values))
 
-    def read(self, argv: Sequence[str] | None = None) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """Return the given values by field name, and those of each ``section``.
+    def read(self, argv: Sequence[str] | None = None) -> Given:
+        """Return what is given, options over the file's; raises as `layers` does."""
+        file, options = self.layers(argv)
+        sections = {
+            name: {**file.sections.get(name, {}), **options.sections.get(name, {})}
+            for name in {**file.sections, **options.sections}
+        }
+        return Given(file.values | options.values, sections)
+
+    def layers(self, argv: Sequence[str] | None = None) -> tuple[Given, Given]:
+        """Return what the file and what the options give; print the help and leave, where that is asked for.
 
         Names are checked here; types and bounds when the configs are built (`merge`).
 
         Raises:
             UserError: for an unreadable file or an unknown name.
         """
-        known, rest = self.parser.parse_known_args(argv)
-        given = {k: v for k, v in vars(known).items() if v is not None and k != "config"}
+        parser = self._parser({}, ())
+        known, rest = parser.parse_known_args(argv)
+        texts = {k: v for k, v in vars(known).items() if v is not None and k not in ("config", "help")}
         hints = {n: h for cls in self.classes.values() for n, h in typing.get_type_hints(cls).items()}
         content = read_yaml(known.config) if known.config else {}
-        values, sections = split(content, self.classes, str(known.config), sections=self.sections)
+        file = Given(*split(content, self.classes, str(known.config), sections=self.sections))
+        values = {k: parse_text(v, hints[k], f"--{k.replace('_', '-')}") for k, v in texts.items()}
+        options = Given(values, {})
         for section, name, text in self._section_options(rest, set(hints)):
-            sections.setdefault(section, {})[name] = Text(text)
-        return values | {k: parse_text(v, hints[k], f"--{k.replace('_', '-')}") for k, v in given.items()}, sections
+            options.sections.setdefault(section, {})[name] = Text(text)
+        if known.help:
+            shown = self.used(file, options)
+            parser = self._parser(shown.values, {*file.values, *options.values}, shown.more)
+            parser.print_help(sys.stdout)
+            parser.exit()
+        return file, options
+
+    def _parser(self, values: Mapping[str, Any], given: Collection[str], more: str = "") -> Parser:
+        """Make the parser; each option's help says what it would be, and whether somebody gave that."""
+        parser = Parser(
+            description=self.description,
+            epilog=more,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        parser.add_argument("-h", "--help", action="store_true", help="show this, for the options beside it, and leave")
+        parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file; options override it")
+        seen: set[str] = set()
+        for title, cls in self.classes.items():
+            group = parser.add_argument_group(title)
+            for field in dataclasses.fields(cls):
+                if field.name not in seen:
+                    seen.add(field.name)
+                    value = values.get(field.name, default_of(field))
+                    _add_option(group, field, f"{'given' if field.name in given else 'default'}: {as_written(value)}")
+        return parser
 
     def _section_options(self, rest: list[str], names: set[str]) -> list[tuple[str, str, str]]:
         found = []
@@ -129,12 +176,21 @@ class Parser(argparse.ArgumentParser):
         (file or sys.stderr).write(message or "")
 
 
-def _add_option(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], default: Any) -> None:
-    shown = "" if default is None or default == () else f" [default: {default}]"
+def _add_option(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], value: str) -> None:
+    shown = "" if value.endswith(": ") else f" [{value}]"
     text = field.metadata.get("help", "") + shown
     flag = "--" + field.name.replace("_", "-")
-    if isinstance(default, bool):
+    if isinstance(default_of(field), bool):
         # "--quick" alone means true; "--quick false" is how YAML's true is taken back.
         group.add_argument(flag, nargs="?", const="true", metavar="BOOL", help=text.replace("%", "%%"))
     else:
         group.add_argument(flag, metavar=field.name.split("_")[-1].upper(), help=text.replace("%", "%%"))
+
+
+def as_written(value: Any) -> str:
+    """Return a value as it would be written after its option; nothing for one that is not there."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(as_written, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None or value == {} else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -63,7 +64,9 @@ class TrainConfig:
     lr_scheduler_type: Literal[
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
     ] = option("cosine", "schedule of the learning rate")
-    warmup_steps: int = option(0, "optimiser steps of linear warm-up", minimum=0, maximum=MOST_STEPS)
+    warmup_steps: float = option(
+        0, "optimiser steps of linear warm-up; below 1: that share of all steps", minimum=0, maximum=MOST_STEPS
+    )
     weight_decay: float = option(0.0, "AdamW's weight decay", minimum=0.0, maximum=1e3)
     adam_beta1: float = option(0.9, "AdamW's β1", minimum=0.0, maximum=1 - 1e-9)
     adam_beta2: float = option(0.999, "AdamW's β2", minimum=0.0, maximum=1 - 1e-9)
@@ -79,8 +82,18 @@ class TrainConfig:
     extra: dict[str, Any] = option({}, "any other field of transformers.TrainingArguments (YAML only)")
 
     def __post_init__(self) -> None:
+        if self.learning_rate == 0:
+            raise ValueError("learning_rate is 0, at which nothing is learnt; make it positive")
+        if self.warmup_steps >= 1 and self.warmup_steps % 1:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}; give whole steps, or a share of them below 1")
+        if self.warmup_steps % 1 == 0:
+            object.__setattr__(self, "warmup_steps", int(self.warmup_steps))  # as keys have always had it
         if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
             raise ValueError("max_steps and num_train_epochs leave no step to train; make one of them positive")
+
+    def warmup(self, steps: int) -> int:
+        """Return how many of so many optimiser steps are warm-up."""
+        return math.ceil(self.warmup_steps * steps) if self.warmup_steps < 1 else int(self.warmup_steps)
 
     @property
     def optimiser_batch(self) -> int:

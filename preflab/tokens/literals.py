@@ -147,8 +147,7 @@ def raw_rows(
         source: what to call the data in the one line that counts them.
     """
     literals, counts = Literals.of(tokenizer), Counter[str]()
-    before = rendered_probe(tokenizer).partition(PROBE)[0].strip()
-    openings = (*literals.strings, *([before] if before else []))
+    begins = openings(tokenizer)
     written, start = written_tokens(tokenizer), _start_token(tokenizer)
     ends = tuple(token for token, number in written.items() if number in Ends.of(tokenizer).ids)
     own = re.compile("|".join(map(re.escape, literals.strings & written.keys())))
@@ -174,7 +173,7 @@ def raw_rows(
         texts = [row["prompt"], *_responses(row)]
         if not any(own.search(text) or JOINER in text for text in texts):
             return row
-        if how == "tokens" or (how == "auto" and row["prompt"].lstrip().startswith(openings)):
+        if how == "tokens" or (how == "auto" and row["prompt"].lstrip().startswith(begins)):
             read_as, changed = "tokens", _changed(row, opened, going_on)
         else:
             read_as, changed = "text", _changed(row, literals.guard, response if how == "auto" else literals.guard)
@@ -193,6 +192,12 @@ def raw_rows(
             " and ".join(f"{read_as} in {n} of {len(rows)} rows" for read_as, n in sorted(counts.items())),
         )
     return found
+
+
+def openings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return what a text begins with that a chat template wrote: special tokens, or what opens the model's own."""
+    before = rendered_probe(tokenizer).partition(PROBE)[0].strip()
+    return (*Literals.of(tokenizer).strings, *([before] if before else []))
 
 
 def _start_token(tokenizer: PreTrainedTokenizerBase) -> str | None:

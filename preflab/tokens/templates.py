@@ -13,6 +13,7 @@ from preflab.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+SYSTEM_PROBE, USER_PROBE = "preflab system probe", "preflab user probe"
 _COUNTING: list[float] = []  # the limit that runs now, if one does
 LONGEST = 10.0  # seconds for one dialogue, which takes well under a millisecond by a template that is in order
 
@@ -56,3 +57,39 @@ def limited() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         signal.setitimer(signal.ITIMER_REAL, *waiting)  # somebody else's alarm, which goes off a little late
+
+
+def check_system(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a chat template that has no place for a system prompt.
+
+    Raises:
+        UserError: saying what else to do.
+    """
+    if SYSTEM_PROBE not in (_probed(tokenizer, SYSTEM_PROBE) or ""):
+        raise UserError(
+            f"the chat template of {tokenizer.name_or_path!r} has no place for a system prompt; leave --system out, or "
+            "give a template that has one (--chat-template FILE)"
+        )
+
+
+def own_system(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the system prompt that a chat template puts before dialogues without one; None where it puts none."""
+    given, bare = _probed(tokenizer, SYSTEM_PROBE), _probed(tokenizer, None)
+    if given is None or bare is None or SYSTEM_PROBE not in given:
+        return None
+    before, _, after = given.partition(SYSTEM_PROBE)
+    framed = bare.startswith(before) and bare.endswith(after) and len(bare) > len(before) + len(after)
+    return bare[len(before) : len(bare) - len(after)].strip() or None if framed else None
+
+
+def _probed(tokenizer: PreTrainedTokenizerBase, system: str | None) -> str | None:
+    """Return a dialogue with or without a system prompt as the template writes it; None where it refuses."""
+    if not tokenizer.chat_template:
+        return None
+    turns = [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": USER_PROBE}]
+    try:
+        return written(tokenizer, turns)
+    except UserError:
+        raise
+    except Exception:  # most often: "System role not supported"
+        return None

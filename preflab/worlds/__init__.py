@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from preflab.data.asked import Asked
 from preflab.data.columns import parse_columns
 from preflab.data.splits import fingerprint
+from preflab.data.turns import Dialogues
 from preflab.errors import UserError
 from preflab.errors.terminal import shown
 from preflab.rewards import OwnReward, RewardOptions
@@ -48,7 +49,17 @@ class WorldConfig(RewardOptions):
     )
     prompts: str | None = option(None, "prompt file of the function world (txt or jsonl); default: sampled openings")
     chat_template: str | None = option(None, "file with a Jinja chat template, for tokenizers that have none")
-    heldout_fraction: float = option(0.2, "share of prompts held out for evaluation", minimum=0.01, maximum=0.8)
+    dialogues: Dialogues = option(
+        "auto",
+        "what text becomes for a model with a chat template; auto: messages (a Human/Assistant dialogue its turns, "
+        "anything else one user's message), but what a template wrote stays; messages: refuse that; text: all stays",
+    )
+    system: str | None = option(
+        None, "system prompt of dialogues that have none, as text or @FILE; default: what the chat template does"
+    )
+    heldout_fraction: float = option(
+        0.2, "share of prompts held out for evaluation; 0 where nothing is evaluated", minimum=0.0, maximum=0.8
+    )
     gold_fraction: float | None = option(
         None,
         "share of training prompts kept for the judge's own reward model (real data); default: 0.25, and none where "
@@ -59,11 +70,16 @@ class WorldConfig(RewardOptions):
     max_prompt_tokens: int = option(
         256, "longer prompts are dropped and counted (see long_prompts)", minimum=1, maximum=2**24
     )
-    long_prompts: Literal["drop", "last-turns"] = option(
-        "drop", "what to do with longer dialogues of real data: drop them, or keep the last turns that fit (Human: …)"
+    long_prompts: Literal["drop", "last-turns", "truncate"] = option(
+        "drop",
+        "what to do with longer prompts of real data: drop the row; keep the last turns of a dialogue that fit; or, "
+        "besides, cut off the beginning of what is still too long",
     )
     max_response_tokens: int = option(
-        128, "longer responses are dropped; sampling stops here", minimum=1, maximum=2**20
+        128, "longer responses are dropped (see long_responses); sampling stops here", minimum=1, maximum=2**20
+    )
+    long_responses: Literal["drop", "truncate"] = option(
+        "drop", "what to do with longer responses of real data: drop the row, or cut them there, without an end token"
     )
     max_pairs: int | None = option(None, "at most this many pairs (and unpaired responses), drawn by seed", minimum=4)
     special_tokens: Literal["auto", "text", "tokens"] = option(
@@ -77,6 +93,31 @@ class WorldConfig(RewardOptions):
         0, "seed of splits, planted preferences and the embedded base model", minimum=0, maximum=LARGEST_SEED
     )
     quick: bool = option(False, "a smaller run of everything, for a first look")
+
+    @property
+    def system_prompt(self) -> str | None:
+        """What ``system`` says, read from its file if it names one.
+
+        Raises:
+            ValueError: if the file cannot be read, or nothing is in it.
+        """
+        if self.system is None:
+            return None
+        text = self.system
+        if text.startswith("@"):
+            try:
+                text = Path(text[1:]).expanduser().read_text(encoding="utf-8")
+            except (OSError, RuntimeError, ValueError) as error:
+                raise ValueError(f"system {shown(self.system)} cannot be read: {error}") from None
+        if not text.strip():
+            raise ValueError("system is empty; leave it out, or say something")
+        return text.strip()
+
+    @property
+    def truncated(self) -> tuple[Literal["prompt", "response"], ...]:
+        """What is cut where it is over its limit."""
+        prompt: tuple[Literal["prompt"], ...] = ("prompt",) if self.long_prompts == "truncate" else ()
+        return (*prompt, "response") if self.long_responses == "truncate" else prompt
 
     @property
     def kind(self) -> str:
@@ -106,11 +147,22 @@ class WorldConfig(RewardOptions):
             raise ValueError(f"the {self.kind} world has a planted reward and takes no reward; drop it, or --world")
         if self.kind == "real" and self.gold_fraction and self.reward_is_code:
             raise ValueError("gold_fraction is for a judge's own reward model, and reward judges; leave it out")
+        for name in ("long_prompts", "long_responses"):
+            if self.kind != "real" and getattr(self, name) != "drop":
+                raise ValueError(f"{name} is for real data, and the {self.kind} world makes its own; leave it out")
         for name in ("model", "dataset", "heldout", "prompts", "chat_template"):
             value = getattr(self, name)
             if value is not None and _looks_local(value, name):
                 _check_path(name, value)
         parse_columns(self.columns)
+        _ = self.system_prompt  # raises for a file that is not there
+        if self.dialogues == "messages" and self.special_tokens == "tokens":
+            raise ValueError(
+                "in messages, special-token strings are text; drop --special-tokens tokens, or --dialogues"
+            )
+        for name in ("dialogues", "system"):
+            if self.kind in ("reviews", "exact") and getattr(self, name) not in ("auto", None):
+                raise ValueError(f"the {self.kind} world makes its own texts and takes no {name}; drop it")
         if self.heldout_fraction + self.gold_share >= 1:
             raise ValueError("heldout_fraction and gold_fraction leave nothing to train on; make one smaller")
 

@@ -6,7 +6,7 @@ import gc
 import logging
 import random
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 from preflab.data.asked import Asked, by_prompt
 from preflab.data.columns import parse_columns
 from preflab.data.dialogues import human_turns
-from preflab.data.encoding import EQUAL, TEXT, EncodedGroup, Encoder, load_tokenizer
+from preflab.data.encoding import EQUAL, LONG_PROMPT, LONG_RESPONSE, TEXT, EncodedGroup, Encoder, load_tokenizer
 from preflab.data.formats import Cleaned, clean_rows
 from preflab.data.reading import Row, iter_rows
 from preflab.data.splits import check_leak, paired, to_dataset
 from preflab.errors import UserError
+from preflab.progress import progress, tracked
 from preflab.rewards import OwnReward, open_reward
 from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
 from preflab.worlds import SPLITS, World, WorldConfig
-from preflab.worlds.context import check_context
+from preflab.worlds.context import check_context, check_dialogues
 from preflab.worlds.splitting import Source, asked_of, check_parts, encoded_parts, say_large_group, split_sources
 
 if TYPE_CHECKING:
@@ -55,20 +56,10 @@ def _built(config: WorldConfig) -> World:
     tokenizer = load_tokenizer(config.model, config.trust_remote_code, config.chat_template)
     check_context(config)
     reward = open_reward(config)
+    check_dialogues(config, tokenizer)
     names = [name for name in (config.dataset, config.heldout) if name]
-    columns = parse_columns(config.columns)
     # 2. Clean, and keep what fits the token limits, so that every method sees the same rows.
-    cleaned = [
-        clean_rows(
-            iter_rows(name, config.dataset_split),
-            tokenizer,
-            bad_rows=config.bad_rows,
-            columns=columns,
-            source=name,
-            wanted=reward.wanted.names if reward else (),
-        )
-        for name in names
-    ]
+    cleaned = [_cleaned(name, tokenizer, config, reward.wanted.names if reward else ()) for name in names]
     if reward:
         for name, found in zip(names, cleaned, strict=True):
             reward.wanted.check(found.seen.names, name)
@@ -76,7 +67,8 @@ def _built(config: WorldConfig) -> World:
     if chat:
         check_template(tokenizer)
     _use_groups(cleaned, names)
-    sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
+    with progress("encoding"):
+        sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
     say_large_group(sources[0])
     # 3. Split by group, and see that no prompt is on both sides.
     parts = split_sources(sources, config)
@@ -97,6 +89,25 @@ def _built(config: WorldConfig) -> World:
         *(len(parts[name]) for name in ("train", "gold", "heldout", "singles")),
     )
     return world
+
+
+def _cleaned(
+    name: str, tokenizer: PreTrainedTokenizerBase, config: WorldConfig, wanted: Collection[str] | None
+) -> Cleaned:
+    """Return the clean rows of a source, with the columns that a reward wants."""
+    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat=True)
+    return clean_rows(
+        tracked(iter_rows(name, config.dataset_split), f"reading {name}", "row"),
+        tokenizer,
+        bad_rows=config.bad_rows,
+        columns=parse_columns(config.columns),
+        source=name,
+        wanted=wanted,
+        # Whoever says that special-token strings are tokens has rows that a template wrote, wholly or in part.
+        dialogues="text" if config.special_tokens == "tokens" else config.dialogues,
+        system=config.system_prompt,
+        fits=None if config.long_prompts == "drop" else encoder.fits,
+    )
 
 
 def _rewarded(world: World, reward: OwnReward, config: WorldConfig) -> World:
@@ -127,8 +138,9 @@ def _conversational(cleaned: list[Cleaned]) -> bool:
     messages, texts = (sum(getattr(found.seen, kind) for found in cleaned) for kind in ("messages", "texts"))
     if messages and texts:
         raise UserError(
-            f"some rows of the data are messages, others plain text ({messages} and {texts}), and the chat template "
-            "serves messages only; bring all rows to one format"
+            f"some rows of the data are messages, others text that stays text ({messages} and {texts}), and the chat "
+            "template writes messages only; bring all rows to one format (--dialogues auto makes messages of all text "
+            "that no template wrote, --dialogues text of none)"
         )
     return bool(messages)
 
@@ -150,9 +162,10 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         logger.warning("%s: %d bad rows dropped: %s", name, bad.total, bad.summary())
     if not found.seen.messages:
         rows = raw_rows(rows, tokenizer, config.special_tokens, name)
-    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat)
-    shortened = 0
-    if config.long_prompts == "last-turns" and not chat:
+    limits = config.max_prompt_tokens, config.max_response_tokens
+    encoder = Encoder(tokenizer, *limits, chat, truncate=config.truncated)
+    shortened = found.seen.shortened
+    if config.long_prompts != "drop" and not chat:
         rows, shortened = last_turns(rows, encoder)
     asked = by_prompt((row["prompt"] for row in rows), found.asked, name)
     # A response that is too long must not take its partner along: unpaired ones are paired last.
@@ -165,6 +178,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     dropped = {reason: count + too_long[reason] for reason, count in dropped.items()}
     if not found.seen.messages:
         encoder.noted.pop(TEXT, None)  # `raw_rows` has said so
+    cut = {what: len(encoder.noted[what]) for what in (LONG_PROMPT, LONG_RESPONSE) if what in encoder.noted}
     encoder.report(name)
     if equal:
         what = f"{name}: {equal} of {len(pairs)} pairs have {EQUAL}, to this model's tokenizer"
@@ -190,6 +204,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         dropped,
         equal,
         shortened,
+        cut,
         share,
         found.seen.grouped > 0,
         asked,
@@ -203,15 +218,12 @@ def last_turns(rows: list[Row], encoder: Encoder) -> tuple[list[Row], int]:
     dialogue's group, so that no other part of it is on the other side of a split.
     """
 
-    def fits(text: str) -> bool:
-        return len(encoder.prompt(text)) <= encoder.max_prompt_tokens
-
     def cut(prompt: str) -> str:
-        if fits(prompt):
+        if encoder.fits(prompt):
             return prompt
         # The later the turn, the shorter the text: the earliest that fits is found by halves.
         starts = human_turns(prompt)
-        at = bisect_left(starts, True, key=lambda start: fits(prompt[start:]))
+        at = bisect_left(starts, True, key=lambda start: encoder.fits(prompt[start:]))
         return prompt[starts[at] :] if at < len(starts) else prompt
 
     found = [{**row, "prompt": cut(row["prompt"])} for row in rows]
@@ -268,6 +280,7 @@ def _facts(sources: list[Source], world: World, leaked: int, roles: list[str]) -
             "too long": s.dropped,
             **({"chosen equal to rejected as tokens": s.equal} if s.equal else {}),
             **({"cut to their last turns": s.shortened} if s.shortened else {}),
+            **({"cut at the limits": s.cut} if s.cut else {}),
             "pairs used": len(s.pairs),
             **({"without partner": len(s.singles)} if s.singles else {}),
             "longer response wins": round(s.longer_wins, 4),

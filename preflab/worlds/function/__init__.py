@@ -162,7 +162,7 @@ def _world(config: WorldConfig, rows: list[Row], drawn: Drawn, gold: OwnReward, 
     # Hashed as it counts for "the same prompt", so that two writings of one prompt cannot be torn apart.
     where = {p: split_of(normalised(p), config.data_seed, shares) for p, _ in drawn}
     parts = {name: [row for row in rows if where[row["prompt"]] == name] for name in shares}
-    empty = [name for name, part in parts.items() if not part]
+    empty = [name for name, part in parts.items() if shares[name] and not part]
     if empty:
         raise UserError(
             f"too few pairs: none in {' and '.join(empty)} ({len(rows)} in all; {_listed(counts)}). Give more prompts, "

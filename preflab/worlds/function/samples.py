@@ -17,6 +17,7 @@ from preflab.data.reading import read_rows
 from preflab.data.splits import normalised
 from preflab.disk.digests import digest
 from preflab.errors import UserError
+from preflab.progress import progress
 from preflab.worlds import WorldConfig
 
 if TYPE_CHECKING:
@@ -164,12 +165,10 @@ def _draw(config: WorldConfig, encoder: Encoder, prompts: list[str] | None) -> D
 
 def _openings(roles: Roles, encoder: Encoder, wanted: int, seed: int) -> list[str]:
     """Sample texts from nothing and keep their first few tokens, cut back to whole words; each once."""
-    from tqdm.auto import tqdm
-
     longest = min(OPENING_TOKENS[1], encoder.max_prompt_tokens - 1)
     found: dict[str, str] = {}
     rng = random.Random(f"function openings {seed}")
-    with tqdm(total=wanted, desc="sampling openings (once)", unit="prompt") as bar:
+    with progress("sampling openings (once)", wanted, "prompt") as task:
         for attempt in range(math.ceil(OPENING_TRIES * wanted / SEQUENCES_AT_ONCE)):
             start = [encoder.prompt("")] * SEQUENCES_AT_ONCE
             samples = _sample(roles, encoder, start, 1, longest + 1, f"openings {seed} {attempt}")
@@ -177,7 +176,7 @@ def _openings(roles: Roles, encoder: Encoder, wanted: int, seed: int) -> list[st
                 text = _opening(encoder, ids[mask].tolist(), rng.randint(min(OPENING_TOKENS[0], longest), longest))
                 if text and len(found) < wanted:
                     found.setdefault(normalised(text), text)
-            bar.update(len(found) - bar.n)
+            task.reach(len(found))
             if len(found) == wanted:
                 break
     if len(found) < 2:
@@ -201,17 +200,15 @@ def _opening(encoder: Encoder, ids: list[int], length: int) -> str | None:
 
 
 def _responses(roles: Roles, encoder: Encoder, prompts: list[str], k: int, seed: int) -> Drawn:
-    from tqdm.auto import tqdm
-
     size = max(1, SEQUENCES_AT_ONCE // k)
     drawn: Drawn = []
-    with tqdm(total=len(prompts), desc="sampling responses (once)", unit="prompt") as bar:
+    with progress("sampling responses (once)", len(prompts), "prompt") as task:
         for at in range(0, len(prompts), size):
             part = prompts[at : at + size]
             ids = [encoder.prompt(text) for text in part]
             samples = _sample(roles, encoder, ids, k, encoder.max_response_tokens, f"responses {seed} {at}")
             drawn += zip(part, _texts(encoder, ids, samples), strict=True)
-            bar.update(len(part))
+            task.advance(len(part))
     return drawn
 
 

@@ -15,9 +15,9 @@ def test_messages_are_kept_as_they_were_written(tokenizer: PreTrainedTokenizerBa
     tokenizer.chat_template = CHATML
     turns = [*DIALOGUE[:2], {"role": "user", "content": "What does </s> mean?", "when": 3}]
     row = {"prompt": turns, "chosen": "an end", "rejected": "no", "system": "Be brief.", "tools": []}
-    found = clean_rows(numbered(row, pair("text")), tokenizer)
+    found = clean_rows(numbered(row), tokenizer)
     assert found.asked[0] == Asked([{"role": "system", "content": "Be brief."}, *turns], row=1)
-    assert found.asked[1] is None
+    assert clean_rows(numbered(pair("text"))).asked == [None]
     assert "</s> mean" not in found.rows[0]["prompt"], "the text that a model reads is guarded"
 
 

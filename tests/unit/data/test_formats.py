@@ -253,7 +253,7 @@ def test_chat_template_writes_dialogues_and_the_response_ends_with_the_end_token
     row = {"prompt": DIALOGUE, "chosen": "4", "rejected": [say(BOT, "5")]}
     prompt = "<|user|>Hi</s>\n<|assistant|>Hello</s>\n<|user|>2+2?</s>\n<|assistant|>"
     assert cleaned(row, tokenizer) == (prompt, "4</s>", "5</s>")
-    assert cleaned(pair("plain text"), tokenizer)[0] == "plain text"
+    assert cleaned(pair("plain text"), tokenizer)[0] == "<|user|>plain text</s>\n<|assistant|>"
 
 
 def test_text_beside_a_chat_template_is_said_unless_a_template_wrote_it(
@@ -262,7 +262,8 @@ def test_text_beside_a_chat_template_is_said_unless_a_template_wrote_it(
     tokenizer.chat_template = CHATML
     preference_rows(numbered(pair("<|user|>Hi</s>\n<|assistant|>")), tokenizer)
     assert "joined as it stands" not in caplog.text
-    preference_rows(numbered(pair("Hi"), pair("Ho"), pair("<|user|>Hi</s>\n<|assistant|>")), tokenizer)
+    rows = numbered(pair("Hi"), pair("Ho"), pair("<|user|>Hi</s>\n<|assistant|>"))
+    preference_rows(rows, tokenizer, dialogues="text")
     assert "2 rows are text, which is joined as it stands" in caplog.text
 
 

@@ -216,10 +216,10 @@ def test_a_system_column_beside_text(caplog: pytest.LogCaptureFixture) -> None:
     row = {"prompt": PROMPT, "chosen": " a", "rejected": " b", "system": "Be brief."}
     with caplog.at_level(logging.WARNING):
         assert preference_rows([(1, row)])[0][0]["prompt"] == f"Be brief.\n\n{PROMPT}"
-    assert "1 prompts of text have the system column in front" in caplog.text
+    assert "1 prompts of text have the system prompt in front" in caplog.text
     written = {**row, "prompt": "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n"}
     bad = preference_rows([(1, row), (2, written)])[1]
-    assert bad.reasons == {"a system column beside a prompt that a chat template wrote: put it into the prompt": [2]}
+    assert bad.reasons == {"a system prompt beside a prompt that a chat template wrote: put it into the prompt": [2]}
 
 
 # ---- --columns ---------------------------------------------------------------------------------------

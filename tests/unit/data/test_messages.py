@@ -209,7 +209,10 @@ def test_an_answer_goes_on_in_the_turn_that_the_prompt_began(
             },
             "<|user|>A tale?</s>\n<|assistant|>Once ",
         ),
-        ({"prompt": "Q: A tale?\r\nA: Once", "chosen": " Once upon", "rejected": "Once more"}, "Q: A tale?\r\nA: Once"),
+        (
+            {"prompt": "Q: A tale?\r\nA: Once", "chosen": " Once upon", "rejected": "Once more"},
+            "<|user|>A tale?</s>\n<|assistant|>Once",
+        ),
     ],
 )
 def test_answers_that_repeat_how_the_prompt_begins_them(

@@ -11,9 +11,10 @@ from eval.judges.annotating import AnnotateConfig
 from eval.judges.settings import EndpointConfig
 from eval.pipeline.comparing import COMPARE
 from eval.pipeline.conforming import ConformanceConfig
+from eval.pipeline.defaults import DEFAULTS
 from eval.pipeline.entries import CompareConfig
 from eval.pipeline.following import CourseConfig
-from eval.pipeline.session import DEFAULTS, SHARED, Session
+from eval.pipeline.session import SHARED, Session
 from eval.settings import EvalConfig
 from preflab.errors import UserError
 from preflab.experiment.settings import RewardSettings, RunConfig
@@ -207,6 +208,9 @@ def test_every_number_of_every_config_has_bounds():
 def test_what_a_world_does_not_read_is_refused(tiny_model_path, tmp_path):
     (tmp_path / "pairs.jsonl").write_text("{}\n")
     given = ["--model", str(tiny_model_path), "--dataset", str(tmp_path / "pairs.jsonl")]
-    for name, value in (("reward", "preflab.rewards.examples:happy_story"), ("prompts", str(tmp_path / "pairs.jsonl"))):
-        with pytest.raises(UserError, match=f"takes no {name}"):
-            session(*given, f"--{name}", value)
+    with pytest.raises(UserError, match="takes no prompts"):
+        session(*given, "--prompts", str(tmp_path / "pairs.jsonl"))
+    with pytest.raises(UserError, match="takes no reward"):
+        session("--world", "reviews", "--reward", "preflab.rewards.examples:happy_story")
+    with pytest.raises(UserError, match="long_responses is for real data"):
+        session("--long-responses", "truncate")

@@ -50,8 +50,8 @@ def pairs(path, messages):
     return path
 
 
-def open_experiment(model, data, folder):
-    world = WorldConfig(model=str(model), heldout=str(data), max_prompt_tokens=16, max_response_tokens=8)
+def open_experiment(model, data, folder, **options):
+    world = WorldConfig(model=str(model), heldout=str(data), max_prompt_tokens=16, max_response_tokens=8, **options)
     return Experiment(Run(folder), world, LORA, folder)
 
 
@@ -64,7 +64,8 @@ def test_data_with_such_ids_are_refused_when_they_are_read(added, tmp_path):
 
 
 def test_a_tokenizer_may_have_more_than_its_texts_use(added, tmp_path):
-    experiment = open_experiment(added, pairs(tmp_path / "d.jsonl", False), tmp_path / "run")
+    # Its chat template writes them, so that the texts must stay texts.
+    experiment = open_experiment(added, pairs(tmp_path / "d.jsonl", False), tmp_path / "run", dialogues="text")
     assert experiment.ends == (2,), "what cannot be drawn ends nothing"
     assert len(experiment.heldout) == 23
 

@@ -227,8 +227,9 @@ def test_chat_template_file(model: str, tmp_path: Path) -> None:
     assert world.chat
     assert all(p.startswith("<|user|>Question") and p.endswith("<|assistant|>") for p in world.pairs["prompt"])
     assert all(r.endswith("</s>") for r in world.pairs["chosen"])
-    with pytest.raises(UserError, match="some rows of the data are messages, others plain text"):
-        open_rows(model, tmp_path, [*rows, pair(41)], chat_template=str(template))
+    assert open_rows(model, tmp_path, [*rows, pair(41)], chat_template=str(template)).chat
+    with pytest.raises(UserError, match="some rows of the data are messages, others text that stays text"):
+        open_rows(model, tmp_path, [*rows, pair(41)], chat_template=str(template), dialogues="text")
     assert not open_rows(model, tmp_path, [*rows, pair(41)]).chat
 
 
