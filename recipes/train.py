@@ -15,7 +15,7 @@ from pathlib import Path
 
 from eval.pipeline.session import Session
 from eval.pipeline.showing import show
-from eval.pipeline.training import train
+from eval.pipeline.training import TRAIN, TrainingConfig, train, train_only
 from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
 from preflab.errors.terminal import say
@@ -35,11 +35,15 @@ def main() -> None:
 
 def train_one(description: str, name: str, argv: Sequence[str] | None = None) -> None:
     """Train one method, whose settings are options without a prefix; sft.py, dpo.py and others call this."""
-    session = Session.read(description, flat=name, argv=argv)
-    result = train(session, name)
-    show(result.comparison, Path(session.run.output) / f"{label(name)}.json")
+    session = Session.read(description, TRAIN, flat=name, argv=argv)
+    if session.config(TrainingConfig).evaluate:
+        result = train(session, name)
+        show(result.comparison, Path(session.run.output) / f"{label(name)}.json")
+        stages = result.stages
+    else:
+        stages = train_only(session, name)
     role = registry.load(name).needs.trains[0]
-    say("weights: " + ", ".join(str(stage.folder / role) for stage in result.stages))
+    say("weights: " + ", ".join(str(stage.folder / role) for stage in stages))
 
 
 if __name__ == "__main__":

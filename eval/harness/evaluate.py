@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from eval.harness.divergence import policy_figures
 from eval.harness.rows import Tokens, world_batch
@@ -29,6 +28,7 @@ from preflab.method.contract import Batch
 from preflab.method.maths import masked_sum
 from preflab.model.in_parts import alike, reward_scores
 from preflab.model.roles import Roles
+from preflab.progress import tracked
 from preflab.sampling.sampler import Decoder, Sampler, TransformersSampler
 from preflab.seeds import derive
 
@@ -74,7 +74,7 @@ def evaluate_policy(
         judge: gives gold rewards, on a base of its own or on that of `roles`; None leaves them out.
         config: sizes and temperature.
         seed: of the sampled responses.
-        title: for the progress bar.
+        title: for what is shown of progress.
         decode: what the method makes of the sampler, where it does not just sample the policy.
         policy: one with weights of its own.
         generate: whether to sample responses at all.
@@ -116,7 +116,7 @@ def evaluate_reward_model(
         experiment: gives the pairs.
         roles: has the role ``reward``; None where `rewards` is given.
         config: sizes.
-        title: for the progress bar.
+        title: for what is shown of progress.
         rewards: what takes the role's place.
         tokens: the pairs in its tokens, where they are not the experiment's.
     """
@@ -184,7 +184,7 @@ def score_preferences(
         experiment: says which subset a pair is of.
         tokens: the pairs.
         config: the batch size.
-        title: for the progress bar.
+        title: for what is shown of progress.
     """
     data = experiment.world.heldout
     subsets = data["subset"] if "subset" in data.column_names else [None] * len(data)
@@ -210,10 +210,10 @@ def _hashed(prompt: str) -> str:
     return digest(group_key(prompt), 16)
 
 
-def _by_length(groups: Sequence[EncodedGroup], size: int, title: str) -> list[list[int]]:
+def _by_length(groups: Sequence[EncodedGroup], size: int, title: str) -> Iterator[list[int]]:
     order = sorted(range(len(groups)), key=lambda i: len(groups[i].prompt_ids) + max(map(len, groups[i].response_ids)))
     parts = [order[at : at + size] for at in range(0, len(order), size)]
-    return tqdm(parts, desc=title, unit="batch", leave=False)  # type: ignore[return-value]
+    return tracked(parts, title, "batch")
 
 
 def _answers(
@@ -244,8 +244,8 @@ def _answers(
     # What samples at a temperature is the policy at that temperature, for a decoder's scores too.
     with policy.roles.at_temperature(config.eval_temperature):
         starts = range(0, len(policy.tokens.prompts), SAMPLED_AT_ONCE)
-        bar = tqdm(starts, desc=f"{title}: answers", unit="part", leave=False)
-        return [row for at in bar for row in _part(folder, f"answers-{at}.jsonl", partial(ask, at))]
+        parts = tracked(starts, f"{title}: answers", "part")
+        return [row for at in parts for row in _part(folder, f"answers-{at}.jsonl", partial(ask, at))]
 
 
 def _sample_rows(
@@ -291,7 +291,7 @@ def _figures(
     found: dict[str, list[float | None]] = {
         name: [None] * len(batch.prompt_ids) for name in ("log_ratio", "kl", "entropy")
     }
-    for at in tqdm(alike(batch, config.eval_batch_size), desc=f"{title}: scores", unit="batch", leave=False):
+    for at in tracked(alike(batch, config.eval_batch_size), f"{title}: scores", "batch"):
         part = batch.rows(at).to(policy.roles.device)
         figures = policy_figures(policy.roles, roles if policy.exact else None, part, config.eval_temperature)
         log_ratio = figures.log_ratio

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from eval.conformance.exact import Exact
 from eval.frontier import Oracle, exact_oracle
@@ -15,6 +14,7 @@ from eval.judges import Judge
 from eval.settings import EvalConfig
 from preflab.experiment.experiment import Experiment
 from preflab.model.roles import Roles
+from preflab.progress import tracked
 from preflab.seeds import derive
 
 Array = NDArray[np.float64]
@@ -35,7 +35,7 @@ def sample_rewards(experiment: Experiment, roles: Roles, judge: Judge, config: E
     many, sampler = config.oracle_samples, experiment.sampler(batch_size=config.eval_batch_size)
     groups = experiment.eval_prompts[: config.eval_prompts]
     parts = []
-    for at in tqdm(range(0, len(groups), PROMPTS_AT_ONCE), desc="reference: samples", unit="part", leave=False):
+    for at in tracked(range(0, len(groups), PROMPTS_AT_ONCE), "reference: samples", "part"):
         asked = groups[at : at + PROMPTS_AT_ONCE]
         seed = derive(config.eval_seed, "oracle", at)
         ids = [group.prompt_ids for group in asked]

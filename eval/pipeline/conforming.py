@@ -75,7 +75,7 @@ def measure_all(
     session: Session, config: ConformanceConfig, methods: Sequence[Method], path: Path
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return every method's rows, which are in a file as soon as they are known, and what is wrong with it."""
-    experiment = session.open(methods)
+    experiment = session.open(methods, doing=[method.label for method in methods])
     from eval.conformance.figures import Suite
     from preflab.disk.files import write_result
     from preflab.experiment.experiment import Experiment

@@ -16,6 +16,7 @@ from preflab.experiment.opening import open_experiment
 from preflab.experiment.settings import RewardSettings, RunConfig
 from preflab.method import registry
 from preflab.method.configured import Method, config_classes, label
+from preflab.progress import listed, say
 from preflab.settings.command_line import CommandLine, Given, Help
 from preflab.settings.fields import as_dict, merge
 from preflab.settings.training import LoraSettings, TrainConfig
@@ -156,16 +157,35 @@ class Session:
             raise UserError(f"sft_method {start.name!r} does not learn from demonstrations")
         return start, reward
 
-    def open(self, methods: Sequence[Method] = (), *, judged: Sequence[str] = ()) -> Experiment:
-        """Open the run folder and the world, as `open_experiment` does; from here on, heavy work."""
+    def open(
+        self, methods: Sequence[Method] = (), *, judged: Sequence[str] = (), doing: Sequence[str] = ()
+    ) -> Experiment:
+        """Open the run folder and the world, as `open_experiment` does; from here on, heavy work.
+
+        Args:
+            methods: what will be trained.
+            judged: splits of the world that figures will be means over.
+            doing: what this is about, such as methods' names, for the line that says so first of all.
+        """
+        say(self.in_short(doing))
         return open_experiment(self.run, self.world, self.lora, methods, judged=judged)
 
     @contextmanager
-    def opened(self, methods: Sequence[Method] = (), *, judged: Sequence[str] = ()) -> Iterator[Experiment]:
+    def opened(
+        self, methods: Sequence[Method] = (), *, judged: Sequence[str] = (), doing: Sequence[str] = ()
+    ) -> Iterator[Experiment]:
         """Open as `open` does; at the end, whatever it is, the run folder is free for others, this process included."""
-        experiment = self.open(methods, judged=judged)
+        experiment = self.open(methods, judged=judged, doing=doing)
         with closing(experiment.run):
             yield experiment
+
+    def in_short(self, doing: Sequence[str]) -> str:
+        """Return in one line what is done, on which model and data, and where it is kept."""
+        world = self.world
+        source = world.dataset or world.heldout or world.reward
+        data = f"{world.kind} world" + (f" of {source}" if source else "")
+        model = f"model {world.model}, " if world.model else ""
+        return f"{listed(doing) if doing else 'opens'}: {model}{data}, into {self.run.output}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings, and where those come from that nobody gave, for the manifest."""

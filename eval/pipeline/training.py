@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from eval.pipeline.bringing import Brought
 from eval.pipeline.comparing import contest
 from eval.pipeline.entries import Entry
+from eval.pipeline.expected import below, of_answers
 from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline, own_judge
 from eval.subjects import START, Ground, evaluate_subject
-from preflab.experiment.foundation import Foundation
+from preflab.errors import UserError
+from preflab.progress import expect
+from preflab.settings.fields import option
 
 if TYPE_CHECKING:
+    from preflab.disk.stages import Stage
+    from preflab.experiment.foundation import Foundation
+    from preflab.experiment.rewards import Rewards
     from preflab.method.configured import Method
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What follows the training of one method."""
+
+    evaluate: bool = option(True, "judge the method on held-out rows; false: train it, and say where the weights are")
+
+
+TRAIN: dict[str, type] = {"what follows": TrainingConfig}
+"""The configs of a session that a recipe for one method takes."""
 
 
 def train(session: Session, name: str) -> Result:
@@ -31,13 +52,37 @@ def train(session: Session, name: str) -> Result:
     Raises:
         UserError: for whatever could not finish, before anything is trained.
     """
+    judged = ("eval_prompts", "heldout") if session.method(name).needs.trains[0] == "policy" else ("heldout",)
+    with opened(session, name, judged) as (foundation, method):
+        return trained(session, foundation, method)
+
+
+def train_only(session: Session, name: str) -> tuple[Stage, ...]:
+    """Train as `train` does, and evaluate nothing: no judge is opened, and no held-out row is looked at.
+
+    Returns:
+        The stages that hold the weights, one a seed.
+
+    Raises:
+        UserError: for whatever could not finish, before anything is trained.
+    """
+    with opened(session, name, ()) as (foundation, method):
+        write_manifest(session, foundation.experiment)
+        expect([*below(foundation, method), *(stage_names(session, foundation, method))])
+        return tuple(trained_stages(session, foundation, method, *stood_on(foundation, method)))
+
+
+@contextmanager
+def opened(session: Session, name: str, judged: Sequence[str]) -> Iterator[tuple[Foundation, Method]]:
+    """Check the settings of a method and of what it stands on, and open the world."""
     session.layers.check((name,))
     method, (start, reward) = session.method(name), session.stage_methods()
-    policy = method.needs.trains[0] == "policy"
+    policy, brought = method.needs.trains[0] == "policy", Brought.by(session)
+    if brought.rewards and not policy:
+        raise UserError(f"--reward-model: {method.label} trains a reward model and uses none; leave it out")
     stands_on = () if method.needs.responses == "demonstration" else (start, reward)
-    judged = ("eval_prompts", "heldout") if policy else ("heldout",)
-    with session.opened([*stands_on, method], judged=judged) as experiment:
-        return trained(session, Foundation(experiment, start, reward, session.rewards), method)
+    with session.opened([*stands_on, method], judged=judged, doing=[method.label]) as experiment:
+        yield brought.foundation(session, experiment), method
 
 
 def trained(session: Session, foundation: Foundation, method: Method) -> Result:
@@ -49,12 +94,11 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
 
     experiment, policy = foundation.experiment, method.needs.trains[0] == "policy"
     write_manifest(session, experiment)
+    names, seeds = stage_names(session, foundation, method), session.run.seeds
+    answers = of_answers(session.evaluation, "start") if policy else []
+    expect([*below(foundation, method), *names, *answers, *(f"eval-{name}" for name in names)])
     ground = ground_for(session, foundation, method)
-    seeds = session.run.seeds
-    stages = [
-        experiment.train(foundation.stage_name(method, seed), method, seed=seed, sft=ground.sft, reward=ground.reward)
-        for seed in seeds
-    ]
+    stages = trained_stages(session, foundation, method, ground.sft, ground.reward)
     first = [Contestant("start", [evaluate_subject("start", START, ground)])] if policy else []
     contestants = [*first, contest(ground, Entry(method, {}), stages, seeds)]
     draws = baseline(ground) if policy else []
@@ -72,9 +116,32 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
 
 def ground_for(session: Session, foundation: Foundation, method: Method) -> Ground:
     """Build what a method stands on, and no more."""
-    needs, experiment = method.needs, foundation.experiment
-    sft = None if needs.responses == "demonstration" else foundation.sft()
-    rewards = foundation.rewards(sft) if needs.uses("reward") and "reward" not in needs.trains else None
+    experiment, (sft, rewards) = foundation.experiment, stood_on(foundation, method)
     # On real data the judge is a reward model of its own, which is for comparisons; here, r* or nobody.
     judge = own_judge(foundation, sft, session.evaluation) if experiment.world.gold else None
     return Ground(experiment, session.evaluation, sft, rewards, judge)
+
+
+def stood_on(foundation: Foundation, method: Method) -> tuple[Stage | None, Rewards | None]:
+    """Build the policy that a method starts from and the reward it maximises, where it has any."""
+    needs = method.needs
+    sft = foundation.given_start() if needs.responses == "demonstration" else foundation.sft()
+    # A reward model that somebody brings along is asked about the answers of methods that do without, too.
+    uses = needs.uses("reward") or bool(foundation.given)
+    return sft, foundation.rewards(sft) if uses and "reward" not in needs.trains else None
+
+
+def stage_names(session: Session, foundation: Foundation, method: Method) -> list[str]:
+    """Return what the method's own stages are called, one a seed."""
+    return [foundation.stage_name(method, seed) for seed in session.run.seeds]
+
+
+def trained_stages(
+    session: Session, foundation: Foundation, method: Method, sft: Stage | None, rewards: Stage | Rewards | None
+) -> list[Stage]:
+    """Train the method with every seed."""
+    names = stage_names(session, foundation, method)
+    return [
+        foundation.experiment.train(name, method, seed=seed, sft=sft, reward=rewards)
+        for name, seed in zip(names, session.run.seeds, strict=True)
+    ]

@@ -170,7 +170,7 @@ def evaluate_subject(name: str, subject: Subject, ground: Ground) -> Records:
     """Evaluate a subject as a stage of the experiment's run: finished ones are reused, killed ones go on.
 
     Args:
-        name: for the stage and the progress bars.
+        name: for the stage and what is shown of its progress.
         subject: what is evaluated.
         ground: what all of a table share.
     """

@@ -13,8 +13,8 @@ from preflab.data.columns import renamed, unknown_layout
 from preflab.data.dialogues import form_of, templated
 from preflab.data.findings import Seen
 from preflab.data.layout_parts import items
-from preflab.data.layouts import BESIDE, Layout, beside, layout_of
-from preflab.data.messages import CALLS, SYSTEM, Message
+from preflab.data.layouts import BESIDE, SYSTEM_NAMES, beside, layout_of
+from preflab.data.messages import ASSISTANT, CALLS, SYSTEM, Message, text_or_messages
 from preflab.data.ranking import check_texts, label_of, ordered, parted_row, strength_of
 from preflab.data.reading import UNREADABLE, Row, RowError
 from preflab.data.rendering import rendered
@@ -40,6 +40,10 @@ CONVERTED = (
 )
 WRITTEN = "a chat template wrote the prompt; --dialogues text, or auto, joins it with its answers as they stand"
 NO_PLACE = "a system prompt beside a prompt that a chat template wrote: put it into the prompt"
+
+
+ANY = "any answer"
+"""Stands behind prompts alone: some templates open the assistant's turn only where something is in it."""
 
 
 class Clean(NamedTuple):
@@ -72,12 +76,7 @@ class Cleaner:
 
     def clean(self, number: int, raw: Row) -> Clean:
         """Return one usable row, or raise `RowError`."""
-        if UNREADABLE in raw:
-            raise RowError(raw[UNREADABLE])
-        self.seen.names.update(dict.fromkeys(map(str, raw)))
-        row = renamed(raw, self.columns)
-        if self.columns:
-            self.seen.named.update(field for field in self.columns if not missing(row[field]))
+        row = self._named(raw)
         layout = layout_of(row)
         if layout is None:
             raise RowError(unknown_layout(row))
@@ -94,10 +93,39 @@ class Cleaner:
             clean.update(response=responses[0], desirable=label_of(fields))
         else:
             clean.update(ordered(responses, ranks, strength_of(extra)))
-        unread = self._count(row, layout, found, "group" in extra)
+        self.seen.layouts[layout] += 1
+        self.seen.grouped += "group" in extra
+        unread = self._count(row, {*layout.needs, *layout.also, *BESIDE}, found)
+        return Clean(clean, turn, self._said(number, raw, asked, unread))
+
+    def ask(self, number: int, raw: Row) -> tuple[str, Asked | None]:
+        """Return the prompt of a row without answers, and what the row says of it beside; or raise `RowError`."""
+        row = self._named(raw)
+        if missing(row.get("prompt")):
+            raise RowError("missing field 'prompt'")
+        found = Parted(text_or_messages(row["prompt"]), [ANY])
+        check_texts(found, None)
+        if not isinstance(found.prompt, str):
+            found = found._replace(answers=[{"role": ASSISTANT, "content": ANY}])
+        found = self._read_as(found)
+        prompt, _, asked = self._written(found, beside(row))
+        unread = self._count(row, {"prompt", "tools", *SYSTEM_NAMES}, found)
+        return prompt, self._said(number, raw, asked, unread)
+
+    def _named(self, raw: Row) -> Row:
+        """Return a row under the names that ``--columns`` gives, having noted which it has."""
+        if UNREADABLE in raw:
+            raise RowError(raw[UNREADABLE])
+        self.seen.names.update(dict.fromkeys(map(str, raw)))
+        row = renamed(raw, self.columns)
+        if self.columns:
+            self.seen.named.update(field for field in self.columns if not missing(row[field]))
+        return row
+
+    def _said(self, number: int, raw: Row, asked: Asked, unread: Collection[str]) -> Asked | None:
         columns = wanted_columns(raw, self.wanted, unread)
         more = asked._replace(columns=columns, row=number) if columns else asked._replace(row=number)
-        return Clean(clean, turn, more if columns or more.messages else None)
+        return more if columns or more.messages else None
 
     def _read_as(self, found: Parted) -> Parted:
         """Return text as messages, where it is to be that."""
@@ -143,18 +171,16 @@ class Cleaner:
         self.seen.notes[SYSTEMS] += 1
         return f"{system.strip()}\n\n{found.prompt.lstrip()}", found.answers, Asked()
 
-    def _count(self, row: Row, layout: Layout, found: Parted, grouped: bool) -> list[str]:
+    def _count(self, row: Row, fields: set[str], found: Parted) -> list[str]:
         """Count what must be said of a row, and return the columns that mean nothing in it."""
         seen = self.seen
-        seen.layouts[layout] += 1
         text = isinstance(found.prompt, str)
         seen.texts += text
         seen.bare += isinstance(found.prompt, str) and not templated(found.prompt)
         seen.messages += not text
         if found.notes:
             seen.notes.update(found.notes)
-        seen.grouped += grouped
-        read = {*layout.needs, *layout.also, *BESIDE} - ({"tools"} if text else set())
+        read = fields - ({"tools"} if text else set())
         if self.columns:
             read |= {column.partition(".")[0] for column in self.columns.values()}
         unread = [str(name) for name, value in row.items() if name not in read and not missing(value)]

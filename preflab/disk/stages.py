@@ -21,6 +21,7 @@ from preflab.disk.files import (
 )
 from preflab.disk.seals import SUMS, damage, files, seal
 from preflab.errors import UserError
+from preflab.progress import reused, stage
 from preflab.versions import versions
 
 logger = logging.getLogger(__name__)
@@ -99,8 +100,9 @@ class Run:
         final, working = self.stages / f"{name}-{key}", self.stages / f".{name}-{key}.partial"
         kept = self._finished(final, inputs)
         if kept is not None:
+            reused(name)
             return Stage(name, key, final, kept, True)
-        with disk_space(self.folder):
+        with stage(name), disk_space(self.folder):
             self._workplace(working)
             record, changed = json_ready(dict(_built(build, working)))
             if changed:

@@ -16,7 +16,7 @@ from preflab.endpoint.rubric import Messages
 from preflab.endpoint.settings import Endpoint
 from preflab.endpoint.wire import RefusedError, TransientError, Wire
 from preflab.errors import UserError
-from preflab.errors.terminal import one_line
+from preflab.progress import tracked
 
 if TYPE_CHECKING:
     import httpx2
@@ -84,8 +84,6 @@ class ChatClient:
             UserError: if the endpoint cannot be reached, refuses the key or the settings, or stays faulty; answers
                 that came before are kept.
         """
-        from tqdm.auto import tqdm
-
         bodies = [self._body(messages) for messages in conversations]
         keys = [self.cache.key(self.wire.url, body) for body in bodies]
         wanted = dict(zip(keys, bodies, strict=True))
@@ -96,9 +94,7 @@ class ChatClient:
         if missing:
             with self.wire.open() as client, self._pool() as pool:
                 futures = [pool.submit(self._work, client, key, wanted[key], len(missing)) for key in missing]
-                for future in tqdm(
-                    as_completed(futures), total=len(futures), desc=one_line(title, 60), unit="answer", leave=False
-                ):
+                for future in tracked(as_completed(futures), title, "answer", len(futures)):
                     future.result()
         return [self.used.get(key) for key in keys]
 

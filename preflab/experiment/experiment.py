@@ -22,6 +22,7 @@ from preflab.method.plugins import answering
 from preflab.model.base import load_base
 from preflab.model.model_files import read_model_files
 from preflab.model.roles import Roles
+from preflab.progress import progress
 from preflab.sampling.sampler import Sampler, TransformersSampler
 from preflab.sampling.vllm import VllmSampler
 from preflab.seeds import derive
@@ -88,6 +89,13 @@ class Experiment(EncodedSplits):
         self._engines: dict[float, VllmSampler] = {}
 
     @cached_property
+    def instructed(self) -> bool:
+        """Whether the model has a chat template of its own: one that answers instructions as it is."""
+        given, trust = self.world_config.chat_template, self.world_config.trust_remote_code
+        tokenizer = self.tokenizer if given is None else load_tokenizer(self.world.model, trust)
+        return bool(tokenizer.chat_template)
+
+    @cached_property
     def data(self) -> dict[str, Any]:
         """Fingerprints and counts of every split, for keys and reports."""
         return {
@@ -138,7 +146,8 @@ class Experiment(EncodedSplits):
 
     def load_base(self) -> Any:
         """Load the frozen base model afresh."""
-        model = load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
+        with progress(f"loading {self.world.model}"):
+            model = load_base(self.world.model, self.lora, trust_remote_code=self.world_config.trust_remote_code)
         # What the config says was checked with every text; this is for configs that say nothing, and for the weights.
         rows, tokenise = model.get_input_embeddings().num_embeddings, self.encoder.tokenise
         if tokenise.rows is None:  # and of splits that the world encoded itself, our encoder has seen nothing

@@ -14,6 +14,7 @@ from preflab.disk.stages import Run
 from preflab.errors import UserError, crash
 from preflab.experiment.settings import RunConfig
 from preflab.method.configured import Method
+from preflab.progress import progress
 from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig
 
@@ -70,17 +71,19 @@ def open_experiment(
 def _open(
     run: Run, settings: RunConfig, world: WorldConfig, lora: LoraSettings, methods: Sequence[Method]
 ) -> Experiment:
-    import torch
+    with progress("loading the libraries"):
+        import torch
 
-    from preflab.experiment.experiment import Experiment
-    from preflab.training.rehearsal import rehearse
+        from preflab.experiment.experiment import Experiment
+        from preflab.training.rehearsal import rehearse
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
     _quiet_libraries()
     for method in methods:
         rehearse(method)
-    return Experiment(run, world, lora, Path(settings.cache))
+    with progress(f"opening the {world.kind} world"):
+        return Experiment(run, world, lora, Path(settings.cache))
 
 
 def check_results(folder: Path) -> None:

@@ -25,6 +25,12 @@ class RunConfig:
     seeds: tuple[int, ...] = option(
         (0,), "training seeds of each method, such as 0,1,2", minimum=0, maximum=LARGEST_SEED
     )
+    sft: str = option(
+        "auto",
+        "where policies start, which is the reference too: none (the model as it is), train (fine-tuned first, on the "
+        "chosen responses), or a PEFT adapter of any LoRA shape, which they go on training; auto: none where the model "
+        "has a chat template of its own, else train; to evaluate, what the named stages started from",
+    )
     sft_method: str = option("", "method that trains the policy which the others start from, on demonstrations")
     threads: int | None = option(None, "CPU threads; default: torch's own choice", minimum=1, maximum=1024)
 
@@ -49,6 +55,11 @@ class RewardSettings:
         1, "reward models, trained with seeds 0, 1, …, whose scores are pooled", minimum=1, maximum=1000
     )
     reward_pool: Pool = option("mean", "an ensemble's score: mean of the members, or the worst case")
+    reward_model: tuple[str, ...] = option(
+        (),
+        "reward models of your own in place of a trained one, several pooled as an ensemble: classifiers with one "
+        "label, PEFT adapters of such, or stages of a run; each with its own tokenizer and chat template",
+    )
     policy_reward: Literal["auto", "model", "gold"] = option(
         "auto",
         "what policies maximise: model (the reward model), or gold (the world's planted reward, or reward itself); "
@@ -62,6 +73,8 @@ class RewardSettings:
             UserError: if the world has no such reward, or it would never be read.
         """
         own, model = world.reward is not None, any(part.source == MODEL for part in world.reward_parts)
+        if self.reward_model and own and world.kind == "real" and not model:
+            raise UserError("policies maximise --reward, and nobody reads --reward-model; drop it, or add model=WEIGHT")
         if self.policy_reward == "auto":
             return "gold" if model or (own and world.kind == "real") else "model"
         if self.policy_reward == "gold" and world.kind == "real" and not own:
@@ -72,3 +85,14 @@ class RewardSettings:
                 "and only functions of texts judge; leave one of the two out"
             )
         return self.policy_reward
+
+    def __post_init__(self) -> None:
+        if not self.reward_model:
+            return
+        if self.reward_ensemble > 1:
+            raise ValueError(
+                "reward_ensemble is of reward models that are trained, and reward_model names some that are; name as "
+                "many as the ensemble is to have"
+            )
+        if self.policy_reward == "gold":
+            raise ValueError("policies maximise either reward_model or the planted reward; drop policy_reward: gold")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from preflab.method.contract import Batch, Role, Scores
 from preflab.model.roles import Roles
+from preflab.progress import listed, progress, tracked
 
 
 @torch.no_grad()
@@ -22,7 +23,8 @@ def score_in_parts(roles: Roles, batch: Batch, wanted: Sequence[Role], micro: in
         found = score_in_parts(roles, batch, others, micro) if others else Scores()
         return found._replace(rewards=roles(batch, ("reward",)).rewards)
     width = batch.response_ids.shape[-1]
-    parts = [roles(batch.rows(slice(at, at + micro)), wanted) for at in range(0, len(batch.prompt_ids), micro)]
+    starts = tracked(range(0, len(batch.prompt_ids), micro), f"scores of {listed(wanted)}", "batch")
+    parts = [roles(batch.rows(slice(at, at + micro)), wanted) for at in starts]
 
     def joined(field: Sequence[Tensor | None]) -> Tensor | None:
         tensors = [x for x in field if x is not None]
@@ -48,11 +50,13 @@ def scored(score: Callable[[Batch], Tensor], batch: Batch, size: int) -> Tensor:
     """
     many = batch.response_ids.shape[1]
     scores = torch.empty(len(batch.prompt_ids), many, dtype=torch.float64)
-    for draws in torch.split(torch.arange(many), size):
-        index = draws.expand(len(scores), -1)
-        part = batch.select(index.to(batch.response_ids.device))
-        for at in alike(part, max(1, size // len(draws))):
-            scores[at[:, None], draws] = score(part.rows(at)).double().cpu()
+    with progress("rewards", many * len(scores), "response") as task:
+        for draws in torch.split(torch.arange(many), size):
+            index = draws.expand(len(scores), -1)
+            part = batch.select(index.to(batch.response_ids.device))
+            for at in alike(part, max(1, size // len(draws))):
+                scores[at[:, None], draws] = score(part.rows(at)).double().cpu()
+                task.advance(len(at) * len(draws))
     return scores
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -96,6 +97,7 @@ def decode(
     end_ids: EndIds,
     temperature: float,
     feeder: type[Feed] | None = None,
+    stepped: Callable[[], object] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
     """Sample responses; each depends on its own prompt and noise alone, whoever else is in the batch.
 
@@ -107,6 +109,7 @@ def decode(
         end_ids: the tokens that end a response.
         temperature: divides the logits.
         feeder: calls the model; by default as any is called.
+        stepped: is called after each token's step.
 
     Returns:
         Tokens ``[B, K, T]`` and their log-probabilities; both are undefined behind the first end token.
@@ -130,6 +133,7 @@ def decode(
         tokens, found = draw(logits, noise[step, rows], temperature)
         drawn[rows, step], logps[rows, step] = tokens, found
         ended |= is_end(tokens, end_ids)
+        stepped()
         if step % LOOK_EVERY == 0:
             going = (~ended).nonzero().squeeze(1)
             if len(going) <= (1 - WORTH_DROPPING) * len(rows):

@@ -16,6 +16,7 @@ from preflab.errors import UserError
 from preflab.method.contract import Batch, Labels, Role
 from preflab.model.roles import Roles
 from preflab.model.work import sampled
+from preflab.progress import progress, tracked
 from preflab.sampling.decoding import EndIds, Feed, decode, feeder_of, is_end, several, until_end
 from preflab.scoring.batching import rows_at_once
 from preflab.seeds import derive, seeded
@@ -141,10 +142,16 @@ class TransformersSampler:
         noise = torch.rand(shape, dtype=torch.float64, generator=generator).to(model.device)
         parts = []
         how: dict[str, Any] = {"end_ids": self.end_ids, "temperature": temperature, "feeder": feeder}
-        for rows, stretches in self._chunks(prompts, k):
-            given = padded(prompts[rows], self.pad_id, left=True, device=model.device)
-            drawn = [decode(model, *given, noise[:, rows, samples], **how) for samples in stretches]
-            parts.append(tuple(torch.cat(found, 1) for found in zip(*drawn, strict=True)))
+        chunks = list(self._chunks(prompts, k))
+        with progress("sampling", sum(len(stretches) for _, stretches in chunks) * len(noise), "token") as task:
+            for rows, stretches in chunks:
+                given = padded(prompts[rows], self.pad_id, left=True, device=model.device)
+                drawn = []
+                for samples in stretches:
+                    through = task.done + len(noise)  # a stretch in which all have ended leaves the rest out
+                    drawn.append(decode(model, *given, noise[:, rows, samples], stepped=task.advance, **how))
+                    task.reach(through)
+                parts.append(tuple(torch.cat(found, 1) for found in zip(*drawn, strict=True)))
         tokens, logps = zip(*parts, strict=True)
         return torch.cat(tokens), torch.cat(logps)
 
@@ -167,7 +174,7 @@ class TransformersSampler:
         # `generate` fills what `config` leaves unset (min_length, repetition_penalty, …) from the model's own.
         model.generation_config = GenerationConfig()
         try:
-            for rows, stretches in self._chunks(prompts, k):
+            for rows, stretches in tracked(list(self._chunks(prompts, k)), "sampling", "part"):
                 ids, mask = padded(prompts[rows], self.pad_id, left=True, device=model.device)
                 drawn = []
                 for samples in stretches:

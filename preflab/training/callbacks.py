@@ -1,9 +1,10 @@
-"""What watches a training run: a progress bar, the metrics file, and the stop at numbers that are none."""
+"""What watches a training run: how far it is, the metrics file, and the stop at numbers that are none."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,48 +14,51 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from preflab.disk.files import write_jsonl
 from preflab.errors import UserError
-from preflab.errors.terminal import one_line
+from preflab.progress import Task, progress, say
 from preflab.settings.training import MOST_STEPS
 from preflab.training.checkpoints import SealCheckpoints
 
 
 def watch(trainer: Trainer, title: str, folder: Path) -> None:
-    """Give a trainer our bar, ``metrics.jsonl``, stop at NaN and sealed checkpoints; take away what it prints."""
+    """Give a trainer our progress, ``metrics.jsonl``, stop at NaN and sealed checkpoints, for what it prints itself."""
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    for added in (ProgressBar(title), MetricsFile(folder / "metrics.jsonl"), StopAtNaN(title), SealCheckpoints(folder)):
+    metrics = MetricsFile(folder / "metrics.jsonl")
+    for added in (ShowProgress(title), metrics, StopAtNaN(title), SealCheckpoints(folder)):
         trainer.add_callback(added)
 
 
-class ProgressBar(TrainerCallback):
-    """One bar per training run, with the loss and the reward beside it."""
+SHOWN = ("loss", "accuracy", "reward", "kl", "budget")
+"""Of the metrics, those that are shown beside the progress."""
+
+
+class ShowProgress(TrainerCallback):
+    """Shows the optimiser's steps, with the loss and the reward beside them."""
 
     def __init__(self, title: str) -> None:
-        self.title, self.bar = title, cast(Any, None)
+        self.title, self.open, self.task = title, ExitStack(), cast(Task, None)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar at the step training starts from."""
-        from tqdm.auto import tqdm
-
+        """Begin at the step training starts from."""
         if state.is_world_process_zero:
             total = state.max_steps if state.max_steps < MOST_STEPS else None
-            self.bar = tqdm(total=total, initial=state.global_step, desc=one_line(self.title, 80), unit="step")
+            went_on = f", going on from step {state.global_step}" if state.global_step else ""
+            say(f"{self.title}: {'until its budget is spent' if total is None else f'{total} steps'}{went_on}")
+            self.task = self.open.enter_context(progress(self.title, total, "step", done=state.global_step))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move on."""
-        if self.bar is not None:
-            self.bar.update(1)
+        if self.task is not None:
+            self.task.reach(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Show a few metrics."""
-        shown = {k: f"{logs[k]:.3g}" for k in ("loss", "accuracy", "reward", "kl", "budget") if k in (logs or {})}
-        if self.bar is not None and shown:
-            self.bar.set_postfix(shown)
+        if self.task is not None and (shown := {name: logs[name] for name in SHOWN if name in (logs or {})}):
+            self.task.note(**shown)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
+        """End."""
+        self.open.close()
 
 
 class MetricsFile(TrainerCallback):

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
 from preflab.method.contract import Batch
 from preflab.model.roles import Roles
+from preflab.progress import tracked
 from preflab.scoring.batching import rows_at_once
 
 FILE = "reference_logps.safetensors"
@@ -54,7 +54,7 @@ class ReferenceLogps:
         order = sorted(range(len(groups)), key=lengths.__getitem__)
         size = rows_at_once(MOST, max(lengths, default=0), batch_size)
         found: dict[int, Tensor] = {}
-        for at in tqdm(range(0, len(order), size), desc=title, unit="batch", leave=False):
+        for at in tracked(range(0, len(order), size), title, "batch"):
             part = order[at : at + size]
             batch = collate([groups[i] for i in part], pad_id).to(roles.device)
             logps = roles(batch, ("reference",)).reference_logps

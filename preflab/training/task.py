@@ -59,7 +59,7 @@ class Task(NamedTuple):
         tokenizer: the base's tokenizer.
         folder: where to write; kept with the stage.
         seed: decides the order of the data.
-        title: what to call the run in progress bars.
+        title: what to call the run where progress is shown.
         prompts: token ids of the prompts, for methods that sample.
         max_response_tokens: length limit of what they sample.
         snapshots: how many times to keep the trained role's weights on the way (see `preflab.training.snapshots`).

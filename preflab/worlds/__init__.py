@@ -47,7 +47,11 @@ class WorldConfig(RewardOptions):
     heldout: str | None = option(
         None, "separate held-out preference file; default: split by hashed prompt. Without --dataset, to evaluate only"
     )
-    prompts: str | None = option(None, "prompt file of the function world (txt or jsonl); default: sampled openings")
+    prompts: str | None = option(
+        None,
+        "prompt file of the function world: txt, or data with 'prompt' as text or messages; default: the model samples "
+        "openings, or, where it has a chat template, instructions",
+    )
     chat_template: str | None = option(None, "file with a Jinja chat template, for tokenizers that have none")
     dialogues: Dialogues = option(
         "auto",
@@ -57,7 +61,9 @@ class WorldConfig(RewardOptions):
     system: str | None = option(
         None, "system prompt of dialogues that have none, as text or @FILE; default: what the chat template does"
     )
-    heldout_fraction: float = option(0.2, "share of prompts held out for evaluation", minimum=0.01, maximum=0.8)
+    heldout_fraction: float = option(
+        0.2, "share of prompts held out for evaluation; 0 where nothing is evaluated", minimum=0.0, maximum=0.8
+    )
     gold_fraction: float | None = option(
         None,
         "share of training prompts kept for the judge's own reward model (real data); default: 0.25, and none where "

@@ -20,6 +20,7 @@ from preflab.data.formats import Cleaned, clean_rows
 from preflab.data.reading import Row, iter_rows
 from preflab.data.splits import check_leak, paired, to_dataset
 from preflab.errors import UserError
+from preflab.progress import progress, tracked
 from preflab.rewards import OwnReward, open_reward
 from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
@@ -66,7 +67,8 @@ def _built(config: WorldConfig) -> World:
     if chat:
         check_template(tokenizer)
     _use_groups(cleaned, names)
-    sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
+    with progress("encoding"):
+        sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
     say_large_group(sources[0])
     # 3. Split by group, and see that no prompt is on both sides.
     parts = split_sources(sources, config)
@@ -95,7 +97,7 @@ def _cleaned(
     """Return the clean rows of a source, with the columns that a reward wants."""
     encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat=True)
     return clean_rows(
-        iter_rows(name, config.dataset_split),
+        tracked(iter_rows(name, config.dataset_split), f"reading {name}", "row"),
         tokenizer,
         bad_rows=config.bad_rows,
         columns=parse_columns(config.columns),

@@ -58,8 +58,9 @@ def check_parts(parts: dict[str, list[Row]], sources: list[Source], config: Worl
     Raises:
         UserError: with what is there, and what to do.
     """
-    needed = ["heldout"] + (["gold"] if config.gold_share else []) + ([] if parts["singles"] else ["train"])
-    needed = needed if config.dataset else needed[:1]
+    heldout = ["heldout"] if config.heldout or config.heldout_fraction else []
+    needed = heldout + (["gold"] if config.gold_share else []) + ([] if parts["singles"] else ["train"])
+    needed = needed if config.dataset else ["heldout"]
     empty = [name for name in needed if not parts[name]]
     if empty:
         _refuse_few_groups(sources[0], len(needed) - (len(sources) > 1))

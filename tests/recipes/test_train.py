@@ -3,13 +3,44 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
-from recipe_runner import MY_LOSS, names_of, read, run_warm, stages
+from recipe_runner import MY_LOSS, RECIPES, names_of, read, run, run_warm, stages
 
 from preflab.method import registry
 
 SMALL = ["--max-steps", "2", "--per-device-train-batch-size", "8"]
+
+
+def test_the_first_line_comes_before_the_libraries(options, tmp_path):
+    (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')")
+    answer = run(
+        "train.py",
+        "dpo",
+        *options,
+        "--output",
+        "run",
+        cwd=tmp_path,
+        PYTHONPATH=os.pathsep.join([str(tmp_path), str(RECIPES.parent)]),
+    )
+    first = answer.err.splitlines()[0]
+    model, data = options[1], options[3]
+    assert first[9:] == f"dpo: model {model}, real world of {data}, into run"
+    assert "torch was imported" in answer.err
+
+
+def test_training_alone_evaluates_nothing_and_needs_nothing_held_out(options, tmp_path):
+    alone = ["--evaluate", "false", "--heldout-fraction", "0"]
+    answer = run_warm("train.py", "dpo", *options, *SMALL, *alone, "--output", "run", cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    assert names_of(set(stages(tmp_path / "run"))) == {"sft", "reference", "dpo-seed0"}
+    assert [path.name for path in (tmp_path / "run").glob("*.json")] == ["manifest.json"]
+    [stage] = (tmp_path / "run" / "stages").glob("dpo-seed0-*")
+    assert answer.out == f"weights: {stage.relative_to(tmp_path) / 'policy'}\n"
+    assert "stage 2 of 2: dpo-seed0 done" in answer.err
+    refused = run_warm("train.py", "dpo", *options, "--heldout-fraction", "0", "--output", "other", cwd=tmp_path)
+    assert (refused.status, "held-out" in refused.err) == (2, True), refused.err
 
 
 @pytest.mark.parametrize(("name", "own"), [("kto", ["--beta", "0.3"]), ("my_loss.py:MyLoss", ["--some-field", "0.5"])])

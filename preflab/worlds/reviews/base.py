@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from preflab.disk.cached import THREADS, cached_folder, pinned
 from preflab.disk.digests import digest
+from preflab.progress import tracked
 from preflab.worlds.reviews.grammar import GRAMMAR_VERSION, UNALIGNED, vocabulary, write_response
 
 if TYPE_CHECKING:
@@ -93,7 +94,6 @@ def train_base(prompts: Sequence[str], size: BaseSize, seed: int) -> tuple[Llama
     The caller's random state, default dtype and number of threads are left as they were.
     """
     import torch
-    from tqdm import tqdm
     from transformers import get_cosine_schedule_with_warmup
 
     tokenizer = make_tokenizer()
@@ -103,7 +103,7 @@ def train_base(prompts: Sequence[str], size: BaseSize, seed: int) -> tuple[Llama
         optimizer = torch.optim.AdamW(model.parameters(), size.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
         schedule = get_cosine_schedule_with_warmup(optimizer, min(50, size.steps // 10), size.steps)
         batches = _batches(_corpus(prompts, size.steps * size.batch, tokenizer, rng), size.batch, rng)
-        for ids in tqdm(batches, desc="training the reviews base (once)", unit="step", total=size.steps):
+        for ids in tracked(batches, "training the reviews base (once)", "step", size.steps):
             labels = ids.masked_fill(ids == tokenizer.pad_token_id, -100)
             # Padding is on the right here, so causal attention alone keeps it out of sight.
             loss = model(input_ids=ids, labels=labels, use_cache=False).loss

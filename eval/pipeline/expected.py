@@ -1,0 +1,65 @@
+"""Which stages are to come, for their headlines. Nothing else depends on it: who comes unexpected is shown as well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from eval.pipeline.following import CourseConfig, taken
+
+if TYPE_CHECKING:
+    from eval.pipeline.entries import Entry
+    from eval.pipeline.session import Session
+    from eval.settings import EvalConfig
+    from eval.subjects import Ground
+    from preflab.experiment.foundation import Foundation
+    from preflab.method.configured import Method
+
+
+def of_answers(config: EvalConfig, first: str) -> list[str]:
+    """Return the evaluations of where training starts, and of the baseline's draws."""
+    return [*["eval-baseline"] * config.baseline_draws, f"eval-{first}"]
+
+
+def of_entries(session: Session, entries: Sequence[Entry], course: CourseConfig | None = None) -> list[str]:
+    """Return what trains every method at every setting with every seed, and what evaluates it."""
+    names = []
+    for method, varied in entries:
+        trained = [f"{method.label}-seed{seed}" for seed in session.run.seeds]
+        kept = 0 if varied or course is None else taken(course, method)
+        names += [*trained, *(f"eval-{name}" for name in trained for _ in range(1 + kept))]
+    return names
+
+
+def of_yardsticks(ground: Ground) -> list[str]:
+    """Return what a comparison ends with: the oracle line's samples, and the reward models' evaluation."""
+    sampled = ground.judge is not None and ground.config.oracle_samples and not ground.experiment.world.cut
+    return [*(["reference-samples"] if sampled else []), *(["eval-reward"] if ground.reward is not None else [])]
+
+
+def of_foundation(foundation: Foundation) -> list[str]:
+    """Return what trains the policy that methods start from, the reward models and the judge's own."""
+    world = foundation.experiment.world
+    judge = ["judge"] if world.gold is None and len(world.gold_pairs) else []
+    return [*of_start(foundation), *of_rewards(foundation), *judge]
+
+
+def of_start(foundation: Foundation) -> list[str]:
+    """Return what trains the policy that methods start from."""
+    return [foundation.start_label] if foundation.trains_start else []
+
+
+def of_rewards(foundation: Foundation) -> list[str]:
+    """Return what trains the reward models that are maximised."""
+    settings, world = foundation.settings, foundation.experiment
+    if settings.maximised(world.world_config) == "gold" or foundation.given or not len(world.world.pairs):
+        return []
+    return ["reward", *(f"reward-{seed}" for seed in range(1, settings.reward_ensemble))]
+
+
+def below(foundation: Foundation, method: Method) -> list[str]:
+    """Return what one method stands on."""
+    if method.needs.responses == "demonstration":
+        return []
+    rewarded = method.needs.uses("reward") and "reward" not in method.needs.trains
+    return [*of_start(foundation), *(of_rewards(foundation) if rewarded else [])]

@@ -1,0 +1,17 @@
+"""That work goes on, and how far it is: bars in a terminal, plain lines with the time in a file or CI.
+
+    with progress("dpo-seed0", total=120, unit="step") as task:
+        ...
+        task.advance()
+    for part in tracked(parts, "held-out pairs", "batch"):
+        ...
+
+Everything goes to stderr; stdout is for results. No torch here.
+"""
+
+from preflab.progress.board import Board
+from preflab.progress.default import expect, progress, reused, say, stage, tracked
+from preflab.progress.task import Task
+from preflab.progress.words import duration, listed
+
+__all__ = ["Board", "Task", "duration", "expect", "listed", "progress", "reused", "say", "stage", "tracked"]
