@@ -80,6 +80,8 @@ def opened(session: Session, name: str, judged: Sequence[str]) -> Iterator[tuple
     policy, brought = method.needs.trains[0] == "policy", Brought.by(session)
     if brought.rewards and not policy:
         raise UserError(f"--reward-model: {method.label} trains a reward model and uses none; leave it out")
+    maximised = method.needs.uses("reward") and "reward" not in method.needs.trains
+    brought.check_reward(session, maximised=maximised, judged=policy and bool(judged))
     stands_on = () if method.needs.responses == "demonstration" else (start, reward)
     with session.opened([*stands_on, method], judged=judged, doing=[method.label]) as experiment:
         yield brought.foundation(session, experiment), method
