@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflab.data.answers import Parted
@@ -14,10 +14,11 @@ from preflab.data.dialogues import form_of, templated
 from preflab.data.findings import Seen
 from preflab.data.layout_parts import items
 from preflab.data.layouts import BESIDE, SYSTEM_NAMES, beside, layout_of
-from preflab.data.messages import ASSISTANT, CALLS, SYSTEM, USER, Message, text_or_messages
+from preflab.data.messages import ASSISTANT, CALLS, SYSTEM, Message, text_or_messages
 from preflab.data.ranking import check_texts, label_of, ordered, parted_row, strength_of
 from preflab.data.reading import UNREADABLE, Row, RowError
-from preflab.data.rendering import Rendered, rendered
+from preflab.data.rendering import rendered
+from preflab.data.shortening import last_messages
 from preflab.data.splits import group_key, normalised
 from preflab.data.turns import Dialogues, as_messages, template_wrote
 from preflab.disk.digests import digest
@@ -64,9 +65,10 @@ class Cleaner:
         dialogues: Dialogues = "auto",
         system: str | None = None,
         fits: Callable[[str], bool] | None = None,
+        truncate: bool = False,
     ) -> None:
         self.tokenizer, self.columns, self.wanted, self.seen = tokenizer, columns, wanted, Seen()
-        self.dialogues, self.system, self.fits = dialogues, system, fits
+        self.dialogues, self.system, self.fits, self.truncate = dialogues, system, fits, truncate
         self.template, self.ends, self.openings = "", list[str](), tuple[str, ...]()
         if tokenizer is not None and tokenizer.chat_template:
             self.template, self.ends = str(tokenizer.chat_template), end_strings(tokenizer)
@@ -152,9 +154,12 @@ class Cleaner:
         if not isinstance(found.prompt, str):
             prompt = found.prompt if system is None else _with_system(found.prompt, system)
             tools = () if "tools" not in extra else tuple(items(extra["tools"], "tools"))
-            written = rendered(prompt, found.answers, self.tokenizer, tools)
-            if self.fits is not None and self.template and not self.fits(written.prompt):
-                prompt, written = self._last_turns(prompt, found.answers, tools, written, self.fits)
+            write = partial(rendered, answers=found.answers, tokenizer=self.tokenizer, tools=tools)
+            written, fits = write(prompt), self.fits
+            if fits is not None and self.template and not fits(written.prompt):
+                prompt, lost = last_messages(prompt, lambda part: fits(write(part).prompt), words=self.truncate)
+                self.seen.lost[lost] += 1
+                written = write(prompt)
             if written.bare:
                 self.seen.notes[REWRITTEN] += 1
             return written.prompt, written.answers, Asked(prompt, tools=tools)
@@ -165,23 +170,6 @@ class Cleaner:
             raise RowError(NO_PLACE)
         self.seen.notes[SYSTEMS] += 1
         return f"{system.strip()}\n\n{found.prompt.lstrip()}", found.answers, Asked()
-
-    def _last_turns(
-        self, prompt: list[Message], answers: list[Message], tools: Any, whole: Rendered, fits: Callable[[str], bool]
-    ) -> tuple[list[Message], Rendered]:
-        """Return the last turns of a prompt that fit, from a user's on; all of it where the last alone is too long."""
-        opening = next((i for i, m in enumerate(prompt) if m["role"] not in (SYSTEM, "developer")), 0)
-        starts = [i for i, message in enumerate(prompt) if message["role"] == USER and i > opening]
-
-        def written(start: int) -> Rendered:
-            return rendered([*prompt[:opening], *prompt[start:]], answers, self.tokenizer, tools)
-
-        # The later the turn, the shorter the text: the earliest that fits is found by halves.
-        at = bisect_left(starts, True, key=lambda start: fits(written(start).prompt))
-        if at == len(starts):
-            return prompt, whole
-        self.seen.shortened += 1
-        return [*prompt[:opening], *prompt[starts[at] :]], written(starts[at])
 
     def _count(self, row: Row, fields: set[str], found: Parted) -> list[str]:
         """Count what must be said of a row, and return the columns that mean nothing in it."""

@@ -107,6 +107,7 @@ def _cleaned(
         dialogues="text" if config.special_tokens == "tokens" else config.dialogues,
         system=config.system_prompt,
         fits=None if config.long_prompts == "drop" else encoder.fits,
+        truncate=config.long_prompts == "truncate",
     )
 
 
@@ -164,7 +165,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         rows = raw_rows(rows, tokenizer, config.special_tokens, name)
     limits = config.max_prompt_tokens, config.max_response_tokens
     encoder = Encoder(tokenizer, *limits, chat, truncate=config.truncated)
-    shortened = found.seen.shortened
+    shortened = found.seen.lost["turns"]
     if config.long_prompts != "drop" and not chat:
         rows, shortened = last_turns(rows, encoder)
     asked = by_prompt((row["prompt"] for row in rows), found.asked, name)
@@ -179,6 +180,9 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     if not found.seen.messages:
         encoder.noted.pop(TEXT, None)  # `raw_rows` has said so
     cut = {what: len(encoder.noted[what]) for what in (LONG_PROMPT, LONG_RESPONSE) if what in encoder.noted}
+    if words := found.seen.lost["words"]:
+        logger.warning("%s: %d %s", name, words, LONG_PROMPT)
+        cut[LONG_PROMPT] = cut.get(LONG_PROMPT, 0) + words
     encoder.report(name)
     if equal:
         what = f"{name}: {equal} of {len(pairs)} pairs have {EQUAL}, to this model's tokenizer"

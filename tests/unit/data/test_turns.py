@@ -129,6 +129,6 @@ def test_a_long_dialogue_keeps_the_last_turns_that_fit(chatty: PreTrainedTokeniz
         found = read(chatty, pair(turns, "6", "7"), fits=lambda text, limit=limit: len(text) <= limit)  # type: ignore[arg-type]
         assert found.asked[0] is not None
         assert found.asked[0].messages == kept
-        assert found.seen.shortened == (kept != turns)
+        assert found.seen.lost["turns"] == (kept != turns)
         assert found.rows[0]["chosen"] == "6</s>"
         assert found.turns == read(chatty, pair(turns, "6", "7")).turns, "the group is the whole dialogue's"  # type: ignore[arg-type]
