@@ -32,7 +32,7 @@ def main() -> None:
     from eval.comparison.sentences import pair_sentence
     from preflab.experiment.foundation import Foundation
 
-    ground = ground_for(session, Foundation(experiment, *session.stage_methods(), session.rewards), method)
+    ground = ground_for(session, Foundation(experiment, *session.stage_methods(), session.rewards).resolved(), method)
     seeds = session.run.seeds
     stages = [
         experiment.train(f"{method.label}-seed{seed}", method, seed=seed, sft=ground.sft, reward=ground.reward)

@@ -7,14 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.pipeline.entries import CompareConfig, Entry, check_entries, spent, under
+from eval.pipeline.bringing import Brought
+from eval.pipeline.entries import CompareConfig, Entry, check_entries, check_labels, spent, under
 from eval.pipeline.expected import of_answers, of_entries, of_foundation, of_yardsticks
 from eval.pipeline.following import CourseConfig, follow, taken
-from eval.pipeline.judging import JUDGING, judging, open_judge
+from eval.pipeline.judging import JUDGING, judging, local, open_judge
 from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline, oracle_line, own_judge, subject_of
-from eval.subjects import START, Ground, TrainedReward, evaluate_subject
+from eval.subjects import START, Ground, RewardSubject, TrainedReward, evaluate_subject
 from preflab.progress import expect
 
 if TYPE_CHECKING:
@@ -45,13 +46,15 @@ def compare(session: Session) -> Result:
     config = session.config(CompareConfig)
     session = session.capped(config.max_steps)
     entries = check_entries(session)
-    judge = open_judge(session.configs)
+    judge, brought = open_judge(session.configs), Brought.by(session)
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
     with session.opened(methods, judged=("eval_prompts", "heldout"), doing=config.algorithms) as experiment:
-        return compared(session, experiment, entries, judge)
+        return compared(session, experiment, entries, judge, brought)
 
 
-def compared(session: Session, experiment: Experiment, entries: Sequence[Entry], judge: Chosen | None) -> Result:
+def compared(
+    session: Session, experiment: Experiment, entries: Sequence[Entry], judge: Chosen | None, brought: Brought
+) -> Result:
     """Do what `compare` says, with everything checked and open.
 
     Args:
@@ -59,28 +62,30 @@ def compared(session: Session, experiment: Experiment, entries: Sequence[Entry],
         experiment: the open world and run.
         entries: what is compared.
         judge: who was asked for; None: the world's own.
+        brought: what is not trained here.
     """
     from eval.comparison.contestant import Contestant
     from eval.comparison.record import summarise_comparison
     from eval.records.comparison import Comparison
-    from preflab.experiment.foundation import Foundation
 
     write_manifest(session, experiment)
-    config, (start, reward) = session.config(CompareConfig), session.stage_methods()
+    config, foundation = session.config(CompareConfig), brought.foundation(session, experiment)
+    start = foundation.start_label
+    check_labels([entry.method.label for entry in entries if not entry.varied], start)
     # 1. What every method shares: the policy they start from, the reward model, the judge.
-    foundation = Foundation(experiment, start, reward, session.rewards)
-    answers, course = of_answers(session.evaluation, start.label), session.config(CourseConfig)
-    expect([*of_foundation(session, experiment), *answers, *of_entries(session, entries, course), "eval-reward"])
+    answers, course = of_answers(session.evaluation, start), session.config(CourseConfig)
+    expect([*of_foundation(foundation), *answers, *of_entries(session, entries, course), "eval-reward"])
     sft = foundation.sft()
     rewards = foundation.rewards(sft)
-    maximised = maximised_by(session, rewards, [entry.method for entry in entries])
+    maximised = maximised_by(session, rewards, [entry.method for entry in entries], brought)
     own = partial(own_judge, foundation, sft, session.evaluation)
-    judged = judging(experiment, session.evaluation, judge, own, maximised)
+    judged = judging(experiment, session.evaluation, judge, own, maximised, sft)
     ground = Ground(experiment, session.evaluation, sft, rewards, judged.scores)
     expect([*answers, *of_entries(session, entries, course), *of_yardsticks(ground)])
     # 2. That policy, against other draws of itself: it should win half the time.
     draws = baseline(ground)
-    first = Contestant(start.label, [evaluate_subject(start.label, START, ground)], [sft.record] if sft else [])
+    cost = [sft.record] if sft and foundation.trains_start else []
+    first = Contestant(start, [evaluate_subject(start, START, ground)], cost)
     # 3. Each method, each setting, each seed.
     contestants = [first, *train_entries(session, ground, entries)]
     # 4. What all that says.
@@ -89,9 +94,9 @@ def compared(session: Session, experiment: Experiment, entries: Sequence[Entry],
     )
     comparison = Comparison(
         **vars(summary),
-        baseline=start.label,
+        baseline=start,
         judge=judged.described(),
-        reward_model=judge_rewards(ground),
+        reward_model=judge_rewards(ground, brought.rewards),
         seeds=tuple(session.run.seeds),
         **about(session, experiment, methods={e.method.label: e.method.identity() for e in entries if not e.varied}),
     )
@@ -117,7 +122,9 @@ def train_entries(session: Session, ground: Ground, entries: Sequence[Entry]) ->
     return contestants
 
 
-def maximised_by(session: Session, rewards: Rewards | None, methods: Sequence[Method]) -> list[str | Path]:
+def maximised_by(
+    session: Session, rewards: Rewards | None, methods: Sequence[Method], brought: Brought
+) -> list[str | Path]:
     """Return what those methods were given that maximise a reward; nothing where none does."""
     from eval.judges import PLANTED
 
@@ -125,20 +132,27 @@ def maximised_by(session: Session, rewards: Rewards | None, methods: Sequence[Me
         return []
     trained = rewards.trained if rewards else None
     own = [PLANTED] if session.rewards.maximised(session.world) == "gold" else []
-    return [*own, *(stage.folder / "reward" for stage in (trained.stages if trained else ()))]
+    given = [local(subject.source) for subject in brought.rewards]
+    return [*own, *(given or [stage.folder / "reward" for stage in (trained.stages if trained else ())])]
 
 
-def judge_rewards(ground: Ground) -> RewardModel | None:
-    """Evaluate the reward models that policies learnt from; None where there are none."""
+def judge_rewards(ground: Ground, given: Sequence[RewardSubject]) -> RewardModel | None:
+    """Evaluate the reward models that policies learnt from, trained or given; None where there are none."""
     from eval.comparison.contestant import Contestant
     from eval.comparison.record import summarise_reward_model
     from preflab.experiment.rewards import Rewards
 
-    rewards = ground.reward.trained if isinstance(ground.reward, Rewards) else None
-    if rewards is None:
-        return None
-    records = evaluate_subject("reward", TrainedReward(rewards), ground)
-    costs = [stage.record for stage in rewards.stages]
+    if len(given) == 1:
+        records, costs = evaluate_subject("reward", given[0], ground), []
+    else:
+        rewards = ground.reward if isinstance(ground.reward, Rewards) else None
+        models = rewards.trained if rewards else None
+        if given and rewards and rewards.function:  # with weights of their own
+            models = rewards
+        if models is None:
+            return None
+        records = evaluate_subject("reward", TrainedReward(models), ground)
+        costs = [] if given else [stage.record for stage in models.stages]
     return summarise_reward_model(Contestant("reward", [records], costs, gives="reward"))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from eval.pipeline.session import Session
 from preflab.disk.stages import Stage
 from preflab.errors import UserError
+from preflab.experiment.foundation import AUTO, START, TRAIN
 from preflab.experiment.sweep import Sweep
 from preflab.method.configured import Method
 from preflab.settings.fields import option
@@ -65,15 +67,30 @@ def check_entries(session: Session) -> list[Entry]:
         raise UserError("algorithms is empty; name at least one, or 'list' to see them")
     session.layers.check(names)
     methods = [session.method(name) for name in names]
-    labels, start = [method.label for method in methods], session.stage_methods()[0].label
+    start = session.stage_methods()[0].label
+    # Whether a model of somebody's is fine-tuned first may depend on its tokenizer, which is not opened yet.
+    trained = session.run.sft == TRAIN or (session.run.sft == AUTO and session.world.model is None)
+    check_labels([method.label for method in methods], start if trained else START)
+    check_budget(config, methods)
+    entries = [Entry(method, {}) for method in methods]
+    return entries if config.sweep is None else [*entries, *swept(session, config.sweep, methods)]
+
+
+def check_labels(labels: Sequence[str], start: str) -> None:
+    """Refuse a method that is named twice, or that trains what is compared anyway.
+
+    Args:
+        labels: of the methods.
+        start: what the policy that they start from is called.
+
+    Raises:
+        UserError: naming them.
+    """
     if len({*labels, start}) != len(labels) + 1:
         raise UserError(
             f"--algorithms names {', '.join(labels)}: each method goes once, and {start} is compared anyway; leave it "
             "out"
         )
-    check_budget(config, methods)
-    entries = [Entry(method, {}) for method in methods]
-    return entries if config.sweep is None else [*entries, *swept(session, config.sweep, methods)]
 
 
 def check_budget(config: CompareConfig, methods: list[Method]) -> None:

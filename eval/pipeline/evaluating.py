@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.judges import planted
+from eval.pipeline.bringing import Brought
 from eval.pipeline.expected import of_answers
-from eval.pipeline.judging import JUDGING, judging, local, open_judge, open_reward
+from eval.pipeline.judging import JUDGING, judging, local, open_judge
 from eval.pipeline.results import Result, about
 from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline
@@ -25,10 +26,10 @@ from eval.subjects import (
     Subject,
     adapter_stage,
     evaluate_subject,
-    open_subject,
     open_subjects,
 )
 from preflab.errors import UserError
+from preflab.experiment.foundation import AUTO, NONE, TRAIN
 from preflab.method import registry
 from preflab.progress import expect
 from preflab.settings.fields import option
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from eval.pipeline.judging import Chosen
     from eval.records.comparison import Summary
     from eval.records.records import Records
+    from preflab.disk.stages import Stage
     from preflab.experiment.experiment import Experiment
+    from preflab.experiment.rewards import Rewards
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,6 @@ class EvaluateConfig:
     """What is judged."""
 
     models: tuple[str, ...] = option((), "name=PATH of each, separated by commas or spaces")
-    sft: str | None = option(
-        None, "adapter of the reference policy; default: what the named stages started from, else the bare base"
-    )
-    reward_model: str | None = option(None, "reward model that gives the proxy reward, and chooses for best-of-n")
     methods: tuple[str, ...] = option(
         (), "methods of your own (file.py:Class) that trained stages of --models: code that may be run, to decode"
     )
@@ -98,17 +97,20 @@ def check_methods(methods: Sequence[str], subjects: Mapping[str, Subject]) -> No
             raise UserError(f"--methods: none of the models is a stage that {place!r} trained; leave it out")
 
 
-def reference(given: str | None, subjects: Mapping[str, Subject]) -> str | None:
-    """Return the adapter of the reference: the given one, or what the named stages started from.
+def reference(begin: str, subjects: Mapping[str, Subject]) -> str | None:
+    """Return the adapter of the reference; None where it is the bare base.
+
+    Args:
+        begin: what ``--sft`` names; ``auto`` is what the named stages started from.
+        subjects: what is evaluated.
 
     Raises:
-        UserError: if they started from different ones.
+        UserError: if they started from different ones, or the start is to be trained.
     """
-    if given is not None:
-        subject = open_subject(given)
-        if not isinstance(subject, PolicySubject) or not subject.adapter or subject.best_of > 1:
-            raise UserError(f"--sft: {given} is a {subject.kind}; the reference is an adapter of --model")
-        return subject.source
+    if begin == TRAIN:
+        raise UserError("--sft train: nothing is trained here; name the adapter of the reference, or none")
+    if begin != AUTO:
+        return None if begin == NONE else begin
     starts = {s.start for s in subjects.values() if isinstance(s, PolicySubject) and s.start}
     if len(starts) > 1:
         raise UserError(f"the models started from different policies; name the reference as --sft: {', '.join(starts)}")
@@ -136,8 +138,8 @@ def evaluate(session: Session) -> Result:
     session.layers.check(())
     subjects = named_subjects(config.models, config.methods)
     check_methods(config.methods, subjects)
-    sft = reference(config.sft, subjects)
-    rewards = open_reward("--reward-model", config.reward_model) if config.reward_model else None
+    brought = Brought.by(session)
+    sft, rewards = reference(brought.begin, subjects), brought.rewards
     check_choices(subjects, rewards)
     judge = open_judge(session.configs)
     judged = ("eval_prompts", "heldout") if config.generate else ("heldout",)
@@ -150,7 +152,7 @@ def evaluated(
     experiment: Experiment,
     subjects: Mapping[str, Subject],
     sft: str | None,
-    rewards: RewardSubject | None,
+    rewards: Sequence[RewardSubject],
     judge: Chosen | None,
 ) -> Result:
     """Do what `evaluate` says, with everything checked and open.
@@ -163,14 +165,14 @@ def evaluated(
         rewards: gives the proxy reward, and chooses for best-of-n.
         judge: who was asked for; None: the world's own.
     """
-    generate = session.config(EvaluateConfig).generate
-    maximised = [*maximised_by(subjects), *([local(rewards.source)] if rewards else [])]
-    judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment.world), maximised)
+    generate, start = session.config(EvaluateConfig).generate, adapter_stage(Path(sft), "policy") if sft else None
+    maximised = [*maximised_by(subjects), *(local(one.source) for one in rewards)]
+    judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment.world), maximised, start)
     ground = Ground(
         experiment,
         session.evaluation,
-        sft=adapter_stage(Path(sft), "policy") if sft else None,
-        reward=rewards.play(experiment) if rewards else None,
+        sft=start,
+        reward=proxy(session, experiment, rewards, start),
         judge=judged.scores,
         generate=generate,
     )
@@ -192,7 +194,19 @@ def evaluated(
     return Result(evaluation, samples)
 
 
-def check_choices(subjects: Mapping[str, Subject], rewards: RewardSubject | None) -> None:
+def proxy(
+    session: Session, experiment: Experiment, rewards: Sequence[RewardSubject], sft: Stage | None
+) -> Rewards | None:
+    """Return what gives the proxy reward: one model as it scores, several on the scale of the start's answers."""
+    from preflab.experiment.adopted import given_rewards
+
+    if len(rewards) < 2:
+        return rewards[0].play(experiment) if rewards else None
+    size, pool = session.evaluation.eval_batch_size, session.rewards.reward_pool
+    return given_rewards(experiment, [one.given for one in rewards], sft, pool=pool, batch_size=size)
+
+
+def check_choices(subjects: Mapping[str, Subject], rewards: Sequence[RewardSubject]) -> None:
     """Refuse a choice among samples that nobody makes, or among too many.
 
     Raises:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eval.pipeline.following import CourseConfig, taken
+from preflab.experiment.foundation import NONE
 
 if TYPE_CHECKING:
     from eval.pipeline.entries import Entry
     from eval.pipeline.session import Session
     from eval.settings import EvalConfig
     from eval.subjects import Ground
-    from preflab.experiment.experiment import Experiment
+    from preflab.experiment.foundation import Foundation
     from preflab.method.configured import Method
 
 
@@ -37,28 +38,29 @@ def of_yardsticks(ground: Ground) -> list[str]:
     return [*(["reference-samples"] if sampled else []), *(["eval-reward"] if ground.reward is not None else [])]
 
 
-def of_foundation(session: Session, experiment: Experiment) -> list[str]:
+def of_foundation(foundation: Foundation) -> list[str]:
     """Return what trains the policy that methods start from, the reward models and the judge's own."""
-    world = experiment.world
+    world = foundation.experiment.world
     judge = ["judge"] if world.gold is None and len(world.gold_pairs) else []
-    return [*of_start(session, experiment), *of_rewards(session, experiment), *judge]
+    return [*of_start(foundation), *of_rewards(foundation), *judge]
 
 
-def of_start(session: Session, experiment: Experiment) -> list[str]:
-    """Return what trains the policy that methods start from."""
-    return [session.stage_methods()[0].label] if len(experiment.world.demonstrations) else []
+def of_start(foundation: Foundation) -> list[str]:
+    """Return what trains the policy that methods start from, or takes it over."""
+    return [] if foundation.begin == NONE else [foundation.start_label]
 
 
-def of_rewards(session: Session, experiment: Experiment) -> list[str]:
-    """Return what trains the reward models that are maximised."""
-    if session.rewards.policy_reward == "gold" or not len(experiment.world.pairs):
+def of_rewards(foundation: Foundation) -> list[str]:
+    """Return what trains the reward models that are maximised, or takes them over."""
+    settings, world = foundation.settings, foundation.experiment.world
+    if settings.policy_reward == "gold" or not (foundation.given or len(world.pairs)):
         return []
-    return ["reward", *(f"reward-{seed}" for seed in range(1, session.rewards.reward_ensemble))]
+    return ["reward", *(f"reward-{number}" for number in range(1, len(foundation.given) or settings.reward_ensemble))]
 
 
-def below(session: Session, experiment: Experiment, method: Method) -> list[str]:
+def below(foundation: Foundation, method: Method) -> list[str]:
     """Return what one method stands on."""
     if method.needs.responses == "demonstration":
         return []
     rewarded = method.needs.uses("reward") and "reward" not in method.needs.trains
-    return [*of_start(session, experiment), *(of_rewards(session, experiment) if rewarded else [])]
+    return [*of_start(foundation), *(of_rewards(foundation) if rewarded else [])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from eval.records.records import Records
     from eval.settings import EvalConfig
     from eval.subjects import RewardSubject
+    from preflab.disk.stages import Stage
     from preflab.experiment.experiment import Experiment
 
-    Chosen = RewardSubject | PairJudge | JudgeSpec
-    """A judge that was asked for: a reward model, one that compares, or one that scores."""
+    Chosen = list[RewardSubject] | PairJudge | JudgeSpec
+    """A judge that was asked for: reward models, one that compares, or one that scores."""
 
 AUTO = "auto"
 
@@ -32,7 +34,7 @@ class JudgeConfig:
     judge: str = option(
         AUTO,
         "auto: the world's planted reward, or else a reward model trained on preferences of its own; or a reward model "
-        f"(an adapter of the base, or a classifier with one label), {known_judges()}",
+        f"as --reward-model takes it, or the mean of several, {known_judges()}",
     )
 
 
@@ -80,15 +82,25 @@ def open_judge(configs: Mapping[str, Any]) -> Chosen | None:
             raise UserError(f"{flag} is for --judge {title}, and --judge is {spec!r}; add --judge {title}")
     if named is not None:
         return open_named_judge(spec, configs)
-    return None if spec == AUTO else open_reward("--judge", spec, f"{known_judges('a reward model')} (docs/judges.md)")
+    if spec == AUTO:
+        return None
+    # A folder's name may hold a comma.
+    specs = [spec] if Path(spec).expanduser().exists() else spec.split(",")
+    return list(open_rewards("--judge", specs, f"{known_judges('a reward model')} (docs/judges.md)"))
 
 
-def open_reward(flag: str, spec: str, wanted: str = "a reward model") -> RewardSubject:
-    """Open a reward model: an adapter of the base, or a classifier with one label.
+def open_rewards(flag: str, specs: Sequence[str], wanted: str = "a reward model") -> tuple[RewardSubject, ...]:
+    """Open reward models: adapters, or classifiers with one label.
 
     Raises:
-        UserError: if `spec` names something else.
+        UserError: if one of `specs` names something else, or stands there twice.
     """
+    if len(set(specs)) < len(specs):
+        raise UserError(f"{flag} names one twice, which adds nothing: {', '.join(specs)}")
+    return tuple(_open_reward(flag, spec, wanted) for spec in specs)
+
+
+def _open_reward(flag: str, spec: str, wanted: str) -> RewardSubject:
     from eval.subjects import RewardSubject, open_subject
 
     try:
@@ -106,6 +118,7 @@ def judging(
     judge: Chosen | None,
     own: Callable[[], JudgeSpec | None],
     maximised: Sequence[str | Path],
+    sft: Stage | None = None,
 ) -> Judging:
     """Return who judges: the comparing judge where there is one, and who gives gold rewards beside it.
 
@@ -115,16 +128,15 @@ def judging(
         judge: who was asked for, as `open_judge` returns it.
         own: gives the world's own judge, trained where it must be.
         maximised: what policies were trained against: folders and keys of reward models, and `PLANTED`.
+        sft: where policies start, whose samples give several reward models one scale; None: the bare base.
     """
     from eval.comparison.contests import by_gold
-    from eval.subjects import RewardSubject
 
     scores: JudgeSpec | None
-    if isinstance(judge, RewardSubject):
-        opens, name = judge.judge(experiment, config), f"reward model {judge.source}"
-        scores = JudgeSpec(name, f"given-{judge.key}", (local(judge.source),), opens)
-    elif isinstance(judge, JudgeSpec):
+    if isinstance(judge, JudgeSpec):
         scores = judge
+    elif isinstance(judge, list):
+        scores = by_reward_models(experiment, config, judge, sft)
     else:
         scores = own()
         if judge is not None:
@@ -133,6 +145,29 @@ def judging(
         return Judging(None, None, None)
     about = Judge(name=scores.name, kind="scores", warning=_warning(scores.sources, maximised))
     return Judging(scores, by_gold, about)
+
+
+def by_reward_models(
+    experiment: Experiment, config: EvalConfig, judge: Sequence[RewardSubject], sft: Stage | None
+) -> JudgeSpec:
+    """Return reward models as a judge: one as it scores, several by the mean of their normalised scores."""
+    from eval.judges import HeldOutRewardModel, TextJudge
+    from preflab.experiment.adopted import given_rewards
+    from preflab.experiment.rewards import PlantedRewards
+
+    sources = tuple(local(one.source) for one in judge)
+    if len(judge) == 1:
+        opens = judge[0].judge(experiment, config)
+        return JudgeSpec(f"reward model {judge[0].source}", f"given-{judge[0].key}", sources, opens)
+    size, given = config.eval_batch_size, [one.given for one in judge]
+    rewards = given_rewards(experiment, given, sft, pool="mean", batch_size=size, name="judge")
+    name = "reward models " + ", ".join(one.source for one in judge)
+    if rewards.stages:
+        folders = [stage.folder / "reward" for stage in rewards.stages]
+        return JudgeSpec(name, rewards.key, sources, partial(HeldOutRewardModel, folders=folders, batch_size=size))
+    assert isinstance(rewards.function, PlantedRewards)
+    texts = TextJudge(rewards.function.gold)
+    return JudgeSpec(name, rewards.key, sources, lambda roles: texts)
 
 
 def local(source: str) -> str | Path:

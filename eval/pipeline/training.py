@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from eval.pipeline.bringing import Brought
 from eval.pipeline.comparing import contest
 from eval.pipeline.entries import Entry
 from eval.pipeline.expected import below, of_answers
@@ -14,12 +15,13 @@ from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline, own_judge
 from eval.subjects import START, Ground, evaluate_subject
-from preflab.experiment.foundation import Foundation
+from preflab.errors import UserError
 from preflab.progress import expect
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
     from preflab.disk.stages import Stage
+    from preflab.experiment.foundation import Foundation
     from preflab.experiment.rewards import Rewards
     from preflab.method.configured import Method
 
@@ -66,7 +68,7 @@ def train_only(session: Session, name: str) -> tuple[Stage, ...]:
     """
     with opened(session, name, ()) as (foundation, method):
         write_manifest(session, foundation.experiment)
-        expect([*below(session, foundation.experiment, method), *(stage_names(session, foundation, method))])
+        expect([*below(foundation, method), *(stage_names(session, foundation, method))])
         return tuple(trained_stages(session, foundation, method, *stood_on(foundation, method)))
 
 
@@ -75,9 +77,12 @@ def opened(session: Session, name: str, judged: Sequence[str]) -> Iterator[tuple
     """Check the settings of a method and of what it stands on, and open the world."""
     session.layers.check((name,))
     method, (start, reward) = session.method(name), session.stage_methods()
-    stands_on = () if method.needs.responses == "demonstration" else (start, reward)
+    brought, needs = Brought.by(session), method.needs
+    if brought.rewards and (needs.trains[0] == "reward" or not (judged or needs.uses("reward"))):
+        raise UserError(f"--reward-model: nothing here reads it, {method.label} does not; leave it out")
+    stands_on = () if needs.responses == "demonstration" else (start, reward)
     with session.opened([*stands_on, method], judged=judged, doing=[method.label]) as experiment:
-        yield Foundation(experiment, start, reward, session.rewards), method
+        yield brought.foundation(session, experiment), method
 
 
 def trained(session: Session, foundation: Foundation, method: Method) -> Result:
@@ -91,7 +96,7 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
     write_manifest(session, experiment)
     names, seeds = stage_names(session, foundation, method), session.run.seeds
     answers = of_answers(session.evaluation, "start") if policy else []
-    expect([*below(session, experiment, method), *names, *answers, *(f"eval-{name}" for name in names)])
+    expect([*below(foundation, method), *names, *answers, *(f"eval-{name}" for name in names)])
     ground = ground_for(session, foundation, method)
     stages = trained_stages(session, foundation, method, ground.sft, ground.reward)
     first = [Contestant("start", [evaluate_subject("start", START, ground)])] if policy else []
@@ -120,8 +125,9 @@ def ground_for(session: Session, foundation: Foundation, method: Method) -> Grou
 def stood_on(foundation: Foundation, method: Method) -> tuple[Stage | None, Rewards | None]:
     """Build the policy that a method starts from and the reward it maximises, where it has any."""
     needs = method.needs
-    sft = None if needs.responses == "demonstration" else foundation.sft()
-    return sft, foundation.rewards(sft) if needs.uses("reward") and "reward" not in needs.trains else None
+    sft = foundation.given_start() if needs.responses == "demonstration" else foundation.sft()
+    uses = needs.uses("reward") or bool(foundation.given)  # a given one gives the proxy reward besides
+    return sft, foundation.rewards(sft) if uses and "reward" not in needs.trains else None
 
 
 def stage_names(session: Session, foundation: Foundation, method: Method) -> list[str]:

@@ -24,13 +24,11 @@ from preflab.settings.fields import build
 
 if TYPE_CHECKING:
     from eval.harness.evaluate import Policy
-    from eval.harness.rows import Tokens
     from eval.judges import Judge
-    from eval.subjects.models import Classifier
     from preflab.experiment.experiment import Experiment
+    from preflab.experiment.given_rewards import GivenReward
     from preflab.experiment.rewards import Rewards
     from preflab.model.roles import Roles
-    from preflab.worlds import GoldReward
 
 logger = logging.getLogger(__name__)
 
@@ -135,67 +133,46 @@ class RewardSubject:
         """Hash of the weights' files."""
         return _fingerprint(self.source)
 
+    @cached_property
+    def given(self) -> GivenReward:
+        """The same, as what may be maximised."""
+        from preflab.experiment.given_rewards import GivenReward
+
+        return GivenReward(self.source, self.adapter)
+
     def evaluate(self, ground: Ground, title: str, folder: Path | None = None) -> Records:
         """Score held-out pairs."""
         from eval.harness.evaluate import evaluate_reward_model
+        from eval.harness.rows import tokens_of
 
         experiment, config = ground.experiment, ground.config
-        if self._stands_on(experiment):
+        if self.given.on_base(experiment):
             roles = experiment.open_roles(("reward",), sft=None, reward=self.play(experiment))
             return evaluate_reward_model(experiment, roles, config, title=title)
-        scorer, tokens = self._classifier(experiment, config)
-        return evaluate_reward_model(experiment, None, config, title=title, rewards=scorer.logits, tokens=tokens)
+        texts = self.given.texts(experiment)
+        if texts.reads_messages:  # written anew, from what the tokens say, as sampled responses are
+            rewards = experiment.rewards_of_texts(texts.logits, self.key)
+            return evaluate_reward_model(experiment, None, config, title=title, rewards=rewards)
+        classifier, tokenizer = self.given.load(experiment)
+        tokens = tokens_of(experiment, config, classifier.model, tokenizer)
+        return evaluate_reward_model(experiment, None, config, title=title, rewards=classifier.logits, tokens=tokens)
 
     def play(self, experiment: Experiment) -> Rewards:
         """Return the model as what gives rewards to the world's own prompts: a proxy, or what chooses samples."""
         from preflab.experiment.rewards import Rewards
 
-        if self._stands_on(experiment):
+        if self.given.on_base(experiment):
             return Rewards.of(adapter_stage(Path(self.source), "reward"))
-        return Rewards(self.key, function=experiment.rewards_of_texts(self.text_rewards(experiment), self.key))
+        return Rewards(self.key, function=experiment.rewards_of_texts(self.given.texts(experiment), self.key))
 
     def judge(self, experiment: Experiment, config: EvalConfig) -> Callable[[Roles], Judge]:
-        """Return what opens the model as a judge; one with a base of its own is loaded now, once for all roles."""
+        """Return what opens the model as a judge; one with a base of its own is loaded once for all roles."""
         from eval.judges import HeldOutRewardModel, TextJudge
 
-        if self._stands_on(experiment):
+        if self.given.on_base(experiment):
             return partial(HeldOutRewardModel, folders=[Path(self.source)], batch_size=config.eval_batch_size)
-        judge = TextJudge(self.text_rewards(experiment))
+        judge = TextJudge(self.given.texts(experiment))
         return lambda roles: judge
-
-    def text_rewards(self, experiment: Experiment) -> GoldReward:
-        """Return the model as a function of texts."""
-        from eval.subjects.models import text_rewards
-
-        return text_rewards(*self._load(experiment), literals=experiment.encoder.literals)
-
-    def _stands_on(self, experiment: Experiment) -> bool:
-        """Whether the roles can read it: an adapter of the base, of the shape in the settings."""
-        if not self.adapter:
-            return False
-        from preflab.model.adapters import OtherAdapterError, read_folder
-
-        try:
-            read_folder(Path(self.source), experiment.lora)
-        except OtherAdapterError as error:
-            logger.info("%s; folding it into a base of its own", error)
-            return False
-        return True
-
-    def _classifier(self, experiment: Experiment, config: EvalConfig) -> tuple[Classifier, Tokens]:
-        from eval.harness.rows import tokens_of
-
-        classifier, tokenizer = self._load(experiment)
-        return classifier, tokens_of(experiment, config, classifier.model, tokenizer)
-
-    def _load(self, experiment: Experiment) -> tuple[Classifier, Any]:
-        from eval.subjects.models import load_classifier
-        from preflab.data.encoding import load_tokenizer
-
-        if self.adapter:
-            return load_classifier(experiment, experiment.world.model, Path(self.source)), experiment.tokenizer
-        tokenizer = load_tokenizer(self.source, experiment.world_config.trust_remote_code)
-        return load_classifier(experiment, self.source), tokenizer
 
 
 @dataclass(frozen=True)

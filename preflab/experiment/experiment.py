@@ -89,6 +89,13 @@ class Experiment(EncodedSplits):
         self._engines: dict[float, VllmSampler] = {}
 
     @cached_property
+    def instructed(self) -> bool:
+        """Whether the model has a chat template of its own: one that answers instructions as it is."""
+        given, trust = self.world_config.chat_template, self.world_config.trust_remote_code
+        tokenizer = self.tokenizer if given is None else load_tokenizer(self.world.model, trust)
+        return bool(tokenizer.chat_template)
+
+    @cached_property
     def data(self) -> dict[str, Any]:
         """Fingerprints and counts of every split, for keys and reports."""
         return {

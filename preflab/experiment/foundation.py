@@ -2,38 +2,90 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from preflab.disk.stages import Stage
+from preflab.errors import UserError
 from preflab.experiment.settings import RewardSettings
 from preflab.method.configured import Method
 from preflab.rewards.specification import MODEL
 
 if TYPE_CHECKING:
     from preflab.experiment.experiment import Experiment
+    from preflab.experiment.given_rewards import GivenReward
     from preflab.experiment.rewards import Rewards
+
+logger = logging.getLogger(__name__)
+
+AUTO, NONE, TRAIN = "auto", "none", "train"
+START = "start"
+"""What the policy that methods start from is called where it was not trained here."""
 
 
 class Foundation(NamedTuple):
-    """What trains the stages that methods stand on, each built once and reused.
+    """What gives the stages that methods stand on, each built once and reused.
 
     Attributes:
         experiment: the open world and run.
         start: trains the policy that methods start from.
         reward: trains reward models.
         settings: how many of these there are, and whether policies maximise them.
+        begin: ``none`` (methods start from the model as it is), ``train``, ``auto`` (the first where the model has a
+            chat template of its own, else the second) or the folder of an adapter.
+        given: reward models in place of trained ones.
     """
 
     experiment: Experiment
     start: Method
     reward: Method
     settings: RewardSettings
+    begin: str = AUTO
+    given: tuple[GivenReward, ...] = ()
+
+    def resolved(self) -> Foundation:
+        """Return the same with ``auto`` decided, saying how.
+
+        Raises:
+            UserError: if a policy is to be trained that the world has no demonstrations for.
+        """
+        demonstrations = len(self.experiment.world.demonstrations)
+        if self.begin == TRAIN and not demonstrations:
+            raise UserError("--sft train: there are no demonstrations to train the start on; --sft none needs none")
+        if self.begin != AUTO:
+            return self
+        if not demonstrations:
+            return self._replace(begin=NONE)
+        if not self.experiment.instructed:
+            return self._replace(begin=TRAIN)
+        logger.warning(
+            "%s has a chat template: policies start from it as it is; --sft train fine-tunes it first",
+            self.experiment.world.model,
+        )
+        return self._replace(begin=NONE)
+
+    @property
+    def trains_start(self) -> bool:
+        """Whether the start is trained here; of one that is `resolved`."""
+        return self.begin == TRAIN
+
+    @property
+    def start_label(self) -> str:
+        """What the policy that methods start from is called; of one that is `resolved`."""
+        return self.start.label if self.trains_start else START
 
     def sft(self) -> Stage | None:
-        """Fine-tune on the demonstrations; None where the world has none."""
-        if not len(self.experiment.world.demonstrations):
-            return None
-        return self.experiment.train(self.start.label, self.start)
+        """Return the adapter that methods start from, trained or given; None where it is the model itself."""
+        if self.trains_start:
+            return self.experiment.train(self.start.label, self.start)
+        return self.given_start()
+
+    def given_start(self) -> Stage | None:
+        """Return the given adapter that training starts from; None where there is none."""
+        from preflab.experiment.adopted import adopted_start
+
+        return None if self.begin in (NONE, TRAIN) else adopted_start(self.experiment, Path(self.begin))
 
     def reward_models(self, sft: Stage | None) -> list[Stage]:
         """Train the reward models, one or an ensemble; the first one's stage bears no number."""
@@ -48,11 +100,16 @@ class Foundation(NamedTuple):
             own = self.experiment.own_reward()
             weight = self.experiment.world.reward.model if self.experiment.world.reward else 0.0
             return Rewards.weighted([*own, WeightedReward(MODEL, weight, self._models(sft))] if weight else own)
-        return self._models(sft) if len(self.experiment.world.pairs) else None
+        return self._models(sft) if self.given or len(self.experiment.world.pairs) else None
 
     def _models(self, sft: Stage | None) -> Rewards:
+        from preflab.experiment.adopted import given_rewards
         from preflab.experiment.rewards import Rewards
 
+        pool, size = self.settings.reward_pool, self.reward.train.per_device_train_batch_size
+        if self.given:
+            return given_rewards(self.experiment, self.given, sft, pool=pool, batch_size=size)
+        return Rewards.ensemble(self.reward_models(sft), pool)
         return Rewards.ensemble(self.reward_models(sft), self.settings.reward_pool)
 
     def stage_name(self, method: Method, seed: int) -> str:

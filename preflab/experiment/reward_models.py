@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import Sampler
@@ -16,6 +17,7 @@ from preflab.seeds import derive
 
 NORMALISATION_PROMPTS = 256
 NORMALISED_AT_ONCE = 32  # of those, where they are short
+SMALLEST = 1e-6  # of deviations
 
 
 @torch.no_grad()
@@ -32,15 +34,23 @@ def normalise(
         seed: of the samples.
         batch_size: bounds memory.
     """
+    rewards = sampled_rewards(roles, prompts, sampler, limit, seed=seed, batch_size=batch_size)
+    head = roles.head("reward")
+    head.mean.copy_(rewards.mean())
+    if len(rewards) > 1:
+        head.std.copy_(rewards.std().clamp(min=SMALLEST))
+
+
+@torch.no_grad()
+def sampled_rewards(
+    roles: Roles, prompts: Sequence[list[int]], sampler: Sampler, limit: int, *, seed: int, batch_size: int
+) -> Tensor:
+    """Return the rewards of the starting policy's samples, as they are; arguments as for `normalise`."""
     prompts = prompts[:NORMALISATION_PROMPTS]
     sample = sampler(roles, "policy", prompts, k=1, temperature=1.0, seed=derive(seed, "normalise"))
     size = rows_at_once(NORMALISED_AT_ONCE, max(map(len, prompts)) + limit, batch_size)
     parts = [sample.batch.rows(slice(at, at + size)) for at in range(0, len(prompts), size)]
-    rewards = torch.cat([roles(part, ("reward",)).rewards for part in parts])
-    head = roles.head("reward")
-    head.mean.copy_(rewards.mean())
-    if len(rewards) > 1:
-        head.std.copy_(rewards.std().clamp(min=1e-6))
+    return torch.cat([roles(part, ("reward",)).rewards for part in parts])
 
 
 def save_classifier_tokenizer(roles: Roles, tokenizer: Any, ends: tuple[int, ...], folder: Path) -> None:

@@ -25,6 +25,12 @@ class RunConfig:
     seeds: tuple[int, ...] = option(
         (0,), "training seeds of each method, such as 0,1,2", minimum=0, maximum=LARGEST_SEED
     )
+    sft: str = option(
+        "auto",
+        "where policies start, which is the reference too: none (the model as it is), train (fine-tuned first, on the "
+        "chosen responses), or a PEFT adapter of any LoRA shape, which they go on training; auto: none where the model "
+        "has a chat template of its own, else train; to evaluate, what the named stages started from",
+    )
     sft_method: str = option("", "method that trains the policy which the others start from, on demonstrations")
     threads: int | None = option(None, "CPU threads; default: torch's own choice", minimum=1, maximum=1024)
 
@@ -49,11 +55,23 @@ class RewardSettings:
         1, "reward models, trained with seeds 0, 1, …, whose scores are pooled", minimum=1, maximum=1000
     )
     reward_pool: Pool = option("mean", "an ensemble's score: mean of the members, or the worst case")
+    reward_model: tuple[str, ...] = option(
+        (),
+        "reward models of your own in place of a trained one, several pooled as an ensemble: classifiers with one "
+        "label, PEFT adapters of such, or stages of a run; each with its own tokenizer and chat template",
+    )
     policy_reward: Literal["auto", "model", "gold"] = option(
         "auto",
         "what policies maximise: model (the reward model), or gold (the world's planted reward, or reward itself); "
         "auto: gold where reward stands beside dataset or has 'model' among its parts, else model",
     )
+
+    def __post_init__(self) -> None:
+        if self.reward_model and self.reward_ensemble > 1:
+            raise ValueError(
+                "reward_ensemble is of reward models that are trained, and reward_model names some that are; name as "
+                "many as the ensemble is to have"
+            )
 
     def maximised(self, world: WorldConfig) -> Literal["model", "gold"]:
         """Return what ``policy_reward`` stands for in a world.

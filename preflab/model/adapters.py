@@ -14,7 +14,6 @@ from torch import Tensor
 
 from preflab.errors import UserError
 from preflab.model.adapter_config import CONFIG, NORMALISATION, WEIGHTS, read_config, read_normalisation
-from preflab.settings.training import LoraSettings
 
 HEAD_KEY = "base_model.model.score.weight"  # PEFT's name of the head of a classifier with one label
 
@@ -58,32 +57,28 @@ def write_folder(
     save_file({k: v.detach().contiguous().cpu() for k, v in state.items()}, folder / WEIGHTS)
 
 
+HEADS = {"score", "classifier"}  # what PEFT lists of a classifier among the modules that are saved whole
 NAMED = 4  # of the modules that a message lists
 
 
 class OtherAdapterError(UserError):
-    """An adapter that is whole, but not one that the roles of these settings can take."""
+    """An adapter that is whole, but not one that a role on this base can take."""
 
 
-def read_folder(folder: Path, settings: LoraSettings) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Return weights and normalisation (empty where there is none) that PEFT or `write_folder` wrote.
+def read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, float]]:
+    """Return weights, config and normalisation (empty where there is none) that PEFT or `write_folder` wrote.
 
     Raises:
-        OtherAdapterError: if the adapter is not of the shape in the settings.
+        OtherAdapterError: if it is more than LoRA: it changes the base's own biases, or brings modules of its own.
         UserError: if a file is missing, damaged or something else.
     """
     folder = folder.resolve()
     weights, config = read_plain_lora(folder)
-    normalisation = read_normalisation(folder)
-    variants = ("use_rslora", "use_dora", "lora_bias", "rank_pattern", "alpha_pattern", "layers_to_transform")
-    if any(config.get(name) for name in variants) or config.get("bias", "none") != "none":
-        raise OtherAdapterError(f"adapter {folder} uses rsLoRA, DoRA, biases or patterns; only plain LoRA is read")
-    if (config["r"], config["lora_alpha"]) != (settings.lora_rank, settings.lora_alpha):
-        raise OtherAdapterError(
-            f"adapter {folder} has rank {config['r']} and alpha {config['lora_alpha']}, the settings say "
-            f"{settings.lora_rank} and {settings.lora_alpha}; set lora_rank and lora_alpha to those of the adapter"
-        )
-    return weights, normalisation
+    more = sorted({*(config.get("modules_to_save") or ())} - HEADS)
+    if more or config.get("bias", "none") != "none":
+        what = f"modules of its own ({', '.join(more)})" if more else "biases of the base"
+        raise OtherAdapterError(f"adapter {folder} is more than LoRA: it holds {what}")
+    return weights, config, read_normalisation(folder)
 
 
 def read_plain_lora(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

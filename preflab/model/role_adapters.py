@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from preflab.errors import UserError
 from preflab.method.contract import Role
-from preflab.model.adapter_config import read_config, say_other_base
+from preflab.model import adapter_shape
+from preflab.model.adapter_config import say_other_base
 from preflab.model.adapters import (
     HEAD_KEY,
     OtherAdapterError,
@@ -26,6 +28,7 @@ from preflab.model.adapters import (
     write_folder,
 )
 from preflab.model.heads import ScalarHead
+from preflab.model.work import Weights
 from preflab.scoring.lora import hasten
 from preflab.seeds import seeded
 from preflab.settings.training import LoraSettings
@@ -44,12 +47,12 @@ class RoleAdapters(nn.Module):
         super().__init__()
         self.settings, self.seed = settings, seed
         self.heads = nn.ModuleDict()
-        self._role: str = "policy"
+        self._reading: tuple[str, bool] = ("policy", False)  # role, and whether a loss trains through it
         self._trunks: dict[str, str] = {}  # roles that read another one's adapter
         self._recomputes = False
         with seeded(seed, "adapter", "policy"):
             try:
-                self.peft = get_peft_model(model, self._lora("policy"), adapter_name="policy")
+                self.peft = get_peft_model(model, adapter_shape.asked_for(settings), adapter_name="policy")
             except ValueError as error:
                 raise UserError(f"adapters do not fit the model: {error}") from error
         self._find_layers()
@@ -78,30 +81,45 @@ class RoleAdapters(nn.Module):
         """Roles that have an adapter of their own."""
         return [role for role in get_args(Role) if self.has(role)]
 
-    def _lora(self, role: str) -> LoraConfig:
-        targets = list(self.settings.target_modules)
-        if _scalar(role):
-            # The output head is no part of a scalar role, and of no classifier such a role is saved as.
-            targets = [t for t in targets if t != "lm_head"]
-        return LoraConfig(
-            r=self.settings.lora_rank,
-            lora_alpha=self.settings.lora_alpha,
-            lora_dropout=0.0,
-            target_modules="all-linear" if targets == ["all-linear"] else targets,
-            task_type="CAUSAL_LM",
-        )
+    def add(self, role: str, shape: LoraConfig | None = None) -> None:
+        """Give a role a fresh adapter (which changes nothing yet) and, if it needs one, a head.
 
-    def add(self, role: str) -> None:
-        """Give a role a fresh adapter (which changes nothing yet) and, if it needs one, a head."""
-        if not self.has(role):
-            with seeded(self.seed, "adapter", role):
-                self.peft.add_adapter(role, self._lora(role))
-            self._find_layers()
+        Args:
+            role: which; an adapter that it has stays, where it is of the shape.
+            shape: of the adapter; that of the settings, or whatever it has, if None.
+
+        Raises:
+            ValueError: if the shape names layers that the base does not have.
+        """
+        if shape is not None or not self.has(role):
+            wanted = shape or adapter_shape.asked_for(self.settings)
+            wanted = adapter_shape.without_head(wanted) if _scalar(role) else wanted
+            if self.has(role) and not adapter_shape.same(self.peft.peft_config[role], wanted):
+                self._take_off(role)
+            if not self.has(role):
+                with seeded(self.seed, "adapter", role):
+                    self.peft.add_adapter(role, wanted)
+                self._find_layers()
         self._add_head(role)
+
+    def _take_off(self, role: str) -> None:
+        with warnings.catch_warnings():
+            # Which adapter the library takes for active instead means nothing: `active` says which is read.
+            warnings.simplefilter("ignore")
+            self.peft.delete_adapter(role)
+
+    def shape(self, role: str) -> LoraConfig:
+        """Return the shape of the adapter that a role reads."""
+        found: LoraConfig = self.peft.peft_config[self._trunks.get(role, role)]
+        return found
 
     def _find_layers(self) -> None:
         self._layers = [m for m in self.peft.modules() if isinstance(m, LoraLayer)]
+        self._sizes: dict[str, Weights] = {}
         hasten(self._layers)
+        for layer in self._layers:
+            for dropout in layer.lora_dropout.values():
+                dropout.p = 0.0  # until a loss trains through it (`active`)
 
     def _add_head(self, role: str) -> None:
         if _scalar(role) and role not in self.heads:
@@ -134,33 +152,49 @@ class RoleAdapters(nn.Module):
         return own + (list(self.heads[role].parameters()) if role in self.heads else [])
 
     @contextmanager
-    def active(self, role: str) -> Iterator[None]:
+    def active(self, role: str, *, trained: bool = False) -> Iterator[None]:
         """Run the base with the adapter that one role reads, and no other.
 
         PEFT's own `set_adapter` also flips ``requires_grad``, which must not happen between two
         forward passes of one loss; this only says which adapter is read.
+
+        Args:
+            role: which.
+            trained: whether this is a pass that a loss trains through; in no other is there dropout.
         """
-        before, self._role = self._role, role
+        name, rate = self._trunks.get(role, role), self.settings.lora_dropout if trained else 0.0
+        before, self._reading = self._reading, (role, trained)
         names = [layer._active_adapter for layer in self._layers]
+        dropouts = [layer.lora_dropout[name] for layer in self._layers if rate and name in layer.lora_dropout]
         for layer in self._layers:
-            layer._active_adapter = [self._trunks.get(role, role)]
+            layer._active_adapter = [name]
+        for dropout in dropouts:
+            dropout.p, dropout.training = rate, True
         try:
             yield
         finally:
-            self._role = before
+            self._reading = before
             for layer, name in zip(self._layers, names, strict=True):
                 layer._active_adapter = name
+            for dropout in dropouts:
+                dropout.p = 0.0
 
     def checkpoint_activations(self, on: bool) -> None:
         """Recompute activations in the backward pass, to save memory.
 
-        The recomputation happens after `active` has ended, so each stretch remembers its role.
+        The recomputation happens after `active` has ended, so each stretch remembers its role, dropout included
+        (whose draws the library repeats).
         """
         self._recomputes = on
         if on:
-            remember = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), self.active(self._role))}
+
+            def contexts() -> tuple[Any, Any]:
+                role, trained = self._reading
+                return nullcontext(), self.active(role, trained=trained)
+
+            remember = {"use_reentrant": False, "context_fn": contexts}
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=remember)
-            # The library recomputes in train mode only; dropout is off for good (`without_dropout`).
+            # The library recomputes in train mode only; the base's dropout is off for good (`without_dropout`).
             self.model.train()
 
     @contextmanager
@@ -169,14 +203,15 @@ class RoleAdapters(nn.Module):
 
         The base's own weight tensors are set aside and put back untouched, so that nothing drifts.
         In half precision, and on quantised layers, the fold would round: the adapter stays beside. So it
-        does on an output head that is tied to the input embeddings, which would change with it.
+        does on an output head that is tied to the input embeddings, which would change with it, and where it
+        is more than two matrices (DoRA, biases).
         """
         layers = [layer for layer in self._layers if role in layer.lora_A or role in layer.lora_embedding_A]
         weights = [getattr(layer.get_base_layer(), "weight", None) for layer in layers]
         embeddings = self.model.get_input_embeddings().weight
         exact = all(
             w is not None and w is not embeddings and w.dtype in (torch.float32, torch.float64) for w in weights
-        )
+        ) and not any(role in layer.lora_variant or layer.lora_bias.get(role) for layer in layers)
         if not exact:
             with self.active(role):
                 yield
@@ -220,7 +255,7 @@ class RoleAdapters(nn.Module):
 
     def clone(self, source: str, target: str) -> None:
         """Make `target` an independent copy of `source`: adapter, and head where both have one."""
-        self.add(target)
+        self.add(target, self.shape(source))
         given = self.state(source)
         self.set_state(target, {name: given.get(name, tensor) for name, tensor in self.state(target).items()})
         if source in self.heads and target in self.heads:
@@ -233,7 +268,7 @@ class RoleAdapters(nn.Module):
         `AutoModelForSequenceClassification` with one label, and give ``w·h``, before the
         normalisation that lies beside them in ``normalisation.json``.
         """
-        config = copy.deepcopy(self.peft.peft_config[self._trunks.get(role, role)])
+        config = copy.deepcopy(self.shape(role))
         config.base_model_name_or_path = self.model.config._name_or_path
         config.inference_mode = True
         normalisation = {}
@@ -243,28 +278,25 @@ class RoleAdapters(nn.Module):
         write_folder(folder, config, self.state(role), normalisation)
 
     def start(self, role: str, folder: Path) -> None:
-        """Load a role from a PEFT folder, as `save` or PEFT itself wrote it.
+        """Load a role from a PEFT folder, as `save` or PEFT itself wrote it, in the shape that it says it has.
 
         Raises:
-            OtherAdapterError: if it is whole, but does not fit this base or these settings.
+            OtherAdapterError: if it is whole, but does not fit this base, or is more than LoRA.
             UserError: if a file of it is missing, damaged or something else.
         """
         folder = folder.resolve()
-        state, normalisation = read_folder(folder, self.settings)
-        say_other_base(folder, read_config(folder).get("base_model_name_or_path"), self.model.config._name_or_path)
-        if role not in self._trunks:
-            self.add(role)
-        if role not in self.heads:
-            if HEAD_KEY in state:
-                raise UserError(f"{folder} is a reward or value model: it has a score head, and a {role} has none")
-        elif HEAD_KEY not in state:
+        state, config, normalisation = read_folder(folder)
+        say_other_base(folder, config.get("base_model_name_or_path"), self.model.config._name_or_path)
+        if HEAD_KEY in state and not _scalar(role):
+            raise UserError(f"{folder} is a reward or value model: it has a score head, and a {role} has none")
+        if HEAD_KEY not in state and _scalar(role):
             raise UserError(f"{folder} is no reward or value model: it has no score head")
         try:
+            if role not in self._trunks:
+                self.add(role, adapter_shape.said_by(config, self.settings))
             self.set_state(role, state)
         except ValueError as error:
-            raise OtherAdapterError(
-                f"adapter {folder} does not fit this base and these LoRA settings: {error}"
-            ) from None
+            raise OtherAdapterError(f"adapter {folder} does not fit this base: {error}") from None
         if role in self.heads:
             # What another folder said before is not this one's.
             self.head(role).mean.fill_(normalisation.get("mean", 0.0))

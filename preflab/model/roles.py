@@ -61,7 +61,7 @@ class Roles(RoleAdapters):
         super().__init__(model, settings, seed=seed)
         self._members, self._pooled = ["reward"], POOLS["mean"]
         self.scorer = Scorer(self.model, temperature)
-        self.work, self._sizes = Work(self.model), dict[str, Weights]()
+        self.work = Work(self.model)
         for role in roles:
             self.add(role)
         self.learn(())
@@ -79,6 +79,27 @@ class Roles(RoleAdapters):
             yield
         finally:
             self.scorer.temperature = before
+
+    @contextmanager
+    def active(self, role: str, *, trained: bool = False) -> Iterator[None]:
+        """Run the base with the adapter of a role as `RoleAdapters.active` does, by a path that knows its shape."""
+        with super().active(role, trained=trained):
+            before, self.scorer.by_hand = self.scorer.by_hand, self._is_plain(role, trained)
+            try:
+                yield
+            finally:
+                self.scorer.by_hand = before
+
+    def _is_plain(self, role: str, trained: bool) -> bool:
+        if not self.has(self._trunks.get(role, role)):
+            return True
+        shape = self.shape(role)
+        return not (shape.use_dora or shape.lora_bias or (trained and self.settings.lora_dropout))
+
+    def _try_paths(self, batch: Batch, role: str) -> None:
+        """Let the scorer try its paths where it has not: with dropout no two passes would agree."""
+        with self.active(role), torch.no_grad():
+            self.scorer.path(batch)
 
     def passes(self, roles: Sequence[Role]) -> list[tuple[Role, ...]]:
         """Group roles by the adapter they read: each group takes one pass through the base."""
@@ -98,7 +119,9 @@ class Roles(RoleAdapters):
                 found["reference_logps"] = batch.reference_logps
                 continue
             learns = torch.is_grad_enabled() and not self._learning.isdisjoint(group)
-            with self.active(group[0]), torch.set_grad_enabled(learns), self._precision():
+            if learns and self.settings.lora_dropout:
+                self._try_paths(batch, group[0])
+            with self.active(group[0], trained=learns), torch.set_grad_enabled(learns), self._precision():
                 found |= self._score(batch, group)
             if "reward" not in group:
                 self._account(batch, group[:1], learns, head=not AT_HEAD.isdisjoint(group))
@@ -112,10 +135,11 @@ class Roles(RoleAdapters):
     def _account(
         self, batch: Batch, adapters: Sequence[str], learns: bool, *, last: bool = False, head: bool = False
     ) -> None:
-        """Add a pass with each of some adapters, alike in shape, to `work`."""
-        passed = scored(batch, self.scorer.path(batch), last=last, head=head)
-        for _ in adapters:
-            self.work.add(passed, self.adapter_size(adapters[0]), learns=learns, recomputes=learns and self._recomputes)
+        """Add a pass with each of some adapters to `work`."""
+        for name in adapters:
+            with self.active(name, trained=learns):
+                passed = scored(batch, self.scorer.path(batch), last=last, head=head)
+            self.work.add(passed, self.adapter_size(name), learns=learns, recomputes=learns and self._recomputes)
 
     def adapter_size(self, role: str) -> Weights:
         """Return the number of weights that a role's pass has beside the base's; none for the bare base."""

@@ -151,11 +151,13 @@ class Scorer:
         exact: the paths that are as good as the model's own forward pass (see `preflab.scoring.precision`), fastest
             first; None before the first batch. ``single`` always is; ``plain`` fails where the model does more than
             its head to the logits or bears no padding, ``prompt_once`` where attention is not the plain one.
+        by_hand: whether the adapter that is read is one that the ``fused`` path knows.
     """
 
     def __init__(self, model: Any, temperature: float = 1.0) -> None:
         self.model, self.temperature = model, temperature
         self.exact: tuple[Path, ...] | None = None
+        self.by_hand = True
 
     def logps(self, batch: Batch, states: Tensor | None = None) -> Tensor:
         """Return log π(y_t | x, y_<t), ``[B, K, T]``, 0 on padding; `states`, if at hand, are not computed again."""
@@ -176,7 +178,7 @@ class Scorer:
         """Return the fastest exact path for a batch; the first one ever is what the paths are tried on."""
         if self.exact is None:
             self.exact = self._exact_paths(batch)
-        return self.exact[0] if self.exact else "single"
+        return next((path for path in self.exact if path != "fused" or self.by_hand), "single")
 
     @torch.no_grad()
     def _exact_paths(self, batch: Batch) -> tuple[Path, ...]:

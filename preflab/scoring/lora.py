@@ -37,7 +37,7 @@ def adapted(layer: Any) -> Adapted:
     """Return a linear layer as it is read now.
 
     Raises:
-        NotImplementedError: if several adapters are read at once.
+        NotImplementedError: if several adapters are read at once, or one that is more than A and B.
     """
     if not isinstance(layer, Linear):
         return Adapted(layer.weight, layer.bias)
@@ -48,7 +48,15 @@ def adapted(layer: Any) -> Adapted:
     if not read:
         return Adapted(base.weight, base.bias)
     (name,) = read
+    if not is_plain(layer, name):
+        raise NotImplementedError(f"an adapter that is more than A and B: {name}")
     return Adapted(base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
+
+
+def is_plain(layer: Any, name: str) -> bool:
+    """Whether a layer's adapter is s B A and nothing else now: no DoRA, no bias, no dropout."""
+    dropout = layer.lora_dropout[name]
+    return not (name in layer.lora_variant or layer.lora_bias[name] or (isinstance(dropout, nn.Dropout) and dropout.p))
 
 
 def folds(layers: Sequence[Adapted], rows: Tensor) -> bool:
@@ -168,12 +176,13 @@ class LowRank(torch.autograd.Function):
 
 
 class FastLinear(Linear):
-    """PEFT's LoRA layer, with `LowRank` wherever one adapter is read and nothing is merged."""
+    """PEFT's LoRA layer, with `LowRank` wherever one plain adapter is read and nothing is merged."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return ``[..., out]`` of `x` ``[..., in]``."""
         names, base = self.active_adapters, self.base_layer
-        if args or kwargs or self.disable_adapters or self.merged or len(names) != 1 or base.weight.requires_grad:
+        own = args or kwargs or self.disable_adapters or self.merged or len(names) != 1 or base.weight.requires_grad
+        if own or (names[0] in self.lora_A and not is_plain(self, names[0])):
             found: Tensor = super().forward(x, *args, **kwargs)
             return found
         layer, kind = adapted(self), x.device.type
@@ -189,5 +198,5 @@ class FastLinear(Linear):
 def hasten(layers: Iterable[nn.Module]) -> None:
     """Make plain LoRA layers over plain linear ones fast; others (quantised, convolutions, embeddings) stay."""
     for layer in layers:
-        if type(layer) is Linear and type(layer.base_layer) is nn.Linear and not layer.lora_variant:
+        if type(layer) is Linear and type(layer.base_layer) is nn.Linear:
             layer.__class__ = FastLinear

@@ -33,6 +33,20 @@ class LoraSettings:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", "type of the frozen base; auto: bfloat16 on CUDA, float32 on CPU; adapters are float32"
     )
+    use_rslora: bool = option(False, "scale adapters by alpha / √r instead: rsLoRA (arXiv 2312.03732)", keyed="changed")
+    use_dora: bool = option(
+        False,
+        "learn the size of each weight's rows apart from their direction: DoRA (arXiv 2402.09353); slower",
+        keyed="changed",
+    )
+    lora_dropout: float = option(
+        0.0,
+        "dropout before the adapters, in the passes that a loss trains through and in no other; the first ratio of "
+        "PPO is then near 1, not 1",
+        minimum=0.0,
+        maximum=0.99,
+        keyed="changed",
+    )
 
     def __post_init__(self) -> None:
         if not self.target_modules:

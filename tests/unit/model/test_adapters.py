@@ -190,7 +190,7 @@ def test_without_normalisation_the_score_is_as_it_is(copy):
     (folder / "normalisation.json").unlink()
     roles.start("reward", folder)
     assert (float(roles.head("reward").mean), float(roles.head("reward").std)) == (0.0, 1.0)
-    assert read_folder(folder, LORA)[1] == {}
+    assert read_folder(folder)[2] == {}
 
 
 # ---- tied heads --------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ import pytest
 
 from eval.comparison.contests import by_gold
 from eval.judges import PLANTED, EndpointConfig, EndpointJudge, HumanVerdicts, JudgeSpec, judge_sentences
+from eval.pipeline.bringing import Brought
 from eval.pipeline.comparing import maximised_by
-from eval.pipeline.judging import ByAnswers, JudgeConfig, judging, local, open_judge, open_reward
+from eval.pipeline.judging import ByAnswers, JudgeConfig, judging, local, open_judge, open_rewards
 from eval.pipeline.session import Session
 from eval.pipeline.showing import judge_lines
 from eval.records.comparison import Judge
@@ -18,6 +19,7 @@ from eval.settings import EvalConfig
 from eval.subjects import RewardSubject
 from preflab.errors import UserError
 
+NOTHING = Brought("auto", ())
 URL = EndpointConfig(judge_url="http://localhost:1/v1", judge_model="m")
 
 
@@ -43,9 +45,20 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("name", ["reward", "stage", "classifier"])
 def test_every_reward_model_judges(folder, name):
-    judge = open_judge({"judge": JudgeConfig(str(folder / name)), "endpoint": EndpointConfig()})
+    (judge,) = open_judge({"judge": JudgeConfig(str(folder / name)), "endpoint": EndpointConfig()})
     assert isinstance(judge, RewardSubject)
     assert judge.adapter == (name != "classifier")
+
+
+def test_several_reward_models_judge_together(folder):
+    both = f"{folder / 'reward'},{folder / 'classifier'}"
+    judge = open_judge({"judge": JudgeConfig(both), "endpoint": EndpointConfig()})
+    assert [one.adapter for one in judge] == [True, False]
+    (folder / "a,b").mkdir()
+    (folder / "reward").rename(folder / "a,b" / "reward")
+    (judge,) = open_judge({"judge": JudgeConfig(str(folder / "a,b" / "reward")), "endpoint": EndpointConfig()})
+    with pytest.raises(UserError, match="--judge names one twice"):
+        open_judge({"judge": JudgeConfig("x,x"), "endpoint": EndpointConfig()})
 
 
 def test_the_other_judges(folder, tmp_path):
@@ -84,7 +97,7 @@ def test_what_judges_nothing_is_answered(folder, monkeypatch, spec, endpoint, pa
 
 def test_a_flag_is_named_where_no_reward_model_is(folder):
     with pytest.raises(UserError, match=r"--reward-model takes a reward model: .*policy is a policy adapter"):
-        open_reward("--reward-model", str(folder / "policy"))
+        open_rewards("--reward-model", [str(folder / "policy")])
 
 
 class Opened(RewardSubject):
@@ -100,7 +113,7 @@ def asked(judge, maximised, own=lambda: None):
 
 def test_a_given_reward_model_gives_gold_and_nothing_else_is_trained(folder):
     given = Opened(str(folder / "classifier"), "reward model", adapter=False)
-    found = asked(given, [folder / "reward"], own=pytest.fail)
+    found = asked([given], [folder / "reward"], own=pytest.fail)
     assert found.scores is not None
     assert found.scores.open == "opened"
     assert found.scores.key == f"given-{given.key}"
@@ -113,10 +126,10 @@ def test_the_reward_that_was_maximised_is_found_out_as_judge(folder):
     copy.mkdir()
     for path in (folder / "reward").iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
-    facts = asked(Opened(str(copy)), [folder / "reward"]).about
+    facts = asked([Opened(str(copy))], [folder / "reward"]).about
     assert facts is not None
     assert "TRAINED AGAINST" in facts.warning
-    hub = asked(Opened(str(folder / "reward")), [folder / "classifier", "owner/name"]).about
+    hub = asked([Opened(str(folder / "reward"))], [folder / "classifier", "owner/name"]).about
     assert hub is not None
     assert hub.warning is None
     assert local("owner/name") == "owner/name"
@@ -130,7 +143,7 @@ def test_the_reward_that_was_maximised_is_found_out_as_judge(folder):
 )
 def test_nothing_is_maximised_where_no_method_reads_a_reward(names, found):
     session = Session({"policy_reward": "gold"})
-    assert maximised_by(session, None, [session.method(name) for name in names]) == found
+    assert maximised_by(session, None, [session.method(name) for name in names], NOTHING) == found
 
 
 def test_the_worlds_own_judge():

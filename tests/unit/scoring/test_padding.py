@@ -14,9 +14,9 @@ from transformers import (
     Qwen2Config,
 )
 
-from eval.subjects.models import classifier_logits
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
+from preflab.model.classifiers import classifier_logits
 from preflab.model.roles import Roles
 from preflab.scoring.padding import as_classifiers_read, classifier_tokenizer
 from preflab.settings.training import LoraSettings, TrainConfig

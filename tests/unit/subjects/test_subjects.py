@@ -101,7 +101,7 @@ def test_a_reward_model_is_the_same_as_adapter_and_as_classifier(ground, experim
         close(found, adapter, SCORES)
 
 
-def test_a_reward_adapter_of_another_shape_is_folded_into_a_classifier(ground, experiment, folder, tiny_model_path):
+def test_a_reward_adapter_of_another_shape_is_read_as_it_is(ground, experiment, folder, tiny_model_path):
     found = open_subject(str(folder / "other")).evaluate(ground, "other")
     lora = LoraSettings(lora_rank=2, lora_alpha=8)
     fitting = Experiment(Run(folder / "rank2-run"), experiment.world_config, lora, folder / "rank2-run")

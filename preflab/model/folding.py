@@ -1,0 +1,54 @@
+"""An adapter of any kind folded into a base of its own, each of its weights in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from preflab.errors import UserError
+from preflab.model.adapter_config import say_other_base
+from preflab.model.adapters import get_adapter, read_plain_lora
+
+ENDS = ("embed", "lm_head", "wte", "wpe")
+"""In the names of embeddings and output heads."""
+
+
+def folded_in(base: Any, folder: Path) -> Any:
+    """Fold an adapter into a model, frozen; it may be more than LoRA (biases, modules of its own).
+
+    Raises:
+        UserError: if it does not fit the model, or is of a kind that cannot be folded in.
+    """
+    from peft import LoraConfig, PeftModel
+
+    weights, config = read_plain_lora(folder)
+    say_other_base(folder, config.get("base_model_name_or_path"), base.config._name_or_path)
+    if any(part in name for name in weights for part in ENDS):
+        _untie(base)
+    try:
+        model = PeftModel.from_pretrained(
+            base, str(folder), config=LoraConfig(**{**config, "init_lora_weights": False})
+        )
+        missing = _names(weights) ^ _names(get_adapter(model, "default"))
+        if missing:  # the library loads what it finds a place for
+            raise ValueError(f"{min(missing)} {'has no place in it' if min(missing) in weights else 'is missing'}")
+        return model.merge_and_unload().requires_grad_(False)
+    except Exception as error:  # the library raises many unrelated types for adapters that do not fit
+        raise UserError(f"adapter {folder} does not fit model {base.config._name_or_path}: {error}") from None
+
+
+def _untie(base: Any) -> None:
+    """Give an output head that shares the input embeddings a copy: what is folded into one changes not the other."""
+    head = base.get_output_embeddings()
+    if head is not None and head.weight is base.get_input_embeddings().weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        base.config.tie_word_embeddings = False
+
+
+def _names(state: Mapping[str, Tensor]) -> set[str]:
+    # Embeddings are saved with an adapter or not as the library sees fit; what LoRA adds to them always is.
+    return {name for name in state if "lora_" in name or not any(part in name for part in ENDS)}
