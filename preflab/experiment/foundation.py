@@ -107,7 +107,7 @@ class Foundation(NamedTuple):
         from preflab.experiment.rewards import Rewards
 
         if self.given:
-            pool, size = self.settings.reward_pool, self.reward.train.per_device_train_batch_size
+            pool, size = self.settings.reward_pool, self.reward.train.micro_batch
             return given_rewards(self.experiment, self.given, sft, pool=pool, batch_size=size)
         return Rewards.ensemble(self.reward_models(sft), self.settings.reward_pool)
 

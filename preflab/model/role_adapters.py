@@ -194,6 +194,8 @@ class RoleAdapters(nn.Module):
 
             remember = {"use_reentrant": False, "context_fn": contexts}
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=remember)
+            # Those are for checkpoints of the reentrant kind: a gradient of the embeddings that nobody reads.
+            self.model.disable_input_require_grads()
             # The library recomputes in train mode only; the base's dropout is off for good (`without_dropout`).
             self.model.train()
 

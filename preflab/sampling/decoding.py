@@ -17,6 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from preflab.method.contract import Batch
 from preflab.scoring.fused import Steps
 from preflab.scoring.logps import single_logps
+from preflab.scoring.precision import as_good_as_own
 
 EndIds = int | tuple[int, ...]
 """What ends a response: a token, or any of several."""
@@ -207,35 +208,36 @@ def feeder_of(model: nn.Module, ids: Tensor, mask: Tensor, steps: int, end_ids: 
     are scored by the model's own forward pass, each alone. Where none serves, the log says so.
     """
     if model not in _FEEDERS:
-        reasons: list[str] = []
-        _FEEDERS[model] = next((f for f in FEEDERS if _exact(model, f, ids, mask, steps, end_ids, reasons)), None)
-        if _FEEDERS[model] is None:
-            logger.warning("the decode loop %s; sampling with `generate`, which is slower", reasons[-1])
+        _FEEDERS[model] = None
+        for feeder in FEEDERS:
+            wrong = _fault(model, feeder, ids, mask, steps, end_ids)
+            if wrong is None:
+                _FEEDERS[model] = feeder
+                break
+        else:
+            name = type(model).__name__
+            logger.warning("the decode loop on %s %s; sampling with `generate`, which is slower", name, wrong)
     return _FEEDERS[model]
 
 
 @torch.no_grad()
-def _exact(
-    model: nn.Module, feeder: type[Feed], ids: Tensor, mask: Tensor, steps: int, end_ids: EndIds, reasons: list[str]
-) -> bool:
+def _fault(model: nn.Module, feeder: type[Feed], ids: Tensor, mask: Tensor, steps: int, end_ids: EndIds) -> str | None:
+    """Return what is wrong with a way of feeding the model; None where it is as good as the model's own pass."""
     lengths = mask.sum(1)
     chosen = torch.stack([lengths.argmin(), lengths.argmax()])
     ids, mask = ids[chosen], mask[chosen]
     # Half of the shorter prompt is hidden: padding is tried even where there is none.
     mask[0, : mask.shape[1] - (int(lengths.min()) + 1) // 2] = False
     noise = torch.rand(steps, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(ids.device)
-    tolerance = 1e-3 if next(model.parameters()).dtype in (torch.float32, torch.float64) else 0.1
-    try:
+
+    def run() -> tuple[Batch, Tensor]:
         tokens, found = decode(model, ids, mask, noise, end_ids=end_ids, temperature=1.0, feeder=feeder)
+        return Batch(ids, mask, tokens, until_end(tokens, end_ids)), found
+
+    try:
+        return as_good_as_own(model, run, lambda batch: single_logps(model, batch, 1.0))
     except (TypeError, AttributeError, IndexError, NotImplementedError, ValueError, RuntimeError) as error:
-        reasons.append(f"does not run on {type(model).__name__} ({error})")
-        return False
-    real = until_end(tokens, end_ids)
-    expected = single_logps(model, Batch(ids, mask, tokens, real), 1.0)
-    if torch.allclose(found[real], expected[real].to(found.dtype), atol=tolerance, rtol=tolerance):
-        return True
-    reasons.append(f"is not exact on {type(model).__name__}")
-    return False
+        return f"does not run ({error})"
 
 
 def is_end(ids: Tensor, end_ids: EndIds) -> Tensor:

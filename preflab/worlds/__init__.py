@@ -71,6 +71,12 @@ class WorldConfig(RewardOptions):
         minimum=0.0,
         maximum=0.8,
     )
+    validation_fraction: float | None = option(
+        None,
+        "share of training prompts set aside for evaluations during training; default: 0.1 with eval_steps, else none",
+        minimum=0.0,
+        maximum=0.5,
+    )
     max_prompt_tokens: int = option(
         256, "longer prompts are dropped and counted (see long_prompts)", minimum=1, maximum=2**24
     )
@@ -99,12 +105,6 @@ class WorldConfig(RewardOptions):
     quick: bool = option(False, "a smaller run of everything, for a first look")
 
     @property
-    def truncated(self) -> tuple[Literal["prompt", "response"], ...]:
-        """What is cut where it is over its limit."""
-        prompt: tuple[Literal["prompt"], ...] = ("prompt",) if self.long_prompts == "truncate" else ()
-        return (*prompt, "response") if self.long_responses == "truncate" else prompt
-
-    @property
     def system_prompt(self) -> str | None:
         """What ``system`` says, read from its file if it names one.
 
@@ -122,6 +122,12 @@ class WorldConfig(RewardOptions):
         if not text.strip():
             raise ValueError("system is empty; leave it out, or say something")
         return text.strip()
+
+    @property
+    def truncated(self) -> tuple[Literal["prompt", "response"], ...]:
+        """What is cut where it is over its limit."""
+        prompt: tuple[Literal["prompt"], ...] = ("prompt",) if self.long_prompts == "truncate" else ()
+        return (*prompt, "response") if self.long_responses == "truncate" else prompt
 
     @property
     def kind(self) -> str:
@@ -221,6 +227,8 @@ class World:
         reward: the reward of one's own that is not planted but given, with what it is told of prompts.
         asked: more of the prompts of all splits, by their text; of those that there is more to say of. Their further
             columns are part of the data's fingerprint.
+        validation: the same world with rows set aside in the place of those that are learnt from; None: no such rows
+            (`preflab.worlds.validation`).
     """
 
     name: str
@@ -240,6 +248,7 @@ class World:
     singles: Dataset | None = None
     encoded: Mapping[str, list[EncodedGroup]] = field(default_factory=dict)
     asked: Mapping[str, Asked] = field(default_factory=dict)
+    validation: World | None = None
     reward: OwnReward | None = None
 
     @cached_property
