@@ -47,6 +47,7 @@ def compare(session: Session) -> Result:
     session = session.capped(config.max_steps)
     entries = check_entries(session)
     judge, brought = open_judge(session.configs), Brought.by(session)
+    brought.check_reward(session, maximised=True)
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
     with session.opened(methods, judged=("eval_prompts", "heldout"), doing=config.algorithms) as experiment:
         return compared(session, experiment, entries, judge, brought)
