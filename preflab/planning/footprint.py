@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import pathlib
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
+from preflab.errors import UserError
 from preflab.method.contract import Batch, Needs, Role
-from preflab.model.base import loaded_dtype
+from preflab.model.base import default_device, loaded_dtype
 from preflab.model.roles import Roles
+from preflab.model.work import Weights
+from preflab.planning.sampling import decoding
 from preflab.planning.weightless import LiveBytes, cut, weightless_model, weightless_roles
+from preflab.scoring.logps import Path
 from preflab.settings.training import LoraSettings
 
 FEW = (2, 3)
@@ -120,6 +124,28 @@ class Sketch:
             peaks.append(self._of_all(few, more))
         return max(peaks, default=0)
 
+    def sampling(self, prompts: int, size: int, prompt: int, response: int) -> int:
+        """Return the most bytes that drawing responses takes beside the weights: their fold, the cache, the logits.
+
+        Args:
+            prompts: drawn for together.
+            size: responses to each.
+            prompt: tokens of the longest.
+            response: the limit of a response.
+        """
+        found = [decoding(self._with(n, "policy"), prompts, size, prompt, max(2, response)) for n in FEW]
+        return max(self._of_all(few, more) for few, more in zip(*found, strict=True))
+
+    def weights(self, role: Role) -> Weights:
+        """Return how many weights a role's adapter has, and how many of these asked-for tokens alone go through."""
+        few, more = (self._with(layers, role).adapter_size(role) for layers in FEW)
+        return Weights(self._of_all(few.all, more.all), more.late)
+
+    @property
+    def path(self) -> Path:
+        """The path that scoring takes."""
+        return self._with(FEW[0], "policy").scorer.path(uniform(1, 1, 1))
+
     def _with(self, layers: int, role: Role, checkpointing: bool = False) -> Roles:
         """Return a role that learns on few layers."""
         if (layers, role, checkpointing) not in self._roles:
@@ -147,6 +173,26 @@ def _pass(roles: Roles, batch: Batch[Any], role: Role, bf16: bool) -> int:
     return live.peak
 
 
+def sketched(name: str, lora: LoraSettings, *, trust_remote_code: bool = False) -> Sketch:
+    """Return the sketch of a model by its config alone, on the device that it would be loaded to.
+
+    Raises:
+        UserError: if the config cannot be read, or the library knows no such model.
+    """
+    from transformers import AutoConfig
+
+    folder = pathlib.Path(name).expanduser()
+    try:
+        config = AutoConfig.from_pretrained(
+            str(folder) if folder.is_dir() else name, trust_remote_code=trust_remote_code
+        )
+        found = Sketch(config, lora, default_device(), trust_remote_code=trust_remote_code)
+        found.weights("policy")
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"model {name!r} cannot be planned with: {error}") from None
+    return found
+
+
 def uniform(rows: int, prompt: int, response: int, k: int = 1) -> Batch[Any]:
     """Return a batch of so many prompts, all of one length, with k responses to each."""
     return collate([EncodedGroup([1] * prompt, [[1] * response] * k, row) for row in range(rows)], 0)
@@ -170,15 +216,26 @@ def free_memory(device: str) -> int | None:
 
 def _available() -> int | None:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return None
 
 
 def _group_left() -> int | None:
-    group = Path("/sys/fs/cgroup")
+    group = pathlib.Path("/sys/fs/cgroup")
     try:
         return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
     except (OSError, ValueError):  # another system, or "max": no limit
         return None
+
+
+def resident_memory(device: str) -> int:
+    """Return the bytes that the process has before a model is loaded; 0 where tensors alone are counted."""
+    if device != "cpu":
+        return 0
+    try:
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+    except (OSError, StopIteration):
+        return 0

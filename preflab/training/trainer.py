@@ -24,6 +24,7 @@ from preflab.method.plugins import answering
 from preflab.method.records import FIELDS
 from preflab.method.validation import check_loss
 from preflab.model.roles import Roles
+from preflab.seeds import random_states, set_random_states
 from preflab.settings.training import TrainConfig
 from preflab.training.arguments import own_rates, total_steps, training_arguments
 from preflab.training.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
@@ -99,6 +100,7 @@ class PreferenceTrainer(Trainer):
         """
         batches: list[Batch] = inputs
         sums, counts, flops = dict(self._sums), dict(self.counts), self.roles.work.flops
+        noise = random_states(self.roles.device)
         while True:
             try:
                 return self._gradients(model, batches, num_items_in_batch)
@@ -116,6 +118,7 @@ class PreferenceTrainer(Trainer):
             batches = next(iter(self._steps))
             self.source.take_metrics()
             self._step, self._sums, self.counts, self.roles.work.flops = {}, dict(sums), dict(counts), flops
+            set_random_states(self.roles.device, noise)
 
     def _gradients(self, model: Any, batches: list[Batch], units: Any) -> Tensor:
         """Add up the gradients of micro-batches, and return their loss; ranks meet at the last of them."""

@@ -148,12 +148,7 @@ def test_settings_make_adapters_that_peft_opens(fields, tmp_path):
 
 
 def test_what_is_at_its_default_changes_no_key():
-    assert deciding(LoraSettings()) == {
-        "lora_rank": 16,
-        "lora_alpha": 32,
-        "target_modules": ["all-linear"],
-        "dtype": "auto",
-    }
+    assert not {"use_rslora", "use_dora", "lora_dropout"} & deciding(LoraSettings()).keys()
     assert deciding(LoraSettings(lora_dropout=0.1))["lora_dropout"] == 0.1
 
 
