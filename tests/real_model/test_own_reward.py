@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from judge_server import Server, completion
-from recipe_runner import run
 
 from eval.records.comparison import read_comparison
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
+COMPARE = Path(__file__).parents[2] / "recipes" / "compare.py"
 CONFIG = """
 pair: {per_device_train_batch_size: 2, gradient_accumulation_steps: 1}
 sampled: {rollout_prompts: 2, per_device_train_batch_size: 2, gradient_accumulation_steps: 1, rollout_epochs: 1}
@@ -53,8 +55,10 @@ def compare(tmp_path):
     def make(*options):
         files = ("--model", model, "--dataset", "sums.jsonl", "--config", "config.yaml", "--output", "run")
         short = ("--algorithms", "dpo,ppo,rloo", "--max-steps", 1, "--sft", "none")
-        answer = run("compare.py", *map(str, (*files, *short, *options)), cwd=tmp_path, OMP_NUM_THREADS="1")
-        assert answer.status == 0, answer.err
+        command = [sys.executable, str(COMPARE), *map(str, (*files, *short, *options))]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200)
+        assert answer.returncode == 0, answer.stderr
         return read_comparison(tmp_path / "run" / "comparison.json"), tmp_path / "run"
 
     return make
