@@ -82,8 +82,8 @@ class RewardSettings:
         own, model = world.reward is not None, any(part.source == MODEL for part in world.reward_parts)
         if self.reward_model and own and world.kind == "real" and not model and self.policy_reward != "model":
             raise UserError(
-                "policies maximise --reward, and nobody reads --reward-model; drop it, add model=WEIGHT to --reward, or "
-                "maximise it by --policy-reward model"
+                "policies maximise --reward, and nobody reads --reward-model; drop it, add model=WEIGHT to --reward, "
+                "or maximise it by --policy-reward model"
             )
         if self.policy_reward == "auto":
             return "gold" if model or (own and world.kind == "real") else "model"
