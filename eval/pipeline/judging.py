@@ -19,6 +19,7 @@ from eval.judges import (
     open_named_judge,
 )
 from eval.records.comparison import Judge
+from preflab.data.asked import conversation
 from preflab.errors import UserError
 from preflab.settings.fields import as_dict, option
 
@@ -215,7 +216,7 @@ class ByAnswers:
 
         key = (id(first), id(second))
         if key not in self._found:
-            prompts = [row["prompt"] for row in first.samples]
+            prompts = [conversation(row["prompt"], row.get("messages")) for row in first.samples]
             texts = ([row["response"] for row in records.samples] for records in (first, second))
             # The records go along: their identity is theirs for as long as they live.
             self._found[key] = (head_to_head(self.judge, prompts, *texts), first, second)

@@ -15,7 +15,7 @@ from preflab.errors import UserError
 from preflab.experiment.identity import StandsOn, model_fingerprint
 from preflab.experiment.reward_models import normalise, save_classifier_tokenizer
 from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards, WeightedReward
-from preflab.experiment.splits import EncodedSplits
+from preflab.experiment.splits import EncodedSplits, reads_reference
 from preflab.method.configured import Method
 from preflab.method.contract import Role
 from preflab.method.plugins import answering
@@ -41,13 +41,6 @@ from preflab.worlds.validation import with_validation
 logger = logging.getLogger(__name__)
 
 
-def reads_reference(method: Method) -> bool:
-    """Whether a method's reference scores can be computed beforehand: its data are what the loss sees."""
-    needs = method.needs
-    ready = needs.responses in ("demonstration", "pair", "ranking") and not needs.rollout
-    return "reference" in needs.scores and ready and method.algorithm.kind == "loss"
-
-
 class Training(NamedTuple):
     """What a stage trains; `Experiment.train` says what each is."""
 
@@ -70,10 +63,12 @@ class Experiment(EncodedSplits):
         cache: where base models are kept between runs.
     """
 
+    check_model = staticmethod(read_model_files)  # before a library makes something else of a damaged one
+
     def __init__(self, run: Run, world_config: WorldConfig, lora: LoraSettings, cache: Path) -> None:
         self.run, self.world_config, self.lora = run, world_config, lora
         if world_config.model is not None:
-            read_model_files(world_config.model)  # before a library makes something else of a damaged one
+            self.check_model(world_config.model)
         world: World = open_world(world_config, cache)
         if world_config.validation_fraction:
             world = with_validation(world, world_config.validation_fraction, world_config.data_seed)

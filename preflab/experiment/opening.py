@@ -103,7 +103,7 @@ def _open(
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    _quiet_libraries()
+    quiet_libraries()
     for method in methods:
         rehearse(method)
     with progress(f"opening the {world.kind} world"):
@@ -142,7 +142,8 @@ def check_split(experiment: Experiment, name: str) -> None:
         )
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
+    """Leave to ourselves what a person reads: no bars, and no warnings of what nobody here can change."""
     import datasets
     import transformers
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from preflab.data.encoding import Dropped, EncodedGroup, Encoder
 from preflab.data.splits import Rows
 from preflab.errors import UserError
+from preflab.method.configured import Method
 from preflab.method.contract import Needs
 from preflab.worlds import World
 
@@ -16,6 +17,13 @@ logger = logging.getLogger(__name__)
 
 OFFLINE = {"demonstration": "demonstrations", "single": "singles", "pair": "pairs", "ranking": "rankings"}
 """Which split holds the responses that a method asks for."""
+
+
+def reads_reference(method: Method) -> bool:
+    """Whether a method's reference scores can be computed beforehand: its data are what the loss sees."""
+    needs = method.needs
+    ready = needs.responses in ("demonstration", "pair", "ranking") and not needs.rollout
+    return "reference" in needs.scores and ready and method.algorithm.kind == "loss"
 
 
 class EncodedSplits:

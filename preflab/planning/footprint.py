@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
+from preflab.errors import UserError
 from preflab.method.contract import Batch, Needs, Role
-from preflab.model.base import loaded_dtype
+from preflab.model.base import default_device, loaded_dtype
 from preflab.model.roles import Roles
+from preflab.model.work import Weights
+from preflab.planning.sampling import decoding
 from preflab.planning.weightless import LiveBytes, cut, weightless_model, weightless_roles
+from preflab.scoring.logps import Path
 from preflab.settings.training import LoraSettings
 
 FEW = (2, 3)
@@ -26,6 +31,11 @@ OVERHEAD = {"cpu": 0.1}
 
 ADAM = 8
 """Bytes that AdamW keeps of each weight that learns: two moments in float32."""
+
+
+STORED = {"4bit": 0.5 + 1 / 64 + 1 / 4096, "8bit": 1.0}
+"""Bytes of a number in bits, constants included: of NF4 (arXiv 2305.14314, section 3) one in 8 bits for 64 numbers, one
+in 32 for 256 of those."""
 
 
 class Footprint(NamedTuple):
@@ -58,14 +68,23 @@ class Sketch:
         config: the model's, as transformers has it; it is not changed.
         lora: the adapters' shape, and the base's type.
         device: where training will run: ``cpu`` or ``cuda``.
+        load_in: ``4bit`` or ``8bit``, where the base's linear layers are kept so.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
         NotImplementedError: if the model's layers are not found.
     """
 
-    def __init__(self, config: Any, lora: LoraSettings, device: str, *, trust_remote_code: bool = False) -> None:
-        self.config, self.lora, self.device = config, lora, device
+    def __init__(
+        self,
+        config: Any,
+        lora: LoraSettings,
+        device: str,
+        *,
+        load_in: Literal["none", "8bit", "4bit"] = "none",
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.config, self.lora, self.device, self.load_in = config, lora, device, load_in
         self._dtype, self._trusted = loaded_dtype(lora.dtype, device), trust_remote_code
         self._roles: dict[tuple[int, Role, bool], Roles] = {}
 
@@ -103,7 +122,23 @@ class Sketch:
     @cached_property
     def base(self) -> int:
         """Bytes of the base's weights."""
-        return _bytes({id(x): x for x in (*self.model.parameters(), *self.model.buffers())}.values())
+        whole = _bytes({id(x): x for x in (*self.model.parameters(), *self.model.buffers())}.values())
+        linear = _bytes(self._linear)
+        return whole - linear + int(STORED[self.load_in] * self._count) if self.load_in in STORED else whole
+
+    @cached_property
+    def _linear(self) -> list[Tensor]:
+        """The weights that can be kept in bits: of linear layers, but for the output head."""
+        return [m.weight for m in self.model.base_model.modules() if isinstance(m, nn.Linear)]
+
+    @property
+    def _count(self) -> int:
+        return sum(weight.numel() for weight in self._linear)
+
+    @property
+    def _restored(self) -> int:
+        """Bytes of the largest weight that is kept in bits: one at a time is made numbers again."""
+        return max(map(_one, self._linear), default=0) if self.load_in in STORED else 0
 
     def adapter(self, role: Role) -> int:
         """Bytes of a role's adapter and head; 0 for none."""
@@ -118,7 +153,29 @@ class Sketch:
         for role in roles:
             few, more = (_pass(self._with(layers, role, checkpointing), batch, role, bf16) for layers in FEW)
             peaks.append(self._of_all(few, more))
-        return max(peaks, default=0)
+        return max(peaks, default=0) + self._restored
+
+    def sampling(self, prompts: int, size: int, prompt: int, response: int) -> int:
+        """Return the most bytes that drawing responses takes beside the weights: their fold, the cache, the logits.
+
+        Args:
+            prompts: drawn for together.
+            size: responses to each.
+            prompt: tokens of the longest.
+            response: the limit of a response.
+        """
+        found = [decoding(self._with(n, "policy"), prompts, size, prompt, max(2, response)) for n in FEW]
+        return max(self._of_all(few, more) for few, more in zip(*found, strict=True)) + self._restored
+
+    def weights(self, role: Role) -> Weights:
+        """Return how many weights a role's adapter has, and how many of these asked-for tokens alone go through."""
+        few, more = (self._with(layers, role).adapter_size(role) for layers in FEW)
+        return Weights(self._of_all(few.all, more.all), more.late)
+
+    @property
+    def path(self) -> Path:
+        """The path that scoring takes."""
+        return self._with(FEW[0], "policy").scorer.path(uniform(1, 1, 1))
 
     def _with(self, layers: int, role: Role, checkpointing: bool = False) -> Roles:
         """Return a role that learns on few layers."""
@@ -147,13 +204,37 @@ def _pass(roles: Roles, batch: Batch[Any], role: Role, bf16: bool) -> int:
     return live.peak
 
 
+def sketched(name: str, lora: LoraSettings, *, trust_remote_code: bool = False) -> Sketch:
+    """Return the sketch of a model by its config alone, on the device that it would be loaded to.
+
+    Raises:
+        UserError: if the config cannot be read, or the library knows no such model.
+    """
+    from transformers import AutoConfig
+
+    folder = pathlib.Path(name).expanduser()
+    try:
+        config = AutoConfig.from_pretrained(
+            str(folder) if folder.is_dir() else name, trust_remote_code=trust_remote_code
+        )
+        found = Sketch(config, lora, default_device(), trust_remote_code=trust_remote_code)
+        found.weights("policy")
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"model {name!r} cannot be planned with: {error}") from None
+    return found
+
+
 def uniform(rows: int, prompt: int, response: int, k: int = 1) -> Batch[Any]:
     """Return a batch of so many prompts, all of one length, with k responses to each."""
     return collate([EncodedGroup([1] * prompt, [[1] * response] * k, row) for row in range(rows)], 0)
 
 
-def _bytes(tensors: Any) -> int:
-    return sum(x.numel() * x.element_size() for x in tensors)
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(map(_one, tensors))
+
+
+def _one(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def free_memory(device: str) -> int | None:
@@ -170,15 +251,26 @@ def free_memory(device: str) -> int | None:
 
 def _available() -> int | None:
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return None
 
 
 def _group_left() -> int | None:
-    group = Path("/sys/fs/cgroup")
+    group = pathlib.Path("/sys/fs/cgroup")
     try:
         return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
     except (OSError, ValueError):  # another system, or "max": no limit
         return None
+
+
+def resident_memory(device: str) -> int:
+    """Return the bytes that the process has before a model is loaded; 0 where tensors alone are counted."""
+    if device != "cpu":
+        return 0
+    try:
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+    except (OSError, StopIteration):
+        return 0

@@ -69,7 +69,8 @@ def build(config: WorldConfig, cache: Path) -> World:
     check_dialogues(config, tokenizer)
     given = _given(config, cache, tokenizer, gold)
     gold = _labelling(gold, given, config)
-    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, given.chat)
+    limits = config.max_prompt_tokens, config.max_response_tokens
+    encoder = Encoder(tokenizer, *limits, given.chat, truncate=config.truncated)
     # 2. Sample, or read what an earlier run sampled.
     counts: Counter[str] = Counter()
     prompts = fitting_prompts(given.texts, encoder, config, counts) if given.texts else None
