@@ -85,6 +85,8 @@ class RewardSettings:
                 "policies maximise --reward, and nobody reads --reward-model; drop it, add model=WEIGHT to "
                 "--reward, or maximise it by --policy-reward model"
             )
+        if self.reward_model and self.policy_reward == "gold" and not model:
+            raise UserError("with policy_reward gold, nobody reads --reward-model; leave one of the two out")
         if self.policy_reward == "auto":
             return "gold" if model or (own and world.kind == "real") else "model"
         if self.policy_reward == "gold" and world.kind == "real" and not own:

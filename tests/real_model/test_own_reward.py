@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from judge_server import Server, completion
-from recipe_runner import run
 
-from eval.records.comparison import read_comparison
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-pytestmark = pytest.mark.slow
-
-CONFIG = """
-pair: {per_device_train_batch_size: 2, gradient_accumulation_steps: 1}
-sampled: {rollout_prompts: 2, per_device_train_batch_size: 2, gradient_accumulation_steps: 1, rollout_epochs: 1}
-rloo: {samples_per_prompt: 2}
-max_response_tokens: 16
-eval_prompts: 2
-eval_pairs: 2
-baseline_draws: 1
-oracle_samples: 0
-report: false
-"""
 RIGHT = """
 def right(response, answer, messages):
     assert messages[-1]["role"] == "user" and "<|im_" not in response
@@ -32,32 +17,9 @@ def right(response, answer, messages):
 """
 
 
-@pytest.fixture
-def compare(tmp_path):
-    model = os.environ.get("PREFLAB_SMOLLM2")
-    if not model:
-        pytest.skip("needs SmolLM2-135M-Instruct, a folder in the environment variable PREFLAB_SMOLLM2")
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": f"What is {n} plus 1? Only the number."}],
-            "chosen": [{"role": "assistant", "content": str(n + 1)}],
-            "rejected": [{"role": "assistant", "content": "I do not know."}],
-            "answer": str(n + 1),
-        }
-        for n in range(24)
-    ]
-    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "config.yaml").write_text(CONFIG)
+@pytest.fixture(autouse=True)
+def mine(tmp_path):
     (tmp_path / "mine.py").write_text(RIGHT)
-
-    def make(*options):
-        files = ("--model", model, "--dataset", "sums.jsonl", "--config", "config.yaml", "--output", "run")
-        short = ("--algorithms", "dpo,ppo,rloo", "--max-steps", 1, "--sft", "none")
-        answer = run("compare.py", *map(str, (*files, *short, *options)), cwd=tmp_path, OMP_NUM_THREADS="1")
-        assert answer.status == 0, answer.err
-        return read_comparison(tmp_path / "run" / "comparison.json"), tmp_path / "run"
-
-    return make
 
 
 def rewards(run: Path, name: str) -> list[float]:
