@@ -36,7 +36,7 @@ from preflab.worlds.exact import all_responses, reward_table
 
 def offline_batches(pairs: Sequence[EncodedGroup], train: TrainConfig, pad_id: int, seed: int) -> Iterator[Batch]:
     """Yield the batch of each optimiser step: rows of the data set, shuffled anew each time it is used up."""
-    rows, size = Shard(len(pairs), seed), train.per_device_train_batch_size
+    rows, size = Shard(len(pairs), seed), train.optimiser_batch
     step = 0
     while True:
         # Prompts [B, P] padded on the left, responses [B, 2, T] on the right, chosen before rejected.
@@ -48,7 +48,7 @@ def rollout_batches(
     method: LossMethod, roles: Roles, sampler: Sampler, prompts: Sequence[list[int]], train: TrainConfig, seed: int
 ) -> Iterator[Batch]:
     """Yield the batch of each optimiser step: minibatches of rollouts, each drawn from the policy as it then is."""
-    config, size = method.config, train.per_device_train_batch_size
+    config, size = method.config, train.optimiser_batch
     rows, rollout = Shard(len(prompts), seed), 0
     while True:
         # 1. The policy answers some prompts, K times each.

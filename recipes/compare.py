@@ -7,6 +7,7 @@
     python recipes/compare.py --dpo.beta 0.2 --ppo.kl-coefficient 0.1 --seeds 0,1,2
     python recipes/compare.py --sweep beta=0.03,0.1,0.3         the frontier of reward against KL
     python recipes/compare.py --snapshots 8                     gold and proxy reward over training
+    python recipes/compare.py --model M --dataset D --plan      what that would take: memory, time, disk
 
 Every method starts from the same SFT adapter, sees the same rows and is judged on the same held-out
 pairs and prompts. Interrupted, the same command goes on where it stopped. The output folder gets
@@ -20,6 +21,8 @@ from pathlib import Path
 
 from eval.pipeline.comparing import COMPARE, compare
 from eval.pipeline.entries import CompareConfig
+from eval.pipeline.plan_table import show_plan
+from eval.pipeline.planning import PLAN, PlanConfig
 from eval.pipeline.session import Session
 from eval.pipeline.showing import check_report, show, write_pages
 from preflab.errors import UserError
@@ -30,10 +33,14 @@ from preflab.method import registry
 
 def main() -> None:
     """Base → SFT → reward model → methods × settings × seeds → evaluation → comparison.json, table and report."""
-    session = Session.read(__doc__ or "", COMPARE)
+    session = Session.read(__doc__ or "", {**COMPARE, **PLAN})
     config, folder = session.config(CompareConfig), Path(session.run.output)
     if config.algorithms == ("list",):
         return list_algorithms()
+    if session.config(PlanConfig).plan:
+        from eval.pipeline.outline import plan_comparison
+
+        return show_plan(plan_comparison(session))
     check_report(config.report)
     result = compare(session)
     show(result.comparison, folder / "comparison.json")

@@ -3,6 +3,7 @@
 python recipes/train.py dpo                           the embedded reviews world
 python recipes/train.py kto --model M --dataset D     your model, your preferences
 python recipes/train.py my_loss.py:MyLoss --beta 0.2  a method of your own
+python recipes/train.py dpo --plan                    what it would take: memory, time, disk
 python recipes/train.py dpo --help                    every field
 python recipes/compare.py --algorithms list           the methods that there are
 """
@@ -13,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.pipeline.plan_table import show_plan
+from eval.pipeline.planning import PLAN, PlanConfig
 from eval.pipeline.session import Session
 from eval.pipeline.showing import show
 from eval.pipeline.training import TRAIN, TrainingConfig, train, train_only
@@ -35,8 +38,13 @@ def main() -> None:
 
 def train_one(description: str, name: str, argv: Sequence[str] | None = None) -> None:
     """Train one method, whose settings are options without a prefix; sft.py, dpo.py and others call this."""
-    session = Session.read(description, TRAIN, flat=name, argv=argv)
-    if session.config(TrainingConfig).evaluate:
+    session = Session.read(description, {**TRAIN, **PLAN}, flat=name, argv=argv)
+    evaluate = session.config(TrainingConfig).evaluate
+    if session.config(PlanConfig).plan:
+        from eval.pipeline.outline import plan_training
+
+        return show_plan(plan_training(session, name, evaluate=evaluate))
+    if evaluate:
         result = train(session, name)
         show(result.comparison, Path(session.run.output) / f"{label(name)}.json")
         stages = result.stages

@@ -232,11 +232,13 @@ def _starting_ratios(evidence: Evidence) -> list[tuple[Array, float, str]]:
 
 def _first_rollout(evidence: Evidence) -> int:
     """Return the last optimiser step at which only the starting policy's rollout has been seen."""
-    sizes = ("rollout_epochs", "rollout_prompts", "per_device_train_batch_size", "gradient_accumulation_steps")
-    epochs, prompts, batch, parts = (evidence.settings.get(name) for name in sizes)
+    settings = evidence.settings
+    epochs, prompts, batch = (settings.get(x) for x in ("rollout_epochs", "rollout_prompts", "train_batch_size"))
+    if batch is None and (micro := settings.get("per_device_train_batch_size")) is not None:
+        batch = micro * (settings.get("gradient_accumulation_steps") or 1)
     if epochs is None or prompts is None or batch is None:
         return 1
-    return max(1, int(epochs * prompts // (batch * (parts or 1))))
+    return max(1, int(epochs * prompts // batch))
 
 
 def _texts(rows: Sequence[Row]) -> list[list[str]] | None:

@@ -89,8 +89,8 @@ def clipped_updates(evidence: Evidence) -> Observed:
     "wrong.",
     looks_at="the metric `explained_variance` (1: perfect, 0: no better than the mean return)",
     threshold=f"below {EXPLAINED:g} beyond chance in the second half of training; earlier, values are still learnt",
-    advice="Start the value from the reward model, give it value_warmup_rollouts, a higher value_coefficient or "
-    "learning rate, a wider value_clip_range or none; or take a method without one.",
+    advice="Start the value from the reward model, give it value_warmup_rollouts, a higher "
+    "value_learning_rate, a wider value_clip_range or none; or take a method without one.",
 )
 def useless_value_function(evidence: Evidence) -> Observed:
     """Explained variance near zero, or below."""

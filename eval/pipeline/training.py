@@ -80,6 +80,8 @@ def opened(session: Session, name: str, judged: Sequence[str]) -> Iterator[tuple
     brought, needs = Brought.by(session), method.needs
     if brought.rewards and (needs.trains[0] == "reward" or not (judged or needs.uses("reward"))):
         raise UserError(f"--reward-model: nothing here reads it, {method.label} does not; leave it out")
+    maximised = needs.uses("reward") and "reward" not in needs.trains
+    brought.check_reward(session, maximised=maximised, judged=needs.trains[0] == "policy" and bool(judged))
     stands_on = () if needs.responses == "demonstration" else (start, reward)
     with session.opened([*stands_on, method], judged=judged, doing=[method.label]) as experiment:
         yield brought.foundation(session, experiment), method

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflab.data.answers import Parted
@@ -13,16 +13,17 @@ from preflab.data.columns import renamed, unknown_layout
 from preflab.data.dialogues import form_of, templated
 from preflab.data.findings import Seen
 from preflab.data.layout_parts import items
-from preflab.data.layouts import BESIDE, Layout, beside, layout_of
-from preflab.data.messages import CALLS, SYSTEM, USER, Message
+from preflab.data.layouts import BESIDE, SYSTEM_NAMES, beside, layout_of
+from preflab.data.messages import ASSISTANT, CALLS, SYSTEM, Message, text_or_messages
 from preflab.data.ranking import check_texts, label_of, ordered, parted_row, strength_of
 from preflab.data.reading import UNREADABLE, Row, RowError
-from preflab.data.rendering import Rendered, rendered
+from preflab.data.rendering import rendered
+from preflab.data.shortening import last_messages
 from preflab.data.splits import group_key, normalised
 from preflab.data.turns import Dialogues, as_messages, template_wrote
 from preflab.disk.digests import digest
 from preflab.tokens.endings import end_strings
-from preflab.tokens.literals import openings
+from preflab.tokens.literals import openings, own_openings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,8 +38,15 @@ CONVERTED = (
     "rows are text: the chat template writes them as messages, a dialogue its turns, anything else one user's message; "
     "--dialogues text joins them as they stand"
 )
+FOREIGN = (
+    "rows begin with the markers of another chat template than the model's, which are text to it; they stay as they are"
+)
 WRITTEN = "a chat template wrote the prompt; --dialogues text, or auto, joins it with its answers as they stand"
 NO_PLACE = "a system prompt beside a prompt that a chat template wrote: put it into the prompt"
+
+
+ANY = "any answer"
+"""Stands behind prompts alone: some templates open the assistant's turn only where something is in it."""
 
 
 class Clean(NamedTuple):
@@ -60,22 +68,18 @@ class Cleaner:
         dialogues: Dialogues = "auto",
         system: str | None = None,
         fits: Callable[[str], bool] | None = None,
+        truncate: bool = False,
     ) -> None:
         self.tokenizer, self.columns, self.wanted, self.seen = tokenizer, columns, wanted, Seen()
-        self.dialogues, self.system, self.fits = dialogues, system, fits
-        self.template, self.ends, self.openings = "", list[str](), tuple[str, ...]()
+        self.dialogues, self.system, self.fits, self.truncate = dialogues, system, fits, truncate
+        self.template, self.ends, self.openings, self.own = "", list[str](), tuple[str, ...](), tuple[str, ...]()
         if tokenizer is not None and tokenizer.chat_template:
             self.template, self.ends = str(tokenizer.chat_template), end_strings(tokenizer)
-            self.openings = openings(tokenizer)
+            self.openings, self.own = openings(tokenizer), own_openings(tokenizer)
 
     def clean(self, number: int, raw: Row) -> Clean:
         """Return one usable row, or raise `RowError`."""
-        if UNREADABLE in raw:
-            raise RowError(raw[UNREADABLE])
-        self.seen.names.update(dict.fromkeys(map(str, raw)))
-        row = renamed(raw, self.columns)
-        if self.columns:
-            self.seen.named.update(field for field in self.columns if not missing(row[field]))
+        row = self._named(raw)
         layout = layout_of(row)
         if layout is None:
             raise RowError(unknown_layout(row))
@@ -92,10 +96,39 @@ class Cleaner:
             clean.update(response=responses[0], desirable=label_of(fields))
         else:
             clean.update(ordered(responses, ranks, strength_of(extra)))
-        unread = self._count(row, layout, found, "group" in extra)
+        self.seen.layouts[layout] += 1
+        self.seen.grouped += "group" in extra
+        unread = self._count(row, {*layout.needs, *layout.also, *BESIDE}, found)
+        return Clean(clean, turn, self._said(number, raw, asked, unread))
+
+    def ask(self, number: int, raw: Row) -> tuple[str, Asked | None]:
+        """Return the prompt of a row without answers, and what the row says of it beside; or raise `RowError`."""
+        row = self._named(raw)
+        if missing(row.get("prompt")):
+            raise RowError("missing field 'prompt'")
+        found = Parted(text_or_messages(row["prompt"]), [ANY])
+        check_texts(found, None)
+        if not isinstance(found.prompt, str):
+            found = found._replace(answers=[{"role": ASSISTANT, "content": ANY}])
+        found = self._read_as(found)
+        prompt, _, asked = self._written(found, beside(row))
+        unread = self._count(row, {"prompt", "tools", *SYSTEM_NAMES}, found)
+        return prompt, self._said(number, raw, asked, unread)
+
+    def _named(self, raw: Row) -> Row:
+        """Return a row under the names that ``--columns`` gives, having noted which it has."""
+        if UNREADABLE in raw:
+            raise RowError(raw[UNREADABLE])
+        self.seen.names.update(dict.fromkeys(map(str, raw)))
+        row = renamed(raw, self.columns)
+        if self.columns:
+            self.seen.named.update(field for field in self.columns if not missing(row[field]))
+        return row
+
+    def _said(self, number: int, raw: Row, asked: Asked, unread: Collection[str]) -> Asked | None:
         columns = wanted_columns(raw, self.wanted, unread)
         more = asked._replace(columns=columns, row=number) if columns else asked._replace(row=number)
-        return Clean(clean, turn, more if columns or more.messages else None)
+        return more if columns or more.messages else None
 
     def _read_as(self, found: Parted) -> Parted:
         """Return text as messages, where it is to be that."""
@@ -104,6 +137,8 @@ class Cleaner:
         if template_wrote(found.prompt, self.openings):
             if self.dialogues == "messages":
                 raise RowError(WRITTEN)
+            if not found.prompt.lstrip().startswith(self.own):
+                self.seen.notes[FOREIGN] += 1
             return found
         self.seen.notes[CONVERTED] += 1
         return as_messages(found, self.ends)
@@ -124,9 +159,12 @@ class Cleaner:
         if not isinstance(found.prompt, str):
             prompt = found.prompt if system is None else _with_system(found.prompt, system)
             tools = () if "tools" not in extra else tuple(items(extra["tools"], "tools"))
-            written = rendered(prompt, found.answers, self.tokenizer, tools)
-            if self.fits is not None and self.template and not self.fits(written.prompt):
-                prompt, written = self._last_turns(prompt, found.answers, tools, written, self.fits)
+            write = partial(rendered, answers=found.answers, tokenizer=self.tokenizer, tools=tools)
+            written, fits = write(prompt), self.fits
+            if fits is not None and self.template and not fits(written.prompt):
+                prompt, lost = last_messages(prompt, lambda part: fits(write(part).prompt), words=self.truncate)
+                self.seen.lost[lost] += 1
+                written = write(prompt)
             if written.bare:
                 self.seen.notes[REWRITTEN] += 1
             return written.prompt, written.answers, Asked(prompt, tools=tools)
@@ -138,35 +176,16 @@ class Cleaner:
         self.seen.notes[SYSTEMS] += 1
         return f"{system.strip()}\n\n{found.prompt.lstrip()}", found.answers, Asked()
 
-    def _last_turns(
-        self, prompt: list[Message], answers: list[Message], tools: Any, whole: Rendered, fits: Callable[[str], bool]
-    ) -> tuple[list[Message], Rendered]:
-        """Return the last turns of a prompt that fit, from a user's on; all of it where the last alone is too long."""
-        opening = next((i for i, m in enumerate(prompt) if m["role"] not in (SYSTEM, "developer")), 0)
-        starts = [i for i, message in enumerate(prompt) if message["role"] == USER and i > opening]
-
-        def written(start: int) -> Rendered:
-            return rendered([*prompt[:opening], *prompt[start:]], answers, self.tokenizer, tools)
-
-        # The later the turn, the shorter the text: the earliest that fits is found by halves.
-        at = bisect_left(starts, True, key=lambda start: fits(written(start).prompt))
-        if at == len(starts):
-            return prompt, whole
-        self.seen.shortened += 1
-        return [*prompt[:opening], *prompt[starts[at] :]], written(starts[at])
-
-    def _count(self, row: Row, layout: Layout, found: Parted, grouped: bool) -> list[str]:
+    def _count(self, row: Row, fields: set[str], found: Parted) -> list[str]:
         """Count what must be said of a row, and return the columns that mean nothing in it."""
         seen = self.seen
-        seen.layouts[layout] += 1
         text = isinstance(found.prompt, str)
         seen.texts += text
         seen.bare += isinstance(found.prompt, str) and not templated(found.prompt)
         seen.messages += not text
         if found.notes:
             seen.notes.update(found.notes)
-        seen.grouped += grouped
-        read = {*layout.needs, *layout.also, *BESIDE} - ({"tools"} if text else set())
+        read = fields - ({"tools"} if text else set())
         if self.columns:
             read |= {column.partition(".")[0] for column in self.columns.values()}
         unread = [str(name) for name, value in row.items() if name not in read and not missing(value)]

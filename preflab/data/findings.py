@@ -10,6 +10,7 @@ from preflab.data.cells import shown
 from preflab.data.columns import LOOKS_LIKE
 from preflab.data.layouts import BESIDE, Layout
 from preflab.data.reading import RowError
+from preflab.data.shortening import Lost
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Seen:
         bare: of these, rows that no chat template wrote.
         notes: what must be said of some rows, with their number.
         grouped: rows that name their group.
-        shortened: rows of messages that lost their first turns.
+        lost: rows of messages that were too long, by what they lost for it.
     """
 
     layouts: Counter[Layout] = field(default_factory=Counter)
@@ -67,7 +68,7 @@ class Seen:
     bare: int = 0
     notes: Counter[str] = field(default_factory=Counter)
     grouped: int = 0
-    shortened: int = 0
+    lost: Counter[Lost] = field(default_factory=Counter)
 
     def lines(self, columns: Collection[str] = ()) -> list[str]:
         """Return one line for each thing that must be said; how a layout is read, if no field of `columns` says it."""

@@ -95,6 +95,7 @@ def clean_rows(
     dialogues: Dialogues = "auto",
     system: str | None = None,
     fits: Callable[[str], bool] | None = None,
+    truncate: bool = False,
 ) -> Cleaned:
     """Bring preference data of any accepted format to text rows, and say what was assumed about them.
 
@@ -114,6 +115,7 @@ def clean_rows(
             messages, what a template wrote being bad rows; or itself.
         system: a system prompt for dialogues that have none.
         fits: whether a prompt that the chat template wrote is short enough; longer ones keep the last turns that fit.
+        truncate: whether a last turn that alone is too long loses its beginning.
 
     Returns:
         Rows with ``prompt``, ``chosen``, ``rejected`` (or, unpaired, ``prompt``, ``response``, ``desirable``),
@@ -125,7 +127,7 @@ def clean_rows(
         UserError: if no usable row is left, for any bad row with ``bad_rows="refuse"``, or for a column that
             `columns` names and no row has.
     """
-    cleaner = Cleaner(tokenizer, columns or {}, wanted, dialogues, system, fits)
+    cleaner = Cleaner(tokenizer, columns or {}, wanted, dialogues, system, fits, truncate)
     found = Cleaned([], BadRows(), cleaner.seen, [], [])
     for number_, row in rows:
         try:
@@ -173,4 +175,5 @@ def _needs(found: Cleaned) -> str:
         "'responses', or 'prompt', 'completion' and 'label', under these names or those that --columns gives; it has "
         + (", ".join(names[:20]) or "no columns")
         + (f". Perhaps {option}" if option else "")
+        + ". Prompts without responses go with a reward of your own, as --prompts FILE in place of --dataset"
     )

@@ -95,8 +95,7 @@ class Run:
         Raises:
             UserError: if the disk is full, or something lies in the way that cannot be moved.
         """
-        inputs = {**inputs, "stage": name, "versions": versions()}
-        key = content_hash(inputs)
+        inputs, key = identified(name, inputs)
         final, working = self.stages / f"{name}-{key}", self.stages / f".{name}-{key}.partial"
         kept = self._finished(final, inputs)
         if kept is not None:
@@ -145,6 +144,34 @@ class Run:
             raise UserError(
                 f"{working} cannot be written: {error.strerror or error}; choose another --output"
             ) from None
+
+
+class UnbuiltRun(Run):
+    """A run that is looked at and left as it is: nothing is made or locked, and no stage is built.
+
+    Attributes:
+        asked: the stages that were asked for, in order, ``reused`` where they are finished; their records are empty.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.stages, self.asked = folder, folder / "stages", list[Stage]()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def stage(self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]]) -> Stage:
+        """Return the stage that would be built, or is there; it is not verified."""
+        _, key = identified(name, inputs)
+        folder = self.stages / f"{name}-{key}"
+        stage = Stage(name, key, folder, {}, (folder / RECORD).is_file())
+        self.asked.append(stage)
+        return stage
+
+
+def identified(name: str, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return all that decides a stage's result, and its key."""
+    found = {**inputs, "stage": name, "versions": versions()}
+    return found, content_hash(found)
 
 
 def _built(build: Callable[[Path], Mapping[str, Any]], working: Path) -> Mapping[str, Any]:

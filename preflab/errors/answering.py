@@ -105,8 +105,8 @@ def _advice(error: BaseException) -> str | None:
     """Return what to do where memory, disk or nesting came to an end; None for anything else."""
     if is_out_of_memory(error):
         return (
-            f"out of memory ({crash.described(error)}); lower per_device_train_batch_size, eval_batch_size, "
-            "rollout_prompts or the token limits, or take a smaller model. Finished stages are kept"
+            f"out of memory ({crash.described(error)}); lower per_device_train_batch_size (auto finds what fits), "
+            "eval_batch_size, rollout_prompts or the token limits, or take a smaller model. Finished stages are kept"
         )
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return (

@@ -15,7 +15,7 @@ from preflab.errors import UserError
 from preflab.experiment.identity import StandsOn, model_fingerprint
 from preflab.experiment.reward_models import normalise, save_classifier_tokenizer
 from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards, WeightedReward
-from preflab.experiment.splits import EncodedSplits
+from preflab.experiment.splits import EncodedSplits, reads_reference
 from preflab.method.configured import Method
 from preflab.method.contract import Role
 from preflab.method.plugins import answering
@@ -34,20 +34,11 @@ from preflab.training.rollouts import RolloutSource
 from preflab.training.sources import Source
 from preflab.training.task import UNTRAINED, Task, TrainRecord
 from preflab.training.trainer import run_training
+from preflab.training.validation import Measure, held_losses, held_rollout
 from preflab.worlds import GoldReward, World, WorldConfig, open_world
+from preflab.worlds.validation import with_validation
 
 logger = logging.getLogger(__name__)
-
-
-OFFLINE = {"demonstration": "demonstrations", "single": "singles", "pair": "pairs", "ranking": "rankings"}
-"""Which split holds the responses that a method asks for."""
-
-
-def reads_reference(method: Method) -> bool:
-    """Whether a method's reference scores can be computed beforehand: its data are what the loss sees."""
-    needs = method.needs
-    ready = needs.responses in ("demonstration", "pair", "ranking") and not needs.rollout
-    return "reference" in needs.scores and ready and method.algorithm.kind == "loss"
 
 
 class Training(NamedTuple):
@@ -72,11 +63,15 @@ class Experiment(EncodedSplits):
         cache: where base models are kept between runs.
     """
 
+    check_model = staticmethod(read_model_files)  # before a library makes something else of a damaged one
+
     def __init__(self, run: Run, world_config: WorldConfig, lora: LoraSettings, cache: Path) -> None:
         self.run, self.world_config, self.lora = run, world_config, lora
         if world_config.model is not None:
-            read_model_files(world_config.model)  # before a library makes something else of a damaged one
+            self.check_model(world_config.model)
         world: World = open_world(world_config, cache)
+        if world_config.validation_fraction:
+            world = with_validation(world, world_config.validation_fraction, world_config.data_seed)
         self.tokenizer = load_tokenizer(
             world.model, world_config.trust_remote_code, chat_template=world_config.chat_template
         )
@@ -227,6 +222,7 @@ class Experiment(EncodedSplits):
             **StandsOn.of(sft, rewards)._asdict(),
             "groups": None if groups is None else fingerprint([{"g": str(g)} for g in groups]),
             **({"snapshots": snapshots} if snapshots else {}),
+            **({"validation": self.validation.world.fingerprints} if method.train.eval_steps else {}),
         }
         training = Training(name, method, seed, sft, rewards, groups, snapshots)
         return self.run.stage(name, inputs, partial(self._train, training))
@@ -234,11 +230,10 @@ class Experiment(EncodedSplits):
     def _train(self, training: Training, folder: Path) -> dict[str, Any]:
         """Open the roles, run the method's loop, write what it trained."""
         method, seed, needs = training.method, training.seed, training.method.needs
-        rows = self._learnt_from(training.name, method) if training.groups is None else training.groups
+        rows = self.learnt_from(training.name, method.needs) if training.groups is None else training.groups
         reference = None
         if rows is not None and reads_reference(method):
-            batch_size = method.train.per_device_train_batch_size
-            reference = self.reference_logps(rows, training.sft, bf16=method.train.bf16, batch_size=batch_size)
+            reference = self._reference_of(rows, training)
         wanted: tuple[Role, ...] = tuple(dict.fromkeys((*needs.scores, *needs.rollout)))
         roles = self.open_roles(
             [role for role in wanted if role != "reference" or reference is None],
@@ -253,23 +248,11 @@ class Experiment(EncodedSplits):
         self._save(method, roles, folder, seed)
         return record._asdict()
 
-    def _learnt_from(self, name: str, method: Method) -> Sequence[EncodedGroup] | None:
-        """Return the split that a method learns from; None where it samples.
-
-        Raises:
-            UserError: if it is empty.
-        """
-        split = OFFLINE.get(method.needs.responses)
-        rows: list[EncodedGroup] | None = getattr(self, split) if split else None
-        if rows is not None and not rows:
-            raise UserError(f"{name} learns from {split}, and the training data have none")
-        return rows
-
     def _save(self, method: Method, roles: Roles, folder: Path, seed: int) -> None:
         """Write what was trained, each role as an adapter; a reward model on the scale of the policy's own samples."""
         trains = method.needs.trains
         if trains[0] == "reward":
-            size = method.train.per_device_train_batch_size
+            size = method.train.micro_batch
             sampler, limit = self.sampler(batch_size=size), self.max_response_tokens
             normalise(roles, self.prompts, sampler, limit, seed=seed, batch_size=size)
         for role in trains:
@@ -298,15 +281,48 @@ class Experiment(EncodedSplits):
                 record: TrainRecord = algorithm.fit(task)
             return record
         source: Source
+        measure: Measure | None = None
+        looked_at = self._looked_at(training) if train.eval_steps else None
         if groups is None:
             if method.config.reference_mixup and not roles.has("reference"):
                 roles.clone("policy", "reference")
-            sampler = self.sampler(method.config, batch_size=train.per_device_train_batch_size)
+            sampler = self.sampler(method.config, batch_size=train.micro_batch)
             source = RolloutSource(algorithm, method.needs, roles, sampler, self.prompts, train, seed)
+            if looked_at is not None:
+                drawn, heat = [group.prompt_ids for group in looked_at], method.config.temperature
+                measure = partial(held_rollout, method.needs, heat, roles, sampler, drawn, source.fitting, seed)
         else:
             pad_id = tokenizer.pad_token_id
-            source = OfflineSource(groups, train, pad_id, seed, reference=reference, algorithm=algorithm, roles=roles)
-        return run_training(roles, algorithm, source, train, folder, seed=seed, title=name, snapshots=snapshots)
+            of_rows = partial(OfflineSource, train=train, pad_id=pad_id, seed=seed, algorithm=algorithm, roles=roles)
+            source = of_rows(groups, reference=reference)
+            if looked_at is not None:
+                kept = None if reference is None else self._reference_of(looked_at, training)
+                held = of_rows(looked_at, reference=kept)
+                held.fitting = source.fitting  # what fits is found out in training
+                measure = partial(held_losses, algorithm, roles, held)
+        return run_training(
+            roles,
+            algorithm,
+            source,
+            train,
+            folder,
+            seed=seed,
+            title=name,
+            snapshots=snapshots,
+            measure=measure,
+            judged_by=method.judged_by,
+        )
+
+    def _looked_at(self, training: Training) -> Sequence[EncodedGroup]:
+        """Return the rows, or prompts, that a method is evaluated on while it learns."""
+        method = training.method
+        rows = self.validation.learnt_from(f"{training.name}, looked at on the way,", method.needs)
+        return (self.validation.prompt_groups if rows is None else rows)[: method.train.eval_rows]
+
+    def _reference_of(self, rows: Sequence[EncodedGroup], training: Training) -> ReferenceLogps:
+        """Return log π_ref of some rows as the method's own passes round."""
+        train = training.method.train
+        return self.reference_logps(rows, training.sft, bf16=train.bf16, batch_size=train.micro_batch)
 
     def reference_logps(
         self,
@@ -373,5 +389,7 @@ class Experiment(EncodedSplits):
             (world.pairs, self.pairs),
             (world.heldout, self.heldout),
         ]
+        if world.validation is not None:
+            splits.append((world.validation.prompts, self.validation.prompt_groups))
         texts = {tuple(group.prompt_ids): rows[group.row]["prompt"] for rows, groups in splits for group in groups}
         return PlantedRewards(score, self.tokenizer, texts, key)

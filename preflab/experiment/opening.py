@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from preflab.experiment.experiment import Experiment
 
 logger = logging.getLogger(__name__)
+
+VALIDATION = 0.1
+"""Share of the training prompts set aside where evaluations during training are asked for."""
 
 LITTLE_SPACE = 200 * 2**20  # bytes
 
@@ -51,6 +55,7 @@ def open_experiment(
     """
     # TRL reports usage statistics by default; nothing is sent from here.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    world = with_rows_aside(world, methods)
     # A folder that cannot be used is answered before the seconds that importing torch takes.
     folder = Path(settings.output)
     made = not folder.exists()
@@ -68,6 +73,25 @@ def open_experiment(
         raise
 
 
+def with_rows_aside(world: WorldConfig, methods: Sequence[Method]) -> WorldConfig:
+    """Set training rows aside where a method is evaluated on the way, unless it is said how many.
+
+    Raises:
+        UserError: if none are to be set aside, and a method asks for such evaluations.
+    """
+    looking = [method.name for method in methods if method.train.eval_steps]
+    if looking and world.validation_fraction is None:
+        return dataclasses.replace(world, validation_fraction=VALIDATION)
+    if looking and not world.validation_fraction:
+        raise UserError(
+            f"{looking[0]}: eval_steps looks at rows set aside, and validation_fraction is 0; give it a share, such as "
+            f"{VALIDATION}"
+        )
+    if world.validation_fraction and not looking:
+        logger.warning("validation_fraction sets rows aside, and no method has eval_steps: nothing looks at them")
+    return world
+
+
 def _open(
     run: Run, settings: RunConfig, world: WorldConfig, lora: LoraSettings, methods: Sequence[Method]
 ) -> Experiment:
@@ -79,7 +103,7 @@ def _open(
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    _quiet_libraries()
+    quiet_libraries()
     for method in methods:
         rehearse(method)
     with progress(f"opening the {world.kind} world"):
@@ -118,7 +142,8 @@ def check_split(experiment: Experiment, name: str) -> None:
         )
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
+    """Leave to ourselves what a person reads: no bars, and no warnings of what nobody here can change."""
     import datasets
     import transformers
 

@@ -80,6 +80,13 @@ class RewardSettings:
             UserError: if the world has no such reward, or it would never be read.
         """
         own, model = world.reward is not None, any(part.source == MODEL for part in world.reward_parts)
+        if self.reward_model and own and world.kind == "real" and not model and self.policy_reward != "model":
+            raise UserError(
+                "policies maximise --reward, and nobody reads --reward-model; drop it, add model=WEIGHT to "
+                "--reward, or maximise it by --policy-reward model"
+            )
+        if self.reward_model and self.policy_reward == "gold" and not model:
+            raise UserError("with policy_reward gold, nobody reads --reward-model; leave one of the two out")
         if self.policy_reward == "auto":
             return "gold" if model or (own and world.kind == "real") else "model"
         if self.policy_reward == "gold" and world.kind == "real" and not own:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from preflab.data.encoding import Dropped, EncodedGroup, Encoder
 from preflab.data.splits import Rows
+from preflab.errors import UserError
+from preflab.method.configured import Method
+from preflab.method.contract import Needs
 from preflab.worlds import World
 
 logger = logging.getLogger(__name__)
+
+OFFLINE = {"demonstration": "demonstrations", "single": "singles", "pair": "pairs", "ranking": "rankings"}
+"""Which split holds the responses that a method asks for."""
+
+
+def reads_reference(method: Method) -> bool:
+    """Whether a method's reference scores can be computed beforehand: its data are what the loss sees."""
+    needs = method.needs
+    ready = needs.responses in ("demonstration", "pair", "ranking") and not needs.rollout
+    return "reference" in needs.scores and ready and method.algorithm.kind == "loss"
 
 
 class EncodedSplits:
@@ -69,6 +82,33 @@ class EncodedSplits:
     def eval_prompts(self) -> list[EncodedGroup]:
         """Prompts of the evaluation."""
         return self._encoded("eval_prompts", self.encoder.encode_prompts)
+
+    @cached_property
+    def validation(self) -> EncodedSplits:
+        """Rows set aside for evaluations during training, in the place of those that are learnt from.
+
+        Raises:
+            UserError: if there are none.
+        """
+        if self.world.validation is None:
+            raise UserError("eval_steps looks at training rows set aside, and there are none; set validation_fraction")
+        return EncodedSplits(self.world.validation, self.encoder)
+
+    def learnt_from(self, name: str, needs: Needs) -> Sequence[EncodedGroup] | None:
+        """Return the rows that a method learns from; None where it samples.
+
+        Args:
+            name: what to call it in messages.
+            needs: of the method.
+
+        Raises:
+            UserError: if there are no such rows.
+        """
+        split = OFFLINE.get(needs.responses)
+        rows: list[EncodedGroup] | None = getattr(self, split) if split else None
+        if rows is not None and not rows:
+            raise UserError(f"{name} learns from {split}, and the training data have none")
+        return rows
 
     def _encoded(self, name: str, encode: Callable[[Rows], tuple[list[EncodedGroup], Dropped]]) -> list[EncodedGroup]:
         """Return a split as the world encoded it, or encode it now."""

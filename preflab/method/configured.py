@@ -51,10 +51,45 @@ class Method:
                 raise UserError(f"{name}: {error}") from None
             if config.stop_kl is not None and "approx_kl" not in self.algorithm.metrics:
                 raise UserError(f"{name}: stop_kl reads the metric approx_kl, which this method does not log")
+        if self.algorithm.kind == "trainer" and "auto" in (
+            train.per_device_train_batch_size,
+            train.gradient_checkpointing,
+        ):
+            raise UserError(
+                f"{name}: its own trainer cannot find out what fits (auto); give per_device_train_batch_size a number, "
+                "and gradient_checkpointing true or false"
+            )
+        self._check_evaluation()
         # With `prepare`, other prompts' responses come from the whole optimiser batch.
-        seen = train.optimiser_batch if self.needs.rollout else train.per_device_train_batch_size
+        seen = train.optimiser_batch if self.needs.rollout else train.micro_batch
         if self.needs.responses == "single" and seen < 2:
             raise UserError(f"{name}: a batch of {seen} holds no other prompt's response; it must be at least 2")
+
+    def _check_evaluation(self) -> None:
+        """See that the method can be looked at while it learns, and by what early stopping is to go by.
+
+        Raises:
+            UserError: if not.
+        """
+        if not self.train.eval_steps:
+            return
+        if self.algorithm.kind != "loss":
+            raise UserError(f"{self.name}: eval_steps is for methods that the loop trains; this one brings its own")
+        asked, known = self.train.early_stopping_metric, self._watched()
+        if asked not in ("auto", *known):
+            raise UserError(f"{self.name}: early_stopping_metric {asked} is not known of it; take {' or '.join(known)}")
+
+    def _watched(self) -> list[str]:
+        if self.needs.responses == "sampled":
+            return ["reward"]
+        return ["loss", *(["accuracy"] if "accuracy" in self.algorithm.metrics else [])]
+
+    @property
+    def judged_by(self) -> tuple[str, bool]:
+        """What early stopping goes by, and whether more of it is better."""
+        asked = self.train.early_stopping_metric
+        name = self._watched()[0] if asked == "auto" else asked
+        return name, name != "loss"
 
     def fresh(self) -> Algorithm:
         """Return the algorithm as it is before it has seen anything."""

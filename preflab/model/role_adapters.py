@@ -113,6 +113,11 @@ class RoleAdapters(nn.Module):
         found: LoraConfig = self.peft.peft_config[self._trunks.get(role, role)]
         return found
 
+    @property
+    def rank(self) -> int:
+        """The largest rank of any adapter that is on the base."""
+        return max((rank for layer in self._layers for rank in layer.r.values()), default=self.settings.lora_rank)
+
     def _find_layers(self) -> None:
         self._layers = [m for m in self.peft.modules() if isinstance(m, LoraLayer)]
         self._sizes: dict[str, Weights] = {}
@@ -194,6 +199,8 @@ class RoleAdapters(nn.Module):
 
             remember = {"use_reentrant": False, "context_fn": contexts}
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=remember)
+            # Those are for checkpoints of the reentrant kind: a gradient of the embeddings that nobody reads.
+            self.model.disable_input_require_grads()
             # The library recomputes in train mode only; the base's dropout is off for good (`without_dropout`).
             self.model.train()
 

@@ -1,17 +1,19 @@
-"""Gold rewards for story models, to try the function world with and to copy from.
+"""Rewards to try and to copy from: verifiable ones, and some for story models.
 
+    python recipes/compare.py --model M --dataset D --reward preflab.rewards.examples:final_number
     python recipes/compare.py --model M --reward preflab.rewards.examples:happy_story
 
-A gold reward is any function of two texts, the prompt and the response, that returns a finite number
-and always the same one. What counts is the difference between two responses to one prompt: a
-response that is better by d is preferred with probability sigmoid(d), so d = 1 gives labels that are
-right 73 % of the time. Every function here trades its aim against repetition, which a policy would
-otherwise find to be the cheapest way to a high score.
+A reward is any function of a response that returns a finite number and always the same one; what else it asks for
+by the names of its parameters, the prompt and columns of the data, it is given (docs/rewards.md). Where preferences
+are drawn by it, a response that is better by d is preferred with probability sigmoid(d), so d = 1 gives labels that
+are right 73 % of the time. The rewards of stories trade their aim against repetition, which a policy would otherwise
+find to be the cheapest way to a high score.
 """
 
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 _HAPPY = """
     beautiful best brave bright cheer cheered cheerful clap clapped cozy dance danced dancing delicious enjoy
@@ -28,8 +30,28 @@ _SAD = """
 
 HAPPY, SAD = frozenset(_HAPPY.split()), frozenset(_SAD.split())
 
+NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|-?\.\d+")
 ENDED = re.compile(r"[.!?][\"'”’)]*$")
 SPEECH = re.compile(r"[\"“]([^\"“”]+)[\"”]")
+
+
+def final_number(response: str, answer: str | float) -> float:
+    """Return 1 if the last number of the response is that of the column ``answer``, else 0.
+
+    Commas between thousands and zeros at the end say nothing: 1,200.50 is 1200.5. Of an answer that is a text with
+    several numbers, such as a worked solution, the last one counts too.
+
+    Raises:
+        ValueError: if the answer holds no number.
+    """
+    found, wanted = NUMBER.findall(response), NUMBER.findall(str(answer))
+    if not wanted:
+        raise ValueError(f"the column answer holds no number: {str(answer)[:80]!r}")
+    return float(bool(found) and _value(found[-1]) == _value(wanted[-1]))
+
+
+def _value(number: str) -> Decimal:
+    return Decimal(number.replace(",", ""))
 
 
 def words(text: str) -> list[str]:

@@ -52,7 +52,7 @@ class Signature(NamedTuple):
         Where the prompts are messages and the responses go by TRL's name, both are messages, as TRL gives them.
         """
         each = [self._given(question) for question in questions]
-        names = [name for name in each[0] if all(name in given for given in each)]
+        names = dict.fromkeys(name for given in each for name in given)
         prompts: list[Any] = [question.prompt for question in questions]
         texts: list[Any] = [question.response for question in questions]
         messages = [list(q.asked.messages or [{"role": "user", "content": q.prompt}]) for q in questions]
@@ -60,7 +60,7 @@ class Signature(NamedTuple):
         if "completions" in self.texts and all(question.asked.messages is not None for question in questions):
             prompts, completions = messages, [[{"role": "assistant", "content": text}] for text in texts]
         lists = {"prompts": prompts, "responses": texts, "completions": completions, "messages": messages}
-        return {**{name: [given[name] for given in each] for name in names}, **self._taken(lists)}
+        return {**{name: [given.get(name) for given in each] for name in names}, **self._taken(lists)}
 
     def _taken(self, texts: dict[str, Any]) -> dict[str, Any]:
         """Return those of the texts that the function names; one that takes everything gets the prompt too."""

@@ -128,7 +128,7 @@ class VllmSampler:
                 enable_prefix_caching=True,  # of k samples of a prompt, one prefill serves all
                 enable_lora=True,
                 max_loras=1,
-                max_lora_rank=_rank(roles.settings.lora_rank),
+                max_lora_rank=_rank(roles.rank),
                 skip_tokenizer_init=True,
                 generation_config="vllm",
                 logprobs_mode="processed_logprobs",  # at the temperature

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
 from preflab.settings.fields import option
-from preflab.settings.training import RolloutConfig
+from preflab.settings.training import RolloutConfig, TrainConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,17 @@ class ActorCriticConfig(TokenPolicyGradientConfig):
 
     gamma: float = option(1.0, "discount γ", minimum=0.0, maximum=1.0)
     gae_lambda: float = option(0.95, "λ of generalised advantage estimation", minimum=0.0, maximum=1.0)
-    value_coefficient: float = option(0.1, "c: weight of the value loss", minimum=0.0)
+    value_coefficient: float = option(
+        0.1, "c: weight of the value loss; under Adam it moves a value on the policy's trunk alone", minimum=0.0
+    )
+    value_learning_rate: float | None = option(
+        None,
+        "peak learning rate of a value with an adapter of its own, whose gradients are then clipped apart; none: "
+        "learning_rate, and one norm with the policy's",
+        minimum=0.0,
+        maximum=1e3,
+        keyed="changed",
+    )
     value_trunk: Literal["own", "policy"] = option(
         "own", "own: an adapter for the value; policy: a head on the policy's, which learns from both losses"
     )
@@ -92,3 +106,24 @@ class ActorCriticConfig(TokenPolicyGradientConfig):
         super().__post_init__()
         if self.bootstrap_truncated and (self.missing_end_penalty, self.missing_end_score) != (None, None):
             raise ValueError("bootstrap_truncated replaces the score that missing_end_* would change; set one of them")
+        if self.value_learning_rate is not None and self.value_trunk == "policy":
+            raise ValueError(
+                "value_learning_rate is that of a value with an adapter of its own; with value_trunk: policy set "
+                "value_coefficient"
+            )
+
+    def check(self, train: TrainConfig) -> None:
+        """Check as every rollout's config does, and say what has no effect."""
+        super().check(train)
+        usual = type(self).__dataclass_fields__["value_coefficient"].default
+        if self.value_trunk == "own" and self.value_coefficient not in (0, usual) and train.optim != "sgd":
+            _say_idle_coefficient(self.value_coefficient)
+
+
+@functools.cache
+def _say_idle_coefficient(coefficient: float) -> None:
+    logger.warning(
+        "value_coefficient %s hardly moves a value with an adapter of its own: the optimiser divides each gradient by "
+        "its size, so that it counts in the clip of gradients alone; set value_learning_rate",
+        coefficient,
+    )

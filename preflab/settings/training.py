@@ -18,6 +18,8 @@ MOST_STEPS = 10**9
 MOST_AT_ONCE = 2**20
 """Rows of a batch or a rollout: no machine holds more, and asking for them would only end it."""
 
+EVAL_ROWS = 256
+
 VLLM_TEMPERATURES = (0.01, 2.0)
 """vLLM raises lower temperatures to the first without a word, and refuses higher ones than the second."""
 
@@ -80,8 +82,25 @@ class TrainConfig:
     """The optimiser's loop; names are those of `transformers.TrainingArguments`."""
 
     learning_rate: float = option(1e-4, "peak learning rate", minimum=0.0, maximum=1e3)
-    per_device_train_batch_size: int = option(32, "prompts in one forward pass", minimum=1, maximum=MOST_AT_ONCE)
-    gradient_accumulation_steps: int = option(1, "forward passes per optimiser step", minimum=1, maximum=MOST_AT_ONCE)
+    train_batch_size: int | None = option(
+        None,
+        "prompts per optimiser step; none: per_device_train_batch_size × gradient_accumulation_steps",
+        minimum=1,
+        maximum=MOST_AT_ONCE,
+        keyed="changed",
+    )
+    per_device_train_batch_size: int | Literal["auto"] = option(
+        32,
+        "prompts in one forward pass; auto: as many of train_batch_size as fit, halved when memory runs out",
+        minimum=1,
+        maximum=MOST_AT_ONCE,
+    )
+    gradient_accumulation_steps: int = option(
+        1,
+        "forward passes per optimiser step; follows from train_batch_size where that is given",
+        minimum=1,
+        maximum=MOST_AT_ONCE,
+    )
     num_train_epochs: float = option(
         1.0, "passes over the data (or prompts), unless max_steps is set", minimum=0.0, maximum=1e6
     )
@@ -103,6 +122,12 @@ class TrainConfig:
     warmup_steps: float = option(
         0, "optimiser steps of linear warm-up; below 1: that share of all steps", minimum=0, maximum=MOST_STEPS
     )
+    optim: str = option(
+        "adamw_torch_fused",
+        "the optimiser, as transformers calls it; less memory: adamw_8bit, paged_adamw_8bit (a GPU's, paged to the "
+        "machine's memory), adafactor, sgd",
+        keyed="changed",
+    )
     weight_decay: float = option(0.0, "AdamW's weight decay", minimum=0.0, maximum=1e3)
     adam_beta1: float = option(0.9, "AdamW's β1", minimum=0.0, maximum=1 - 1e-9)
     adam_beta2: float = option(0.999, "AdamW's β2", minimum=0.0, maximum=1 - 1e-9)
@@ -112,8 +137,35 @@ class TrainConfig:
     )
     logging_steps: int = option(10, "optimiser steps between two lines of metrics", minimum=1, maximum=MOST_STEPS)
     save_steps: int = option(0, "optimiser steps between checkpoints; 0: none", minimum=0, maximum=MOST_STEPS)
-    gradient_checkpointing: bool = option(False, "recompute activations to save memory; scores prompts k times")
+    gradient_checkpointing: bool | Literal["auto"] = option(
+        False,
+        "recompute activations in the backward pass: less memory, more work; auto: once a pass does not fit otherwise",
+    )
     bf16: bool = option(False, "autocast to bfloat16")
+    eval_steps: int = option(
+        0,
+        "optimiser steps between two evaluations on training prompts set aside (validation_fraction); 0: none",
+        minimum=0,
+        maximum=MOST_STEPS,
+        keyed="changed",
+    )
+    eval_rows: int = option(
+        EVAL_ROWS,
+        "the first so many rows or prompts of these are looked at",
+        minimum=1,
+        maximum=MOST_AT_ONCE,
+        keyed="changed",
+    )
+    early_stopping: int = option(
+        0,
+        "end after so many evaluations without a better one, with the weights of the best; 0: train to the end",
+        minimum=0,
+        maximum=MOST_STEPS,
+        keyed="changed",
+    )
+    early_stopping_metric: Literal["auto", "loss", "accuracy", "reward"] = option(
+        "auto", "what is better; auto: less loss, or more reward in methods that sample", keyed="changed"
+    )
     report_to: tuple[str, ...] = option((), "where to send metrics: tensorboard, wandb, trackio")
     extra: dict[str, Any] = option({}, "any other field of transformers.TrainingArguments (YAML only)")
 
@@ -126,6 +178,32 @@ class TrainConfig:
             object.__setattr__(self, "warmup_steps", int(self.warmup_steps))  # as keys have always had it
         if self.max_steps == 0 or (self.max_steps < 0 and self.num_train_epochs == 0):
             raise ValueError("max_steps and num_train_epochs leave no step to train; make one of them positive")
+        if not self.eval_steps and (self.early_stopping or self.eval_rows != EVAL_ROWS):
+            raise ValueError("early_stopping and eval_rows are about evaluations during training; set eval_steps too")
+        if not self.early_stopping and self.early_stopping_metric != "auto":
+            raise ValueError("early_stopping_metric is what early_stopping goes by; set that too")
+        self._check_batch()
+
+    def _check_batch(self) -> None:
+        whole, micro, parts = self.train_batch_size, self.per_device_train_batch_size, self.gradient_accumulation_steps
+        if micro == "auto":
+            if whole is None:
+                raise ValueError(
+                    "per_device_train_batch_size: auto finds how much of an optimiser step fits; set train_batch_size "
+                    "to the prompts of one"
+                )
+            if parts != 1:
+                raise ValueError("gradient_accumulation_steps follows from what fits (auto); leave it out")
+        elif whole is not None and whole % self.micro_batch:
+            raise ValueError(
+                f"train_batch_size ({whole}) must be a multiple of per_device_train_batch_size ({micro}); set it to "
+                f"{micro * max(1, round(whole / micro))}, or per_device_train_batch_size to auto"
+            )
+        elif whole is not None and parts not in (1, whole // self.micro_batch):
+            raise ValueError(
+                f"train_batch_size ({whole}) is not per_device_train_batch_size × gradient_accumulation_steps "
+                f"({micro} × {parts}); leave gradient_accumulation_steps out"
+            )
 
     def warmup(self, steps: int) -> int:
         """Return how many of so many optimiser steps are warm-up."""
@@ -134,7 +212,23 @@ class TrainConfig:
     @property
     def optimiser_batch(self) -> int:
         """Prompts per optimiser step on one device."""
-        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+        if self.train_batch_size is not None:
+            return self.train_batch_size
+        return self.micro_batch * self.gradient_accumulation_steps
+
+    @property
+    def batch_in_words(self) -> str:
+        """Where the size of the optimiser batch comes from, for messages."""
+        if self.train_batch_size is not None:
+            return f"train_batch_size ({self.train_batch_size})"
+        micro, parts = self.per_device_train_batch_size, self.gradient_accumulation_steps
+        return f"per_device_train_batch_size × gradient_accumulation_steps ({micro} × {parts} = {self.optimiser_batch})"
+
+    @property
+    def micro_batch(self) -> int:
+        """Prompts in one forward pass; where that is to be found out, those that are tried first."""
+        most = MOST_AT_ONCE if self.per_device_train_batch_size == "auto" else self.per_device_train_batch_size
+        return most if self.train_batch_size is None else min(most, self.train_batch_size)
 
 
 @dataclass(frozen=True)
@@ -179,9 +273,8 @@ class RolloutConfig:
         if self.rollout_prompts % batch:
             nearest = batch * max(1, round(self.rollout_prompts / batch))
             raise ValueError(
-                f"rollout_prompts ({self.rollout_prompts}) must be a multiple of per_device_train_batch_size × "
-                f"gradient_accumulation_steps ({train.per_device_train_batch_size} × "
-                f"{train.gradient_accumulation_steps} = {batch}); set rollout_prompts to {nearest}"
+                f"rollout_prompts ({self.rollout_prompts}) must be a multiple of {train.batch_in_words}; set "
+                f"rollout_prompts to {nearest}"
             )
         steps = self.steps_per_rollout(train)
         if train.save_steps % steps:

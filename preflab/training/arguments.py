@@ -34,10 +34,11 @@ def argument_fields(
         output_dir=str(folder),
         max_steps=max_steps,
         learning_rate=train.learning_rate,
-        per_device_train_batch_size=train.per_device_train_batch_size,
-        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        per_device_train_batch_size=train.micro_batch,
+        gradient_accumulation_steps=train.optimiser_batch // train.micro_batch,
         lr_scheduler_type=train.lr_scheduler_type,
         warmup_steps=train.warmup_steps,
+        optim=train.optim,
         weight_decay=train.weight_decay,
         adam_beta1=train.adam_beta1,
         adam_beta2=train.adam_beta2,
@@ -65,8 +66,10 @@ def training_arguments(
         UserError: if a field under ``extra`` is unknown to the library.
     """
     try:
-        # Position in the source is a function of the step: nothing needs to be skipped.
         fields = argument_fields(train, max_steps, folder, seed, device)
+        # The loop cuts the optimiser batch itself, and may do so anew.
+        fields |= {"per_device_train_batch_size": train.optimiser_batch, "gradient_accumulation_steps": 1}
+        # Position in the source is a function of the step: nothing needs to be skipped.
         return on_one_device(TrainingArguments(ignore_data_skip=True, **fields))
     except (TypeError, ValueError) as error:
         raise UserError(f"training settings are not accepted: {error}") from error

@@ -20,6 +20,7 @@ from preflab.model.in_parts import score_in_parts
 from preflab.model.roles import Roles
 from preflab.model.work import scored
 from preflab.settings.training import TrainConfig
+from preflab.training.fitting import Fitting
 from preflab.training.reference import ReferenceLogps
 from preflab.training.sources import Shard
 
@@ -52,7 +53,7 @@ class OfflineSource:
         algorithm: LossMethod | None = None,
         roles: Roles | None = None,
     ) -> None:
-        self.groups, self.train, self.pad_id = groups, train, pad_id
+        self.groups, self.train, self.pad_id, self.fitting = groups, train, pad_id, Fitting(train)
         self.reference, self.roles = reference, roles
         self.algorithm = algorithm if algorithm is not None and algorithm.needs.rollout else None
         self.mismatched = algorithm is not None and algorithm.needs.responses == "single"
@@ -62,9 +63,9 @@ class OfflineSource:
 
     def batches(self, start_step: int) -> Iterator[Batch]:
         """Yield micro-batches from optimiser step `start_step` on."""
-        micro, size = self.train.per_device_train_batch_size, self.train.optimiser_batch
-        step = start_step
+        step, size = start_step, self.train.optimiser_batch
         while True:
+            micro = self.fitting.size
             rows, new = self.shard.take(step * size, size), self.shard.new(step * size, size)
             if self.algorithm is None:
                 for at in range(0, size, micro):
@@ -76,6 +77,17 @@ class OfflineSource:
                 for at in range(0, size, micro):
                     yield prepared.rows(slice(at, at + micro))
             step += 1
+
+    def once(self) -> Iterator[Batch]:
+        """Yield micro-batches of all rows in their order, each row once."""
+        micro, size, count = self.fitting.size, self.train.optimiser_batch, len(self.groups)
+        # A last row alone goes with those before it: on its own it would hold no other prompt's response.
+        starts = [at for at in range(0, count, size) if at == 0 or count - at > 1]
+        for at, end in zip(starts, [*starts[1:], count], strict=True):
+            batch = self._collate(range(at, end))
+            batch = batch if self.algorithm is None else self._prepared(batch)
+            for part in range(0, end - at, micro):
+                yield batch.rows(slice(part, part + micro))
 
     def _collate(self, rows: Sequence[int]) -> Batch:
         groups = [self.groups[row] for row in rows]
@@ -101,7 +113,7 @@ class OfflineSource:
         assert self.algorithm is not None
         assert self.roles is not None, "who asks for `prepare` gives the roles it needs"
         batch = batch.to(self.roles.device)
-        scores = score_in_parts(self.roles, batch, self.algorithm.needs.rollout, self.train.per_device_train_batch_size)
+        scores = score_in_parts(self.roles, batch, self.algorithm.needs.rollout, self.fitting.size)
         with answering(self.algorithm, "prepare"):
             prepared = self.algorithm.prepare(Rollout(batch, scores, batch.response_mask.any(-1)))
         return check_prepared(self.algorithm, prepared, len(batch.prompt_ids))

@@ -55,6 +55,8 @@ def rehearse(method: Method) -> None:
         try:
             arguments = training_arguments(method.train, STEPS, Path(folder), 0, torch.device(default_device()))
             trainer = Trainer(model=torch.nn.Linear(1, 1), args=arguments)
+            if method.train.optim.startswith("paged") and arguments.device.type == "cpu":
+                raise UserError(f"optim {method.train.optim} pages a GPU's memory, and there is none; take adamw_8bit")
             trainer.create_optimizer_and_scheduler(STEPS)
         except UserError as error:
             raise UserError(f"{method.name}: {error}") from None
@@ -75,7 +77,7 @@ def _check_kinds(method: Method) -> None:
     for name in sorted(flags & extra.keys()):
         if not isinstance(extra[name], bool):
             raise UserError(f"{method.name}: extra: {name} is {extra[name]!r:.40}; it must be true or false")
-    optimiser = str(extra.get("optim", "adamw_torch"))
+    optimiser = method.train.optim
     if extra.get("optim_args") and optimiser.startswith("adamw_torch"):
         raise UserError(f"{method.name}: extra: optim_args is not read by the optimiser {optimiser}; leave it out")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +13,9 @@ from torch import Tensor
 from preflab.method.contract import (
     Batch,
     Feedback,
+    LossMethod,
     Mean,
     Needs,
-    Prepares,
     Role,
     Rollout,
     mean_of,
@@ -23,12 +24,14 @@ from preflab.method.contract import (
 from preflab.method.feedback import Behaviour
 from preflab.method.maths import kl_k1, kl_k2, kl_k3, masked_sum
 from preflab.method.plugins import answering
+from preflab.method.records import FIELDS
 from preflab.method.validation import check_prepared
 from preflab.model.in_parts import score_in_parts
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import Sampler
 from preflab.seeds import derive
 from preflab.settings.training import TrainConfig
+from preflab.training.fitting import Fitting
 from preflab.training.sources import Shard
 
 ROLLOUT_METRICS = {
@@ -54,6 +57,22 @@ WEIGHT_METRICS = {"importance_truncated": "share of actions whose importance wei
 """The same, of methods that weigh actions by π/π_engine."""
 
 
+class Held(NamedTuple):
+    """The rollout at hand, so that one of its steps can be asked for again.
+
+    Attributes:
+        number: which one it is.
+        rollout: what was drawn, and scores of it.
+        state: the method's, before it prepared the rollout.
+        prepared: what the method made of it.
+    """
+
+    number: int
+    rollout: Rollout
+    state: Mapping[str, float]
+    prepared: Batch
+
+
 class RolloutSource:
     """Responses sampled from the policy as it is now, scored, prepared and cut into minibatches.
 
@@ -74,7 +93,7 @@ class RolloutSource:
 
     def __init__(
         self,
-        algorithm: Prepares,
+        algorithm: LossMethod,
         needs: Needs,
         roles: Roles,
         sampler: Sampler,
@@ -85,7 +104,7 @@ class RolloutSource:
         ranks: int = 1,
     ) -> None:
         self.algorithm, self.needs, self.roles, self.sampler = algorithm, needs, roles, sampler
-        self.prompts, self.train, self.seed, self.rank = prompts, train, seed, rank
+        self.prompts, self.fitting, self.seed, self.rank = prompts, Fitting(train), seed, rank
         self.config = algorithm.config
         self.shard = Shard(len(prompts), seed, rank, ranks)
         self.steps_per_rollout = self.config.steps_per_rollout(train)
@@ -95,24 +114,32 @@ class RolloutSource:
         self.moves: tuple[Role, ...] = ("reference",) if self.config.reference_mixup else ()
         self._metrics: dict[str, Mean] = {}
         self._halted = False
+        self._held: Held | None = None
 
     def batches(self, start_step: int) -> Iterator[Batch]:
         """Yield micro-batches from optimiser step `start_step` on.
 
         Raises:
-            ValueError: if `start_step` lies inside a rollout, whose responses are gone.
+            ValueError: if `start_step` lies inside a rollout whose responses are gone.
         """
         index, inside = divmod(start_step, self.steps_per_rollout)
-        if inside:
+        held = self._held if self._held is not None and self._held.number == index else None
+        if inside and held is None:
             raise ValueError(
                 f"step {start_step} lies inside a rollout; checkpoints go on from multiples of {self.steps_per_rollout}"
             )
         while True:
-            yield from self._minibatches(self.collect(index), index)
-            index += 1
+            if held is None:
+                prepared = self.collect(index)
+            else:
+                # The policy that drew it is still there to be asked before the first step alone.
+                prepared = held.prepared if inside else self._rescored(held)
+            yield from itertools.islice(self._minibatches(prepared, index), inside * self.fitting.per_step, None)
+            index, inside, held = index + 1, 0, None
 
     def collect(self, index: int) -> Batch:
         """Sample, score and prepare rollout number `index`."""
+        self._held = None
         config, count = self.config, self.config.rollout_prompts
         if config.reference_mixup and index and index % config.reference_sync == 0:
             self.roles.blend("policy", "reference", config.reference_mixup)
@@ -125,24 +152,39 @@ class RolloutSource:
             temperature=config.temperature,
             seed=derive(self.seed, "rollout", index, self.rank),
         )
-        batch, micro = samples.batch, self.train.per_device_train_batch_size
-        rollout = Rollout(batch, score_in_parts(self.roles, batch, self.needs.rollout, micro), samples.ended)
+        batch = samples.batch
+        scores = score_in_parts(self.roles, batch, self.needs.rollout, self.fitting.size)
+        rollout = Rollout(batch, scores, samples.ended)
         if self.sampler.other_engine:
             assert samples.logps is not None, "another engine says what it drew by"
             rollout = rollout._replace(sampler_logps=samples.logps)
         self.sampled_tokens += int(batch.response_mask.sum())
+        self._halted = False
+        return self._prepared(index, rollout)
+
+    def _prepared(self, index: int, rollout: Rollout) -> Batch:
+        state = dict(self.algorithm.state)
         with answering(self.algorithm, "prepare"):
-            prepared = check_prepared(self.algorithm, self.algorithm.prepare(rollout), len(prompts))
+            count = len(rollout.batch.prompt_ids)
+            prepared = check_prepared(self.algorithm, self.algorithm.prepare(rollout), count)
         self._metrics = {
             **rollout_metrics(rollout),
             **self.roles.reward_metrics(),
-            **weight_metrics(rollout, prepared.feedback, config),
+            **weight_metrics(rollout, prepared.feedback, self.config),
         }
+        self._held = Held(index, rollout, state, prepared)
         return prepared
 
+    def _rescored(self, held: Held) -> Batch:
+        """Let the roles that learn score a rollout again, in the micro-batches of today, and prepare it anew."""
+        again = [role for role in self.needs.rollout if role in self.needs.trains]
+        scores = score_in_parts(self.roles, held.rollout.batch, again, self.fitting.size)
+        found = held.rollout.scores._replace(**{FIELDS[role]: scores.of(role) for role in again})
+        self.algorithm.state = dict(held.state)
+        return self._prepared(held.number, held.rollout._replace(scores=found))
+
     def _minibatches(self, prepared: Batch, index: int) -> Iterator[Batch]:
-        micro, count = self.train.per_device_train_batch_size, len(prepared.prompt_ids)
-        self._halted = False
+        micro, count = self.fitting.size, len(prepared.prompt_ids)
         for epoch in range(self.config.rollout_epochs):
             # Samples come in random order already; the first epoch keeps it (see the class).
             order = torch.arange(count)

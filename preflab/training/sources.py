@@ -17,6 +17,7 @@ from preflab.method.contract import (
     Role,
 )
 from preflab.seeds import derive
+from preflab.training.fitting import Fitting
 
 
 class Source(Protocol):
@@ -26,14 +27,16 @@ class Source(Protocol):
         steps_per_epoch: optimiser steps of one pass over the data.
         sampled_tokens: response tokens drawn so far.
         moves: roles that the source itself changes, which checkpoints must therefore hold.
+        fitting: how an optimiser step is cut into micro-batches; read anew for each.
     """
 
     steps_per_epoch: int
     sampled_tokens: int
     moves: tuple[Role, ...]
+    fitting: Fitting
 
     def batches(self, start_step: int) -> Iterator[Batch]:
-        """Yield micro-batches from optimiser step `start_step` on."""
+        """Yield micro-batches from optimiser step `start_step` on, which may be the one that was asked for last."""
         ...
 
     def take_metrics(self) -> dict[str, Mean]:

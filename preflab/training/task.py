@@ -26,6 +26,7 @@ class TrainRecord(NamedTuple):
         responses: responses that did.
         pairs: prompts that did whose loss compares two or more responses.
         flops: of every pass, sampling and the other roles' included (see ``docs/budgets.md``).
+        validation: what was looked at on the way, and the seconds it took, which are in no other figure; None: nothing.
 
     None stands for what a trainer brought along by a method does not tell.
     """
@@ -41,6 +42,7 @@ class TrainRecord(NamedTuple):
     responses: int | None = None
     pairs: int | None = None
     flops: int | None = None
+    validation: dict[str, float] | None = None
 
 
 UNTRAINED = TrainRecord(steps=0, seconds=0.0, tokens=0, sampled_tokens=0, peak_memory_bytes=0, final={})

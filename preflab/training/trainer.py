@@ -5,30 +5,38 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import release_memory
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from preflab.disk.files import read_object
 from preflab.errors import UserError
-from preflab.method.contract import Batch, LossMethod, Mean, Needs, Scores, unit_mask
+from preflab.errors.answering import is_out_of_memory
+from preflab.method.contract import Batch, LossMethod, Mean, Needs, Role, Scores, unit_mask
 from preflab.method.plugins import answering
 from preflab.method.records import FIELDS
 from preflab.method.validation import check_loss
 from preflab.model.roles import Roles
+from preflab.progress import tracked
+from preflab.seeds import random_states, set_random_states
 from preflab.settings.training import TrainConfig
 from preflab.training.arguments import total_steps, training_arguments
 from preflab.training.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
 from preflab.training.callbacks import StopAtBudget, watch
 from preflab.training.checkpoints import last_checkpoint, remove_checkpoints
 from preflab.training.memory import PeakMemory
+from preflab.training.rates import clipped_apart, grouped, own_rates
 from preflab.training.snapshots import TakeSnapshots
 from preflab.training.sources import Source
 from preflab.training.task import COUNTS, TrainRecord
+from preflab.training.validation import Evaluate, Measure
 
 logger = logging.getLogger(__name__)
 
@@ -59,27 +67,68 @@ class PreferenceTrainer(Trainer):
         # Read by versions of transformers that have no `loss_is_scaled_for_ga`.
         self.model_accepts_loss_kwargs = True
         self.roles, self.algorithm, self.source = roles, algorithm, source
+        self.rates = own_rates(algorithm.config)
         self.budget, self.counts = budget, dict.fromkeys(COUNTS, 0)
         self._started, self._seconds_before = time.perf_counter(), 0.0
         self._work_before = roles.work.flops
         self._sums: dict[str, Mean] = {}
         self._step: dict[str, Mean] = {}  # of the last optimiser step alone
+        self._steps = _Steps(source, self)
 
     def get_train_dataloader(self) -> Any:
-        """Return the source's endless stream; `max_steps` ends it."""
-        return _Stream(self.source, self)
+        """Return the optimiser steps' micro-batches, without end; `max_steps` ends training."""
+        return self._steps
 
     def get_batch_samples(
-        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
-    ) -> tuple[list[Batch], Tensor | int | None]:
+        self, epoch_iterator: Iterator[list[Batch]], num_batches: int, device: torch.device
+    ) -> tuple[list[list[Batch]], Tensor | int | None]:
         """Fetch the micro-batches of one optimiser step, and count their units over all ranks."""
         self.source.observe(self._over_ranks(self._step))
         self._step = {}
-        batches = [next(epoch_iterator).to(device) for _ in range(num_batches)]
+        batches = next(epoch_iterator)
         unit = self.algorithm.needs.unit
         units = torch.stack([unit_mask(batch, unit).sum() for batch in batches]).sum()
         _add(self._sums, self.source.take_metrics())
-        return batches, cast(Tensor, self.accelerator.gather(units)).sum().clamp(min=1)
+        return [batches], cast(Tensor, self.accelerator.gather(units)).sum().clamp(min=1)
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """Go forward and back over all micro-batches of an optimiser step; over smaller ones where memory runs out.
+
+        Whatever an attempt has left (gradients, metrics, costs) is dropped, and the step begins again with the same
+        rows, or the same rollout.
+
+        Raises:
+            Exception: that memory ran out, where nothing is left to make smaller.
+        """
+        batches: list[Batch] = inputs
+        sums, counts, flops = dict(self._sums), dict(self.counts), self.roles.work.flops
+        noise = random_states(self.roles.device)
+        while True:
+            try:
+                return self._gradients(model, batches, num_items_in_batch)
+            except Exception as error:
+                if not is_out_of_memory(error) or self.accelerator.num_processes > 1:
+                    raise
+                changed = self.source.fitting.tighten()
+                if changed is None:
+                    raise
+                logger.warning("memory ran out at step %s: from here on %s", self.state.global_step + 1, changed)
+            # Here, where the exception no longer holds on to what the attempt had in memory.
+            model.zero_grad()
+            release_memory()
+            self.roles.checkpoint_activations(self.source.fitting.recomputes)
+            batches = next(iter(self._steps))
+            self.source.take_metrics()
+            self._step, self._sums, self.counts, self.roles.work.flops = {}, dict(sums), dict(counts), flops
+            set_random_states(self.roles.device, noise)
+
+    def _gradients(self, model: Any, batches: list[Batch], units: Any) -> Tensor:
+        """Add up the gradients of micro-batches, and return their loss; ranks meet at the last of them."""
+        losses = []
+        for number, batch in enumerate(tracked(batches, "passes", "batch"), 1):
+            with nullcontext() if number == len(batches) else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, batch, units))
+        return torch.stack(losses).sum()
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         return inputs
@@ -133,6 +182,20 @@ class PreferenceTrainer(Trainer):
     def _track_num_input_tokens(self, inputs: Any) -> None:
         pass
 
+    # ---- roles with a learning rate of their own -------------------------------------------------
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Return the optimiser, with groups of their own for roles that have a learning rate of their own."""
+        return grouped(super().create_optimizer(model), self.rates, self.roles.parameters_of)
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Clip gradients, those of roles with a learning rate of their own apart; return the norm of all before."""
+        if not self.rates:
+            return super()._clip_grad_norm(model)
+        learning = [p for p in model.parameters() if p.requires_grad]
+        clip = partial(self.accelerator.clip_grad_norm_, max_norm=self.args.max_grad_norm)
+        return clipped_apart(clip, learning, [self.roles.parameters_of(role) for role in self.rates])
+
     # ---- metrics ---------------------------------------------------------------------------------
 
     def _over_ranks(self, sums: dict[str, Mean]) -> dict[str, Mean]:
@@ -169,13 +232,24 @@ class PreferenceTrainer(Trainer):
         schedule.lr_lambdas = [paced(factor, warmup, self.share) for factor in schedule.lr_lambdas]
         return schedule
 
+    @contextmanager
+    def uncharged(self) -> Iterator[None]:
+        """Leave time and work out of what training costs."""
+        began, work = time.perf_counter(), self.roles.work.flops
+        try:
+            yield
+        finally:
+            self._started += time.perf_counter() - began
+            self._work_before += self.roles.work.flops - work
+
     # ---- checkpoints -----------------------------------------------------------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or cast(str, self.args.output_dir))
         for role in (*self.algorithm.needs.trains, *self.source.moves):
             self.roles.save(role, folder / role)
-        carried = {"costs": self.costs(), "state": dict(self.algorithm.state)}
+        fitting = self.source.fitting.carried()
+        carried = {"costs": self.costs(), "state": dict(self.algorithm.state), "fitting": fitting}
         (folder / CARRIED).write_text(json.dumps(carried))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -187,6 +261,8 @@ class PreferenceTrainer(Trainer):
         self.counts = {name: costs[name] for name in COUNTS}
         self.source.sampled_tokens, self._seconds_before = costs["sampled_tokens"], costs["seconds"]
         self._work_before = self.roles.work.flops - costs["flops"]
+        self.source.fitting.go_on(carried["fitting"])
+        self.roles.checkpoint_activations(self.source.fitting.recomputes)
 
     def costs(self) -> dict[str, Any]:
         """Return what `TrainRecord` counts, so far; what was spent before an interruption is included."""
@@ -216,14 +292,19 @@ def stood_in(scores: Scores, batch: Batch, needs: Needs) -> Scores:
     return scores._replace(**missing)
 
 
-class _Stream:
-    """What the Trainer iterates: has no length, so that `max_steps` alone ends training."""
+class _Steps:
+    """What the Trainer iterates: has no length, so that `max_steps` alone ends training. It can begin a step anew."""
 
     def __init__(self, source: Source, trainer: Trainer) -> None:
         self.source, self.trainer = source, trainer
 
-    def __iter__(self) -> Iterator[Batch]:
-        return self.source.batches(self.trainer.state.global_step)
+    def __iter__(self) -> _Steps:
+        self._batches = self.source.batches(self.trainer.state.global_step)
+        return self
+
+    def __next__(self) -> list[Batch]:
+        device = self.trainer.args.device
+        return [next(self._batches).to(device) for _ in range(self.source.fitting.per_step)]
 
 
 def last_metrics(trainer: Trainer) -> dict[str, float]:
@@ -242,10 +323,13 @@ def run_training(
     seed: int,
     title: str,
     snapshots: int = 0,
+    measure: Measure | None = None,
+    judged_by: tuple[str, bool] = ("loss", False),
 ) -> TrainRecord:
     """Train the roles the method trains, from the last checkpoint in `folder` if there is one.
 
-    The first of them is kept as it is on the way, `snapshots` times (see `preflab.training.snapshots`).
+    The first of them is kept as it is on the way, `snapshots` times (see `preflab.training.snapshots`). With `measure`
+    they are evaluated on the way (see `preflab.training.validation`); early stopping then goes by `judged_by`.
 
     Raises:
         UserError: for settings the library refuses, or when the loss becomes NaN or infinite.
@@ -253,7 +337,7 @@ def run_training(
     steps, budget = total_steps(train, source), Budget.of(train)
     arguments = training_arguments(train, steps, folder, seed, roles.device)
     roles.learn(algorithm.needs.trains)
-    roles.checkpoint_activations(train.gradient_checkpointing)
+    roles.checkpoint_activations(source.fitting.recomputes)
     roles.autocast = train.bf16
     try:
         trainer = PreferenceTrainer(roles, algorithm, source, arguments, budget)
@@ -265,10 +349,28 @@ def run_training(
         trainer.add_callback(TakeSnapshots(snapshots, folder, lambda to: roles.save(role, to / role), spent))
     if budget is not None:
         trainer.add_callback(StopAtBudget(trainer.share))
+    evaluate = None
+    if measure is not None:
+        trains, log = algorithm.needs.trains, trainer.log
+        save = partial(_save_roles, roles, trains)
+        evaluate = Evaluate(train, judged_by, measure, folder, save, log, trainer.uncharged, seed=seed, title=title)
+        trainer.add_callback(evaluate)
     memory = PeakMemory(roles.device)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder, steps))
     peak, costs = memory.peak(), trainer.costs()
+    looked = None if evaluate is None else evaluate.finish(partial(_start_roles, roles, algorithm.needs.trains))
     roles.learn(())
     roles.autocast = False
     remove_checkpoints(folder)
-    return TrainRecord(steps=trainer.state.global_step, peak_memory_bytes=peak, final=last_metrics(trainer), **costs)
+    steps, final = trainer.state.global_step, last_metrics(trainer)
+    return TrainRecord(steps=steps, peak_memory_bytes=peak, final=final, validation=looked, **costs)
+
+
+def _save_roles(roles: Roles, trains: Sequence[Role], folder: Path) -> None:
+    for role in trains:
+        roles.save(role, folder / role)
+
+
+def _start_roles(roles: Roles, trains: Sequence[Role], folder: Path) -> None:
+    for role in trains:
+        roles.start(role, folder / role)

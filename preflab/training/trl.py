@@ -214,7 +214,7 @@ def _mismatched(groups: list[EncodedGroup], task: Task) -> list[EncodedGroup]:
     """Return the groups with another prompt's response at index 1, found within each micro-batch."""
     from preflab.training.offline import mismatched
 
-    micro = task.train.per_device_train_batch_size
+    micro = task.train.micro_batch
     return [group for at in range(0, len(groups), micro) for group in mismatched(groups[at : at + micro])]
 
 
@@ -241,7 +241,7 @@ def _reward_function(task: Task, k: int) -> Callable[..., list[float]]:
     ) -> list[float]:
         groups = [EncodedGroup(prompts[i], completion_ids[i : i + k], i) for i in range(0, len(prompts), k)]
         batch = collate(groups, task.tokenizer.pad_token_id).to(task.roles.device)
-        rewards = score_in_parts(task.roles, batch, ("reward",), task.train.per_device_train_batch_size).rewards
+        rewards = score_in_parts(task.roles, batch, ("reward",), task.train.micro_batch).rewards
         for name, mean in task.roles.reward_metrics().items():
             log_metric(name, (mean.total / mean.items).item())
         ended = [ids[-1] in task.ends for ids in completion_ids]
@@ -349,7 +349,7 @@ def _sampling_fields(config: Any, task: Task) -> dict[str, Any]:
     """Return the fields of TRL's config by which it samples what the native rollout would: unfiltered."""
     return {
         "num_generations": config.samples_per_prompt,
-        "steps_per_generation": config.rollout_prompts // task.train.per_device_train_batch_size,
+        "steps_per_generation": config.rollout_prompts // task.train.micro_batch,
         "num_iterations": config.rollout_epochs,
         "max_completion_length": task.max_response_tokens,
         "temperature": config.temperature,

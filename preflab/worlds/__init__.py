@@ -47,7 +47,11 @@ class WorldConfig(RewardOptions):
     heldout: str | None = option(
         None, "separate held-out preference file; default: split by hashed prompt. Without --dataset, to evaluate only"
     )
-    prompts: str | None = option(None, "prompt file of the function world (txt or jsonl); default: sampled openings")
+    prompts: str | None = option(
+        None,
+        "prompt file of the function world: txt, or data with 'prompt' as text or messages; default: the model samples "
+        "openings, or, where it has a chat template, instructions",
+    )
     chat_template: str | None = option(None, "file with a Jinja chat template, for tokenizers that have none")
     dialogues: Dialogues = option(
         "auto",
@@ -66,6 +70,12 @@ class WorldConfig(RewardOptions):
         "reward is functions alone, which judge then",
         minimum=0.0,
         maximum=0.8,
+    )
+    validation_fraction: float | None = option(
+        None,
+        "share of training prompts set aside for evaluations during training; default: 0.1 with eval_steps, else none",
+        minimum=0.0,
+        maximum=0.5,
     )
     max_prompt_tokens: int = option(
         256, "longer prompts are dropped and counted (see long_prompts)", minimum=1, maximum=2**24
@@ -217,6 +227,8 @@ class World:
         reward: the reward of one's own that is not planted but given, with what it is told of prompts.
         asked: more of the prompts of all splits, by their text; of those that there is more to say of. Their further
             columns are part of the data's fingerprint.
+        validation: the same world with rows set aside in the place of those that are learnt from; None: no such rows
+            (`preflab.worlds.validation`).
     """
 
     name: str
@@ -236,6 +248,7 @@ class World:
     singles: Dataset | None = None
     encoded: Mapping[str, list[EncodedGroup]] = field(default_factory=dict)
     asked: Mapping[str, Asked] = field(default_factory=dict)
+    validation: World | None = None
     reward: OwnReward | None = None
 
     @cached_property

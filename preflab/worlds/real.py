@@ -22,6 +22,7 @@ from preflab.data.splits import check_leak, paired, to_dataset
 from preflab.errors import UserError
 from preflab.progress import progress, tracked
 from preflab.rewards import OwnReward, open_reward
+from preflab.rewards.sums import EXAMPLES
 from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
 from preflab.worlds import SPLITS, World, WorldConfig
@@ -107,15 +108,17 @@ def _cleaned(
         dialogues="text" if config.special_tokens == "tokens" else config.dialogues,
         system=config.system_prompt,
         fits=None if config.long_prompts == "drop" else encoder.fits,
+        truncate=config.long_prompts == "truncate",
     )
 
 
 def _rewarded(world: World, reward: OwnReward, config: WorldConfig) -> World:
-    """Give a world a reward of one's own, tried on its first pair; where it is functions alone, it judges too."""
+    """Give a world a reward of one's own, tried on its first prompt; where it is functions alone, it judges too."""
     prompts = {row["prompt"] for split in (world.prompts, world.eval_prompts, world.pairs) for row in split}
     reward = reward.reading(world.asked, prompts)
-    first = next(iter(world.pairs or world.heldout))
-    if not reward.repeats([first["prompt"]] * 2, [first["chosen"], ""]):
+    first = next(iter(world.eval_prompts))["prompt"]
+    # Not on a row's own response: there it bears what a template wrote, and policies' come without.
+    if not reward.repeats([first] * 2, [text for _, text in EXAMPLES]):
         logger.warning("--reward %s gives two values for the same texts: no run of it can be repeated", config.reward)
     world = replace(world, reward=reward)
     return replace(world, gold=reward, gold_key=reward.key) if config.reward_is_code else world
@@ -164,7 +167,7 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
         rows = raw_rows(rows, tokenizer, config.special_tokens, name)
     limits = config.max_prompt_tokens, config.max_response_tokens
     encoder = Encoder(tokenizer, *limits, chat, truncate=config.truncated)
-    shortened = found.seen.shortened
+    shortened = found.seen.lost["turns"]
     if config.long_prompts != "drop" and not chat:
         rows, shortened = last_turns(rows, encoder)
     asked = by_prompt((row["prompt"] for row in rows), found.asked, name)
@@ -179,6 +182,9 @@ def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, confi
     if not found.seen.messages:
         encoder.noted.pop(TEXT, None)  # `raw_rows` has said so
     cut = {what: len(encoder.noted[what]) for what in (LONG_PROMPT, LONG_RESPONSE) if what in encoder.noted}
+    if words := found.seen.lost["words"]:
+        logger.warning("%s: %d %s", name, words, LONG_PROMPT)
+        cut[LONG_PROMPT] = cut.get(LONG_PROMPT, 0) + words
     encoder.report(name)
     if equal:
         what = f"{name}: {equal} of {len(pairs)} pairs have {EQUAL}, to this model's tokenizer"

@@ -21,16 +21,22 @@ import re
 from collections import Counter
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preflab.data.encoding import Encoder, load_tokenizer
+from preflab.data.messages import USER
 from preflab.data.reading import Row
 from preflab.data.splits import fingerprint, normalised, split_of, to_dataset
 from preflab.errors import UserError
 from preflab.rewards import OwnReward, open_reward
 from preflab.worlds import GoldReward, World, WorldConfig
-from preflab.worlds.context import check_context
-from preflab.worlds.function.samples import Drawn, Sample, cached_samples, fitting_prompts, read_prompts
+from preflab.worlds.context import check_context, check_dialogues
+from preflab.worlds.function.instructions import cached_instructions
+from preflab.worlds.function.prompts import Prompts, read_prompts, user_opening, written
+from preflab.worlds.function.samples import Drawn, Sample, cached_samples, fitting_prompts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["build", "finished"]
 
@@ -46,7 +52,8 @@ def build(config: WorldConfig, cache: Path) -> World:
     machine; all labels are drawn anew each time, the samples are kept.
 
     Args:
-        config: ``model`` and ``reward``; ``prompts`` may name a file, else openings are sampled.
+        config: ``model`` and ``reward``; ``prompts`` may name a file, else openings are sampled, or, of a model with a
+            chat template, instructions.
         cache: folder that keeps the sampled texts.
 
     Raises:
@@ -57,32 +64,58 @@ def build(config: WorldConfig, cache: Path) -> World:
     # 1. Everything a person may have got wrong, before anything is loaded.
     _refuse(config)
     gold = _opened(config)
-    given = read_prompts(config.prompts) if config.prompts else None
-    tokenizer = load_tokenizer(config.model, config.trust_remote_code)
+    tokenizer = load_tokenizer(config.model, config.trust_remote_code, config.chat_template)
     check_context(config)
-    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens)
+    check_dialogues(config, tokenizer)
+    given = _given(config, cache, tokenizer, gold)
+    gold = _labelling(gold, given, config)
+    limits = config.max_prompt_tokens, config.max_response_tokens
+    encoder = Encoder(tokenizer, *limits, given.chat, truncate=config.truncated)
     # 2. Sample, or read what an earlier run sampled.
     counts: Counter[str] = Counter()
-    prompts = fitting_prompts(given, encoder, config, counts) if given else None
+    prompts = fitting_prompts(given.texts, encoder, config, counts) if given.texts else None
     drawn = cached_samples(config, cache, encoder, prompts)
     # 3. Make honest texts of the samples, label them, split them.
-    rows = _fitting_pairs(_label(drawn, gold, config.data_seed, counts), encoder, counts)
-    return _world(config, rows, drawn, gold, counts)
+    rows = _fitting_pairs(_guarded(_label(drawn, gold, config.data_seed, counts), encoder), encoder, counts)
+    return _world(config, rows, drawn, gold, counts, given)
 
 
 def _opened(config: WorldConfig) -> OwnReward:
-    """Open the reward that labels, and see that it gives one label for the same texts.
+    """Open the reward that labels.
 
     Raises:
-        UserError: if it does not.
+        UserError: if there is none, or it reads columns where no file of prompts has any.
     """
     reward = open_reward(config)
     if reward is None:
         raise UserError("the function world labels by --reward, and 'model' is trained on its labels; add another part")
-    if reward.wanted.required:
+    if reward.wanted.required and config.prompts is None:
         column = min(reward.wanted.required)
-        raise UserError(f"--reward asks for the column {column!r}, and the function world's prompts have none")
-    if not reward.repeats():
+        raise UserError(
+            f"--reward asks for the column {column!r}, and the function world's own prompts have none: give a file of "
+            "'prompt' and this column in --prompts"
+        )
+    return reward if reward.wanted.required else _repeating(reward, config)
+
+
+def _labelling(reward: OwnReward, given: Prompts, config: WorldConfig) -> OwnReward:
+    """Tell a reward what the file of prompts says of them, and try it on the first where it needs that.
+
+    Raises:
+        UserError: if the file lacks a column, or the reward gives two labels for the same texts.
+    """
+    reward.wanted.check(given.columns, str(config.prompts))
+    told = reward.reading(given.asked, given.texts)
+    return _repeating(told, config, given.texts[0]) if reward.wanted.required else told
+
+
+def _repeating(reward: OwnReward, config: WorldConfig, *prompt: str) -> OwnReward:
+    """See that a reward gives one label for the same texts.
+
+    Raises:
+        UserError: if it does not.
+    """
+    if not reward.repeats(prompt * 2, ("there was a happy dog. He had a big ball.", "")):
         raise UserError(
             f"reward {config.reward!r} gives two different values for the same texts; make it deterministic, or labels "
             "and evaluation could not be repeated"
@@ -90,9 +123,23 @@ def _opened(config: WorldConfig) -> OwnReward:
     return reward
 
 
+def _given(config: WorldConfig, cache: Path, tokenizer: PreTrainedTokenizerBase, reward: OwnReward) -> Prompts:
+    """Return the prompts of a file, or instructions that an instruct model writes itself; none for any other."""
+    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat=True)
+    if config.prompts:
+        return read_prompts(config, encoder, reward.wanted.names)
+    opening = user_opening(config, encoder)
+    if opening is None:
+        return Prompts([], {}, False)
+    said = cached_instructions(config, cache, encoder, opening)
+    logger.warning("no --prompts: %d instructions are sampled from the model itself, in its user's place", len(said))
+    rows = ({"prompt": [{"role": USER, "content": text}]} for text in said)
+    return written(enumerate(rows, 1), "the model's own instructions", config, encoder)
+
+
 def _refuse(config: WorldConfig) -> None:
     """Refuse options that mean nothing here rather than ignore them."""
-    for name in ("dataset", "heldout", "chat_template"):
+    for name in ("dataset", "heldout"):
         if getattr(config, name) is not None:
             raise UserError(f"the function world samples its own data and takes no {name}; drop it or choose --world")
 
@@ -117,7 +164,7 @@ def _fate(sample: Sample, text: str | None) -> str:
 
 def _label(drawn: Drawn, gold: GoldReward, seed: int, counts: Counter[str]) -> list[Row]:
     """Return labelled pairs; what was lost, and why, goes into `counts`."""
-    rows: list[Row] = []
+    pairs: list[tuple[str, str, str, random.Random]] = []
     for prompt, samples in drawn:
         texts = [finished(sample) for sample in samples]
         for sample, text in zip(samples, texts, strict=True):
@@ -128,8 +175,17 @@ def _label(drawn: Drawn, gold: GoldReward, seed: int, counts: Counter[str]) -> l
             elif normalised(first) == normalised(second):
                 counts["pairs dropped: identical"] += 1
             else:
-                rows.append(_pair(prompt, first, second, gold, random.Random(f"label {seed} {n} {prompt}")))
-    return rows
+                pairs.append((prompt, first, second, random.Random(f"label {seed} {n} {prompt}")))
+    # All in one call: a reward may work on many at a time.
+    asked = [(prompt, text) for prompt, *both, _ in pairs for text in both]
+    rewards = gold(*zip(*asked, strict=True)) if asked else []
+    return [_pair(*pair, *both) for pair, *both in zip(pairs, rewards[::2], rewards[1::2], strict=True)]
+
+
+def _guarded(rows: list[Row], encoder: Encoder) -> list[Row]:
+    """Return pairs whose responses are the contents of messages where a chat template writes those."""
+    guard = encoder.literals.guard
+    return [{**r, **{name: guard(r[name]) for name in ("chosen", "rejected")}} for r in rows] if encoder.chat else rows
 
 
 def _fitting_pairs(rows: list[Row], encoder: Encoder, counts: Counter[str]) -> list[Row]:
@@ -141,9 +197,8 @@ def _fitting_pairs(rows: list[Row], encoder: Encoder, counts: Counter[str]) -> l
     return [rows[group.row] for group in groups]
 
 
-def _pair(prompt: str, first: str, second: str, gold: GoldReward, rng: random.Random) -> Row:
-    """Draw which response is preferred: sigmoid of the difference in reward."""
-    one, other = gold([prompt, prompt], [first, second])
+def _pair(prompt: str, first: str, second: str, rng: random.Random, one: float, other: float) -> Row:
+    """Draw which response is preferred, the first with the sigmoid of how much better its reward is."""
     if rng.random() >= _sigmoid(one - other):
         first, second, one, other = second, first, other, one
     # With the rewards among the columns, a changed reward changes the fingerprint of the data and so the
@@ -155,7 +210,9 @@ def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
 
-def _world(config: WorldConfig, rows: list[Row], drawn: Drawn, gold: OwnReward, counts: Counter[str]) -> World:
+def _world(
+    config: WorldConfig, rows: list[Row], drawn: Drawn, gold: OwnReward, counts: Counter[str], given: Prompts
+) -> World:
     if not rows:
         raise UserError(f"no pair is left of the model's samples ({_listed(counts)}); raise --max-response-tokens")
     shares = {"heldout": config.heldout_fraction, "train": 1 - config.heldout_fraction}
@@ -181,6 +238,8 @@ def _world(config: WorldConfig, rows: list[Row], drawn: Drawn, gold: OwnReward, 
         eval_prompts=to_dataset(_prompts(parts["heldout"]), ("prompt",)),
         gold=gold,
         gold_key=gold.key,
+        chat=given.chat,
+        asked={row["prompt"]: given.asked[row["prompt"]] for row in rows if row["prompt"] in given.asked},
         reward=gold,
     )
     world.facts.update(_facts(config, world, rows, drawn, counts))
@@ -206,9 +265,12 @@ def _facts(config: WorldConfig, world: World, rows: list[Row], drawn: Drawn, cou
     decided = [gap for gap in gaps if gap != 0]
     kept = [row[name] for row in rows for name in ("chosen_reward", "rejected_reward")]
     raw = world.gold(*zip(*((p, s.text) for p, samples in drawn for s in samples), strict=True))
+    own = (
+        "instructions that the model wrote in its user's place" if world.chat else "openings of the model's own samples"
+    )
     return {
         "reward": {"function": config.reward, "key": world.gold_key},
-        "prompts": {"from": config.prompts or "openings of the model's own samples", "count": len(drawn)},
+        "prompts": {"from": config.prompts or own, "count": len(drawn)},
         "counts": dict(counts),
         "rows": {name: len(getattr(world, name)) for name in splits},
         "fingerprints": {name: fingerprint(getattr(world, name)) for name in splits},

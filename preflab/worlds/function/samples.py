@@ -8,12 +8,11 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from preflab.data.encoding import Encoder
-from preflab.data.reading import read_rows
 from preflab.data.splits import normalised
 from preflab.disk.digests import digest
 from preflab.errors import UserError
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from preflab.sampling.sampler import Samples
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 FUNCTION_VERSION = 1
 """Part of the cache's key: raise it when the same settings would give other samples."""
@@ -52,32 +52,6 @@ class Sample(NamedTuple):
 
 
 Drawn = list[tuple[str, list[Sample]]]
-
-
-def read_prompts(name: str) -> list[str]:
-    """Read prompts from a text file (one a line) or a data file with a field ``prompt``; each once."""
-    path = Path(name).expanduser()
-    if path.suffix == ".txt":
-        try:
-            found = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"prompt file {path} cannot be read: {error}") from None
-    else:
-        rows = read_rows(name)
-        wrong = [n for n, row in rows if not isinstance(row.get("prompt"), str)]
-        if wrong:
-            raise UserError(
-                f"prompt file {path}: row {wrong[0]} (and {len(wrong) - 1} more) has no text in the field 'prompt'"
-            )
-        found = [row["prompt"] for _, row in rows]
-    unique: dict[str, str] = {}
-    for text in found:
-        if text.strip():
-            # A space at the end would become a token of its own and set the model off its usual track.
-            unique.setdefault(normalised(text), text.rstrip())
-    if len(unique) < 2:
-        raise UserError(f"prompt file {path} holds {len(unique)} different prompts; a comparison needs at least two")
-    return list(unique.values())
 
 
 def fitting_prompts(given: list[str], encoder: Encoder, config: WorldConfig, counts: Counter[str]) -> list[str]:
@@ -112,12 +86,13 @@ def cached_samples(config: WorldConfig, cache: Path, encoder: Encoder, prompts: 
         folder.mkdir()
         write_jsonl(folder / SAMPLES_FILE, [{"prompt": p, "responses": s} for p, s in drawn])
 
-    folder = cached_folder(cache / f"function-{_key(config, encoder, prompts)}", make)
+    folder = cached_folder(cache / f"function-{key_of(config, encoder, prompts)}", make)
     rows = read_jsonl(folder / SAMPLES_FILE)
     return [(row["prompt"], [Sample(*sample) for sample in row["responses"]]) for row in rows]
 
 
-def _key(config: WorldConfig, encoder: Encoder, prompts: list[str] | None) -> str:
+def key_of(config: WorldConfig, encoder: Encoder, prompts: list[str] | None) -> str:
+    """Return a hash of all that decides what is drawn."""
     import torch
     import transformers
 
@@ -129,6 +104,8 @@ def _key(config: WorldConfig, encoder: Encoder, prompts: list[str] | None) -> st
         "ends": encoder.ends.ids,
         "limits": [config.max_prompt_tokens, config.max_response_tokens, *OPENING_TOKENS, SEQUENCES_AT_ONCE],
         "seed": config.data_seed,
+        **({"chat": True} if encoder.chat else {}),
+        **({"truncated": encoder.truncate} if encoder.truncate else {}),
     }
     return digest(json.dumps(content), 16)
 
@@ -145,7 +122,18 @@ def _model_identity(name: str, trust_remote_code: bool) -> list[Any]:
 
 
 def _draw(config: WorldConfig, encoder: Encoder, prompts: list[str] | None) -> Drawn:
-    """Load the model; sample prompts unless they are given, and an even number of responses to each."""
+    """Sample prompts unless they are given, and an even number of responses to each."""
+
+    def responses(roles: Roles, wanted: int) -> Drawn:
+        asked = prompts or _openings(roles, encoder, math.ceil(wanted / PAIRS_PER_PROMPT), config.data_seed)
+        pairs = max(1, min(MAX_PAIRS_PER_PROMPT, wanted // len(asked)))
+        return _responses(roles, encoder, asked, 2 * pairs, config.data_seed)
+
+    return drawing(config, responses)
+
+
+def drawing(config: WorldConfig, draw: Callable[[Roles, int], T]) -> T:
+    """Load the model, and let it draw something for as many pairs as are wanted."""
     import torch
 
     from preflab.model.base import load_base
@@ -153,14 +141,10 @@ def _draw(config: WorldConfig, encoder: Encoder, prompts: list[str] | None) -> D
     from preflab.seeds import seeded
     from preflab.settings.training import LoraSettings
 
-    wanted = wanted_pairs(config)
     base = load_base(str(config.model), LoraSettings(), trust_remote_code=config.trust_remote_code)
     # A fresh policy adapter changes nothing: this samples from the bare model, by the sampler of all rollouts.
     with seeded(config.data_seed, "function world"), torch.no_grad():
-        roles = Roles(base, LoraSettings())
-        prompts = prompts or _openings(roles, encoder, math.ceil(wanted / PAIRS_PER_PROMPT), config.data_seed)
-        pairs = max(1, min(MAX_PAIRS_PER_PROMPT, wanted // len(prompts)))
-        return _responses(roles, encoder, prompts, 2 * pairs, config.data_seed)
+        return draw(Roles(base, LoraSettings()), wanted_pairs(config))
 
 
 def _openings(roles: Roles, encoder: Encoder, wanted: int, seed: int) -> list[str]:
@@ -171,7 +155,7 @@ def _openings(roles: Roles, encoder: Encoder, wanted: int, seed: int) -> list[st
     with progress("sampling openings (once)", wanted, "prompt") as task:
         for attempt in range(math.ceil(OPENING_TRIES * wanted / SEQUENCES_AT_ONCE)):
             start = [encoder.prompt("")] * SEQUENCES_AT_ONCE
-            samples = _sample(roles, encoder, start, 1, longest + 1, f"openings {seed} {attempt}")
+            samples = sample(roles, encoder, start, 1, longest + 1, f"openings {seed} {attempt}")
             for ids, mask in zip(samples.batch.response_ids[:, 0], samples.batch.response_mask[:, 0], strict=True):
                 text = _opening(encoder, ids[mask].tolist(), rng.randint(min(OPENING_TOKENS[0], longest), longest))
                 if text and len(found) < wanted:
@@ -190,13 +174,13 @@ def _opening(encoder: Encoder, ids: list[int], length: int) -> str | None:
     """Return the first `length` tokens as text of whole words; None where that text says something else."""
     if len(ids) <= length or set(ids) & _end_ids(encoder):
         return None
-    text, longer = _decode(encoder, ids[:length]), _decode(encoder, ids[: length + 1])
+    text, longer = decode(encoder, ids[:length]), decode(encoder, ids[: length + 1])
     if not longer.startswith(text):  # the cut went through a character
         return None
     if longer[len(text) :][:1].strip():  # the next token goes on with the same word
         text = re.sub(r"\S*\Z", "", text)
     text = text.rstrip()
-    return text if text.strip() and _decode(encoder, encoder.prompt(text)).strip() == text.strip() else None
+    return text if text.strip() and decode(encoder, encoder.prompt(text)).strip() == text.strip() else None
 
 
 def _responses(roles: Roles, encoder: Encoder, prompts: list[str], k: int, seed: int) -> Drawn:
@@ -206,13 +190,14 @@ def _responses(roles: Roles, encoder: Encoder, prompts: list[str], k: int, seed:
         for at in range(0, len(prompts), size):
             part = prompts[at : at + size]
             ids = [encoder.prompt(text) for text in part]
-            samples = _sample(roles, encoder, ids, k, encoder.max_response_tokens, f"responses {seed} {at}")
+            samples = sample(roles, encoder, ids, k, encoder.max_response_tokens, f"responses {seed} {at}")
             drawn += zip(part, _texts(encoder, ids, samples), strict=True)
             task.advance(len(part))
     return drawn
 
 
-def _sample(roles: Roles, encoder: Encoder, prompts: list[list[int]], k: int, length: int, purpose: str) -> Samples:
+def sample(roles: Roles, encoder: Encoder, prompts: list[list[int]], k: int, length: int, purpose: str) -> Samples:
+    """Draw `k` responses of at most `length` tokens to each prompt, by a seed of this purpose."""
     from preflab.sampling.sampler import TransformersSampler
     from preflab.seeds import derive
 
@@ -232,8 +217,8 @@ def _texts(encoder: Encoder, prompts: list[list[int]], samples: Samples) -> Iter
             # word keeps it; what only says "end" is no text.
             ids = ids[: encoder.max_response_tokens - 1] if stop is None else ids[: stop + 1]
             # Decoded with its prompt, since a first token on its own may lose the space before it.
-            before, whole = _decode(encoder, prompt), _decode(encoder, prompt + ids)
-            text = whole[len(before) :] if whole.startswith(before) else _decode(encoder, ids)
+            before, whole = decode(encoder, prompt), decode(encoder, prompt + ids)
+            text = whole[len(before) :] if whole.startswith(before) else decode(encoder, ids)
             texts.append(Sample(text, stop is not None))
         yield texts
 
@@ -243,5 +228,6 @@ def _end_ids(encoder: Encoder) -> set[int]:
     return set(encoder.ends.ids) | ({encoder.tokenizer.bos_token_id} - {None})
 
 
-def _decode(encoder: Encoder, ids: list[int]) -> str:
+def decode(encoder: Encoder, ids: list[int]) -> str:
+    """Return tokens as text, without special ones."""
     return str(encoder.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -98,6 +98,8 @@ def test_a_reference_mismatch_shows_in_the_first_rollout_alone():
     assert found(Evidence(logged, settings=rollout), "reference mismatch")
     later = [{"step": 5, "kl": 1.0, "response_length": 10.0}]
     assert found(Evidence(later, settings=rollout), "reference mismatch") is None
+    parts = {**rollout, "train_batch_size": 32, "per_device_train_batch_size": "auto"}
+    assert found(Evidence(logged, settings=parts), "reference mismatch")
     assert found(Evidence(logged), "reference mismatch") is None
 
 

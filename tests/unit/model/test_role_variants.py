@@ -188,6 +188,7 @@ def test_a_step_without_anything_to_learn_from_moves_nothing(tmp_path):
         def __init__(self, source):
             self.source, self.steps_per_epoch, self.sampled_tokens = source, source.steps_per_epoch, 0
             self.take_metrics, self.observe, self.moves = source.take_metrics, source.observe, source.moves
+            self.fitting = source.fitting
 
         def batches(self, start_step):
             for number, batch in enumerate(self.source.batches(start_step)):

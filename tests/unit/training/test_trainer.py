@@ -64,6 +64,7 @@ class Padded:
     def __init__(self, source):
         self.source, self.steps_per_epoch, self.sampled_tokens = source, source.steps_per_epoch, 0
         self.take_metrics, self.observe, self.moves = source.take_metrics, source.observe, source.moves
+        self.fitting = source.fitting
 
     def batches(self, start_step):
         pad = torch.nn.functional.pad

@@ -74,7 +74,7 @@ def world(tiny_model_path: Path, rewards: str, cache: Path) -> World:
         ("limit", "is no function"),
         ("Judge", "is no function"),
         ("mute", r"arguments \(prompt, answer\); a reward takes \(prompt, response\)"),
-        ("three", "asks for the column 'more', and the function world's prompts have none"),
+        ("three", "asks for the column 'more', and the function world's own prompts have none"),
         ("failing", "raised ZeroDivisionError.* prompt 'Once upon a time' and response ''"),
         ("no_number", r"returned None \(NoneType\), not a number"),
         ("text", "not a number"),
@@ -267,16 +267,21 @@ def test_prompt_files_of_both_kinds_give_the_same_world(tiny_model_path: Path, r
     ("name", "content", "message"),
     [
         ("p.txt", "\n\nonly one\n", "holds 1 different prompts"),
-        ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', r"row 2 \(and 0 more\) has no text in the field 'prompt'"),
+        (
+            "p.jsonl",
+            '{"prompt": "a"}\n{"text": "b"}\n',
+            r"that are no prompt: missing field 'prompt': 1 \(row 2\)",
+        ),
         ("p.pdf", "x", "unknown suffix"),
     ],
 )
-def test_bad_prompt_files_are_refused(name: str, content: str, message: str, rewards: str, tmp_path: Path) -> None:
-    path, empty = tmp_path / name, tmp_path / "no_model"
+def test_bad_prompt_files_are_refused(
+    name: str, content: str, message: str, rewards: str, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / name
     path.write_text(content)
-    empty.mkdir()
     with pytest.raises(UserError, match=message):
-        open_world(config(empty, f"{rewards}:words", prompts=str(path)), tmp_path)
+        open_world(config(tiny_model_path, f"{rewards}:words", prompts=str(path)), tmp_path)
 
 
 def test_options_without_meaning_are_refused(rewards: str, tmp_path: Path) -> None:

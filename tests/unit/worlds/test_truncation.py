@@ -16,6 +16,10 @@ from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig
 
 BOTH = ("prompt", "response")
+CHATML = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 
 
 def texts(encoder, ids):
@@ -112,3 +116,27 @@ def test_worlds_that_make_their_own_data_refuse_it(option, world, tiny_model_pat
     model = {"model": str(tiny_model_path)} if world else {}
     with pytest.raises((ValueError, UserError), match="is for real data"):
         WorldConfig(**option, **world, **model)
+
+
+def test_messages_lose_the_first_words_of_their_last_turn_and_keep_their_form(model, tmp_path):
+    """What the system says, the markers and the end of the question stay."""
+    (tmp_path / "chat.jinja").write_text(CHATML)
+
+    def asked(i, question):
+        said = (("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", f"{question}{i}?"))
+        return pair(i, prompt=[{"role": role, "content": text} for role, text in said], group=i)
+
+    rows = [*(asked(i, "c") for i in range(10, 50)), asked(60, "x" * 90)]
+    options = {"max_prompt_tokens": 60, "gold_fraction": 0.0, "chat_template": str(tmp_path / "chat.jinja")}
+    world = open_rows(model, tmp_path, rows, **options, long_prompts="truncate")
+    prompts = {prompt for name in ("pairs", "heldout") for prompt in getattr(world, name)["prompt"]}
+    assert source(world)["cut to their last turns"] == 40
+    assert source(world)["cut at the limits"] == {LONG_PROMPT: 1}
+    [long] = [prompt for prompt in prompts if prompt.endswith("60?</s><|assistant|>")]
+    rest = "<|system|>Be brief.</s><|user|>", "60?</s><|assistant|>"
+    assert (long.startswith(rest[0]), long.endswith(rest[1])) == (True, True)
+    encoder = Encoder(load_tokenizer(model), 60, chat=True)
+    assert len(encoder.prompt(long)) == 60, "as much as fits"
+    assert world.asked[long].messages[-1]["content"] == long.removeprefix(rest[0]).removesuffix("</s><|assistant|>")
+    dropped = open_rows(model, tmp_path, rows, **options, long_prompts="last-turns")
+    assert source(dropped)["too long"]["prompt too long"] == 1

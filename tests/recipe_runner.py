@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from eval.records.comparison import read_comparison, read_evaluation
 from eval.records.typed import to_json
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 LIMIT = 240  # seconds; only a hang reaches it
 
 # Importing the libraries takes as long as everything these tests train.

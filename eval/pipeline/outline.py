@@ -1,0 +1,194 @@
+"""A run in outline: its stages found by the code that would build them, each costed and none built."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.pipeline.bringing import Brought
+from eval.pipeline.entries import CompareConfig, check_entries
+from eval.pipeline.judging import open_judge
+from eval.pipeline.planning import Plan, Planned
+from eval.pipeline.session import Session
+from eval.pipeline.stage_costs import Cost, Costing
+from eval.pipeline.training import stage_names
+from eval.pipeline.yardsticks import own_judge
+from preflab.disk.stages import Stage, UnbuiltRun
+from preflab.errors import UserError
+from preflab.experiment.experiment import Experiment
+from preflab.experiment.opening import quiet_libraries, with_rows_aside
+from preflab.experiment.rewards import Rewards
+from preflab.method.configured import Method
+from preflab.planning.footprint import free_memory, resident_memory, sketched
+from preflab.planning.pace import Pace, measured
+
+if TYPE_CHECKING:
+    from preflab.experiment.foundation import Foundation
+
+logger = logging.getLogger(__name__)
+
+
+class Outline(Experiment):
+    """An experiment of which nothing is built: it says what would be.
+
+    Attributes:
+        trained: stages that would be trained, in order, with what they would be given.
+    """
+
+    def __init__(self, session: Session, methods: Sequence[Method]) -> None:
+        run, world = UnbuiltRun(Path(session.run.output)), with_rows_aside(session.world, methods)
+        super().__init__(run, world, session.lora, Path(session.run.cache))
+        self.trained: list[tuple[Stage, Method, dict[str, Any]]] = []
+
+    @staticmethod
+    def check_model(name: str) -> None:
+        """Take a model without weights: they need not be there yet."""
+
+    def train(self, name: str, method: Method, **how: Any) -> Stage:
+        """Note what would be trained."""
+        stage = super().train(name, method, **how)
+        if all(stage.key != other.key for other, *_ in self.trained):
+            self.trained.append((stage, method, how))
+        return stage
+
+
+def plan_comparison(session: Session) -> Plan:
+    """Say what `compare` would do.
+
+    Raises:
+        UserError: for whatever could not finish.
+    """
+    session = session.capped(session.config(CompareConfig).max_steps)
+    entries, judge, brought = check_entries(session), open_judge(session.configs), Brought.by(session)
+    outline = _outlined(session, [*session.stage_methods(), *(entry.method for entry in entries)])
+    foundation = brought.foundation(session, outline)
+    sft = foundation.sft()
+    rewards = _rewards(foundation, sft)
+    if judge is None:
+        own_judge(foundation, sft, session.evaluation)
+    for entry in entries:
+        for seed in session.run.seeds:
+            name = f"{entry.method.label}-seed{seed}"
+            outline.train(name, entry.method, seed=seed, sft=sft, reward=rewards)
+    policies = 1 + sum(entry.method.needs.trains[0] == "policy" for entry in entries) * len(session.run.seeds)
+    return _planned(session, outline, sft, policies, session.evaluation.oracle_samples)
+
+
+def plan_training(session: Session, name: str, *, evaluate: bool = True) -> Plan:
+    """Say what `train`, or without evaluation `train_only`, would do with a method.
+
+    Raises:
+        UserError: for whatever could not finish.
+    """
+    session.layers.check((name,))
+    method, brought = session.method(name), Brought.by(session)
+    outline = _outlined(session, [*session.stage_methods(), method])
+    foundation = brought.foundation(session, outline)
+    sft = foundation.given_start() if method.needs.responses == "demonstration" else foundation.sft()
+    uses = method.needs.uses("reward") and "reward" not in method.needs.trains
+    rewards = _rewards(foundation, sft) if uses else None
+    for stage, seed in zip(stage_names(session, foundation, method), session.run.seeds, strict=True):
+        outline.train(stage, method, seed=seed, sft=sft, reward=rewards)
+    policies = 1 + len(session.run.seeds) if evaluate and method.needs.trains[0] == "policy" else 0
+    return _planned(session, outline, sft, policies, 0)
+
+
+def _outlined(session: Session, methods: Sequence[Method]) -> Outline:
+    """Open the world, and nothing else.
+
+    Raises:
+        UserError: for a world whose data are drawn from the model itself, which takes its weights.
+    """
+    if session.world.kind == "function":
+        raise UserError("--plan: this world draws its preferences from the model, and has none before it runs")
+    quiet_libraries()
+    return Outline(session, methods)
+
+
+def _rewards(foundation: Foundation, sft: Stage | None) -> Rewards | None:
+    """Return what policies would maximise; of models with weights of their own, which stay closed, the name alone."""
+    if all(one.on_base(foundation.experiment) for one in foundation.given):
+        return foundation.rewards(sft)
+    names = [one.source for one in foundation.given]
+    logger.warning("the weights of %s are not among what is planned: they come on top", ", ".join(names))
+    return Rewards(",".join(names))
+
+
+def _planned(session: Session, outline: Outline, sft: Stage | None, policies: int, oracle: int) -> Plan:
+    """Cost every stage, and the evaluation of so many policies."""
+    sketch = sketched(outline.world.model, session.lora, trust_remote_code=session.world.trust_remote_code)
+    costing = Costing(sketch, outline.max_response_tokens, cloned_reference=sft is not None)
+    free, resident = free_memory(sketch.device), resident_memory(sketch.device)
+    stages = [_stage(outline, costing, free, *trained) for trained in outline.trained]
+    stages += _evaluation(session, outline, costing, policies, oracle)
+    return Plan(tuple(stages), sketch.device, free, resident, sketch.base, _pace(outline, costing))
+
+
+def _stage(outline: Outline, costing: Costing, free: int | None, stage: Stage, method: Method, how: Any) -> Planned:
+    """Cost what would be trained."""
+    rows = how.get("groups") or outline.learnt_from(stage.name, method.needs)
+    if method.algorithm.kind != "loss":
+        return Planned(stage.name, stage.reused, Cost(None), Cost(None))
+    if rows is not None:
+        found = costing.offline(method, rows, how.get("seed", 0))
+        least = most = found
+    else:
+        models = _reward_models(how.get("reward"))
+        lengths = (min(_usual_length(outline), outline.max_response_tokens), outline.max_response_tokens)
+        least, most = (
+            costing.on_policy(method, outline.prompt_groups, length, reward_models=models) for length in lengths
+        )
+    short = free is not None and not stage.reused and most.peak is not None and most.peak > free
+    ways = costing.ways(method, most, free) if short and free else ()
+    return Planned(stage.name, stage.reused, least, most, ways)
+
+
+def _reward_models(reward: Any) -> int:
+    """Return how many reward models on the base score a rollout."""
+    if isinstance(reward, Stage):
+        return 1
+    trained = reward.trained if isinstance(reward, Rewards) else None
+    return len(trained.stages) if trained else 0
+
+
+def _usual_length(outline: Outline) -> int:
+    """Return the mean length of the data's responses; the limit where there are none."""
+    lengths = [len(ids) for group in (outline.pairs or outline.demonstrations)[:1000] for ids in group.response_ids]
+    return sum(lengths) // len(lengths) if lengths else outline.max_response_tokens
+
+
+def _evaluation(session: Session, outline: Outline, costing: Costing, policies: int, oracle: int) -> list[Planned]:
+    """Cost the answers of policies and of the baseline, their scores of held-out pairs, and the oracle line."""
+    if not policies:
+        return []
+    config = session.evaluation
+    prompts, pairs = outline.eval_prompts[: config.eval_prompts], outline.heldout[: config.eval_pairs]
+    usual, limit = _usual_length(outline), outline.max_response_tokens
+
+    def answers(name: str, samples: int, judged: Sequence[Any] = ()) -> Planned:
+        least, most = (
+            costing.answering(prompts, min(length, limit), samples=samples, size=config.eval_batch_size)
+            for length in (usual, limit)
+        )
+        both = costing.judging(judged, samples)
+        return Planned(name, False, least.beside(both), most.beside(both))
+
+    found = [
+        answers(f"evaluation of {policies} policies", policies, pairs),
+        answers(f"{config.baseline_draws} answers of the baseline", config.baseline_draws),
+    ]
+    return [*found, answers(f"oracle line, {oracle} answers", oracle)] if oracle else found
+
+
+def _pace(outline: Outline, costing: Costing) -> Pace | None:
+    """Measure how fast the machine is at the model, on a micro-batch of the first method."""
+    stage, method, how = outline.trained[0]
+    rows = how.get("groups") or outline.learnt_from(stage.name, method.needs) or outline.prompt_groups
+    batch = costing.typical(rows, method.train.micro_batch)
+    try:
+        return measured(costing.sketch, batch, costing.rows_drawn())
+    except (RuntimeError, NotImplementedError, MemoryError) as error:
+        logger.warning("no time can be foretold: a few layers of the model do not run here: %s", error)
+        return None

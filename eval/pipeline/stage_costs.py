@@ -1,0 +1,270 @@
+"""What a stage would take: steps, tokens, arithmetic, memory and disk, from its settings and the rows that it reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from preflab.data.batches import collate
+from preflab.data.encoding import EncodedGroup
+from preflab.experiment.splits import reads_reference
+from preflab.method.configured import Method
+from preflab.method.contract import Batch, Role
+from preflab.planning.arithmetic import Arithmetic
+from preflab.planning.footprint import Footprint, Sketch
+from preflab.scoring.batching import rows_at_once
+from preflab.training.arguments import total_steps
+from preflab.training.offline import OfflineSource, mismatched
+
+if TYPE_CHECKING:
+    from preflab.planning.pace import Pace
+
+ENOUGH = 256
+"""Rows, spread over the data, whose mean length stands for all."""
+
+LOOKED_AT = 256
+"""Optimiser steps whose rows are looked at for the longest micro-batch."""
+
+SEQUENCES = 512
+"""Responses that the sampler draws together at the most."""
+
+
+class Cost(NamedTuple):
+    """What a stage takes.
+
+    Attributes:
+        steps: optimiser steps; None where a budget of time ends it.
+        prompts: that go through training passes, as often as they do.
+        tokens: that go through training passes.
+        sampled: response tokens drawn, at the most.
+        training: FLOPs of passes there and back.
+        scoring: FLOPs of passes without a way back.
+        drawing: FLOPs of drawing.
+        memory: what it holds at its peak while it trains; None where it does not, or nobody knows.
+        drawn_with: bytes that sampling takes beside the weights.
+        largest: the micro-batch that memory is told by.
+        disk: bytes that it leaves, and that its checkpoints take meanwhile.
+    """
+
+    steps: int | None = 0
+    prompts: int = 0
+    tokens: int = 0
+    sampled: int = 0
+    training: float = 0
+    scoring: float = 0
+    drawing: float = 0
+    memory: Footprint | None = None
+    drawn_with: int = 0
+    disk: int = 0
+    largest: Batch[Any] | None = None
+
+    @property
+    def flops(self) -> float:
+        """All of them."""
+        return self.training + self.scoring + self.drawing
+
+    @property
+    def peak(self) -> int | None:
+        """Bytes at the peak of training or sampling; None where nobody knows."""
+        if self.memory is None:
+            return None
+        return self.memory.total - self.memory.passes + max(self.memory.passes, self.drawn_with)
+
+    def beside(self, other: Cost) -> Cost:
+        """Return this with the arithmetic of another, whose memory is no more."""
+        return self._replace(scoring=self.scoring + other.scoring)
+
+    def seconds(self, pace: Pace) -> float:
+        """Return how long all this takes at a pace."""
+        return self.training / pace.training + self.scoring / pace.scoring + self.drawing / pace.drawing
+
+
+class Costing:
+    """Foretells stages of one model.
+
+    Args:
+        sketch: the model.
+        limit: tokens of a sampled response at the most.
+        cloned_reference: whether the reference has an adapter of its own; else it is the bare base.
+    """
+
+    def __init__(self, sketch: Sketch, limit: int, *, cloned_reference: bool) -> None:
+        self.sketch, self.limit, self.cloned_reference = sketch, limit, cloned_reference
+
+    @cached_property
+    def arithmetic(self) -> Arithmetic:
+        """FLOPs of passes."""
+        return Arithmetic(self.sketch)
+
+    # ---- training --------------------------------------------------------------------------------
+
+    def offline(self, method: Method, groups: Sequence[EncodedGroup], seed: int) -> Cost:
+        """Return what a method takes that learns from rows."""
+        train, needs = method.train, method.needs
+        source = OfflineSource(groups, train, 0, seed)
+        steps = total_steps(train, source)
+        rows = list(mismatched(groups)) if needs.responses == "single" else list(groups)
+        batch, share = self._sample(rows)
+        seen = steps * train.optimiser_batch * share
+        largest = self.worst(source, rows, steps)
+        cached: tuple[Role, ...] = ("reference",) if reads_reference(method) else ()
+        once = self.arithmetic.scoring(batch, cached) * share * len(rows)
+        return Cost(
+            steps=steps,
+            prompts=steps * train.optimiser_batch,
+            tokens=int(_tokens(batch) * seen),
+            training=self._loss(batch, method, cached) * seen,
+            scoring=self.arithmetic.scoring(batch, needs.rollout) * seen + once,
+            memory=self._memory(method, largest, [r for r in self._present(method, 1) if r not in cached]),
+            disk=self._disk(method) + (4 * sum(len(ids) for g in groups for ids in g.response_ids) if cached else 0),
+            largest=largest,
+        )
+
+    def on_policy(self, method: Method, prompts: Sequence[EncodedGroup], length: int, *, reward_models: int) -> Cost:
+        """Return what a method takes that samples, where responses have so many tokens."""
+        train, config = method.train, method.config
+        per_rollout, k = config.steps_per_rollout(train), config.samples_per_prompt
+        source: Any = _Paced(math.ceil(len(prompts) / config.rollout_prompts) * per_rollout)
+        steps = total_steps(train, source)
+        rollouts = math.ceil(steps / per_rollout) * config.rollout_prompts
+        batch, share = self._sample(answered(prompts, k, length))
+        seen, drawn = steps * train.optimiser_batch * share, rollouts * share
+        roles = [r for r in method.needs.rollout for _ in range(reward_models if r == "reward" else 1)]
+        micro = train.micro_batch
+        longest = sorted(prompts, key=lambda group: len(group.prompt_ids))[-micro:]
+        largest = collate(answered(longest, k, self.limit), 0)
+        return Cost(
+            steps=steps,
+            prompts=steps * train.optimiser_batch,
+            tokens=int(_tokens(batch) * seen),
+            sampled=rollouts * k * length,
+            training=self._loss(batch, method) * seen,
+            scoring=self.arithmetic.scoring(batch, roles) * drawn,
+            drawing=self.arithmetic.drawing(batch) * drawn,
+            memory=self._memory(method, largest, self._present(method, reward_models)),
+            drawn_with=self.drawing(config.rollout_prompts, k, len(longest[-1].prompt_ids), micro),
+            disk=self._disk(method),
+            largest=largest,
+        )
+
+    def worst(self, source: OfflineSource, rows: Sequence[EncodedGroup], steps: int) -> Batch[Any]:
+        """Return the longest micro-batch among those that the first steps read."""
+        micro, size = source.train.micro_batch, source.train.optimiser_batch
+        read = source.shard.take(0, size * min(steps, LOOKED_AT))
+        parts = [[rows[row] for row in read[at : at + micro]] for at in range(0, len(read), micro)]
+        return collate(max(parts, key=lambda part: sum(map(_length, part))), 0)
+
+    def _loss(self, batch: Batch[Any], method: Method, at_hand: Sequence[Role] = ()) -> int:
+        recomputes = method.train.gradient_checkpointing is True
+        return self.arithmetic.training(batch, method.needs, recomputes=recomputes, at_hand=at_hand)
+
+    def _memory(self, method: Method, batch: Batch[Any], present: Sequence[Role]) -> Footprint:
+        train = method.train
+        twice = train.gradient_checkpointing is True
+        return self.sketch.footprint(batch, method.needs, roles=present, checkpointing=twice, bf16=train.bf16)
+
+    def _present(self, method: Method, reward_models: int) -> list[Role]:
+        """Return the roles that have an adapter of their own, a reward model once for each there is."""
+        needs = method.needs
+        times = {"value": 0 if needs.joint else 1, "reference": int(self.cloned_reference), "reward": reward_models}
+        if "reward" in needs.trains:
+            times["reward"] = 1
+        named = dict.fromkeys(("policy", *needs.trains, *needs.scores, *needs.rollout))
+        return [role for role in named for _ in range(times.get(role, 1))]
+
+    def _disk(self, method: Method) -> int:
+        adapters = sum(map(self.sketch.adapter, method.needs.trains))
+        return adapters * (1 + (3 if method.train.save_steps else 0))  # a checkpoint holds two moments besides
+
+    # ---- evaluation ------------------------------------------------------------------------------
+
+    def answering(self, prompts: Sequence[EncodedGroup], length: int, *, samples: int, size: int) -> Cost:
+        """Return what so many answers to each prompt take, each scored by policy, reference, reward and judge."""
+        batch, share = self._sample(answered(prompts, 1, length))
+        drawn = len(prompts) * samples * share
+        longest = max(len(group.prompt_ids) for group in prompts)
+        roles: tuple[Role, ...] = ("policy", "reference", "reward", "reward")
+        return Cost(
+            sampled=len(prompts) * samples * length,
+            scoring=self.arithmetic.scoring(batch, roles) * drawn,
+            drawing=self.arithmetic.drawing(batch) * drawn,
+            memory=Footprint(self.sketch.base, sum(map(self.sketch.adapter, roles)), 0, 0, 0),
+            drawn_with=self.drawing(size, 1, longest, size),
+        )
+
+    def judging(self, pairs: Sequence[EncodedGroup], policies: int) -> Cost:
+        """Return what it takes that policies and the reference score held-out pairs."""
+        if not pairs:
+            return Cost()
+        batch, share = self._sample(pairs)
+        return Cost(scoring=self.arithmetic.scoring(batch, ("policy", "reference")) * share * len(pairs) * policies)
+
+    # ---- what all that rests on --------------------------------------------------------------------
+
+    def ways(self, method: Method, cost: Cost, free: int) -> tuple[str, ...]:
+        """Return the smallest changes of settings under which a stage's passes fit in the memory that is free."""
+        assert cost.memory is not None
+        still = cost.memory.total - cost.memory.passes
+        if still > free or cost.drawn_with + still > free:
+            return ("a smaller model, or a machine with more memory: the weights alone, or sampling, do not fit",)
+        train, batch, found = method.train, cost.largest, []
+        assert batch is not None
+        micro = len(batch.prompt_ids)
+        for twice in (False, True):
+            for size in (micro >> n for n in range(micro.bit_length())):
+                kept = self.sketch.passes(
+                    batch.rows(slice(0, size)), method.needs.trains, checkpointing=twice, bf16=train.bf16
+                )
+                if still + kept <= free:
+                    parts = train.optimiser_batch // size
+                    said = f"per_device_train_batch_size {size} with gradient_accumulation_steps {parts}"
+                    found.append(said if not twice else f"gradient_checkpointing true, {said}")
+                    break
+        return tuple(found) or ("shorter limits (--max-prompt-tokens, --max-response-tokens)",)
+
+    def typical(self, rows: Sequence[EncodedGroup], micro: int) -> Batch[Any]:
+        """Return a micro-batch of rows from all over the data; prompts get an answer."""
+        given = [group if group.response_ids else answered([group], 1, self.limit)[0] for group in rows]
+        step = max(1, len(given) // micro)
+        return collate([said_nothing(group) for group in given[::step][:micro]], 0)
+
+    def rows_drawn(self) -> int:
+        """Return how many responses are usually drawn together."""
+        return min(64, SEQUENCES)
+
+    def drawing(self, prompts: int, k: int, longest: int, batch_size: int) -> int:
+        """Return the bytes that sampling takes beside the weights, as `TransformersSampler` cuts it up."""
+        size = rows_at_once(SEQUENCES, longest + self.limit, batch_size)
+        return self.sketch.sampling(min(prompts, max(1, size // k)), min(k, size), longest, self.limit)
+
+    def _sample(self, groups: Sequence[EncodedGroup]) -> tuple[Batch[Any], float]:
+        """Return rows spread over the data, and the share that one row is of them."""
+        step = max(1, len(groups) // ENOUGH)
+        some = [said_nothing(group) for group in groups[::step]]
+        return collate(some, 0), 1 / len(some)
+
+
+class _Paced(NamedTuple):
+    """What `total_steps` asks of a source."""
+
+    steps_per_epoch: int
+
+
+def answered(prompts: Sequence[EncodedGroup], k: int, length: int) -> list[EncodedGroup]:
+    """Return the prompts with k responses of so many tokens."""
+    return [EncodedGroup(group.prompt_ids, [[1] * length] * k, group.row) for group in prompts]
+
+
+def said_nothing(group: EncodedGroup) -> EncodedGroup:
+    """Return a group of which nothing is said."""
+    return group._replace(feedback={})
+
+
+def _length(group: EncodedGroup) -> int:
+    return len(group.prompt_ids) + sum(map(len, group.response_ids))
+
+
+def _tokens(batch: Batch[Any]) -> int:
+    return int(batch.prompt_mask.sum() + batch.response_mask.sum())

@@ -1,0 +1,276 @@
+"""How much memory training takes, before a weight is loaded: what lies there all the time, and what passes keep."""
+
+from __future__ import annotations
+
+import copy
+import pathlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from preflab.data.batches import collate
+from preflab.data.encoding import EncodedGroup
+from preflab.errors import UserError
+from preflab.method.contract import Batch, Needs, Role
+from preflab.model.base import default_device, loaded_dtype
+from preflab.model.roles import Roles
+from preflab.model.work import Weights
+from preflab.planning.sampling import decoding
+from preflab.planning.weightless import LiveBytes, cut, weightless_model, weightless_roles
+from preflab.scoring.logps import Path
+from preflab.settings.training import LoraSettings
+
+FEW = (2, 3)
+"""Layers of the models that passes are made through; all others keep as much as the third does."""
+
+OVERHEAD = {"cpu": 0.1}
+"""What the allocator holds beyond what lives, as a share of what passes keep (`python -m benchmarks.plan`)."""
+
+ADAM = 8
+"""Bytes that AdamW keeps of each weight that learns: two moments in float32."""
+
+
+STORED = {"4bit": 0.5 + 1 / 64 + 1 / 4096, "8bit": 1.0}
+"""Bytes of a number in bits, constants included: of NF4 (arXiv 2305.14314, section 3) one in 8 bits for 64 numbers, one
+in 32 for 256 of those."""
+
+
+class Footprint(NamedTuple):
+    """Bytes that a training run holds at its peak.
+
+    Attributes:
+        base: weights of the frozen base.
+        adapters: of all roles, heads included.
+        gradients: of those that learn.
+        optimiser: its state.
+        passes: the most that a pass keeps, there and back.
+    """
+
+    base: int
+    adapters: int
+    gradients: int
+    optimiser: int
+    passes: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self)
+
+
+class Sketch:
+    """A model without weights, which tells what training on it takes.
+
+    Args:
+        config: the model's, as transformers has it; it is not changed.
+        lora: the adapters' shape, and the base's type.
+        device: where training will run: ``cpu`` or ``cuda``.
+        load_in: ``4bit`` or ``8bit``, where the base's linear layers are kept so.
+        trust_remote_code: run Python code that comes with the model.
+
+    Raises:
+        NotImplementedError: if the model's layers are not found.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        lora: LoraSettings,
+        device: str,
+        *,
+        load_in: Literal["none", "8bit", "4bit"] = "none",
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.config, self.lora, self.device, self.load_in = config, lora, device, load_in
+        self._dtype, self._trusted = loaded_dtype(lora.dtype, device), trust_remote_code
+        self._roles: dict[tuple[int, Role, bool], Roles] = {}
+
+    def footprint(
+        self,
+        batch: Batch[Any],
+        needs: Needs,
+        *,
+        roles: Sequence[Role] | None = None,
+        checkpointing: bool = False,
+        bf16: bool = False,
+    ) -> Footprint:
+        """Return what training takes whose largest micro-batch is this one.
+
+        Args:
+            batch: on the CPU, without reference log-probabilities where their role scores.
+            needs: of the method.
+            roles: that have an adapter; by default those that the method names, the bare reference left out.
+            checkpointing: whether activations are computed twice.
+            bf16: whether passes are autocast to bfloat16.
+        """
+        named = dict.fromkeys((*needs.trains, *needs.scores, *needs.rollout))
+        present = tuple(role for role in named if role != "reference") if roles is None else tuple(roles)
+        learning = sum(self.adapter(role) for role in needs.trains)
+        passes = self.passes(batch, needs.trains, checkpointing=checkpointing, bf16=bf16)
+        passes += int(passes * OVERHEAD.get(self.device, 0))
+        adapters = sum(self.adapter(role) for role in present)
+        return Footprint(self.base, adapters, learning, learning * ADAM // 4, passes)
+
+    @cached_property
+    def model(self) -> Any:
+        """The whole model, on the meta device."""
+        return weightless_model(copy.deepcopy(self.config), self._dtype, trust_remote_code=self._trusted)
+
+    @cached_property
+    def base(self) -> int:
+        """Bytes of the base's weights."""
+        whole = _bytes({id(x): x for x in (*self.model.parameters(), *self.model.buffers())}.values())
+        linear = _bytes(self._linear)
+        return whole - linear + int(STORED[self.load_in] * self._count) if self.load_in in STORED else whole
+
+    @cached_property
+    def _linear(self) -> list[Tensor]:
+        """The weights that can be kept in bits: of linear layers, but for the output head."""
+        return [m.weight for m in self.model.base_model.modules() if isinstance(m, nn.Linear)]
+
+    @property
+    def _count(self) -> int:
+        return sum(weight.numel() for weight in self._linear)
+
+    @property
+    def _restored(self) -> int:
+        """Bytes of the largest weight that is kept in bits: one at a time is made numbers again."""
+        return max(map(_one, self._linear), default=0) if self.load_in in STORED else 0
+
+    def adapter(self, role: Role) -> int:
+        """Bytes of a role's adapter and head; 0 for none."""
+        few, more = (_bytes(self._with(layers, role).parameters_of(role)) for layers in FEW)
+        return self._of_all(few, more)
+
+    def passes(
+        self, batch: Batch[Any], roles: Sequence[Role], *, checkpointing: bool = False, bf16: bool = False
+    ) -> int:
+        """Return the most bytes that one pass of some roles, each in turn, keeps, there and back."""
+        peaks = []
+        for role in roles:
+            few, more = (_pass(self._with(layers, role, checkpointing), batch, role, bf16) for layers in FEW)
+            peaks.append(self._of_all(few, more))
+        return max(peaks, default=0) + self._restored
+
+    def sampling(self, prompts: int, size: int, prompt: int, response: int) -> int:
+        """Return the most bytes that drawing responses takes beside the weights: their fold, the cache, the logits.
+
+        Args:
+            prompts: drawn for together.
+            size: responses to each.
+            prompt: tokens of the longest.
+            response: the limit of a response.
+        """
+        found = [decoding(self._with(n, "policy"), prompts, size, prompt, max(2, response)) for n in FEW]
+        return max(self._of_all(few, more) for few, more in zip(*found, strict=True)) + self._restored
+
+    def weights(self, role: Role) -> Weights:
+        """Return how many weights a role's adapter has, and how many of these asked-for tokens alone go through."""
+        few, more = (self._with(layers, role).adapter_size(role) for layers in FEW)
+        return Weights(self._of_all(few.all, more.all), more.late)
+
+    @property
+    def path(self) -> Path:
+        """The path that scoring takes."""
+        return self._with(FEW[0], "policy").scorer.path(uniform(1, 1, 1))
+
+    def _with(self, layers: int, role: Role, checkpointing: bool = False) -> Roles:
+        """Return a role that learns on few layers."""
+        if (layers, role, checkpointing) not in self._roles:
+            model = weightless_model(copy.deepcopy(self.config), self._dtype, trust_remote_code=self._trusted)
+            cut(model, layers)
+            roles = weightless_roles(model, self.lora, (role,))
+            roles.learn((role,))
+            roles.checkpoint_activations(checkpointing)
+            self._roles[layers, role, checkpointing] = roles
+        return self._roles[layers, role, checkpointing]
+
+    def _of_all(self, few: int, more: int) -> int:
+        return few + (more - few) * (self.config.get_text_config().num_hidden_layers - FEW[0])
+
+
+def _pass(roles: Roles, batch: Batch[Any], role: Role, bf16: bool) -> int:
+    """Return the most bytes that a pass keeps, there and back; gradients, which are counted apart, are there before."""
+    roles.autocast = bf16
+    for parameter in roles.parameters_of(role):
+        parameter.grad = torch.empty_like(parameter)
+    with LiveBytes() as live:
+        found = roles(batch, (role,)).of(role)
+        assert found is not None
+        found.sum().backward()
+    return live.peak
+
+
+def sketched(name: str, lora: LoraSettings, *, trust_remote_code: bool = False) -> Sketch:
+    """Return the sketch of a model by its config alone, on the device that it would be loaded to.
+
+    Raises:
+        UserError: if the config cannot be read, or the library knows no such model.
+    """
+    from transformers import AutoConfig
+
+    folder = pathlib.Path(name).expanduser()
+    try:
+        config = AutoConfig.from_pretrained(
+            str(folder) if folder.is_dir() else name, trust_remote_code=trust_remote_code
+        )
+        found = Sketch(config, lora, default_device(), trust_remote_code=trust_remote_code)
+        found.weights("policy")
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"model {name!r} cannot be planned with: {error}") from None
+    return found
+
+
+def uniform(rows: int, prompt: int, response: int, k: int = 1) -> Batch[Any]:
+    """Return a batch of so many prompts, all of one length, with k responses to each."""
+    return collate([EncodedGroup([1] * prompt, [[1] * response] * k, row) for row in range(rows)], 0)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(map(_one, tensors))
+
+
+def _one(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def free_memory(device: str) -> int | None:
+    """Return the bytes that are free where models go; None where nobody says.
+
+    On the CPU that is what the machine has, or what the control group leaves, if less.
+    """
+    if device != "cpu":
+        free, _ = torch.cuda.mem_get_info()
+        return int(free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+    limits = [_available(), _group_left()]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _available() -> int | None:
+    try:
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+
+
+def _group_left() -> int | None:
+    group = pathlib.Path("/sys/fs/cgroup")
+    try:
+        return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # another system, or "max": no limit
+        return None
+
+
+def resident_memory(device: str) -> int:
+    """Return the bytes that the process has before a model is loaded; 0 where tensors alone are counted."""
+    if device != "cpu":
+        return 0
+    try:
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+    except (OSError, StopIteration):
+        return 0
