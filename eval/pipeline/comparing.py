@@ -17,6 +17,7 @@ from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline, oracle_line, own_judge, subject_of
 from eval.subjects import START, Ground, RewardSubject, TrainedReward, evaluate_subject
 from preflab.progress import expect
+from preflab.rewards.specification import ENDPOINT
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
@@ -132,7 +133,9 @@ def maximised_by(
     if not any(method.needs.trains[0] == "policy" and method.needs.uses("reward") for method in methods):
         return []
     trained = rewards.trained if rewards else None
-    own = [PLANTED] if session.rewards.maximised(session.world) == "gold" else []
+    gold, world = session.rewards.maximised(session.world) == "gold", session.world
+    asked = [world.endpoint().answers for part in world.reward_parts if part.source == ENDPOINT]
+    own: list[str | Path] = [PLANTED, *asked] if gold else []
     given = [local(subject.source) for subject in brought.rewards]
     return [*own, *(given or [stage.folder / "reward" for stage in (trained.stages if trained else ())])]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
@@ -30,6 +31,11 @@ OVERHEAD = {"cpu": 0.1}
 
 ADAM = 8
 """Bytes that AdamW keeps of each weight that learns: two moments in float32."""
+
+
+STORED = {"4bit": 0.5 + 1 / 64 + 1 / 4096, "8bit": 1.0}
+"""Bytes of a number in bits, constants included: of NF4 (arXiv 2305.14314, section 3) one in 8 bits for 64 numbers, one
+in 32 for 256 of those."""
 
 
 class Footprint(NamedTuple):
@@ -62,14 +68,23 @@ class Sketch:
         config: the model's, as transformers has it; it is not changed.
         lora: the adapters' shape, and the base's type.
         device: where training will run: ``cpu`` or ``cuda``.
+        load_in: ``4bit`` or ``8bit``, where the base's linear layers are kept so.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
         NotImplementedError: if the model's layers are not found.
     """
 
-    def __init__(self, config: Any, lora: LoraSettings, device: str, *, trust_remote_code: bool = False) -> None:
-        self.config, self.lora, self.device = config, lora, device
+    def __init__(
+        self,
+        config: Any,
+        lora: LoraSettings,
+        device: str,
+        *,
+        load_in: Literal["none", "8bit", "4bit"] = "none",
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.config, self.lora, self.device, self.load_in = config, lora, device, load_in
         self._dtype, self._trusted = loaded_dtype(lora.dtype, device), trust_remote_code
         self._roles: dict[tuple[int, Role, bool], Roles] = {}
 
@@ -107,7 +122,23 @@ class Sketch:
     @cached_property
     def base(self) -> int:
         """Bytes of the base's weights."""
-        return _bytes({id(x): x for x in (*self.model.parameters(), *self.model.buffers())}.values())
+        whole = _bytes({id(x): x for x in (*self.model.parameters(), *self.model.buffers())}.values())
+        linear = _bytes(self._linear)
+        return whole - linear + int(STORED[self.load_in] * self._count) if self.load_in in STORED else whole
+
+    @cached_property
+    def _linear(self) -> list[Tensor]:
+        """The weights that can be kept in bits: of linear layers, but for the output head."""
+        return [m.weight for m in self.model.base_model.modules() if isinstance(m, nn.Linear)]
+
+    @property
+    def _count(self) -> int:
+        return sum(weight.numel() for weight in self._linear)
+
+    @property
+    def _restored(self) -> int:
+        """Bytes of the largest weight that is kept in bits: one at a time is made numbers again."""
+        return max(map(_one, self._linear), default=0) if self.load_in in STORED else 0
 
     def adapter(self, role: Role) -> int:
         """Bytes of a role's adapter and head; 0 for none."""
@@ -122,7 +153,7 @@ class Sketch:
         for role in roles:
             few, more = (_pass(self._with(layers, role, checkpointing), batch, role, bf16) for layers in FEW)
             peaks.append(self._of_all(few, more))
-        return max(peaks, default=0)
+        return max(peaks, default=0) + self._restored
 
     def sampling(self, prompts: int, size: int, prompt: int, response: int) -> int:
         """Return the most bytes that drawing responses takes beside the weights: their fold, the cache, the logits.
@@ -134,7 +165,7 @@ class Sketch:
             response: the limit of a response.
         """
         found = [decoding(self._with(n, "policy"), prompts, size, prompt, max(2, response)) for n in FEW]
-        return max(self._of_all(few, more) for few, more in zip(*found, strict=True))
+        return max(self._of_all(few, more) for few, more in zip(*found, strict=True)) + self._restored
 
     def weights(self, role: Role) -> Weights:
         """Return how many weights a role's adapter has, and how many of these asked-for tokens alone go through."""
@@ -198,8 +229,12 @@ def uniform(rows: int, prompt: int, response: int, k: int = 1) -> Batch[Any]:
     return collate([EncodedGroup([1] * prompt, [[1] * response] * k, row) for row in range(rows)], 0)
 
 
-def _bytes(tensors: Any) -> int:
-    return sum(x.numel() * x.element_size() for x in tensors)
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(map(_one, tensors))
+
+
+def _one(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def free_memory(device: str) -> int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from judge_server import Server, completion
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 RIGHT = """
 def right(response, answer, messages):

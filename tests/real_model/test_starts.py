@@ -17,7 +17,7 @@ from preflab.experiment.given_rewards import GivenReward
 from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
