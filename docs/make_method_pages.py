@@ -217,10 +217,10 @@ class Subject:
         rows = [[f"`{name}`", markdown(text)] for name, text in self.method.metrics.items()]
         found = [table(["metric", "what"], rows)] if rows else ["None of its own."]
         if self.needs.responses == "sampled" and self.method.kind == "loss":
-            from preflab.training.rollouts import ENGINE_METRICS, ROLLOUT_METRICS, WEIGHT_METRICS
+            from preflab.training.rollouts import ENGINE_METRICS, REWARD_METRICS, ROLLOUT_METRICS, WEIGHT_METRICS
 
             weighs = any(f.name == "importance_cap" for f in dataclasses.fields(self.algorithm.Config))
-            drawn = {"Of each rollout:": ROLLOUT_METRICS}
+            drawn = {"Of each rollout:": {**ROLLOUT_METRICS, **REWARD_METRICS}}
             drawn["Of each rollout that another engine drew (`sampler`):"] = {
                 **ENGINE_METRICS,
                 **(WEIGHT_METRICS if weighs else {}),

@@ -16,6 +16,7 @@ from typing import Any
 
 from eval.records.columns import needed
 from eval.records.records import PREFERENCES, SAMPLES
+from preflab.data.asked import conversation
 from preflab.data.reading import UNREADABLE, read_rows
 from preflab.disk.files import write_json, write_jsonl
 from preflab.errors import UserError
@@ -35,14 +36,18 @@ def alpaca_outputs(samples: Sequence[Row], generator: str, dataset: str) -> list
     """Return responses as AlpacaEval's ``model_outputs.json`` has them.
 
     Args:
-        samples: rows with ``prompt`` and ``response``.
+        samples: rows with ``prompt`` and ``response``, and maybe the prompt's ``messages``: what was said is the
+            instruction then, without a template's tokens.
         generator: what the leaderboard calls the model.
         dataset: what the prompts are called.
 
     Raises:
         UserError: if a row lacks one of the two texts, or a prompt has two responses.
     """
-    rows = [(_text(row, "prompt", number), _text(row, "response", number)) for number, row in enumerate(samples, 1)]
+    rows = [
+        (conversation(_text(row, "prompt", number), row.get("messages")), _text(row, "response", number))
+        for number, row in enumerate(samples, 1)
+    ]
     first: dict[str, int] = {}
     for number, (prompt, _) in enumerate(rows, 1):
         if first.setdefault(prompt, number) != number:

@@ -22,3 +22,16 @@ def seeded(seed: int, *purpose: object) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive(seed, *purpose))
         yield
+
+
+def random_states(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return where torch's generators stand that a model on `device` draws from."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_random_states(device: torch.device, states: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+    """Let them draw again what they drew from there on."""
+    host, other = states
+    torch.set_rng_state(host)
+    if other is not None:
+        torch.cuda.set_rng_state(other, device)

@@ -17,6 +17,7 @@ from eval.harness.rows import Tokens, world_batch
 from eval.judges import Judge
 from eval.records.records import PREFERENCES, Records, Rows
 from eval.settings import EvalConfig
+from preflab.data.asked import Asked
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
 from preflab.data.splits import group_key
@@ -148,7 +149,8 @@ def evaluate_responses(
     prompts = [experiment.world.eval_prompts[group.row]["prompt"] for group in groups]
     texts = [responses[prompt] for prompt in prompts]
     batch, lengths = world_batch(experiment, prompts, texts)
-    return Records(_judged(roles, judge, config, batch.to(roles.device), prompts, texts, {"length": lengths}), [])
+    columns = {"length": lengths, **_messages(experiment, prompts)}
+    return Records(_judged(roles, judge, config, batch.to(roles.device), prompts, texts, columns), [])
 
 
 def likelihoods(policy: Policy, reference: Roles, batch: Batch) -> dict[str, Tensor]:
@@ -280,7 +282,14 @@ def _sample_rows(
     texts = [policy.tokens.tokenizer.decode(row["ids"], skip_special_tokens=True).strip() for row in answers]
     if not policy.comparable and (judge or roles.gives_rewards):
         batch, _ = world_batch(experiment, prompts, texts)
+    columns = {**columns, **_messages(experiment, prompts)}
     return _judged(roles, judge, config, batch.to(roles.device), prompts, texts, columns)
+
+
+def _messages(experiment: Experiment, prompts: Sequence[str]) -> dict[str, list[Any]]:
+    """Return prompts as messages, for who reads the rows, where a chat template wrote them."""
+    found = [experiment.world.asked.get(prompt, Asked()).messages for prompt in prompts]
+    return {"messages": found} if experiment.world.chat else {}
 
 
 @torch.no_grad()
@@ -323,7 +332,8 @@ def _judged(
     if judge:
         golds = [row[0] for row in judge(batch, prompts, [[text] for text in texts])]
     given = {name: columns.get(name, none) for name in ("length", "ended", "log_ratio", "kl", "entropy")}
-    table = {"prompt": prompts, "response": texts, **given, "gold": golds, "proxy": proxies}
+    messages = {name: columns[name] for name in ("messages",) if name in columns}
+    table = {"prompt": prompts, **messages, "response": texts, **given, "gold": golds, "proxy": proxies}
     return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
 
 

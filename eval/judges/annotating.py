@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.judges.verdicts import Key, pair_key, preference_data, read_verdicts, verdicts_of
+from preflab.data.asked import conversation
 from preflab.disk.journal import Journal
 from preflab.disk.journal import read_rows as read_objects
 from preflab.errors import UserError
@@ -56,12 +57,21 @@ def _same_file(one: str, other: str) -> bool:
 
 
 class Pair(NamedTuple):
-    """Two responses to a prompt, with the names of the models where they are known."""
+    """Two responses to a prompt, with the names of the models where they are known.
+
+    Attributes:
+        prompt: as a reader sees it.
+        first: one response.
+        second: the other one.
+        names: of the models.
+        messages: the prompt as such, where a chat template wrote it.
+    """
 
     prompt: str
     first: str
     second: str
     names: tuple[str, str] | None = None
+    messages: list[dict[str, Any]] | None = None
 
     @property
     def key(self) -> Key:
@@ -112,14 +122,15 @@ def sample_pairs(samples: tuple[str, ...]) -> Iterator[Pair]:
     tables = [list(sample_rows(Path(file).expanduser())) for file in (first, second)]
     if len(tables[0]) != len(tables[1]):
         raise UserError(f"--samples: {first} has {len(tables[0])} rows, {second} has {len(tables[1])}")
-    for row, ((prompt, one), (same, two)) in enumerate(zip(*tables, strict=True), 1):
-        if prompt != same:
+    for row, (one, two) in enumerate(zip(*tables, strict=True), 1):
+        if one["prompt"] != two["prompt"]:
             raise UserError(f"--samples: row {row} answers another prompt in {second} than in {first}")
-        yield Pair(prompt, one, two, (name, other))
+        messages = one.get("messages") or two.get("messages")
+        yield Pair(conversation(one["prompt"], messages), one["response"], two["response"], (name, other), messages)
 
 
-def sample_rows(path: Path) -> Iterator[tuple[str, str]]:
-    """Read prompt and response of each row.
+def sample_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Read rows that have prompt and response.
 
     Raises:
         UserError: if one is missing.
@@ -128,7 +139,7 @@ def sample_rows(path: Path) -> Iterator[tuple[str, str]]:
         prompt, response = row.get("prompt"), row.get("response")
         if not isinstance(prompt, str) or not isinstance(response, str):
             raise UserError(f"{path}, row {number}: needs 'prompt' and 'response' as text")
-        yield prompt, response
+        yield row
 
 
 def preference_pairs(source: str) -> Iterator[Pair]:
@@ -240,6 +251,7 @@ def verdict_row(pair: Pair, swap: bool, key: str, annotator: str) -> dict[str, A
     """Return what is written down: the verdict in terms of first and second, and where each was shown."""
     sides = ("second", "first") if swap else ("first", "second")
     verdict = "tie" if key == "t" else sides[int(key) - 1]
-    row = {"prompt": pair.prompt, "first": pair.first, "second": pair.second, "verdict": verdict}
+    row: dict[str, Any] = {"prompt": pair.prompt, "first": pair.first, "second": pair.second, "verdict": verdict}
     names = {"models": {"first": pair.names[0], "second": pair.names[1]}} if pair.names else {}
+    row |= {"messages": pair.messages} if pair.messages else {}
     return {**row, "annotator": annotator, "shown": {"1": sides[0], "2": sides[1]}, **names}

@@ -26,6 +26,7 @@ class Verdict(NamedTuple):
         second: the other one.
         verdict: ``first``, ``second`` or ``tie``.
         annotator: who said it.
+        messages: the prompt as messages, where it was a dialogue that a chat template wrote.
     """
 
     prompt: str
@@ -33,6 +34,7 @@ class Verdict(NamedTuple):
     second: str
     verdict: str
     annotator: str = ""
+    messages: list[dict[str, Any]] | None = None
 
     @property
     def pair(self) -> tuple[Key, bool]:
@@ -46,6 +48,9 @@ class Verdict(NamedTuple):
         return 1 - value if self.pair[1] else value
 
 
+TEXTS = Verdict._fields[:5]
+
+
 def pair_key(prompt: str, first: str, second: str) -> tuple[Key, bool]:
     """Return one key for a pair in either order, and whether it had to be turned; white space around does not count."""
     prompt, first, second = prompt.strip(), first.strip(), second.strip()
@@ -53,7 +58,7 @@ def pair_key(prompt: str, first: str, second: str) -> tuple[Key, bool]:
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
-    """Read verdicts from JSON lines: ``prompt, first, second, verdict`` and, optionally, ``annotator``.
+    """Read verdicts from JSON lines: ``prompt, first, second, verdict`` and, optionally, ``annotator``, ``messages``.
 
     Raises:
         UserError: for a file that cannot be read or a row that is no verdict.
@@ -69,8 +74,8 @@ def verdicts_of(rows: Iterable[Mapping[str, Any]], where: str) -> list[Verdict]:
     """
     last: dict[tuple[Key, str], Verdict] = {}
     for number, row in enumerate(rows, 1):
-        verdict = Verdict(*(row.get(name, "") for name in Verdict._fields))
-        bad = [name for name, value in verdict._asdict().items() if not isinstance(value, str)]
+        verdict = Verdict(*(row.get(name, "") for name in TEXTS))._replace(messages=row.get("messages"))
+        bad = [name for name in TEXTS if not isinstance(row.get(name, ""), str)]
         bad += [name for name in Verdict._fields[:4] if name not in row]
         if bad:
             raise UserError(f"{where}, row {number}: {bad[0]!r} is missing or no text")
@@ -174,7 +179,7 @@ def preference_data(verdicts: Iterable[Verdict]) -> tuple[list[dict[str, Any]], 
             ties += 1
             continue
         chosen, rejected = (text.first, text.second) if mean > 0.5 else (text.second, text.first)
-        rows.append({"prompt": text.prompt, "chosen": chosen, "rejected": rejected})
+        rows.append({"prompt": text.messages or text.prompt, "chosen": chosen, "rejected": rejected})
     return rows, ties
 
 

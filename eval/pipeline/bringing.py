@@ -9,6 +9,7 @@ from eval.pipeline.judging import open_rewards
 from eval.subjects import PolicySubject, RewardSubject, open_subject, open_subjects
 from preflab.errors import UserError
 from preflab.experiment.foundation import AUTO, NONE, TRAIN, Foundation
+from preflab.rewards.specification import MODEL
 
 if TYPE_CHECKING:
     from eval.pipeline.session import Session
@@ -34,6 +35,25 @@ class Brought(NamedTuple):
             UserError: if something of it is not there, or something else.
         """
         return cls(named_start(session.run.sft), open_rewards("--reward-model", session.rewards.reward_model))
+
+    def check_reward(self, session: Session, *, maximised: bool, judged: bool = True) -> None:
+        """Refuse a reward of one's own, or a reward model, that nobody would read.
+
+        Args:
+            session: names them.
+            maximised: whether anything is trained or scored by what policies maximise.
+            judged: whether the world's own judge is asked.
+
+        Raises:
+            UserError: naming the option.
+        """
+        world, parts = session.world, session.world.reward_parts
+        if world.reward and world.kind == "real" and not maximised and not (judged and world.reward_is_code):
+            raise UserError("nobody reads --reward: nothing here maximises it, and only functions judge; leave it out")
+        gold = session.rewards.maximised(world) == "gold"
+        if maximised and gold and self.rewards and not any(part.source == MODEL for part in parts):
+            todo = "make model=WEIGHT a part of --reward" if parts else "add --policy-reward model"
+            raise UserError(f"nobody reads --reward-model: policies maximise another reward; {todo}, or leave it out")
 
     def foundation(self, session: Session, experiment: Experiment) -> Foundation:
         """Return what methods stand on, with ``auto`` decided."""

@@ -17,6 +17,7 @@ from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline, oracle_line, own_judge, subject_of
 from eval.subjects import START, Ground, RewardSubject, TrainedReward, evaluate_subject
 from preflab.progress import expect
+from preflab.rewards.specification import ENDPOINT
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
@@ -47,6 +48,7 @@ def compare(session: Session) -> Result:
     session = session.capped(config.max_steps)
     entries = check_entries(session)
     judge, brought = open_judge(session.configs), Brought.by(session)
+    brought.check_reward(session, maximised=True)
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
     with session.opened(methods, judged=("eval_prompts", "heldout"), doing=config.algorithms) as experiment:
         return compared(session, experiment, entries, judge, brought)
@@ -130,10 +132,12 @@ def maximised_by(
 
     if not any(method.needs.trains[0] == "policy" and method.needs.uses("reward") for method in methods):
         return []
-    own = [PLANTED] if session.rewards.maximised(session.world) == "gold" else []
+    trained = rewards.trained if rewards else None
+    gold, world = session.rewards.maximised(session.world) == "gold", session.world
+    asked = [world.endpoint().answers for part in world.reward_parts if part.source == ENDPOINT]
+    own: list[str | Path] = [PLANTED, *asked] if gold else []
     given = [local(subject.source) for subject in brought.rewards]
-    trained = None if given or rewards is None else rewards.trained
-    return [*own, *given, *(stage.folder / "reward" for stage in (trained.stages if trained else ()))]
+    return [*own, *(given or [stage.folder / "reward" for stage in (trained.stages if trained else ())])]
 
 
 def judge_rewards(ground: Ground, given: Sequence[RewardSubject]) -> RewardModel | None:
@@ -142,13 +146,17 @@ def judge_rewards(ground: Ground, given: Sequence[RewardSubject]) -> RewardModel
     from eval.comparison.record import summarise_reward_model
     from preflab.experiment.rewards import Rewards
 
-    rewards = ground.reward if isinstance(ground.reward, Rewards) else None
-    trained = rewards.trained if rewards else None
-    if rewards is None or not (trained or given):
-        return None
-    subject = given[0] if len(given) == 1 else TrainedReward(trained or rewards)
-    records = evaluate_subject("reward", subject, ground)
-    costs = [stage.record for stage in trained.stages] if trained and not given else []
+    if len(given) == 1:
+        records, costs = evaluate_subject("reward", given[0], ground), []
+    else:
+        rewards = ground.reward if isinstance(ground.reward, Rewards) else None
+        models = rewards.trained if rewards else None
+        if given and rewards and rewards.function:  # with weights of their own
+            models = rewards
+        if models is None:
+            return None
+        records = evaluate_subject("reward", TrainedReward(models), ground)
+        costs = [] if given else [stage.record for stage in models.stages]
     return summarise_reward_model(Contestant("reward", [records], costs, gives="reward"))
 
 

@@ -139,6 +139,7 @@ def evaluate(session: Session) -> Result:
     subjects = named_subjects(config.models, config.methods)
     check_methods(config.methods, subjects)
     brought = Brought.by(session)
+    brought.check_reward(session, maximised=False, judged=config.generate)
     sft, rewards = reference(brought.begin, subjects), brought.rewards
     check_choices(subjects, rewards)
     judge = open_judge(session.configs)

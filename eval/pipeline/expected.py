@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eval.pipeline.following import CourseConfig, taken
+from preflab.experiment.foundation import NONE
 
 if TYPE_CHECKING:
     from eval.pipeline.entries import Entry
@@ -45,16 +46,16 @@ def of_foundation(foundation: Foundation) -> list[str]:
 
 
 def of_start(foundation: Foundation) -> list[str]:
-    """Return what trains the policy that methods start from."""
-    return [foundation.start_label] if foundation.trains_start else []
+    """Return what trains the policy that methods start from, or takes it over."""
+    return [] if foundation.begin == NONE else [foundation.start_label]
 
 
 def of_rewards(foundation: Foundation) -> list[str]:
-    """Return what trains the reward models that are maximised."""
-    settings, world = foundation.settings, foundation.experiment
-    if settings.maximised(world.world_config) == "gold" or foundation.given or not len(world.world.pairs):
+    """Return what trains the reward models that are maximised, or takes them over."""
+    settings, experiment = foundation.settings, foundation.experiment
+    if settings.maximised(experiment.world_config) == "gold" or not (foundation.given or len(experiment.world.pairs)):
         return []
-    return ["reward", *(f"reward-{seed}" for seed in range(1, settings.reward_ensemble))]
+    return ["reward", *(f"reward-{number}" for number in range(1, len(foundation.given) or settings.reward_ensemble))]
 
 
 def below(foundation: Foundation, method: Method) -> list[str]:

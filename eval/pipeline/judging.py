@@ -8,8 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eval.judges import JUDGES, JudgeSpec, PairJudge, judge_named, judge_settings, known_judges, open_named_judge
+from eval.judges import (
+    JUDGES,
+    EndpointJudge,
+    JudgeSpec,
+    PairJudge,
+    judge_named,
+    judge_settings,
+    known_judges,
+    open_named_judge,
+)
 from eval.records.comparison import Judge
+from preflab.data.asked import conversation
 from preflab.errors import UserError
 from preflab.settings.fields import as_dict, option
 
@@ -127,7 +137,8 @@ def judging(
         config: sizes.
         judge: who was asked for, as `open_judge` returns it.
         own: gives the world's own judge, trained where it must be.
-        maximised: what policies were trained against: folders and keys of reward models, and `PLANTED`.
+        maximised: what policies were trained against: folders and keys of reward models, and `PLANTED`,
+            and who answers at an endpoint.
         sft: where policies start, whose samples give several reward models one scale; None: the bare base.
     """
     from eval.comparison.contests import by_gold
@@ -140,7 +151,9 @@ def judging(
     else:
         scores = own()
         if judge is not None:
-            return Judging(scores, ByAnswers(judge), Judge(name=judge.name, kind="compares", warning=None))
+            asked = (judge.client.config.answers,) if isinstance(judge, EndpointJudge) else ()
+            about = Judge(name=judge.name, kind="compares", warning=_warning(asked, maximised))
+            return Judging(scores, ByAnswers(judge), about)
     if scores is None:
         return Judging(None, None, None)
     about = Judge(name=scores.name, kind="scores", warning=_warning(scores.sources, maximised))
@@ -203,7 +216,7 @@ class ByAnswers:
 
         key = (id(first), id(second))
         if key not in self._found:
-            prompts = [row["prompt"] for row in first.samples]
+            prompts = [conversation(row["prompt"], row.get("messages")) for row in first.samples]
             texts = ([row["response"] for row in records.samples] for records in (first, second))
             # The records go along: their identity is theirs for as long as they live.
             self._found[key] = (head_to_head(self.judge, prompts, *texts), first, second)

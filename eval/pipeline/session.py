@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from preflab.experiment.experiment import Experiment
 
 C = TypeVar("C")
-ASKED = ("learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "beta")
+ASKED = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "beta")
 Sections = Mapping[str, Mapping[str, Any]]
 
 SHARED: dict[str, type] = {

@@ -77,10 +77,12 @@ def opened(session: Session, name: str, judged: Sequence[str]) -> Iterator[tuple
     """Check the settings of a method and of what it stands on, and open the world."""
     session.layers.check((name,))
     method, (start, reward) = session.method(name), session.stage_methods()
-    policy, brought = method.needs.trains[0] == "policy", Brought.by(session)
-    if brought.rewards and not policy:
-        raise UserError(f"--reward-model: {method.label} trains a reward model and uses none; leave it out")
-    stands_on = () if method.needs.responses == "demonstration" else (start, reward)
+    brought, needs = Brought.by(session), method.needs
+    if brought.rewards and (needs.trains[0] == "reward" or not (judged or needs.uses("reward"))):
+        raise UserError(f"--reward-model: nothing here reads it, {method.label} does not; leave it out")
+    maximised = needs.uses("reward") and "reward" not in needs.trains
+    brought.check_reward(session, maximised=maximised, judged=needs.trains[0] == "policy" and bool(judged))
+    stands_on = () if needs.responses == "demonstration" else (start, reward)
     with session.opened([*stands_on, method], judged=judged, doing=[method.label]) as experiment:
         yield brought.foundation(session, experiment), method
 
@@ -126,8 +128,7 @@ def stood_on(foundation: Foundation, method: Method) -> tuple[Stage | None, Rewa
     """Build the policy that a method starts from and the reward it maximises, where it has any."""
     needs = method.needs
     sft = foundation.given_start() if needs.responses == "demonstration" else foundation.sft()
-    # A reward model that somebody brings along is asked about the answers of methods that do without, too.
-    uses = needs.uses("reward") or bool(foundation.given)
+    uses = needs.uses("reward") or bool(foundation.given)  # a given one gives the proxy reward besides
     return sft, foundation.rewards(sft) if uses and "reward" not in needs.trains else None
 
 

@@ -18,7 +18,8 @@ class Records:
 
     Attributes:
         samples: one row per evaluation prompt; empty for reward models, and where nothing is generated.
-            ``prompt``, ``response`` (texts), ``length`` (tokens), ``ended`` (before the limit), ``log_ratio``
+            ``prompt``, ``response`` (texts), ``messages`` (the prompt as such, where a chat template wrote it),
+            ``length`` (tokens), ``ended`` (before the limit), ``log_ratio``
             (log π(y|x) − log π_ref(y|x), nats), ``kl`` (Rao-Blackwellised, nats; see `eval.harness.divergence`),
             ``entropy`` (mean over positions, nats per token), ``gold`` (the judge's score), ``proxy`` (the
             training reward model's).

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.report.text import finite, visible
+from preflab.data.asked import conversation
 
 Samples = Mapping[str, Mapping[Any, Sequence[Mapping[str, Any]]]]
 LONGEST = 6_000  # characters shown of one text
@@ -34,13 +35,14 @@ def sample_data(samples: Samples, order: Sequence[str]) -> dict[str, Any] | None
     every: list[Sequence[Mapping[str, Any]]] = [rows for seeds in tables.values() for rows in seeds.values()]
     longest = max(every, key=len)
     texts = [row.get("prompt") for row in longest]
+    shown = [conversation(str(row.get("prompt")), row.get("messages")) for row in longest]
     at_prompt = [_at(tables, i, text) for i, text in enumerate(texts)]
     ranked = sorted(range(len(texts)), key=lambda i: -_spread(at_prompt[i]))
     prompts: list[dict[str, Any]] = []
     left = BUDGET
     for i in ranked:
         answers = {n: {s: _answer(row) for s, row in seeds.items()} for n, seeds in at_prompt[i].items()}
-        prompt: dict[str, Any] = {"at": i, "text": visible(texts[i], LONGEST), "answers": answers}
+        prompt: dict[str, Any] = {"at": i, "text": visible(shown[i], LONGEST), "answers": answers}
         left -= len(prompt["text"]) + sum(len(a["text"]) + 80 for seeds in answers.values() for a in seeds.values())
         if left < 0 and prompts:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from eval.records.records import Records
 from eval.settings import EvalConfig
 from eval.subjects.ground import Ground, adapter_stage
-from preflab.data.reading import read_rows
+from preflab.data.asked import Asked, conversation
+from preflab.data.messages import SYSTEM, text_or_messages
+from preflab.data.reading import RowError, read_rows
 from preflab.data.splits import normalised
 from preflab.disk.digests import digest_of_files
 from preflab.disk.stages import content_hash
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from preflab.experiment.given_rewards import GivenReward
     from preflab.experiment.rewards import Rewards
     from preflab.model.roles import Roles
+    from preflab.worlds import World
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +181,10 @@ class RewardSubject:
 
 @dataclass(frozen=True)
 class ResponsesSubject:
-    """A file of responses: rows with ``prompt`` (or ``instruction``) and ``response`` (or ``output``)."""
+    """A file of responses: rows with ``prompt`` (or ``instruction``) and ``response`` (or ``output``).
+
+    A prompt may stand there as a model is given it, as messages, or, where it is one user's message, as its words.
+    """
 
     source: str
     kind: str = "responses"
@@ -207,20 +214,35 @@ class ResponsesSubject:
         given = _responses(self.source, written)
         world, groups = ground.experiment.world, ground.experiment.eval_prompts[: ground.config.eval_prompts]
         prompts = [world.eval_prompts[group.row]["prompt"] for group in groups]
-        missing = [prompt for prompt in prompts if written(prompt) not in given]
+        answers = _answers({prompt: _put(world, prompt, written) for prompt in prompts}, given)
+        missing = [prompt for prompt in prompts if prompt not in answers]
         if missing:
-            alike = {normalised(prompt) for prompt in given}
-            hint = "; it answers one that differs in case or blanks alone" if normalised(missing[0]) in alike else ""
+            alike, first = {normalised(prompt) for prompt in given}, _put(world, missing[0], written)
+            hint = "; it answers one that differs in case or blanks alone" if alike & {*map(normalised, first)} else ""
             raise UserError(
                 f"{self.source} answers {len(prompts) - len(missing)} of {len(prompts)} evaluation prompts; first "
-                f"missing: {missing[0][:80]!r}{hint}. It must answer all; --eval-prompts asks for fewer"
+                f"missing: {first[-1][:80]!r}{hint}. It must answer all; --eval-prompts asks for fewer"
             )
-        answers = {prompt: given[written(prompt)][0] for prompt in prompts}
         roles = ground.roles()
         return evaluate_responses(ground.experiment, roles, ground.judge_on(roles), ground.config, answers)
 
 
 FIELDS = (("prompt", "instruction"), ("response", "output"))
+
+
+def _put(world: World, prompt: str, written: Callable[[str], str]) -> list[str]:
+    """Return how a file may put a prompt: as a model is given it, or as a reader sees it, system prompt or not."""
+    messages = world.asked.get(prompt, Asked()).messages
+    unled = [message for message in messages or () if message["role"] != SYSTEM]
+    text = written(prompt)
+    return list(dict.fromkeys((text, conversation(text, messages), conversation(text, unled))))
+
+
+def _answers(puts: Mapping[str, list[str]], given: Mapping[str, tuple[str, int]]) -> dict[str, str]:
+    """Return the responses to the prompts that a file answers; what two prompts may be put as is neither."""
+    meant = Counter(put for every in puts.values() for put in every)
+    found = {prompt: next((p for p in every if p in given and meant[p] == 1), None) for prompt, every in puts.items()}
+    return {prompt: given[put][0] for prompt, put in found.items() if put is not None}
 
 
 def _responses(source: str, written: Callable[[str], str] = str) -> dict[str, tuple[str, int]]:
@@ -251,8 +273,14 @@ def _text(source: str, number: int, row: Mapping[str, Any], names: tuple[str, st
     if len(values) == 2 and values[0] != values[1]:
         raise UserError(f"{where}: {names[0]} and {names[1]} both stand there and differ; leave one out")
     text = values[0]
+    if isinstance(text, (str, list)) and names == FIELDS[0]:  # messages, which a CSV made text of
+        try:
+            found = text_or_messages(text)
+            text = found if isinstance(found, str) else conversation("", found)
+        except RowError as error:
+            raise UserError(f"{where}: {names[0]} holds no messages that can be read ({error})") from None
     if not isinstance(text, str):
-        raise UserError(f"{where}: {names[0]} is {text!r:.60}; it must be text")
+        raise UserError(f"{where}: {names[0]} is {text!r:.60}; it must be text, or messages")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise UserError(f"{where}: {names[0]} holds half of a character (a lone surrogate), which is no text")
     return text

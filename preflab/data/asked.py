@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from preflab.data.cells import plain, shown
+from preflab.data.messages import CALLS, USER
 from preflab.data.reading import Row
 from preflab.errors import UserError
 
@@ -25,6 +27,29 @@ class Asked(NamedTuple):
     columns: Mapping[str, Any] = {}
     tools: Sequence[Any] = ()
     row: int = 0
+
+
+def conversation(prompt: str, messages: Any) -> str:
+    """Return a prompt as a reader sees it: who says what, without a template's tokens; one user's message is its words.
+
+    Args:
+        prompt: as a model is given it; returned where there are no messages.
+        messages: it as messages. Files may have anything there; what is something else counts as none.
+    """
+    if not (isinstance(messages, (list, tuple)) and messages and all(map(_is_message, messages))):
+        return prompt
+    if len(messages) == 1 and messages[0]["role"] == USER:
+        return str(messages[0]["content"])
+    return "\n\n".join(f"{message['role'].capitalize()}: {_said(message)}" for message in messages)
+
+
+def _is_message(found: Any) -> bool:
+    return isinstance(found, Mapping) and all(isinstance(found.get(name), str) for name in ("role", "content"))
+
+
+def _said(message: Mapping[str, Any]) -> str:
+    calls = [json.dumps(message[name], ensure_ascii=False, default=str) for name in CALLS if name in message]
+    return "\n".join([*([message["content"]] if message["content"] or not calls else []), *calls])
 
 
 def wanted_columns(row: Row, wanted: Collection[str] | None, unread: Collection[str]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from preflab.data.splits import group_key, normalised
 from preflab.data.turns import Dialogues, as_messages, template_wrote
 from preflab.disk.digests import digest
 from preflab.tokens.endings import end_strings
-from preflab.tokens.literals import openings
+from preflab.tokens.literals import openings, own_openings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,6 +37,9 @@ OWN_SYSTEM = "dialogues have a system prompt of their own; --system is not put b
 CONVERTED = (
     "rows are text: the chat template writes them as messages, a dialogue its turns, anything else one user's message; "
     "--dialogues text joins them as they stand"
+)
+FOREIGN = (
+    "rows begin with the markers of another chat template than the model's, which are text to it; they stay as they are"
 )
 WRITTEN = "a chat template wrote the prompt; --dialogues text, or auto, joins it with its answers as they stand"
 NO_PLACE = "a system prompt beside a prompt that a chat template wrote: put it into the prompt"
@@ -69,10 +72,10 @@ class Cleaner:
     ) -> None:
         self.tokenizer, self.columns, self.wanted, self.seen = tokenizer, columns, wanted, Seen()
         self.dialogues, self.system, self.fits, self.truncate = dialogues, system, fits, truncate
-        self.template, self.ends, self.openings = "", list[str](), tuple[str, ...]()
+        self.template, self.ends, self.openings, self.own = "", list[str](), tuple[str, ...](), tuple[str, ...]()
         if tokenizer is not None and tokenizer.chat_template:
             self.template, self.ends = str(tokenizer.chat_template), end_strings(tokenizer)
-            self.openings = openings(tokenizer)
+            self.openings, self.own = openings(tokenizer), own_openings(tokenizer)
 
     def clean(self, number: int, raw: Row) -> Clean:
         """Return one usable row, or raise `RowError`."""
@@ -134,6 +137,8 @@ class Cleaner:
         if template_wrote(found.prompt, self.openings):
             if self.dialogues == "messages":
                 raise RowError(WRITTEN)
+            if not found.prompt.lstrip().startswith(self.own):
+                self.seen.notes[FOREIGN] += 1
             return found
         self.seen.notes[CONVERTED] += 1
         return as_messages(found, self.ends)

@@ -175,4 +175,5 @@ def _needs(found: Cleaned) -> str:
         "'responses', or 'prompt', 'completion' and 'label', under these names or those that --columns gives; it has "
         + (", ".join(names[:20]) or "no columns")
         + (f". Perhaps {option}" if option else "")
+        + ". Prompts without responses go with a reward of your own, as --prompts FILE in place of --dataset"
     )

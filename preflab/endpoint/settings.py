@@ -86,6 +86,11 @@ class Endpoint:
         return f"--{self.prefix}{name}".replace("_", "-")
 
     @property
+    def answers(self) -> str:
+        """Who answers: the model, and where."""
+        return f"{self.model} at {self.url}"
+
+    @property
     def role(self) -> str:
         """What the endpoint serves as, in a word."""
         return self.prefix.partition("_")[0]

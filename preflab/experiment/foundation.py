@@ -106,10 +106,10 @@ class Foundation(NamedTuple):
         from preflab.experiment.adopted import given_rewards
         from preflab.experiment.rewards import Rewards
 
+        pool, size = self.settings.reward_pool, self.reward.train.micro_batch
         if self.given:
-            pool, size = self.settings.reward_pool, self.reward.train.micro_batch
             return given_rewards(self.experiment, self.given, sft, pool=pool, batch_size=size)
-        return Rewards.ensemble(self.reward_models(sft), self.settings.reward_pool)
+        return Rewards.ensemble(self.reward_models(sft), pool)
 
     def stage_name(self, method: Method, seed: int) -> str:
         """Return what a method's stage is called: stages that others stand on bear no seed, and are found again."""

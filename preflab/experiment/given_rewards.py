@@ -71,7 +71,8 @@ class GivenReward:
 
         if not self.adapter or self.base(experiment) != experiment.world.model:
             return False
-        if not self.normalised and experiment.world.asked and _has_template(Path(self.source)):
+        said = experiment.world.asked.values()
+        if not self.normalised and any(one.messages is not None for one in said) and _has_template(Path(self.source)):
             return False
         try:
             read_folder(Path(self.source))
@@ -131,7 +132,7 @@ class TextReward:
     @property
     def reads_messages(self) -> bool:
         """Whether it writes dialogues by a template of its own."""
-        return bool(self._loaded[1].asked)
+        return any(said.messages is not None for said in self._loaded[1].asked.values())
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Return the reward of each response.
@@ -192,16 +193,16 @@ class OwnTexts:
         found = []
         with limited():
             for prompt, response in zip(prompts, responses, strict=True):
-                messages = self.asked[prompt].messages if prompt in self.asked else None
-                if messages is None:
+                said = self.asked.get(prompt)
+                if said is None or said.messages is None:
                     ids, answer = self.encoder.prompt(prompt), self.encoder.response(prompt, response)
                 else:
-                    whole = self._written(messages, response)
+                    whole = self._written(said.messages, response, said.tools)
                     ids, answer = whole[:-1], whole[-1:]
                 found.append(EncodedGroup(ids, [answer], 0))
         return found
 
-    def _written(self, messages: Sequence[Mapping[str, Any]], response: str) -> list[int]:
+    def _written(self, messages: Sequence[Mapping[str, Any]], response: str, tools: Sequence[Any]) -> list[int]:
         """Return a whole dialogue as the template writes it; a turn that the prompt began goes on in the response."""
         from preflab.tokens.literals import guard
         from preflab.tokens.templates import written
@@ -211,7 +212,7 @@ class OwnTexts:
         said = [*(messages[:-1] if messages[-1] is begun else messages), answer]
         guarded = [{k: v if k == "role" else guard(v, self.tokenizer) for k, v in one.items()} for one in said]
         try:
-            text = written(self.tokenizer, guarded)
+            text = written(self.tokenizer, guarded, tools=guard(tools, self.tokenizer) or None)
         except UserError:
             raise
         except Exception as error:  # a template is a program of somebody else's, and raises whatever it likes

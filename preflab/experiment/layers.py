@@ -57,8 +57,11 @@ class Layers:
         fields = _fields(algorithm)
         values: dict[str, Any] = {}
         for layer in self.sections:
-            values |= {k: v for k, v in layer.get(_kind(algorithm), {}).items() if k in fields}
-            values |= {**layer.get(label(name), {}), **layer.get(name, {})}
+            given = {k: v for k, v in layer.get(_kind(algorithm), {}).items() if k in fields}
+            given |= {**layer.get(label(name), {}), **layer.get(name, {})}
+            if "gradient_accumulation_steps" in given:  # which says anew how large an optimiser step is
+                values.pop("train_batch_size", None)
+            values |= given
         if self.max_steps is not None and "max_steps" in fields:
             own = make_method(name, values).train.max_steps
             values["max_steps"] = min(self.max_steps, own) if own > 0 else self.max_steps

@@ -66,6 +66,13 @@ class RewardSettings:
         "auto: gold where reward stands beside dataset or has 'model' among its parts, else model",
     )
 
+    def __post_init__(self) -> None:
+        if self.reward_model and self.reward_ensemble > 1:
+            raise ValueError(
+                "reward_ensemble is of reward models that are trained, and reward_model names some that are; name as "
+                "many as the ensemble is to have"
+            )
+
     def maximised(self, world: WorldConfig) -> Literal["model", "gold"]:
         """Return what ``policy_reward`` stands for in a world.
 
@@ -73,8 +80,13 @@ class RewardSettings:
             UserError: if the world has no such reward, or it would never be read.
         """
         own, model = world.reward is not None, any(part.source == MODEL for part in world.reward_parts)
-        if self.reward_model and own and world.kind == "real" and not model:
-            raise UserError("policies maximise --reward, and nobody reads --reward-model; drop it, or add model=WEIGHT")
+        if self.reward_model and own and world.kind == "real" and not model and self.policy_reward != "model":
+            raise UserError(
+                "policies maximise --reward, and nobody reads --reward-model; drop it, add model=WEIGHT to "
+                "--reward, or maximise it by --policy-reward model"
+            )
+        if self.reward_model and self.policy_reward == "gold" and not model:
+            raise UserError("with policy_reward gold, nobody reads --reward-model; leave one of the two out")
         if self.policy_reward == "auto":
             return "gold" if model or (own and world.kind == "real") else "model"
         if self.policy_reward == "gold" and world.kind == "real" and not own:
@@ -85,14 +97,3 @@ class RewardSettings:
                 "and only functions of texts judge; leave one of the two out"
             )
         return self.policy_reward
-
-    def __post_init__(self) -> None:
-        if not self.reward_model:
-            return
-        if self.reward_ensemble > 1:
-            raise ValueError(
-                "reward_ensemble is of reward models that are trained, and reward_model names some that are; name as "
-                "many as the ensemble is to have"
-            )
-        if self.policy_reward == "gold":
-            raise ValueError("policies maximise either reward_model or the planted reward; drop policy_reward: gold")

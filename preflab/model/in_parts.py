@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from preflab.method.contract import Batch, Role, Scores
+from preflab.model.halves import joined
 from preflab.model.roles import Roles
 from preflab.progress import listed, progress, tracked
 
@@ -26,15 +27,8 @@ def score_in_parts(roles: Roles, batch: Batch, wanted: Sequence[Role], micro: in
     starts = tracked(range(0, len(batch.prompt_ids), micro), f"scores of {listed(wanted)}", "batch")
     parts = [roles(batch.rows(slice(at, at + micro)), wanted) for at in starts]
 
-    def joined(field: Sequence[Tensor | None]) -> Tensor | None:
-        tensors = [x for x in field if x is not None]
-        if not tensors:
-            return None
-        if tensors[0].ndim == 3:
-            tensors = [torch.nn.functional.pad(x, (0, width - x.shape[-1])) for x in tensors]
-        return torch.cat(tensors)
-
-    return Scores(*(joined(field) for field in zip(*parts, strict=True)))
+    fields = [[x for x in field if x is not None] for field in zip(*parts, strict=True)]
+    return Scores(*(joined(found, width) if found else None for found in fields))
 
 
 @torch.no_grad()

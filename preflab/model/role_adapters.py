@@ -113,6 +113,11 @@ class RoleAdapters(nn.Module):
         found: LoraConfig = self.peft.peft_config[self._trunks.get(role, role)]
         return found
 
+    @property
+    def rank(self) -> int:
+        """The largest rank of any adapter that is on the base."""
+        return max((rank for layer in self._layers for rank in layer.r.values()), default=self.settings.lora_rank)
+
     def _find_layers(self) -> None:
         self._layers = [m for m in self.peft.modules() if isinstance(m, LoraLayer)]
         self._sizes: dict[str, Weights] = {}

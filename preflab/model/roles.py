@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from preflab.method.contract import Batch, Mean, Role, Scores
 from preflab.method.records import FIELDS
+from preflab.model.halves import in_halves
 from preflab.model.role_adapters import RoleAdapters
 from preflab.model.work import NO_ADAPTER, Weights, Work, scored
 from preflab.scoring.fused import late_layers
@@ -122,7 +124,10 @@ class Roles(RoleAdapters):
             if learns and self.settings.lora_dropout:
                 self._try_paths(batch, group[0])
             with self.active(group[0], trained=learns), torch.set_grad_enabled(learns), self._precision():
-                found |= self._score(batch, group)
+                score = partial(self._score, group=group)
+                # What a person's function does when memory is out is not done twice.
+                given = "reward" in group and self.reward_function is not None
+                found |= score(batch) if learns or given else in_halves(score, batch)
             if "reward" not in group:
                 self._account(batch, group[:1], learns, head=not AT_HEAD.isdisjoint(group))
             elif self.reward_function is None:

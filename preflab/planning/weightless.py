@@ -79,7 +79,7 @@ def weightless_roles(model: Any, lora: LoraSettings, roles: Sequence[Role]) -> R
     with torch.device("meta"):
         found = Roles(model, lora, roles)
     _lay(found, FakeTensorMode(allow_non_fake_inputs=True))
-    found.scorer.chosen = path_of(found.model)
+    found.scorer.exact = (path_of(found.model),)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from preflab.data.asked import conversation
 from preflab.disk.digests import digest
 from preflab.endpoint.answers import Answer
 from preflab.endpoint.client import ChatClient
@@ -65,7 +66,7 @@ class EndpointReward:
         Raises:
             UserError: as `ChatClient.ask` does.
         """
-        texts = [(_request(question), question.response) for question in questions]
+        texts = [(conversation(question.prompt, question.asked.messages), question.response) for question in questions]
         replies = self.client.ask([SCORE.ask(*pair) for pair in texts], "reward")
         scores = [_value(reply) for reply in replies]
         bad = [i for i, score in enumerate(scores) if score is None and replies[i] is not None]
@@ -78,14 +79,6 @@ class EndpointReward:
             message = "the endpoint gave no valid score to %d of %d responses, which count as %g (%d so far)"
             logger.warning(message, missing, len(scores), UNANSWERED, self.unanswered)
         return [UNANSWERED if score is None else score for score in scores]
-
-
-def _request(question: Question) -> str:
-    """Return the prompt as a reader sees it: messages by role, without a template's tokens."""
-    messages = question.asked.messages
-    if messages is None:
-        return question.prompt
-    return "\n\n".join(f"{message['role'].upper()}:\n{message['content']}" for message in messages)
 
 
 def _value(reply: Answer | None) -> float | None:

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
@@ -30,9 +30,10 @@ class Workers:
 
     def __init__(self, place: str, count: int, timeout: float | None) -> None:
         self.place, self.count, self.timeout = place, count, timeout
+        self._all = [_Worker(place) for _ in range(count)]
         self._free: SimpleQueue[_Worker] = SimpleQueue()
-        for _ in range(count):
-            self._free.put(_Worker(place))
+        for worker in self._all:
+            self._free.put(worker)
 
     def __call__(self, calls: Sequence[Sequence[Question]]) -> list[float | None]:
         """Return the rewards of all questions, call by call; None for those of a call that took too long.
@@ -42,9 +43,14 @@ class Workers:
         """
         with ThreadPoolExecutor(self.count) as pool:
             try:
-                return [value for values in pool.map(self._work, calls) for value in values]
-            except BaseException:
+                futures = [pool.submit(self._work, call) for call in calls]
+                for future in as_completed(futures):  # whichever fails first is heard of first
+                    future.result()
+                return [value for future in futures for value in future.result()]
+            except BaseException:  # Ctrl-C too: calls under way would be waited for, however long they take
                 pool.shutdown(wait=False, cancel_futures=True)
+                for worker in self._all:
+                    worker.kill()
                 raise
 
     def _work(self, call: Sequence[Question]) -> Sequence[float | None]:
@@ -97,17 +103,22 @@ class _Worker:
             raise problem
         return ours
 
+    def kill(self) -> None:
+        """Kill the process and what it started; who waits for its answer sees it end."""
+        process = self._process
+        if process is not None and process.pid is not None and process.exitcode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()  # one that has not made its group yet
+
     def _end(self) -> int | None:
-        """Kill the process and what it started; return its exit code."""
+        """Kill the process, and forget it; return its exit code."""
+        self.kill()
         process, line, self._process, self._line = self._process, self._line, None, None
         if line is not None:
             line.close()
         if process is None:
             return None
-        if process.exitcode is None and process.pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
         process.join()
         return process.exitcode
 

@@ -17,7 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from preflab.method.contract import Batch
 from preflab.scoring.fused import Steps
 from preflab.scoring.logps import single_logps
-from preflab.scoring.precision import as_good_as_own
+from preflab.scoring.precision import Trial
 
 EndIds = int | tuple[int, ...]
 """What ends a response: a token, or any of several."""
@@ -235,7 +235,7 @@ def _fault(model: nn.Module, feeder: type[Feed], ids: Tensor, mask: Tensor, step
         return Batch(ids, mask, tokens, until_end(tokens, end_ids)), found
 
     try:
-        return as_good_as_own(model, run, lambda batch: single_logps(model, batch, 1.0))
+        return Trial(model, lambda batch: single_logps(model, batch, 1.0)).fault(run)
     except (TypeError, AttributeError, IndexError, NotImplementedError, ValueError, RuntimeError) as error:
         return f"does not run ({error})"
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
+from accelerate.utils import release_memory
 from torch import Tensor
 from torch.nn import functional
 
 from preflab.data.batches import padded
 from preflab.errors import UserError
+from preflab.errors.answering import is_out_of_memory
 from preflab.method.contract import Batch, Labels, Role
 from preflab.model.roles import Roles
 from preflab.model.work import sampled
@@ -20,6 +23,11 @@ from preflab.progress import progress, tracked
 from preflab.sampling.decoding import EndIds, Feed, decode, feeder_of, is_end, several, until_end
 from preflab.scoring.batching import rows_at_once
 from preflab.seeds import derive, seeded
+
+logger = logging.getLogger(__name__)
+
+Drawn = tuple[Tensor, Tensor | None]
+"""Tokens ``[B, K, T]``, and their log-probabilities where they are known."""
 
 
 class Samples(NamedTuple):
@@ -41,7 +49,13 @@ class Samples(NamedTuple):
 
 
 class Sampler(Protocol):
-    """Draws responses from a role, at a temperature, unfiltered, as a function of the seed alone."""
+    """Draws responses from a role, at a temperature, unfiltered, as a function of the seed alone.
+
+    Attributes:
+        max_response_tokens: length limit of a response.
+    """
+
+    max_response_tokens: int
 
     @property
     def other_engine(self) -> bool:
@@ -107,7 +121,7 @@ class TransformersSampler:
         ids, mask = padded(prompts, self.pad_id, left=True, device=roles.device)
         with roles.merged(role), _evaluating(roles.model):
             feeder = feeder_of(roles.model, ids, mask, self.max_response_tokens, self.end_ids)
-            draw = self._generate if feeder is None else functools.partial(self._decode, feeder)
+            draw = self._generate if feeder is None else self._fitting(functools.partial(self._decode, feeder))
             responses, logps = draw(roles.model, prompts, k, temperature, seed)
         real = until_end(responses, self.end_ids)
         width = int(real.sum(-1).max())
@@ -119,10 +133,31 @@ class TransformersSampler:
         roles.work.add(sampled(batch, prompt_once=feeder is not None))
         return Samples(batch, is_end(responses, self.end_ids).any(-1), logps=logps)
 
+    def _fitting(self, draw: Callable[..., Drawn]) -> Callable[..., Drawn]:
+        """Return a draw that is made again, of half as many sequences at once, where memory runs out."""
+
+        def drawn(model: Any, prompts: Sequence[Sequence[int]], k: int, *rest: Any) -> Drawn:
+            while True:
+                try:
+                    return draw(model, prompts, k, *rest)
+                except Exception as error:
+                    size = self._at_once(prompts)
+                    if size == 1 or not is_out_of_memory(error):
+                        raise
+                # Here, where the exception no longer holds on to what the attempt had in memory.
+                self.sequences_at_once = size // 2
+                release_memory()
+                logger.warning("memory ran out in sampling: from here on %s responses at once", self.sequences_at_once)
+
+        return drawn
+
+    def _at_once(self, prompts: Sequence[Sequence[int]]) -> int:
+        longest = max(map(len, prompts)) + self.max_response_tokens
+        return rows_at_once(self.sequences_at_once, longest, self.batch_size)
+
     def _chunks(self, prompts: Sequence[Sequence[int]], k: int) -> Iterator[tuple[slice, list[slice]]]:
         """Yield stretches of prompts, with the stretches of their `k` samples that are drawn together."""
-        longest = max(map(len, prompts)) + self.max_response_tokens
-        size = rows_at_once(self.sequences_at_once, longest, self.batch_size)
+        size = self._at_once(prompts)
         rows, samples = max(1, size // k), min(k, size)
         stretches = [slice(start, min(k, start + samples)) for start in range(0, k, samples)]
         return ((slice(start, start + rows), stretches) for start in range(0, len(prompts), rows))

@@ -23,7 +23,7 @@ from preflab.scoring.chosen_logps import ChosenLogps
 from preflab.scoring.fused import fused_states
 from preflab.scoring.packing import prompt_once_states
 from preflab.scoring.padding import as_classifiers_read, padding_of
-from preflab.scoring.precision import as_good_as_own
+from preflab.scoring.precision import Trial
 
 logger = logging.getLogger(__name__)
 
@@ -148,26 +148,16 @@ class Scorer:
         temperature: divides the logits in every log-probability.
 
     Attributes:
+        exact: the paths that are as good as the model's own forward pass (see `preflab.scoring.precision`), fastest
+            first; None before the first batch. ``single`` always is; ``plain`` fails where the model does more than
+            its head to the logits or bears no padding, ``prompt_once`` where attention is not the plain one.
         by_hand: whether the adapter that is read is one that the ``fused`` path knows.
     """
 
     def __init__(self, model: Any, temperature: float = 1.0) -> None:
         self.model, self.temperature = model, temperature
+        self.exact: tuple[Path, ...] | None = None
         self.by_hand = True
-        self._chosen: dict[bool, Path] = {}
-
-    @property
-    def chosen(self) -> Path | None:
-        """The fastest path that is as good as the model's own forward pass (see `preflab.scoring.precision`).
-
-        None before the first batch. ``single`` always is; ``plain`` fails where the model does more than its head to
-        the logits or bears no padding, ``prompt_once`` where attention is not the plain one.
-        """
-        return self._chosen.get(self.by_hand)
-
-    @chosen.setter
-    def chosen(self, path: Path) -> None:
-        self._chosen[self.by_hand] = path
 
     def logps(self, batch: Batch, states: Tensor | None = None) -> Tensor:
         """Return log π(y_t | x, y_<t), ``[B, K, T]``, 0 on padding; `states`, if at hand, are not computed again."""
@@ -185,39 +175,39 @@ class Scorer:
         return PATHS[self.path(batch)](self.model.base_model, read, end=True)
 
     def path(self, batch: Batch) -> Path:
-        """Return the path that batches take; the first batch ever is what the paths are tried on."""
-        if self.chosen is None:
-            self._chosen[self.by_hand] = self._choose(batch)
-        return self._chosen[self.by_hand]
+        """Return the fastest exact path for a batch; the first one ever is what the paths are tried on."""
+        if self.exact is None:
+            self.exact = self._exact_paths(batch)
+        return next((path for path in self.exact if path != "fused" or self.by_hand), "single")
 
     @torch.no_grad()
-    def _choose(self, batch: Batch) -> Path:
-        """Try the paths, fastest first, on the batch's shortest and longest prompt, all responses of each."""
+    def _exact_paths(self, batch: Batch) -> tuple[Path, ...]:
+        """Try the paths on the batch's shortest and longest prompt, all responses of each."""
         lengths = batch.prompt_mask.sum(1)
         sample = batch.rows(torch.stack([lengths.argmin(), lengths.argmax()]))
         # Half of the shorter prompt is hidden: padding is tried even where this batch has none.
         hidden = sample.prompt_mask.shape[1] - (int(lengths.min()) + 1) // 2
         sample.prompt_mask[0, :hidden] = False
-
-        def run(path: Path) -> tuple[Batch, Tensor]:
-            states = PATHS[path](self.model.base_model, sample)
-            return sample, token_logps(self.model, states, sample, 1.0)
+        trial = Trial(self.model, lambda one: single_logps(self.model, one, 1.0))
 
         def fault(path: Path) -> str | None:
+            def run() -> tuple[Batch, Tensor]:
+                states = PATHS[path](self.model.base_model, sample)
+                return sample, token_logps(self.model, states, sample, 1.0)
+
             try:
-                return as_good_as_own(self.model, lambda: run(path), lambda one: single_logps(self.model, one, 1.0))
+                return trial.fault(run)
             except (TypeError, AttributeError, NotImplementedError, ValueError) as error:
                 return f"does not run ({error})"
 
-        name, left = type(self.model).__name__, []
-        for path in PATHS:
-            if path == "fused" and not self.by_hand:
-                continue
-            wrong = None if path == "single" else fault(path)
-            if wrong is None:
-                break
-            left.append(f"{path.replace('_', '-')} {wrong}")
-        if left:
-            use = "each response alone, which is slow" if path == "single" else f"the {path} path"
-            logger.warning("scoring %s: %s; using %s", name, ", ".join(left), use)
-        return path
+        tried: tuple[Path, ...] = ("fused", "prompt_once", "plain")
+        faults = {path: fault(path) for path in tried}
+        found = tuple(path for path in tried if faults[path] is None)
+        if found != tried:
+            logger.warning(
+                "scoring %s: %s; using %s",
+                type(self.model).__name__,
+                ", ".join(f"{path.replace('_', '-')} {wrong}" for path, wrong in faults.items() if wrong),
+                f"the {found[0]} path" if found else "each response alone, which is slow",
+            )
+        return found

@@ -9,7 +9,8 @@ is held to that of the model's own pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from types import MethodWrapperType
 from typing import Any
 
 import torch
@@ -32,36 +33,50 @@ to about a third.
 """
 
 
-@torch.no_grad()
-def as_good_as_own(
-    model: nn.Module, run: Callable[[], tuple[Batch, Tensor]], own: Callable[[Batch], Tensor]
-) -> str | None:
-    """Hold a way of computing log-probabilities to the model's own forward pass.
+class Trial:
+    """Holds ways of computing log-probabilities to a model's own forward pass.
 
     Args:
         model: as it is read now, adapter and autocast included.
-        run: gives a batch (drawn anew, or one and the same), and log-probabilities ``[B, K, T]`` of its responses.
-        own: gives those by the model's own forward pass.
-
-    Returns:
-        What is wrong with the way, to follow its name; None where it is as good.
+        own: gives log-probabilities ``[B, K, T]`` of a batch's responses by the model's own forward pass.
     """
-    if not in_half(model):
+
+    def __init__(self, model: nn.Module, own: Callable[[Batch], Tensor]) -> None:
+        self.model, self.half, self._own = model, in_half(model), own
+        self._known: dict[bool, tuple[Batch, Tensor]] = {}
+
+    @torch.no_grad()
+    def fault(self, run: Callable[[], tuple[Batch, Tensor]]) -> str | None:
+        """Try a way.
+
+        Args:
+            run: gives a batch (drawn anew, or one and the same), and log-probabilities of its responses.
+
+        Returns:
+            What is wrong with the way, to follow its name; None where it is as good as the model's own.
+        """
+        with in_float32(self.model) if self.half else nullcontext():
+            batch, found = run()
+        if not _same(found, self._precise(batch), batch):
+            return "is not exact"
+        if not self.half:
+            return None
         batch, found = run()
-        return None if _same(found, own(batch), batch) else "is not exact"
-    with in_float32(model):
-        batch, found = run()
-        precise = own(batch)
-    if not _same(found, precise, batch):
-        return "is not exact, in float32 either"
-    halved, found = run()
-    if halved is not batch:
-        with in_float32(model):
-            precise = own(halved)
-    theirs, ours = (_error(x, precise, halved) for x in (own(halved), found))
-    if ours <= ROUNDS * theirs + TOLERANCE:
-        return None
-    return f"rounds worse than the model's own pass (by {ours:.2g} nats a token, against {theirs:.2g})"
+        precise = self._precise(batch)
+        theirs, ours = (_error(x, precise, batch) for x in (self._of(batch, wide=False), found))
+        if ours <= ROUNDS * theirs + TOLERANCE:
+            return None
+        return f"rounds worse than the model's own pass (by {ours:.2g} nats a token, against {theirs:.2g})"
+
+    def _precise(self, batch: Batch) -> Tensor:
+        with in_float32(self.model) if self.half else nullcontext():
+            return self._of(batch, wide=True)
+
+    def _of(self, batch: Batch, *, wide: bool) -> Tensor:
+        """Return what the model says of a batch, computed once if it is the one asked for last."""
+        if wide not in self._known or self._known[wide][0] is not batch:
+            self._known[wide] = batch, self._own(batch)
+        return self._known[wide][1]
 
 
 def _same(found: Tensor, expected: Tensor, batch: Batch) -> bool:
@@ -95,6 +110,6 @@ class _WideWeights(TorchFunctionMode):
     ) -> Any:
         """Call an operation; shapes and types are asked of the weights themselves."""
         given = (args, kwargs or {})
-        if getattr(func, "__name__", "") != "__get__":
+        if not isinstance(func, MethodWrapperType):  # which asks for an attribute
             given = tree_map_only(nn.Parameter, lambda w: w.float() if w.dtype in HALF else w, given)
         return func(*given[0], **given[1])

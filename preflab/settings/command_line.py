@@ -109,7 +109,8 @@ class CommandLine:
         seen: set[str] = set()
         for title, cls in self.classes.items():
             group = parser.add_argument_group(title)
-            for field in dataclasses.fields(cls):
+            # What a config inherits stands behind what it declares itself.
+            for field in sorted(dataclasses.fields(cls), key=lambda field: field.name not in cls.__annotations__):
                 if field.name not in seen:
                     seen.add(field.name)
                     value = values.get(field.name, default_of(field))

@@ -196,8 +196,17 @@ def raw_rows(
 
 def openings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Return what a text begins with that a chat template wrote: special tokens, or what opens the model's own."""
+    return (*Literals.of(tokenizer).strings, *_opening(tokenizer))
+
+
+def own_openings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return what a text begins with that the model's own chat template may have written."""
+    return (*written_tokens(tokenizer), *_opening(tokenizer))
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     before = rendered_probe(tokenizer).partition(PROBE)[0].strip()
-    return (*Literals.of(tokenizer).strings, *([before] if before else []))
+    return [before] if before else []
 
 
 def _start_token(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -9,8 +9,6 @@ import torch
 from transformers import TrainingArguments
 
 from preflab.errors import UserError
-from preflab.method.contract import Role
-from preflab.settings.policy_gradient import ActorCriticConfig
 from preflab.settings.training import MOST_STEPS, TrainConfig
 from preflab.training.sources import Source
 
@@ -75,12 +73,6 @@ def training_arguments(
         return on_one_device(TrainingArguments(ignore_data_skip=True, **fields))
     except (TypeError, ValueError) as error:
         raise UserError(f"training settings are not accepted: {error}") from error
-
-
-def own_rates(config: Any) -> dict[Role, float]:
-    """Return the peak learning rates of roles that learn at another one than the rest."""
-    rate = config.value_learning_rate if isinstance(config, ActorCriticConfig) else None
-    return {} if rate is None else {"value": rate}
 
 
 def on_one_device(arguments: Any) -> Any:

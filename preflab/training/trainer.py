@@ -24,12 +24,16 @@ from preflab.method.plugins import answering
 from preflab.method.records import FIELDS
 from preflab.method.validation import check_loss
 from preflab.model.roles import Roles
+from preflab.progress import tracked
+from preflab.seeds import random_states, set_random_states
 from preflab.settings.training import TrainConfig
-from preflab.training.arguments import own_rates, total_steps, training_arguments
+from preflab.training.arguments import total_steps, training_arguments
 from preflab.training.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
 from preflab.training.callbacks import StopAtBudget, watch
 from preflab.training.checkpoints import last_checkpoint, remove_checkpoints
+from preflab.training.foresight import foresee
 from preflab.training.memory import PeakMemory
+from preflab.training.rates import clipped_apart, grouped, own_rates
 from preflab.training.snapshots import TakeSnapshots
 from preflab.training.sources import Source
 from preflab.training.task import COUNTS, TrainRecord
@@ -95,10 +99,11 @@ class PreferenceTrainer(Trainer):
         rows, or the same rollout.
 
         Raises:
-            UserError: if nothing is left to make smaller.
+            Exception: that memory ran out, where nothing is left to make smaller.
         """
         batches: list[Batch] = inputs
         sums, counts, flops = dict(self._sums), dict(self.counts), self.roles.work.flops
+        noise = random_states(self.roles.device)
         while True:
             try:
                 return self._gradients(model, batches, num_items_in_batch)
@@ -116,11 +121,12 @@ class PreferenceTrainer(Trainer):
             batches = next(iter(self._steps))
             self.source.take_metrics()
             self._step, self._sums, self.counts, self.roles.work.flops = {}, dict(sums), dict(counts), flops
+            set_random_states(self.roles.device, noise)
 
     def _gradients(self, model: Any, batches: list[Batch], units: Any) -> Tensor:
         """Add up the gradients of micro-batches, and return their loss; ranks meet at the last of them."""
         losses = []
-        for number, batch in enumerate(batches, 1):
+        for number, batch in enumerate(tracked(batches, "passes", "batch"), 1):
             with nullcontext() if number == len(batches) else self.accelerator.no_sync(model):
                 losses.append(super().training_step(model, batch, units))
         return torch.stack(losses).sum()
@@ -181,25 +187,15 @@ class PreferenceTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Return the optimiser, with groups of their own for roles that have a learning rate of their own."""
-        optimiser = super().create_optimizer(model)
-        for role, rate in self.rates.items():
-            own = {id(p) for p in self.roles.parameters_of(role)}
-            for group in list(optimiser.param_groups):
-                moved = [p for p in group["params"] if id(p) in own]
-                group["params"] = [p for p in group["params"] if id(p) not in own]
-                if moved:
-                    optimiser.add_param_group({**group, "params": moved, "lr": rate})
-        return optimiser
+        return grouped(super().create_optimizer(model), self.rates, self.roles.parameters_of)
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """Clip gradients, those of roles with a learning rate of their own apart; return the norm of all before."""
         if not self.rates:
             return super()._clip_grad_norm(model)
-        apart = [self.roles.parameters_of(role) for role in self.rates]
-        known = {id(p) for parameters in apart for p in parameters}
-        rest = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-        limit = self.args.max_grad_norm
-        return torch.stack([self.accelerator.clip_grad_norm_(p, limit) for p in (rest, *apart)]).norm()
+        learning = [p for p in model.parameters() if p.requires_grad]
+        clip = partial(self.accelerator.clip_grad_norm_, max_norm=self.args.max_grad_norm)
+        return clipped_apart(clip, learning, [self.roles.parameters_of(role) for role in self.rates])
 
     # ---- metrics ---------------------------------------------------------------------------------
 
@@ -342,6 +338,7 @@ def run_training(
     steps, budget = total_steps(train, source), Budget.of(train)
     arguments = training_arguments(train, steps, folder, seed, roles.device)
     roles.learn(algorithm.needs.trains)
+    foresee(source, roles, algorithm.needs, bf16=train.bf16)
     roles.checkpoint_activations(source.fitting.recomputes)
     roles.autocast = train.bf16
     try:

@@ -14,8 +14,8 @@ import pytest
 import torch
 from pretend_device import DEVICE, NAME, WAITS
 
-import eval.subjects.models
 import preflab.model.base
+import preflab.model.classifiers
 import preflab.training.rehearsal
 from eval.harness.reference_samples import sample_rewards
 from eval.judges import HeldOutRewardModel, JudgeSpec
@@ -37,7 +37,7 @@ TRAIN = {"per_device_train_batch_size": 4, "max_steps": 2, "logging_steps": 1, "
 def placed(device):
     """Have models loaded there, and tell the Trainer's library, which does not find the device by itself."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (preflab.model.base, preflab.training.rehearsal, eval.subjects.models):
+        for module in (preflab.model.base, preflab.training.rehearsal, preflab.model.classifiers):
             patch.setattr(module, "default_device", lambda: str(device))
         if torch.device(device).type == NAME:
             patch.setenv("ACCELERATE_TORCH_DEVICE", str(device))

@@ -22,7 +22,7 @@ from preflab.sampling.decoding import LOOK_EVERY
 from preflab.sampling.sampler import TransformersSampler
 from preflab.training.trainer import run_training
 
-FASTEST = "fused"
+EXACT = ("fused", "prompt_once", "plain")
 """The scoring paths of the workbench's model, on both devices (tried by `test_a_batch_left_behind_is_caught`)."""
 
 TOLERANCE = 1e-12  # float64 on one processor both times: sums may be taken in another order
@@ -43,7 +43,7 @@ class KilledError(Exception):
 def train(method, folder, device=DEVICE, after=None):
     """Train on a device, from the last checkpoint in `folder` if there is one; die after so many micro-batches."""
     roles, algorithm = workbench.roles_for(method).to(device), method.fresh()
-    roles.scorer.chosen = FASTEST
+    roles.scorer.exact = EXACT
     folder.mkdir(exist_ok=True)
     source = workbench.open_source(method, algorithm, roles)
     if after is not None:
@@ -142,7 +142,7 @@ def test_what_an_accelerator_bears_is_computed(name):
 def test_a_batch_left_behind_is_caught():
     roles, batch = workbench.make_roles().to(DEVICE), collate(workbench.make_groups(), workbench.PAD)
     assert roles(batch.to(DEVICE), ("policy",)).logps.device == DEVICE
-    assert roles.scorer.chosen == FASTEST, "tried on the first batch, here too"
+    assert roles.scorer.exact == EXACT, "tried on the first batch, here too"
     with pytest.raises(RuntimeError, match="same device"):
         roles(batch, ("policy",))
 

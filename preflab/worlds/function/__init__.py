@@ -69,7 +69,8 @@ def build(config: WorldConfig, cache: Path) -> World:
     check_dialogues(config, tokenizer)
     given = _given(config, cache, tokenizer, gold)
     gold = _labelling(gold, given, config)
-    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, given.chat)
+    limits = config.max_prompt_tokens, config.max_response_tokens
+    encoder = Encoder(tokenizer, *limits, given.chat, truncate=config.truncated)
     # 2. Sample, or read what an earlier run sampled.
     counts: Counter[str] = Counter()
     prompts = fitting_prompts(given.texts, encoder, config, counts) if given.texts else None
@@ -163,7 +164,7 @@ def _fate(sample: Sample, text: str | None) -> str:
 
 def _label(drawn: Drawn, gold: GoldReward, seed: int, counts: Counter[str]) -> list[Row]:
     """Return labelled pairs; what was lost, and why, goes into `counts`."""
-    rows: list[Row] = []
+    pairs: list[tuple[str, str, str, random.Random]] = []
     for prompt, samples in drawn:
         texts = [finished(sample) for sample in samples]
         for sample, text in zip(samples, texts, strict=True):
@@ -174,8 +175,11 @@ def _label(drawn: Drawn, gold: GoldReward, seed: int, counts: Counter[str]) -> l
             elif normalised(first) == normalised(second):
                 counts["pairs dropped: identical"] += 1
             else:
-                rows.append(_pair(prompt, first, second, gold, random.Random(f"label {seed} {n} {prompt}")))
-    return rows
+                pairs.append((prompt, first, second, random.Random(f"label {seed} {n} {prompt}")))
+    # All in one call: a reward may work on many at a time.
+    asked = [(prompt, text) for prompt, *both, _ in pairs for text in both]
+    rewards = gold(*zip(*asked, strict=True)) if asked else []
+    return [_pair(*pair, *both) for pair, *both in zip(pairs, rewards[::2], rewards[1::2], strict=True)]
 
 
 def _guarded(rows: list[Row], encoder: Encoder) -> list[Row]:
@@ -193,9 +197,8 @@ def _fitting_pairs(rows: list[Row], encoder: Encoder, counts: Counter[str]) -> l
     return [rows[group.row] for group in groups]
 
 
-def _pair(prompt: str, first: str, second: str, gold: GoldReward, rng: random.Random) -> Row:
-    """Draw which response is preferred: sigmoid of the difference in reward."""
-    one, other = gold([prompt, prompt], [first, second])
+def _pair(prompt: str, first: str, second: str, rng: random.Random, one: float, other: float) -> Row:
+    """Draw which response is preferred, the first with the sigmoid of how much better its reward is."""
     if rng.random() >= _sigmoid(one - other):
         first, second, one, other = second, first, other, one
     # With the rewards among the columns, a changed reward changes the fingerprint of the data and so the

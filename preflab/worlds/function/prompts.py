@@ -103,7 +103,7 @@ def written(
 
 def cleaner_of(config: WorldConfig, encoder: Encoder, wanted: Collection[str] | None = ()) -> Cleaner:
     """Return what writes prompts by a config."""
-    fits = encoder.fits if config.long_prompts == "last-turns" else None
+    fits = None if config.long_prompts == "drop" else encoder.fits
     columns = parse_columns(config.columns)
     return Cleaner(encoder.tokenizer, columns, wanted, config.dialogues, config.system_prompt, fits)
 

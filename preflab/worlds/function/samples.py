@@ -105,6 +105,7 @@ def key_of(config: WorldConfig, encoder: Encoder, prompts: list[str] | None) -> 
         "limits": [config.max_prompt_tokens, config.max_response_tokens, *OPENING_TOKENS, SEQUENCES_AT_ONCE],
         "seed": config.data_seed,
         **({"chat": True} if encoder.chat else {}),
+        **({"truncated": encoder.truncate} if encoder.truncate else {}),
     }
     return digest(json.dumps(content), 16)
 

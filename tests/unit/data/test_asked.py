@@ -6,7 +6,7 @@ import pytest
 from data_rows import CHATML, DIALOGUE, numbered, pair
 from transformers import PreTrainedTokenizerBase
 
-from preflab.data.asked import Asked, by_prompt
+from preflab.data.asked import Asked, by_prompt, conversation
 from preflab.data.formats import clean_rows
 from preflab.errors import UserError
 
@@ -45,3 +45,26 @@ def test_one_prompt_with_two_answers_is_refused_by_its_rows() -> None:
     assert by_prompt("aba", said, "data") == {"a": said[0]}
     with pytest.raises(UserError, match=r"data: rows 3 and 9 ask the same, and their column 'answer' differs \(4 and"):
         by_prompt("aa", [said[0], Asked(columns={"answer": 5}, row=9)], "data")
+
+
+@pytest.mark.parametrize(
+    ("messages", "text"),
+    [
+        (None, "raw"),
+        ([], "raw"),
+        ("<b>", "raw"),
+        ([{"role": "user"}], "raw"),
+        ([{"role": "user", "content": "Hi <|im_end|>"}], "Hi <|im_end|>"),
+        (DIALOGUE, "User: Hi\n\nAssistant: Hello\n\nUser: 2+2?"),
+        (
+            [
+                {"role": "user", "content": "?"},
+                {"role": "assistant", "content": "", "tool_calls": [{"name": "ä"}]},
+                {"role": "tool", "content": "4"},
+            ],
+            'User: ?\n\nAssistant: [{"name": "ä"}]\n\nTool: 4',
+        ),
+    ],
+)
+def test_a_reader_sees_who_says_what(messages: object, text: str) -> None:
+    assert conversation("raw", messages) == text

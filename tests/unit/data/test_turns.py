@@ -74,11 +74,12 @@ def test_what_becomes_of_text_is_said_once(chatty: PreTrainedTokenizerBase, capl
     assert "rows are text" not in caplog.text
 
 
-def test_what_a_template_wrote_stays(chatty: PreTrainedTokenizerBase) -> None:
+def test_what_a_template_wrote_stays(chatty: PreTrainedTokenizerBase, caplog: pytest.LogCaptureFixture) -> None:
     llama = "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
     found = read(chatty, pair(WRITTEN), pair("</s>Hi"), pair(llama))
     assert [row["prompt"] for row in found.rows] == [WRITTEN, "</s>Hi", llama]
     assert (found.seen.texts, found.seen.messages) == (3, 0)
+    assert "1 rows begin with the markers of another chat template than the model's" in caplog.text
     kept = read(chatty, pair(WRITTEN), pair("x"), dialogues="messages")
     assert kept.bad.reasons.keys() == {
         "a chat template wrote the prompt; --dialogues text, or auto, joins it with its answers as they stand"

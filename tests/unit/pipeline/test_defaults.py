@@ -125,6 +125,18 @@ def test_what_is_given_beats_every_layer(tmp_path):
     assert found.method("dpo").train.learning_rate == 0.5
 
 
+def test_passes_of_ones_own_size_leave_the_optimisers_batch_and_accumulation_makes_it(tmp_path):
+    def trained(**section):
+        return session(tmp_path, "x-1B", sections={"pair": section}).method("dpo").train
+
+    assert trained().optimiser_batch == trained(per_device_train_batch_size=8).optimiser_batch == 32
+    assert trained(per_device_train_batch_size="auto").optimiser_batch == 32
+    assert trained(per_device_train_batch_size=2, gradient_accumulation_steps=3).optimiser_batch == 6
+    assert trained(gradient_accumulation_steps=2).optimiser_batch == 8
+    with pytest.raises(UserError, match="leave gradient_accumulation_steps out"):
+        trained(train_batch_size=32, gradient_accumulation_steps=3)
+
+
 def test_limits_that_nobody_gave_fit_the_models_positions(tmp_path, caplog):
     short = folder(tmp_path, **{**SMOLLM2, "max_position_embeddings": 1024})
     with caplog.at_level(logging.WARNING):

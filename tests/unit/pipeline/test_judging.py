@@ -164,6 +164,18 @@ def test_a_judge_that_compares_reports_at_the_end(folder):
     assert facts.report["missing"] == 0
 
 
+def test_an_endpoint_that_gave_the_reward_is_found_out_as_judge(tmp_path):
+    values = {"world": "function", "model": "m", "reward": "endpoint", "policy_reward": "gold"}
+    where = {"reward_endpoint_url": "http://localhost:1/v1", "reward_endpoint_model": "m"}
+    session = Session({**values, **where})
+    maximised = maximised_by(session, None, [session.method("ppo")], NOTHING)
+    for model, warned in (("m", True), ("another", False)):
+        config = EndpointConfig(judge_url="http://localhost:1/v1", judge_model=model, judge_cache=str(tmp_path))
+        facts = asked(EndpointJudge(config), maximised).about
+        assert facts is not None
+        assert (facts.warning is not None) == warned
+
+
 def test_what_a_judge_says_of_itself():
     report = {
         **{"missing": 1371, "inconsistent": 0.234, "shown_first": 0.5, "unparsed": 3, "refused": 0},

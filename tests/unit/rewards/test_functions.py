@@ -155,6 +155,13 @@ def test_a_dead_process_names_the_response(how, message, opened):
     assert reward(["p"], ["word"]) == [4.0]
 
 
+def test_an_error_ends_calls_that_are_under_way(opened):
+    reward = opened(SLOW, reward_workers=2)
+    with pytest.raises(UserError, match="signal 9"):
+        reward(["p"] * 3, ["hang", "die", "word"])
+    assert reward(["p"] * 2, ["word", "a"]) == [4.0, 1.0]
+
+
 def test_a_failure_in_a_process_is_blamed_by_file_and_line(opened):
     with pytest.raises(PluginError, match=r"raised ZeroDivisionError: .*mine.py, line 1\), for prompt 'p'"):
         opened("def f(response): return 1 / 0", reward_workers=1)(["p"], ["a"])

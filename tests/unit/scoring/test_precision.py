@@ -15,7 +15,7 @@ from preflab.scoring import logps as scoring
 from preflab.scoring.fused import fused_states
 from preflab.scoring.logps import Scorer, single_logps
 from preflab.scoring.packing import Packing, prompt_once_states
-from preflab.scoring.precision import as_good_as_own, in_float32, in_half
+from preflab.scoring.precision import Trial, in_float32, in_half
 
 
 def halved(family="llama", dtype=torch.bfloat16):
@@ -122,4 +122,4 @@ def test_what_is_not_finite_is_refused():
         found = single_logps(model, batch, 1.0)
         return batch, found if torch.overrides._get_current_function_mode_stack() else found * torch.nan
 
-    assert "rounds worse" in as_good_as_own(model, run, lambda one: single_logps(model, one, 1.0))
+    assert "rounds worse" in Trial(model, lambda one: single_logps(model, one, 1.0)).fault(run)

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from eval.records.comparison import read_comparison, read_evaluation
 from eval.records.typed import to_json
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 LIMIT = 240  # seconds; only a hang reaches it
 
 # Importing the libraries takes as long as everything these tests train.
@@ -58,11 +58,11 @@ class Answer(NamedTuple):
     err: str
 
 
-def run(recipe: str, *arguments: str | Path, cwd: Path, **environment: str) -> Answer:
+def run(recipe: str, *arguments: str | Path, cwd: Path, limit: float = LIMIT, **environment: str) -> Answer:
     """Run ``python recipes/<recipe> <arguments>`` as a process of its own."""
     command = [sys.executable, str(RECIPES / recipe), *map(str, arguments)]
     done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=LIMIT
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=limit
     )
     return Answer(done.returncode, done.stdout, done.stderr)
 
