@@ -35,8 +35,8 @@ class LoraSettings:
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto",
-        "type of the frozen base, and of what it is multiplied with; auto: bfloat16 on CUDA, float32 on CPU, where "
-        "bfloat16 saves memory and seldom time; adapters are float32",
+        "type of the frozen base, and of what it is multiplied with; auto: bfloat16 on CUDA, float32 on CPU; "
+        "adapters are float32",
     )
     load_in: LoadIn = option(
         "none",
