@@ -68,9 +68,9 @@ def check_entries(session: Session) -> list[Entry]:
     session.layers.check(names)
     methods = [session.method(name) for name in names]
     start = session.stage_methods()[0].label
-    # Whether a model of somebody's is fine-tuned first may depend on its tokenizer, which is not opened yet.
-    trained = session.run.sft == TRAIN or (session.run.sft == AUTO and session.world.model is None)
-    check_labels([method.label for method in methods], start if trained else START)
+    # Whether auto fine-tunes a model of somebody's depends on its tokenizer, which is not opened yet.
+    may_train = session.run.sft in (TRAIN, AUTO)
+    check_labels([method.label for method in methods], start if may_train else START)
     check_budget(config, methods)
     entries = [Entry(method, {}) for method in methods]
     return entries if config.sweep is None else [*entries, *swept(session, config.sweep, methods)]
@@ -89,7 +89,7 @@ def check_labels(labels: Sequence[str], start: str) -> None:
     if len({*labels, start}) != len(labels) + 1:
         raise UserError(
             f"--algorithms names {', '.join(labels)}: each method goes once, and {start} is compared anyway; leave it "
-            "out"
+            f"out (or, to compare {start} from the model as it is, add --sft none)"
         )
 
 
