@@ -141,7 +141,7 @@ class TrainConfig:
         False,
         "recompute activations in the backward pass: less memory, more work; auto: once a pass does not fit otherwise",
     )
-    bf16: bool = option(False, "autocast to bfloat16")
+    bf16: bool = option(False, "bfloat16 passes over a float32 base; one loaded in bfloat16 (dtype) has them anyway")
     eval_steps: int = option(
         0,
         "optimiser steps between two evaluations on training prompts set aside (validation_fraction); 0: none",
