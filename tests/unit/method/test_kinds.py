@@ -21,6 +21,7 @@ KINDS = {"loss": LossMethod, "trainer": TrainerMethod, "decoder": DecoderMethod}
 FOREIGN = {
     "eval/harness/rows.py",
     "preflab/errors/answering.py",
+    "preflab/experiment/given_rewards.py",
     "preflab/experiment/rewards.py",
     "preflab/method/plugins.py",
     "preflab/model/opening.py",
