@@ -97,7 +97,7 @@ def check_labels(labels: Sequence[str], start: str) -> None:
     if len({*labels, start}) != len(labels) + 1:
         raise UserError(
             f"--algorithms names {', '.join(labels)}: each method goes once, and {start} is compared anyway; leave it "
-            "out"
+            f"out (or, to compare {start} from the model as it is, add --sft none)"
         )
 
 

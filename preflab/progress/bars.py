@@ -48,6 +48,15 @@ class Bars:
     def _drawn(self, task: Task, now: float) -> Any:
         from tqdm import tqdm
 
-        bar = tqdm(total=task.total, initial=task.first, desc=task.title, unit=task.unit, leave=False, file=sys.stderr)
+        bar = tqdm(
+            total=task.total,
+            initial=task.first,
+            desc=task.title,
+            unit=task.unit,
+            # What counts nothing has the time alone.
+            bar_format="{desc}: {elapsed}" if task.total is None and not task.done else None,
+            leave=False,
+            file=sys.stderr,
+        )
         bar.start_t -= now - task.began
         return bar

@@ -176,6 +176,8 @@ def test_one_thread_keeps_a_board_alive_and_ends_with_the_work(monkeypatch, cloc
 
 
 def test_a_terminal_gets_bars_and_whole_lines(monkeypatch, clock):
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "24")
     screen = io.StringIO()
     monkeypatch.setattr(sys, "stderr", screen)
     bars = Bars()
@@ -189,6 +191,7 @@ def test_a_terminal_gets_bars_and_whole_lines(monkeypatch, clock):
     shown = screen.getvalue()
     assert "stage 1: dpo-seed0\n" in shown
     assert "4/10" in shown
+    assert "stage 1: dpo-seed0: 00:01" in shown
     assert "loss=0.5" in shown
     assert "done in 1 s\n" in shown
     assert not bars._bars
