@@ -33,9 +33,7 @@ FOREIGN = {
     "preflab/settings/values.py",
     "preflab/training/trl.py",
     "preflab/worlds/context.py",
-    "preflab/worlds/function/gold.py",
     "preflab/worlds/function/samples.py",
-    "preflab/worlds/real.py",
 }
 
 
