@@ -6,7 +6,7 @@ import copy
 import pathlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -68,23 +68,14 @@ class Sketch:
         config: the model's, as transformers has it; it is not changed.
         lora: the adapters' shape, and the base's type.
         device: where training will run: ``cpu`` or ``cuda``.
-        load_in: ``4bit`` or ``8bit``, where the base's linear layers are kept so.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
         NotImplementedError: if the model's layers are not found.
     """
 
-    def __init__(
-        self,
-        config: Any,
-        lora: LoraSettings,
-        device: str,
-        *,
-        load_in: Literal["none", "8bit", "4bit"] = "none",
-        trust_remote_code: bool = False,
-    ) -> None:
-        self.config, self.lora, self.device, self.load_in = config, lora, device, load_in
+    def __init__(self, config: Any, lora: LoraSettings, device: str, *, trust_remote_code: bool = False) -> None:
+        self.config, self.lora, self.device = config, lora, device
         self._dtype, self._trusted = loaded_dtype(lora.dtype, device), trust_remote_code
         self._roles: dict[tuple[int, Role, bool], Roles] = {}
         layers = config.get_text_config().num_hidden_layers
@@ -116,12 +107,6 @@ class Sketch:
         adapters = sum(self.adapter(role) for role in present)
         return Footprint(self.base, adapters, learning, learning * ADAM // 4, passes)
 
-    @property
-    def _few(self) -> tuple[int, int]:
-        """Layers of the models that passes are made through."""
-        layers = self.config.get_text_config().num_hidden_layers
-        return FEW if layers > FEW[1] else (layers, layers)
-
     @cached_property
     def model(self) -> Any:
         """The whole model, on the meta device."""
@@ -132,7 +117,7 @@ class Sketch:
         """Bytes of the base's weights."""
         whole = _bytes({id(x): x for x in (*self.model.parameters(), *self.model.buffers())}.values())
         linear = _bytes(self._linear)
-        return whole - linear + int(STORED[self.load_in] * self._count) if self.load_in in STORED else whole
+        return whole - linear + int(STORED[self.lora.load_in] * self._count) if self.lora.load_in in STORED else whole
 
     @cached_property
     def _linear(self) -> list[Tensor]:
@@ -146,7 +131,7 @@ class Sketch:
     @property
     def _restored(self) -> int:
         """Bytes of the largest weight that is kept in bits: one at a time is made numbers again."""
-        return max(map(_one, self._linear), default=0) if self.load_in in STORED else 0
+        return max(map(_one, self._linear), default=0) if self.lora.load_in in STORED else 0
 
     def adapter(self, role: Role) -> int:
         """Bytes of a role's adapter and head; 0 for none."""
