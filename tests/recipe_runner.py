@@ -59,7 +59,7 @@ class Answer(NamedTuple):
 
 
 def run(recipe: str, *arguments: str | Path, cwd: Path, limit: float = LIMIT, **environment: str) -> Answer:
-    """Run ``python recipes/<recipe> <arguments>`` as a process of its own."""
+    """Run ``python recipes/<recipe> <arguments>`` as a process of its own, for at most `limit` seconds."""
     command = [sys.executable, str(RECIPES / recipe), *map(str, arguments)]
     done = subprocess.run(
         command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=limit

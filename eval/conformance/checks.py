@@ -20,7 +20,7 @@ from preflab.settings.training import RolloutConfig
 from preflab.training.sources import Source
 
 TOLERANCE = 1e-6  # float64, but the norms of some models are float32
-PLAIN = {"extra": {"optim": "sgd"}, "learning_rate": 0.1}  # Adam would hide a gradient of the wrong size
+PLAIN = {"optim": "sgd", "learning_rate": 0.1}  # Adam would hide a gradient of the wrong size
 
 
 ELSEWHERE = {"trainer": "brings its own trainer", "decoder": "trains nothing"}

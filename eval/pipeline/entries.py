@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from eval.pipeline.session import Session
@@ -14,6 +15,7 @@ from preflab.experiment.sweep import Sweep
 from preflab.method.configured import Method
 from preflab.settings.fields import option
 from preflab.settings.training import MOST_STEPS
+from preflab.tokens.templates import has_template
 from preflab.training.budget import Budget, spent_by, under_budget
 
 
@@ -68,12 +70,18 @@ def check_entries(session: Session) -> list[Entry]:
     session.layers.check(names)
     methods = [session.method(name) for name in names]
     start = session.stage_methods()[0].label
-    # Whether a model of somebody's is fine-tuned first may depend on its tokenizer, which is not opened yet.
-    trained = session.run.sft == TRAIN or (session.run.sft == AUTO and session.world.model is None)
-    check_labels([method.label for method in methods], start if trained else START)
+    check_labels([method.label for method in methods], start if trains_start(session) else START)
     check_budget(config, methods)
     entries = [Entry(method, {}) for method in methods]
     return entries if config.sweep is None else [*entries, *swept(session, config.sweep, methods)]
+
+
+def trains_start(session: Session) -> bool:
+    """Whether the policy that methods start from is trained here, as far as files alone say."""
+    if session.run.sft != AUTO:
+        return session.run.sft == TRAIN
+    folder = None if session.world.model is None else Path(session.world.model).expanduser()
+    return folder is None or (folder.is_dir() and not has_template(folder))
 
 
 def check_labels(labels: Sequence[str], start: str) -> None:

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from preflab.disk.files import read_object
 from preflab.errors import UserError
 from preflab.experiment.identity import model_fingerprint
 from preflab.model.adapter_config import NORMALISATION, read_config
+from preflab.tokens.templates import has_template
 
 if TYPE_CHECKING:
     from preflab.data.asked import Asked
@@ -72,7 +72,7 @@ class GivenReward:
         if not self.adapter or self.base(experiment) != experiment.world.model:
             return False
         said = experiment.world.asked.values()
-        if not self.normalised and any(one.messages is not None for one in said) and _has_template(Path(self.source)):
+        if not self.normalised and any(one.messages is not None for one in said) and has_template(Path(self.source)):
             return False
         try:
             read_folder(Path(self.source))
@@ -233,11 +233,3 @@ def _on_hub(name: str) -> bool:
     except Exception:  # whatever a config of anybody's making leads to; the adapter is then tried on our own base
         return False
     return True
-
-
-def _has_template(folder: Path) -> bool:
-    """Whether a tokenizer with a chat template lies in a folder."""
-    if any((folder / "chat_templates").glob("*.jinja")) or (folder / "chat_template.jinja").is_file():
-        return True
-    config = folder / "tokenizer_config.json"
-    return config.is_file() and bool(read_object(config).get("chat_template"))

@@ -16,7 +16,7 @@ from preflab.errors import UserError, crash
 from preflab.experiment.settings import RunConfig
 from preflab.method.configured import Method
 from preflab.progress import progress
-from preflab.settings.training import LoraSettings
+from preflab.settings.training import LoraSettings, RolloutConfig
 from preflab.worlds import WorldConfig
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def open_experiment(
     """
     # TRL reports usage statistics by default; nothing is sent from here.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    check_engine(lora, methods)
     world = with_rows_aside(world, methods)
     # A folder that cannot be used is answered before the seconds that importing torch takes.
     folder = Path(settings.output)
@@ -71,6 +72,20 @@ def open_experiment(
         if made and not any(run.stages.iterdir()):
             shutil.rmtree(folder)
         raise
+
+
+def check_engine(lora: LoraSettings, methods: Sequence[Method]) -> None:
+    """Refuse an engine that would sample another base than is scored.
+
+    Raises:
+        UserError: naming the method and what to change.
+    """
+    for method in methods:
+        if lora.load_in != "none" and isinstance(method.config, RolloutConfig) and method.config.sampler == "vllm":
+            raise UserError(
+                f"{method.name}: vLLM would sample the base as it lies there, and load_in {lora.load_in} scores "
+                "another; set sampler to transformers, or load_in to none"
+            )
 
 
 def with_rows_aside(world: WorldConfig, methods: Sequence[Method]) -> WorldConfig:
@@ -95,6 +110,8 @@ def with_rows_aside(world: WorldConfig, methods: Sequence[Method]) -> WorldConfi
 def _open(
     run: Run, settings: RunConfig, world: WorldConfig, lora: LoraSettings, methods: Sequence[Method]
 ) -> Experiment:
+    # PEFT imports it, if it is there, and on a CPU it misses a kernel that nothing here asks for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with progress("loading the libraries"):
         import torch
 

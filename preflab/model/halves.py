@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from accelerate.utils import release_memory
@@ -16,22 +17,22 @@ from preflab.method.contract import Batch
 logger = logging.getLogger(__name__)
 
 
-def in_halves(score: Callable[[Batch], Mapping[str, Tensor]], batch: Batch) -> dict[str, Tensor]:
-    """Return what `score` says of a batch, each half of its prompts asked alone where memory runs out.
+def in_halves(score: Callable[..., Mapping[str, Tensor]], batch: Batch, *rest: Any) -> dict[str, Tensor]:
+    """Return what `score` says of a batch and the rest, each half of its prompts asked alone where memory runs out.
 
     Raises:
         Exception: what `score` raises, also of a single prompt for which there is no memory.
     """
     count = len(batch.prompt_ids)
     try:
-        return dict(score(batch))
+        return dict(score(batch, *rest))
     except Exception as error:
         if count == 1 or not is_out_of_memory(error):
             raise
     # Here, where the exception no longer holds on to what the attempt had in memory.
     release_memory()
     _say(count)
-    halves = [in_halves(score, batch.rows(part)) for part in (slice(count // 2), slice(count // 2, None))]
+    halves = [in_halves(score, batch.rows(part), *rest) for part in (slice(count // 2), slice(count // 2, None))]
     width = batch.response_ids.shape[-1]
     return {name: joined([half[name] for half in halves], width) for name in halves[0]}
 

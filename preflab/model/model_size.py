@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from preflab.disk.files import read_object
+from preflab.errors import UserError
 from preflab.model.model_files import CONFIG, INDEX, WEIGHTS, read_model_files
 
 BILLION, MILLION = 10**9, 10**6
@@ -36,6 +37,8 @@ def model_size(name: str) -> ModelSize:
         UserError: if a folder's files are damaged, or are no model's.
     """
     folder = Path(name).expanduser()
+    if folder.is_dir() and not (folder / CONFIG).is_file():
+        raise UserError(f"model {name!r} cannot be loaded: the folder holds no {CONFIG}")
     if not folder.is_dir():
         folder = _cached(name) or folder
     if not (folder / CONFIG).is_file():

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +123,9 @@ class Roles(RoleAdapters):
             if learns and self.settings.lora_dropout:
                 self._try_paths(batch, group[0])
             with self.active(group[0], trained=learns), torch.set_grad_enabled(learns), self._precision():
-                score = partial(self._score, group=group)
                 # What a person's function does when memory is out is not done twice.
-                given = "reward" in group and self.reward_function is not None
-                found |= score(batch) if learns or given else in_halves(score, batch)
+                whole = learns or ("reward" in group and self.reward_function is not None)
+                found |= self._score(batch, group) if whole else in_halves(self._score, batch, group)
             if "reward" not in group:
                 self._account(batch, group[:1], learns, head=not AT_HEAD.isdisjoint(group))
             elif self.reward_function is None:

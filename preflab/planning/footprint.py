@@ -78,8 +78,6 @@ class Sketch:
         self.config, self.lora, self.device = config, lora, device
         self._dtype, self._trusted = loaded_dtype(lora.dtype, device), trust_remote_code
         self._roles: dict[tuple[int, Role, bool], Roles] = {}
-        layers = config.get_text_config().num_hidden_layers
-        self._few = FEW if layers > FEW[0] else (layers, layers)
 
     def footprint(
         self,

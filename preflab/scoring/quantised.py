@@ -81,13 +81,18 @@ def quantised_layers(model: nn.Module) -> Iterator[tuple[str, QuantisedLinear]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, QuantisedLinear))
 
 
-def take_over(model: nn.Module) -> None:
-    """Make the layers that bitsandbytes has quantised `QuantisedLinear`; none has been called yet."""
+def take_over(model: Any) -> None:
+    """Make the layers that bitsandbytes has quantised `QuantisedLinear`; none has been called yet.
+
+    The model no longer says that it is loaded in bits, which is what PEFT chooses layers by, and TRL rounds adapters
+    to bfloat16 by.
+    """
     for module in model.modules():
         if type(module).__module__.startswith("bitsandbytes."):
             restore = RESTORE[type(module).__name__]
             module.__class__ = QuantisedLinear
-            module.restore = restore  # type: ignore[assignment]
+            module.restore = restore
+            model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
 
 
 def _from_4_bits(weight: Any) -> Tensor:

@@ -35,8 +35,8 @@ class LoraSettings:
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto",
-        "type of the frozen base, and of what it is multiplied with; auto: bfloat16 on CUDA, float32 on CPU, where "
-        "bfloat16 saves memory and seldom time; adapters are float32",
+        "type of the frozen base, and of what it is multiplied with; auto: bfloat16 on CUDA, float32 on CPU; "
+        "adapters are float32",
     )
     load_in: LoadIn = option(
         "none",
@@ -141,7 +141,7 @@ class TrainConfig:
         False,
         "recompute activations in the backward pass: less memory, more work; auto: once a pass does not fit otherwise",
     )
-    bf16: bool = option(False, "autocast to bfloat16")
+    bf16: bool = option(False, "bfloat16 passes over a float32 base; one loaded in bfloat16 (dtype) has them anyway")
     eval_steps: int = option(
         0,
         "optimiser steps between two evaluations on training prompts set aside (validation_fraction); 0: none",

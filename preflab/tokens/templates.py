@@ -6,8 +6,10 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preflab.disk.files import read_object
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,6 +18,14 @@ if TYPE_CHECKING:
 SYSTEM_PROBE, USER_PROBE = "preflab system probe", "preflab user probe"
 _COUNTING: list[float] = []  # the limit that runs now, if one does
 LONGEST = 10.0  # seconds for one dialogue, which takes well under a millisecond by a template that is in order
+
+
+def has_template(folder: Path) -> bool:
+    """Whether a tokenizer with a chat template lies in a folder; its files say so, and nothing is loaded."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.is_file() and bool(read_object(config).get("chat_template"))
 
 
 def written(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:

@@ -69,8 +69,8 @@ def test_little_space_is_said(opened, monkeypatch, caplog):
 
 SETTINGS = {
     "tracker": ({"report_to": ["no_such_tracker"]}, "no_such_tracker"),
-    "optimiser": ({"extra": {"optim": "no_such_optimiser"}}, "no_such_optimiser"),
-    "package": ({"extra": {"optim": "lomo"}}, "lomo"),
+    "optimiser": ({"optim": "no_such_optimiser"}, "no_such_optimiser"),
+    "package": ({"optim": "lomo"}, "lomo"),
     "schedule": ({"extra": {"lr_scheduler_kwargs": {"no_such": 1}}}, "no_such"),
     "engine": ({"extra": {"deepspeed": "no_such.json"}}, "deepspeed"),
     "sharding": ({"extra": {"fsdp": "nonsense"}}, "fsdp|nonsense"),
@@ -92,7 +92,7 @@ def test_what_the_libraries_do_not_take_is_refused_before_training(kind):
 def test_a_rehearsal_leaves_randomness_alone(opened, tmp_path):
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     for name in ("dpo", "ppo", "trl-dpo"):
-        rehearse(make_method(name, {"extra": {"optim": "adafactor", "lr_scheduler_kwargs": {}}}))
+        rehearse(make_method(name, {"optim": "adafactor", "extra": {"lr_scheduler_kwargs": {}}}))
     rehearse(make_method("best-of-n"))
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     with pytest.raises(UserError, match="no_such"):

@@ -21,6 +21,7 @@ KINDS = {"loss": LossMethod, "trainer": TrainerMethod, "decoder": DecoderMethod}
 FOREIGN = {
     "eval/harness/rows.py",
     "preflab/errors/answering.py",
+    "preflab/experiment/given_rewards.py",
     "preflab/experiment/rewards.py",
     "preflab/method/plugins.py",
     "preflab/model/opening.py",
@@ -32,9 +33,7 @@ FOREIGN = {
     "preflab/settings/values.py",
     "preflab/training/trl.py",
     "preflab/worlds/context.py",
-    "preflab/worlds/function/gold.py",
     "preflab/worlds/function/samples.py",
-    "preflab/worlds/real.py",
 }
 
 
