@@ -105,6 +105,12 @@ class Sketch:
         adapters = sum(self.adapter(role) for role in present)
         return Footprint(self.base, adapters, learning, learning * ADAM // 4, passes)
 
+    @property
+    def _few(self) -> tuple[int, int]:
+        """Layers of the models that passes are made through."""
+        layers = self.config.get_text_config().num_hidden_layers
+        return FEW if layers > FEW[1] else (layers, layers)
+
     @cached_property
     def model(self) -> Any:
         """The whole model, on the meta device."""
