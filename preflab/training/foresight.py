@@ -27,9 +27,10 @@ def foresee(source: Source, roles: Roles, needs: Needs, *, bf16: bool) -> None:
     while True:
         try:
             found = sketch.footprint(source.heaviest(fitting.size), needs, checkpointing=fitting.recomputes, bf16=bf16)
-        except NotImplementedError as error:  # layers of another form than the sketch can read
+        except (NotImplementedError, RuntimeError) as error:  # layers that a sketch cannot read, or run
             logger.warning(
-                "what training takes cannot be foreseen (%s); lower train_batch_size if memory runs out", error
+                "what training takes cannot be foreseen (%s); if memory runs out, set per_device_train_batch_size",
+                str(error).partition("\n")[0],
             )
             return
         wanted = int(MARGIN * (found.gradients + found.optimiser + found.passes))
