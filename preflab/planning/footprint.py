@@ -132,7 +132,7 @@ class Sketch:
         """Bytes of the base's weights."""
         whole = _bytes({id(x): x for x in (*self.model.parameters(), *self.model.buffers())}.values())
         linear = _bytes(self._linear)
-        return whole - linear + int(STORED[self.lora.load_in] * self._count) if self.lora.load_in in STORED else whole
+        return whole - linear + int(STORED[self.load_in] * self._count) if self.load_in in STORED else whole
 
     @cached_property
     def _linear(self) -> list[Tensor]:
@@ -146,7 +146,7 @@ class Sketch:
     @property
     def _restored(self) -> int:
         """Bytes of the largest weight that is kept in bits: one at a time is made numbers again."""
-        return max(map(_one, self._linear), default=0) if self.lora.load_in in STORED else 0
+        return max(map(_one, self._linear), default=0) if self.load_in in STORED else 0
 
     def adapter(self, role: Role) -> int:
         """Bytes of a role's adapter and head; 0 for none."""
