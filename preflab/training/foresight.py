@@ -23,14 +23,14 @@ def foresee(source: Source, roles: Roles, needs: Needs, *, bf16: bool) -> None:
     fitting, free = source.fitting, free_memory("cpu")
     if not fitting.is_open or roles.device.type != "cpu" or free is None:
         return
-    lora = roles.settings
-    sketch, changed = Sketch(roles.model.config, lora, "cpu", load_in=lora.load_in), None
+    sketch, changed = Sketch(roles.model.config, roles.settings, "cpu"), None
     while True:
         try:
             found = sketch.footprint(source.heaviest(fitting.size), needs, checkpointing=fitting.recomputes, bf16=bf16)
-        except NotImplementedError as error:  # layers of another form than the sketch can read
+        except (NotImplementedError, RuntimeError) as error:  # layers that a sketch cannot read, or run
             logger.warning(
-                "what training takes cannot be foreseen (%s); lower train_batch_size if memory runs out", error
+                "what training takes cannot be foreseen (%s); if memory runs out, set per_device_train_batch_size",
+                str(error).partition("\n")[0],
             )
             return
         wanted = int(MARGIN * (found.gradients + found.optimiser + found.passes))
