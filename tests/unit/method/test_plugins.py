@@ -6,13 +6,13 @@ import re
 from importlib.metadata import EntryPoint
 
 import pytest
+from preflab.worlds.function.gold import LARGEST, gold_reward
 from tiny import train
 
 from preflab.errors import PluginError, UserError
 from preflab.method import registry
 from preflab.method.configured import make_method
 from preflab.method.plugins import brought_files
-from preflab.worlds.function.gold import LARGEST, gold_reward
 
 METHOD = """
 from __future__ import annotations
