@@ -6,6 +6,7 @@ import re
 from importlib.metadata import EntryPoint
 
 import pytest
+from preflab.worlds.function.gold import LARGEST
 from tiny import train
 
 from preflab.errors import PluginError, UserError
