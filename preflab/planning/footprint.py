@@ -21,7 +21,7 @@ from preflab.model.work import Weights
 from preflab.planning.sampling import decoding
 from preflab.planning.weightless import LiveBytes, cut, weightless_model, weightless_roles
 from preflab.scoring.logps import Path
-from preflab.settings.training import LoraSettings
+from preflab.settings.training import LoadIn, LoraSettings
 
 FEW = (2, 3)
 """Layers of the models that passes are made through; all others keep as much as the third does."""
@@ -31,6 +31,9 @@ OVERHEAD = {"cpu": 0.1}
 
 ADAM = 8
 """Bytes that AdamW keeps of each weight that learns: two moments in float32."""
+
+LESS = {"8bit": 2, "sgd": 0, "adafactor": 0}
+"""What other optimisers keep, by what their names hold; adafactor keeps rows and columns alone (arXiv 1804.04235)."""
 
 
 STORED = {"4bit": 0.5 + 1 / 64 + 1 / 4096, "8bit": 1.0}
@@ -87,6 +90,7 @@ class Sketch:
         roles: Sequence[Role] | None = None,
         checkpointing: bool = False,
         bf16: bool = False,
+        optim: str = "adamw_torch",
     ) -> Footprint:
         """Return what training takes whose largest micro-batch is this one.
 
@@ -96,14 +100,15 @@ class Sketch:
             roles: that have an adapter; by default those that the method names, the bare reference left out.
             checkpointing: whether activations are computed twice.
             bf16: whether passes are autocast to bfloat16.
+            optim: the optimiser, as transformers names it.
         """
         named = dict.fromkeys((*needs.trains, *needs.scores, *needs.rollout))
         present = tuple(role for role in named if role != "reference") if roles is None else tuple(roles)
         learning = sum(self.adapter(role) for role in needs.trains)
-        passes = self.passes(batch, needs.trains, checkpointing=checkpointing, bf16=bf16)
-        passes += int(passes * OVERHEAD.get(self.device, 0))
+        passes = self.held(self.passes(batch, needs.trains, checkpointing=checkpointing, bf16=bf16))
         adapters = sum(self.adapter(role) for role in present)
-        return Footprint(self.base, adapters, learning, learning * ADAM // 4, passes)
+        kept = next((size for part, size in LESS.items() if part in optim), ADAM)
+        return Footprint(self.base, adapters, learning, learning * kept // 4, passes)
 
     @property
     def _few(self) -> tuple[int, int]:
@@ -116,21 +121,23 @@ class Sketch:
         """The whole model, on the meta device."""
         return weightless_model(copy.deepcopy(self.config), self._dtype, trust_remote_code=self._trusted)
 
-    @cached_property
+    @property
     def base(self) -> int:
         """Bytes of the base's weights."""
+        return self.base_in(self.lora.load_in)
+
+    def base_in(self, load_in: LoadIn) -> int:
+        """Return the bytes of the base's weights, its linear layers kept in so many bits."""
         whole = _bytes({id(x): x for x in (*self.model.parameters(), *self.model.buffers())}.values())
-        linear = _bytes(self._linear)
-        return whole - linear + int(STORED[self.lora.load_in] * self._count) if self.lora.load_in in STORED else whole
+        if load_in not in STORED:
+            return whole
+        numbers = sum(weight.numel() for weight in self._linear)
+        return whole - _bytes(self._linear) + int(STORED[load_in] * numbers)
 
     @cached_property
     def _linear(self) -> list[Tensor]:
         """The weights that can be kept in bits: of linear layers, but for the output head."""
         return [m.weight for m in self.model.base_model.modules() if isinstance(m, nn.Linear)]
-
-    @property
-    def _count(self) -> int:
-        return sum(weight.numel() for weight in self._linear)
 
     @property
     def _restored(self) -> int:
@@ -151,6 +158,10 @@ class Sketch:
             few, more = (_pass(self._with(layers, role, checkpointing), batch, role, bf16) for layers in self._few)
             peaks.append(self._of_all(few, more))
         return max(peaks, default=0) + self._restored
+
+    def held(self, living: int) -> int:
+        """Return the bytes that the device holds for so many that live at once in a pass."""
+        return int(living * (1 + OVERHEAD.get(self.device, 0)))
 
     def sampling(self, prompts: int, size: int, prompt: int, response: int) -> int:
         """Return the most bytes that drawing responses takes beside the weights: their fold, the cache, the logits.
