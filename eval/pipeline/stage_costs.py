@@ -229,23 +229,32 @@ class Costing:
     def ways(self, method: Method, cost: Cost, free: int) -> tuple[str, ...]:
         """Return the smallest changes of settings under which a stage's passes fit in the memory that is free."""
         assert cost.memory is not None
-        still = cost.memory.total - cost.memory.passes
-        if still > free or cost.drawn_with + still > free:
-            return ("a smaller model, or a machine with more memory: the weights alone, or sampling, do not fit",)
-        train, batch, found = method.train, cost.largest, []
-        assert batch is not None
-        micro = len(batch.prompt_ids)
-        longest = (batch.prompt_mask.sum(1) + batch.response_mask.sum((1, 2))).argsort(descending=True)
+        assert cost.peak is not None
+        saved = self.sketch.base - self.sketch.base_in("4bit")
+        found = ["load_in 4bit"] if saved > 0 and cost.peak - saved <= free else []
+        still, train = cost.memory.total - cost.memory.passes, method.train
+        if still + cost.drawn_with > free:
+            return tuple(found) or ("a smaller model, or more memory: weights and sampling alone do not fit",)
         for twice in (False, True):
-            for size in (micro >> n for n in range(micro.bit_length())):
-                part = batch.rows(longest[:size])
-                told = self.sketch.footprint(part, method.needs, checkpointing=twice, bf16=train.bf16)
-                if still + told.passes <= free:
-                    parts = train.optimiser_batch // size
-                    said = f"per_device_train_batch_size {size} with gradient_accumulation_steps {parts}"
-                    found.append(said if not twice else f"gradient_checkpointing true, {said}")
-                    break
+            size = self._fitting(method, cost.largest, free - still, twice)
+            if size:
+                parts = train.optimiser_batch // size
+                said = f"per_device_train_batch_size {size} with gradient_accumulation_steps {parts}"
+                found.append(f"gradient_checkpointing true, {said}" if twice else said)
         return tuple(found) or ("shorter limits (--max-prompt-tokens, --max-response-tokens)",)
+
+    def _fitting(self, method: Method, batch: Batch[Any] | None, free: int, twice: bool) -> int:
+        """Return how many rows of a micro-batch, halved and halved again, fit in so many bytes; 0 if not one does."""
+        assert batch is not None
+        size, train = len(batch.prompt_ids), method.train
+        longest = (batch.prompt_mask.sum(1) + batch.response_mask.sum((1, 2))).argsort(descending=True)
+        while size:
+            part = batch.rows(longest[:size])
+            kept = self.sketch.passes(part, method.needs.trains, checkpointing=twice, bf16=train.bf16)
+            if self.sketch.held(kept) <= free:
+                return size
+            size //= 2
+        return 0
 
     def typical(self, rows: Sequence[EncodedGroup], micro: int) -> Batch[Any]:
         """Return a micro-batch of rows from all over the data; prompts get an answer."""

@@ -107,8 +107,7 @@ class Sketch:
         named = dict.fromkeys((*needs.trains, *needs.scores, *needs.rollout))
         present = tuple(role for role in named if role != "reference") if roles is None else tuple(roles)
         learning = sum(self.adapter(role) for role in needs.trains)
-        passes = self.passes(batch, needs.trains, checkpointing=checkpointing, bf16=bf16)
-        passes += int(passes * OVERHEAD.get(self.device, 0))
+        passes = self.held(self.passes(batch, needs.trains, checkpointing=checkpointing, bf16=bf16))
         adapters = sum(self.adapter(role) for role in present)
         return Footprint(self.base, adapters, learning, learning * MOMENTS.get(optim, ADAM) // 4, passes)
 
@@ -127,21 +126,23 @@ class Sketch:
         config = copy.deepcopy(self.config)
         return weightless_model(config, self._dtype, trust_remote_code=self._trusted, attention=self._attention)
 
-    @cached_property
+    @property
     def base(self) -> int:
         """Bytes of the base's weights."""
+        return self.base_in(self.load_in)
+
+    def base_in(self, load_in: LoadIn) -> int:
+        """Return the bytes of the base's weights, its linear layers kept in so many bits."""
         whole = _bytes({id(x): x for x in (*self.model.parameters(), *self.model.buffers())}.values())
-        linear = _bytes(self._linear)
-        return whole - linear + int(STORED[self.load_in] * self._count) if self.load_in in STORED else whole
+        if load_in not in STORED:
+            return whole
+        numbers = sum(weight.numel() for weight in self._linear)
+        return whole - _bytes(self._linear) + int(STORED[load_in] * numbers)
 
     @cached_property
     def _linear(self) -> list[Tensor]:
         """The weights that can be kept in bits: of linear layers, but for the output head."""
         return [m.weight for m in self.model.base_model.modules() if isinstance(m, nn.Linear)]
-
-    @property
-    def _count(self) -> int:
-        return sum(weight.numel() for weight in self._linear)
 
     @property
     def _restored(self) -> int:
@@ -162,6 +163,10 @@ class Sketch:
             few, more = (_pass(self._with(layers, role, checkpointing), batch, role, bf16) for layers in self._few)
             peaks.append(self._of_all(few, more))
         return max(peaks, default=0) + self._restored
+
+    def held(self, living: int) -> int:
+        """Return the bytes that the device holds for so many that live at once in a pass."""
+        return int(living * (1 + OVERHEAD.get(self.device, 0)))
 
     def sampling(self, prompts: int, size: int, prompt: int, response: int) -> int:
         """Return the most bytes that drawing responses takes beside the weights: their fold, the cache, the logits.

@@ -15,19 +15,27 @@ MARGIN = 1.15
 """What training takes may be so many times what is expected (`python -m benchmarks.plan`)."""
 
 
+SMALL = 50_000_000
+"""Weights of a model for which nobody would wait to hear that it fits."""
+
+
 def foresee(source: Source, roles: Roles, needs: Needs, *, bf16: bool) -> None:
     """Tighten what the settings leave open until a source's heaviest micro-batch is expected to fit the CPU's memory.
+
+    Where it is not expected to whatever they leave open, or they leave nothing, a line says so.
 
     An accelerator says that its memory has run out, and the loop then asks for less; nothing is foreseen for one.
     """
     fitting, free = source.fitting, free_memory("cpu")
-    if not fitting.is_open or roles.device.type != "cpu" or free is None:
+    if roles.device.type != "cpu" or free is None:
+        return
+    if not fitting.is_open and sum(weight.numel() for weight in roles.parameters()) < SMALL:
         return
     sketch, changed = Sketch(roles.model.config, roles.settings, "cpu"), None
     while True:
         try:
             found = sketch.footprint(source.heaviest(fitting.size), needs, checkpointing=fitting.recomputes, bf16=bf16)
-        except (NotImplementedError, RuntimeError) as error:  # layers that a sketch cannot read, or run
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:  # of another form, or others' code
             logger.warning(
                 "what training takes cannot be foreseen (%s); if memory runs out, set per_device_train_batch_size",
                 str(error).partition("\n")[0],

@@ -6,7 +6,6 @@ import re
 from importlib.metadata import EntryPoint
 
 import pytest
-from preflab.worlds.function.gold import LARGEST
 from tiny import train
 
 from preflab.errors import PluginError, UserError

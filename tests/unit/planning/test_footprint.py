@@ -93,6 +93,7 @@ def test_roles_that_learn_have_gradients_and_moments():
     assert ppo.adapters == sum(map(sketch.adapter, ("policy", "reward", "value")))
     assert ppo.gradients == sketch.adapter("policy") + sketch.adapter("value")
     assert dpo.total == sum(dpo)
+    assert sketch.footprint(batch, DPO(DPO.Config()).needs, optim="adamw_8bit").optimiser == dpo.adapters // 2
 
 
 def test_an_optimiser_that_keeps_less_is_counted_so():
