@@ -29,12 +29,11 @@ FEW = (2, 3)
 OVERHEAD = {"cpu": 0.1}
 """What the allocator holds beyond what lives, as a share of what passes keep (`python -m benchmarks.plan`)."""
 
+MOMENTS = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 0, "sgd": 0}
+"""Bytes that an optimiser keeps of each weight that learns."""
+
 ADAM = 8
-"""Bytes that AdamW keeps of each weight that learns: two moments in float32."""
-
-LESS = {"8bit": 2, "sgd": 0, "adafactor": 0}
-"""What other optimisers keep, by what their names hold; adafactor keeps rows and columns alone (arXiv 1804.04235)."""
-
+"""The same of every other one: two moments in float32."""
 
 STORED = {"4bit": 0.5 + 1 / 64 + 1 / 4096, "8bit": 1.0}
 """Bytes of a number in bits, constants included: of NF4 (arXiv 2305.14314, section 3) one in 8 bits for 64 numbers, one
@@ -79,7 +78,10 @@ class Sketch:
 
     def __init__(self, config: Any, lora: LoraSettings, device: str, *, trust_remote_code: bool = False) -> None:
         self.config, self.lora, self.device = config, lora, device
+        self.load_in = lora.load_in if lora.load_in != "none" else kept_in(config)
         self._dtype, self._trusted = loaded_dtype(lora.dtype, device), trust_remote_code
+        # Only this one keeps [queries × keys]; of the others none runs without a device.
+        self._attention = "eager" if lora.attention == "eager" else None
         self._roles: dict[tuple[int, Role, bool], Roles] = {}
 
     def footprint(
@@ -90,7 +92,7 @@ class Sketch:
         roles: Sequence[Role] | None = None,
         checkpointing: bool = False,
         bf16: bool = False,
-        optim: str = "adamw_torch",
+        optim: str = "adamw_torch_fused",
     ) -> Footprint:
         """Return what training takes whose largest micro-batch is this one.
 
@@ -100,15 +102,14 @@ class Sketch:
             roles: that have an adapter; by default those that the method names, the bare reference left out.
             checkpointing: whether activations are computed twice.
             bf16: whether passes are autocast to bfloat16.
-            optim: the optimiser, as transformers names it.
+            optim: the optimiser, as transformers calls it.
         """
         named = dict.fromkeys((*needs.trains, *needs.scores, *needs.rollout))
         present = tuple(role for role in named if role != "reference") if roles is None else tuple(roles)
         learning = sum(self.adapter(role) for role in needs.trains)
         passes = self.held(self.passes(batch, needs.trains, checkpointing=checkpointing, bf16=bf16))
         adapters = sum(self.adapter(role) for role in present)
-        kept = next((size for part, size in LESS.items() if part in optim), ADAM)
-        return Footprint(self.base, adapters, learning, learning * kept // 4, passes)
+        return Footprint(self.base, adapters, learning, learning * MOMENTS.get(optim, ADAM) // 4, passes)
 
     @property
     def _few(self) -> tuple[int, int]:
@@ -119,12 +120,16 @@ class Sketch:
     @cached_property
     def model(self) -> Any:
         """The whole model, on the meta device."""
-        return weightless_model(copy.deepcopy(self.config), self._dtype, trust_remote_code=self._trusted)
+        return self._weightless()
+
+    def _weightless(self) -> Any:
+        config = copy.deepcopy(self.config)
+        return weightless_model(config, self._dtype, trust_remote_code=self._trusted, attention=self._attention)
 
     @property
     def base(self) -> int:
         """Bytes of the base's weights."""
-        return self.base_in(self.lora.load_in)
+        return self.base_in(self.load_in)
 
     def base_in(self, load_in: LoadIn) -> int:
         """Return the bytes of the base's weights, its linear layers kept in so many bits."""
@@ -142,7 +147,7 @@ class Sketch:
     @property
     def _restored(self) -> int:
         """Bytes of the largest weight that is kept in bits: one at a time is made numbers again."""
-        return max(map(_one, self._linear), default=0) if self.lora.load_in in STORED else 0
+        return max(map(_one, self._linear), default=0) if self.load_in in STORED else 0
 
     def adapter(self, role: Role) -> int:
         """Bytes of a role's adapter and head; 0 for none."""
@@ -188,7 +193,7 @@ class Sketch:
     def _with(self, layers: int, role: Role, checkpointing: bool = False) -> Roles:
         """Return a role that learns on few layers."""
         if (layers, role, checkpointing) not in self._roles:
-            model = weightless_model(copy.deepcopy(self.config), self._dtype, trust_remote_code=self._trusted)
+            model = self._weightless()
             cut(model, layers)
             roles = weightless_roles(model, self.lora, (role,))
             roles.learn((role,))
@@ -232,6 +237,13 @@ def sketched(name: str, lora: LoraSettings, *, trust_remote_code: bool = False) 
     return found
 
 
+def kept_in(config: Any) -> LoadIn:
+    """Return in how many bits a model's own files hold its linear layers."""
+    own = vars(config).get("quantization_config") or {}
+    said = own if isinstance(own, dict) else own.to_dict()
+    return "4bit" if said.get("load_in_4bit") else "8bit" if said.get("load_in_8bit") else "none"
+
+
 def uniform(rows: int, prompt: int, response: int, k: int = 1) -> Batch[Any]:
     """Return a batch of so many prompts, all of one length, with k responses to each."""
     return collate([EncodedGroup([1] * prompt, [[1] * response] * k, row) for row in range(rows)], 0)
@@ -265,10 +277,12 @@ def _available() -> int | None:
         return None
 
 
-def _group_left() -> int | None:
-    group = pathlib.Path("/sys/fs/cgroup")
+def _group_left(group: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> int | None:
     try:
-        return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        left = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        # Files that were read lately count as taken, and are given up for whoever asks.
+        kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return left + int(kept.get("inactive_file", 0))
     except (OSError, ValueError):  # another system, or "max": no limit
         return None
 

@@ -61,12 +61,16 @@ def _storages(nested: Any) -> list[Any]:
     return [x.untyped_storage() for x in tree_leaves(nested) if isinstance(x, Tensor)]
 
 
-def weightless_model(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> Any:
+def weightless_model(
+    config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False, attention: str | None = None
+) -> Any:
     """Build a frozen causal language model on the meta device, as `load_base` would return it on another."""
     import transformers
 
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=dtype, trust_remote_code=trust_remote_code, attn_implementation=attention
+        )
     without_dropout(model.requires_grad_(False))
     return model
 

@@ -14,7 +14,6 @@ logger = logging.getLogger(__name__)
 MARGIN = 1.15
 """What training takes may be so many times what is expected (`python -m benchmarks.plan`)."""
 
-
 SMALL = 50_000_000
 """Weights of a model for which nobody would wait to hear that it fits."""
 
@@ -35,9 +34,15 @@ def foresee(source: Source, roles: Roles, needs: Needs, *, bf16: bool) -> None:
     while True:
         try:
             found = sketch.footprint(source.heaviest(fitting.size), needs, checkpointing=fitting.recomputes, bf16=bf16)
-        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:  # of another form, or others' code
+        except (
+            NotImplementedError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:  # none can be made
             logger.warning(
-                "what training takes cannot be foreseen (%s); lower train_batch_size if memory runs out", error
+                "what training takes cannot be foreseen (%s); if memory runs out, set per_device_train_batch_size",
+                str(error).partition("\n")[0],
             )
             return
         wanted = int(MARGIN * (found.gradients + found.optimiser + found.passes))

@@ -68,7 +68,7 @@ class PreferenceTrainer(Trainer):
         # Read by versions of transformers that have no `loss_is_scaled_for_ga`.
         self.model_accepts_loss_kwargs = True
         self.roles, self.algorithm, self.source = roles, algorithm, source
-        self.rates = own_rates(algorithm.config)
+        self.rates, self._state = own_rates(algorithm.config), dict(algorithm.state)
         self.budget, self.counts = budget, dict.fromkeys(COUNTS, 0)
         self._started, self._seconds_before = time.perf_counter(), 0.0
         self._work_before = roles.work.flops
@@ -85,7 +85,7 @@ class PreferenceTrainer(Trainer):
     ) -> tuple[list[list[Batch]], Tensor | int | None]:
         """Fetch the micro-batches of one optimiser step, and count their units over all ranks."""
         self.source.observe(self._over_ranks(self._step))
-        self._step = {}
+        self._step, self._state = {}, dict(self.algorithm.state)
         batches = next(epoch_iterator)
         unit = self.algorithm.needs.unit
         units = torch.stack([unit_mask(batch, unit).sum() for batch in batches]).sum()
@@ -95,8 +95,8 @@ class PreferenceTrainer(Trainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Go forward and back over all micro-batches of an optimiser step; over smaller ones where memory runs out.
 
-        Whatever an attempt has left (gradients, metrics, costs) is dropped, and the step begins again with the same
-        rows, or the same rollout.
+        Whatever an attempt has left (gradients, metrics, costs, what the method carries on) is dropped, and the step
+        begins again with the same rows, or the same rollout.
 
         Raises:
             Exception: that memory ran out, where nothing is left to make smaller.
@@ -118,6 +118,7 @@ class PreferenceTrainer(Trainer):
             model.zero_grad()
             release_memory()
             self.roles.checkpoint_activations(self.source.fitting.recomputes)
+            self.algorithm.state = dict(self._state)
             batches = next(iter(self._steps))
             self.source.take_metrics()
             self._step, self._sums, self.counts, self.roles.work.flops = {}, dict(sums), dict(counts), flops
@@ -226,9 +227,10 @@ class PreferenceTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Return the learning rate's schedule; under a budget, one that ends with it."""
-        if self.budget is None or self.args.lr_scheduler_type in SCHEDULES_WITHOUT_END:
+        shared = 0 < self.args.warmup_steps < 1  # of the budget then, since nobody knows how many steps it has
+        if self.budget is None or (self.args.lr_scheduler_type in SCHEDULES_WITHOUT_END and not shared):
             return super().create_scheduler(num_training_steps, optimizer)
-        warmup = self.args.get_warmup_steps(num_training_steps)
+        warmup = 0 if shared else int(self.args.warmup_steps)
         schedule: Any = super().create_scheduler(warmup + RESOLUTION, optimizer)
         schedule.lr_lambdas = [paced(factor, warmup, self.share) for factor in schedule.lr_lambdas]
         return schedule

@@ -158,7 +158,9 @@ class Evaluate(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluate when it is time; stop where the last evaluations brought nothing better."""
-        if state.global_step % self.train.eval_steps and state.global_step < state.max_steps:
+        # A budget ends a run before its last step; who ends it has been asked already.
+        ends = state.global_step >= state.max_steps or control.should_training_stop
+        if state.global_step % self.train.eval_steps and not ends:
             return
         began = time.perf_counter()
         with self.uncharged(), seeded(self.seed, "validation"), progress("validation"):

@@ -10,7 +10,7 @@ from algorithms.dpo import DPO
 from algorithms.ppo import PPO
 from preflab.model.base import without_dropout
 from preflab.model.roles import Roles
-from preflab.planning.footprint import Sketch, free_memory, uniform
+from preflab.planning.footprint import STORED, Sketch, _group_left, free_memory, uniform
 from preflab.planning.weightless import LiveBytes
 from preflab.settings.training import LoraSettings
 
@@ -94,6 +94,38 @@ def test_roles_that_learn_have_gradients_and_moments():
     assert ppo.gradients == sketch.adapter("policy") + sketch.adapter("value")
     assert dpo.total == sum(dpo)
     assert sketch.footprint(batch, DPO(DPO.Config()).needs, optim="adamw_8bit").optimiser == dpo.adapters // 2
+
+
+def test_an_optimiser_that_keeps_less_is_counted_so():
+    sketch, batch, needs = Sketch(config(), LORA, "cpu"), uniform(2, 8, 4, k=2), DPO(DPO.Config()).needs
+    usual, less, none = (
+        sketch.footprint(batch, needs, optim=name).optimiser for name in ("adamw_torch_fused", "adamw_8bit", "sgd")
+    )
+    assert (usual, none) == (4 * less, 0)
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_a_base_that_its_own_files_hold_in_bits_is_counted_so(bits):
+    plain, given = Sketch(config(), LORA, "cpu"), config()
+    given.quantization_config = {"quant_method": "bitsandbytes", f"load_in_{bits}": True}
+    linear = sum(4 * weight.numel() for weight in plain._linear)
+    assert Sketch(given, LORA, "cpu").base == plain.base - linear + int(STORED[bits] * linear / 4)
+
+
+def test_attention_that_keeps_its_scores_is_counted_so():
+    eager = LoraSettings(lora_rank=4, lora_alpha=8, attention="eager")
+    batch = uniform(2, 100, 20)
+    few, more = (Sketch(config(), lora, "cpu").passes(batch, ("policy",)) for lora in (LORA, eager))
+    # Of five layers and four heads, a score in float32 for each two of 120 tokens at the least.
+    assert more - few > 5 * 4 * 2 * 120**2 * 4
+
+
+def test_what_files_take_of_a_limit_is_free(tmp_path):
+    for name, text in {"max": "1000", "current": "900", "stat": "anon 200\ninactive_file 600\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert _group_left(tmp_path) == 700
+    (tmp_path / "memory.max").write_text("max")
+    assert _group_left(tmp_path) is None
 
 
 def test_passes_keep_more_of_more_rows_and_less_when_computed_twice():

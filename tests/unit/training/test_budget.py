@@ -151,6 +151,16 @@ def test_warm_up_counts_steps_and_constant_rates_stay_so(tmp_path):
         assert {line["learning_rate"] for line in lines} == {1e-2}
 
 
+@pytest.mark.parametrize("schedule", ["linear", "constant_with_warmup"])
+def test_a_share_of_warm_up_is_that_share_of_the_budget(schedule, tmp_path):
+    fixed = {"budget": 600.0, "per_device_train_batch_size": 4, "warmup_steps": 0.5}
+    _, _, lines = train(DPO(DPOConfig()), tmp_path, **fixed, lr_scheduler_type=schedule)
+    shares = [0.0, *(line["budget"] for line in lines[:-1])]
+    after = {"linear": lambda share: 2 * (1 - share), "constant_with_warmup": lambda share: 1}[schedule]
+    expected = [1e-2 * (2 * share if share < 0.5 else after(share)) for share in shares]
+    assert [line["learning_rate"] for line in lines] == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["tokens", "flops"])
 @pytest.mark.parametrize(("name", "killed_at"), [("dpo", 3), ("dpo", 5), ("ppo", 4)])
 def test_interrupted_training_spends_and_ends_the_same(name, killed_at, kind, tmp_path):

@@ -176,6 +176,18 @@ def test_gradients_of_an_attempt_that_failed_half_way_are_dropped(tmp_path, memo
     assert_alike(said, found, ("policy", "value"))
 
 
+def test_what_a_method_carries_on_is_put_back(tmp_path, memory):
+    class Counting(KTO):
+        def prepare(self, rollout):
+            self.state = {"prepared": self.state.get("prepared", 0.0) + 1}
+            return super().prepare(rollout)
+
+    memory(2)
+    algorithm = Counting(KTOConfig())
+    train(algorithm, tmp_path, **AUTO, max_steps=3)
+    assert algorithm.state == {"prepared": 3.0}
+
+
 def test_the_first_ratio_is_one_however_often_memory_runs_out(tmp_path, memory):
     memory(2)
     _, _, lines = train(ppo(), tmp_path, **AUTO, max_steps=1)
@@ -270,6 +282,17 @@ def test_what_a_person_says_is_tried_and_what_nothing_helps_is_said(tmp_path, me
     assert (set(tried), caplog.records) == ({8}, [])
     train(MAKE["ppo"](), tmp_path / "found", **AUTO, max_steps=1)
     assert "beside the weights, and 0.0 GiB are free" in caplog.records[-1].getMessage()
+
+
+def test_what_cannot_be_foreseen_is_said_and_trained(tmp_path, monkeypatch, caplog):
+    def fails(*args, **how):
+        raise RuntimeError("Expected inputs of BF16 type\nand more")
+
+    monkeypatch.setattr(foresight, "free_memory", lambda device: 1)
+    monkeypatch.setattr(foresight.Sketch, "footprint", fails)
+    _, record, _ = train(MAKE["dpo"](), tmp_path, **AUTO, max_steps=1)
+    assert record.steps == 1
+    assert "cannot be foreseen (Expected inputs of BF16 type);" in caplog.records[-1].getMessage()
 
 
 def test_the_heaviest_batch_is_as_heavy_as_any(tmp_path):

@@ -164,6 +164,13 @@ def test_a_reward_model_is_looked_at_and_put_back_with_its_head(tmp_path):
     assert same(weights(roles, "reward"), weights(first, "reward"))
 
 
+def test_the_end_of_a_budget_is_looked_at_too(tmp_path):
+    looking = {"eval_steps": 1000, "early_stopping": 1, "save_steps": 0, "budget": 600.0}
+    _, record, _, found = train(MAKE["dpo"](), tmp_path, **{**OPTIONS, **looking})
+    assert [line["step"] for line in found] == [record.steps]
+    assert record.validation["best_step"] == record.steps
+
+
 def test_a_metric_that_the_evaluation_does_not_give_is_said(tmp_path):
     with pytest.raises(UserError, match="gives no reward"):
         train(MAKE["dpo"](), tmp_path, judged_by=("reward", True), **LOOKING, early_stopping=1)
