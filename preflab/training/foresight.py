@@ -14,7 +14,6 @@ logger = logging.getLogger(__name__)
 MARGIN = 1.15
 """What training takes may be so many times what is expected (`python -m benchmarks.plan`)."""
 
-
 SMALL = 50_000_000
 """Weights of a model for which nobody would wait to hear that it fits."""
 
