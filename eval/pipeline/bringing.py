@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +16,9 @@ from preflab.rewards.specification import MODEL
 if TYPE_CHECKING:
     from eval.pipeline.session import Session
     from preflab.experiment.experiment import Experiment
+
+
+logger = logging.getLogger(__name__)
 
 
 class Brought(NamedTuple):
@@ -52,14 +57,25 @@ class Brought(NamedTuple):
             raise UserError("nobody reads --reward: nothing here maximises it, and only functions judge; leave it out")
         gold = session.rewards.maximised(world) == "gold"
         if maximised and gold and self.rewards and not any(part.source == MODEL for part in parts):
-            todo = "make model=WEIGHT a part of --reward" if parts else "add --policy-reward model"
-            raise UserError(f"nobody reads --reward-model: policies maximise another reward; {todo}, or leave it out")
+            ways = ["make model=WEIGHT a part of --reward"] if parts else []
+            ways += ["add --policy-reward model"] if world.reward_is_code or not parts else []
+            todo = ", or ".join([*ways, "leave it out"])
+            raise UserError(f"nobody reads --reward-model: policies maximise another reward; {todo}")
 
-    def foundation(self, session: Session, experiment: Experiment) -> Foundation:
-        """Return what methods stand on, with ``auto`` decided."""
+    def foundation(self, session: Session, experiment: Experiment, methods: Collection[str]) -> Foundation:
+        """Return what methods stand on, with ``auto`` decided.
+
+        Args:
+            session: the settings.
+            experiment: the open world and run.
+            methods: names of those that stand on it.
+        """
         start, reward = session.stage_methods()
         given = tuple(subject.given for subject in self.rewards)
-        return Foundation(experiment, start, reward, session.rewards, self.begin, given).resolved()
+        found = Foundation(experiment, start, reward, session.rewards, self.begin, given).resolved()
+        if not found.trains_start and start.name not in methods and session.given(start.name):
+            logger.warning("nothing reads the settings of %s: no start is trained (--sft train does)", start.label)
+        return found
 
 
 def named_start(spec: str) -> str:

@@ -71,7 +71,8 @@ def compared(
     from eval.records.comparison import Comparison
 
     write_manifest(session, experiment)
-    config, foundation = session.config(CompareConfig), brought.foundation(session, experiment)
+    config = session.config(CompareConfig)
+    foundation = brought.foundation(session, experiment, [entry.method.name for entry in entries])
     start = foundation.start_label
     check_labels([entry.method.label for entry in entries if not entry.varied], start)
     # 1. What every method shares: the policy they start from, the reward model, the judge.

@@ -52,10 +52,8 @@ def of_start(foundation: Foundation) -> list[str]:
 
 def of_rewards(foundation: Foundation) -> list[str]:
     """Return what trains the reward models that are maximised, or takes them over."""
-    settings, experiment = foundation.settings, foundation.experiment
-    if settings.maximised(experiment.world_config) == "gold" or not (foundation.given or len(experiment.world.pairs)):
-        return []
-    return ["reward", *(f"reward-{number}" for number in range(1, len(foundation.given) or settings.reward_ensemble))]
+    count = len(foundation.given) or foundation.settings.reward_ensemble
+    return ["reward", *(f"reward-{number}" for number in range(1, count))] if foundation.reads_models else []
 
 
 def below(foundation: Foundation, method: Method) -> list[str]:

@@ -170,8 +170,8 @@ def by_reward_models(
 
     sources = tuple(local(one.source) for one in judge)
     if len(judge) == 1:
-        opens = judge[0].judge(experiment, config)
-        return JudgeSpec(f"reward model {judge[0].source}", f"given-{judge[0].key}", sources, opens)
+        opens, key = judge[0].judge(experiment, config), judge[0].given.key_in(experiment)
+        return JudgeSpec(f"reward model {judge[0].source}", f"given-{key}", sources, opens)
     size, given = config.eval_batch_size, [one.given for one in judge]
     rewards = given_rewards(experiment, given, sft, pool="mean", batch_size=size, name="judge")
     name = "reward models " + ", ".join(one.source for one in judge)

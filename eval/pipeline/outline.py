@@ -15,12 +15,12 @@ from eval.pipeline.judging import open_judge
 from eval.pipeline.planning import Plan, Planned
 from eval.pipeline.session import Session
 from eval.pipeline.stage_costs import Cost, Costing
-from eval.pipeline.training import stage_names
+from eval.pipeline.training import check_read, stage_names
 from eval.pipeline.yardsticks import own_judge
 from preflab.disk.stages import Stage, UnbuiltRun
 from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
-from preflab.experiment.opening import quiet_libraries, with_rows_aside
+from preflab.experiment.opening import check_engine, check_reward, quiet_libraries, with_rows_aside
 from preflab.experiment.rewards import Rewards
 from preflab.experiment.splits import reads_reference
 from preflab.method.configured import Method
@@ -66,8 +66,9 @@ def plan_comparison(session: Session) -> Plan:
     """
     session = session.capped(session.config(CompareConfig).max_steps)
     entries, judge, brought = check_entries(session), open_judge(session.configs), Brought.by(session)
+    brought.check_reward(session, maximised=True)
     outline = _outlined(session, [*session.stage_methods(), *(entry.method for entry in entries)])
-    foundation = brought.foundation(session, outline)
+    foundation = brought.foundation(session, outline, [entry.method.name for entry in entries])
     sft = foundation.sft()
     rewards = _rewards(foundation, sft)
     if judge is None:
@@ -93,8 +94,9 @@ def plan_training(session: Session, name: str, *, evaluate: bool = True) -> Plan
     """
     session.layers.check((name,))
     method, brought = session.method(name), Brought.by(session)
+    check_read(session, brought, method, judged=evaluate)
     outline = _outlined(session, [*session.stage_methods(), method])
-    foundation = brought.foundation(session, outline)
+    foundation = brought.foundation(session, outline, [method.name])
     sft = foundation.given_start() if method.needs.responses == "demonstration" else foundation.sft()
     uses = method.needs.uses("reward") and "reward" not in method.needs.trains
     rewards = _rewards(foundation, sft) if uses else None
@@ -112,6 +114,8 @@ def _outlined(session: Session, methods: Sequence[Method]) -> Outline:
     """
     if session.world.kind == "function":
         raise UserError("--plan: this world draws its preferences from the model, and has none before it runs")
+    check_engine(session.lora, methods)
+    check_reward(session.world)
     quiet_libraries()
     return Outline(session, methods)
 

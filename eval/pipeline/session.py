@@ -140,6 +140,11 @@ class Session:
         other.layers = Layers(self.layers.sections, max_steps)
         return other
 
+    def given(self, name: str) -> bool:
+        """Whether somebody gave settings of a method, over the defaults."""
+        own = self.layers.sections[len(self.defaults) :]
+        return any(layer.get(section) for layer in own for section in (name, label(name)))
+
     def method(self, name: str, changed: Mapping[str, Any] | None = None) -> Method:
         """Build a method as `Layers.method` does."""
         return self.layers.method(name, changed)

@@ -76,15 +76,25 @@ def train_only(session: Session, name: str) -> tuple[Stage, ...]:
 def opened(session: Session, name: str, judged: Sequence[str]) -> Iterator[tuple[Foundation, Method]]:
     """Check the settings of a method and of what it stands on, and open the world."""
     session.layers.check((name,))
-    method, (start, reward) = session.method(name), session.stage_methods()
-    brought, needs = Brought.by(session), method.needs
-    if brought.rewards and (needs.trains[0] == "reward" or not (judged or needs.uses("reward"))):
-        raise UserError(f"--reward-model: nothing here reads it, {method.label} does not; leave it out")
-    maximised = needs.uses("reward") and "reward" not in needs.trains
-    brought.check_reward(session, maximised=maximised, judged=needs.trains[0] == "policy" and bool(judged))
-    stands_on = () if needs.responses == "demonstration" else (start, reward)
+    method, (start, reward), brought = session.method(name), session.stage_methods(), Brought.by(session)
+    check_read(session, brought, method, judged=bool(judged))
+    stands_on = () if method.needs.responses == "demonstration" else (start, reward)
     with session.opened([*stands_on, method], judged=judged, doing=[method.label]) as experiment:
-        yield brought.foundation(session, experiment), method
+        yield brought.foundation(session, experiment, [method.name]), method
+
+
+def check_read(session: Session, brought: Brought, method: Method, *, judged: bool) -> None:
+    """Refuse a reward, or a reward model, that neither a method nor its evaluation, where it is `judged`, would read.
+
+    Raises:
+        UserError: naming the option.
+    """
+    needs, policy = method.needs, method.needs.trains[0] == "policy"
+    if brought.rewards and not (policy and (judged or needs.uses("reward"))):
+        raise UserError(f"--reward-model: nothing here reads it, {method.label} does not; leave it out")
+    # What is given gives the proxy reward besides, whatever the method maximises.
+    maximised = (needs.uses("reward") or bool(brought.rewards)) and "reward" not in needs.trains
+    brought.check_reward(session, maximised=maximised, judged=policy and judged)
 
 
 def trained(session: Session, foundation: Foundation, method: Method) -> Result:

@@ -109,9 +109,9 @@ def open_subjects(name: str, spec: str, methods: Sequence[str] = ()) -> dict[str
     unsealed = 0
     for stage in sorted(record.parent for record in (path / "stages").glob("*/" + RECORD)):
         label = stage.name.rpartition("-")[0]
-        if label in ("judge", "reference") or not any((stage / role / ADAPTER).is_file() for role in ROLES):
+        if stage.name.startswith(".") or not any((stage / role / ADAPTER).is_file() for role in ROLES):
             continue
-        if stage.name.startswith("."):
+        if re.fullmatch(r"judge(-\d+)?|reference", label):
             continue
         if not re.fullmatch(r"[\w.+-]+", label):
             raise UserError(f"{spec}: {stage.name!r} is no name of a stage")

@@ -12,6 +12,7 @@ from eval.settings import EvalConfig
 from preflab.disk.digests import digest_of_files
 from preflab.disk.stages import Stage
 from preflab.errors import UserError
+from preflab.model.adapter_config import CONFIG, NORMALISATION, WEIGHTS
 
 if TYPE_CHECKING:
     from eval.judges import Judge, JudgeSpec
@@ -52,16 +53,17 @@ class Ground(NamedTuple):
 
 
 def adapter_stage(folder: Path, role: str) -> Stage:
-    """Wrap an adapter as a finished stage, keyed by its weights.
+    """Wrap an adapter as a finished stage, keyed by its weights and what says how they are read.
 
     Raises:
         UserError: if it holds no safetensors weights.
     """
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise UserError(f"{folder} holds no adapter_model.safetensors (only safetensors are read)")
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder} holds no {WEIGHTS} (only safetensors are read)")
+    # The same weights at another alpha, or on another scale, are another policy or reward.
+    files = [path for name in (WEIGHTS, CONFIG, NORMALISATION) if (path := folder / name).is_file()]
     # Stages keep each role in a folder of its own name.
     stage = Path(tempfile.mkdtemp(prefix="preflab-"))
     atexit.register(shutil.rmtree, stage, ignore_errors=True)
     (stage / role).symlink_to(folder.resolve(), target_is_directory=True)
-    return Stage(role, digest_of_files(weights, digits=12), stage, {}, True)
+    return Stage(role, digest_of_files(*files, digits=12), stage, {}, True)

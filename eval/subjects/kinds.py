@@ -167,7 +167,8 @@ class RewardSubject:
 
         if self.given.on_base(experiment):
             return Rewards.of(adapter_stage(Path(self.source), "reward"))
-        return Rewards(self.key, function=experiment.rewards_of_texts(self.given.texts(experiment), self.key))
+        key = self.given.key_in(experiment)
+        return Rewards(key, function=experiment.rewards_of_texts(self.given.texts(experiment), key))
 
     def judge(self, experiment: Experiment, config: EvalConfig) -> Callable[[Roles], Judge]:
         """Return what opens the model as a judge; one with a base of its own is loaded once for all roles."""

@@ -105,7 +105,7 @@ def _adopted(experiment: Experiment, given: GivenReward, sft: Stage | None, name
         roles.learn(())
         if not given.normalised:
             sampler, limit = experiment.sampler(batch_size=batch_size), experiment.max_response_tokens
-            normalise(roles, experiment.prompts, sampler, limit, seed=0, batch_size=batch_size)
+            normalise(roles, _prompts(experiment), sampler, limit, seed=0, batch_size=batch_size)
             _say(given)
         copied(Path(given.source), to / "reward")
         scale = {name: float(getattr(roles.head("reward"), name)) for name in ("mean", "std")}
@@ -123,13 +123,13 @@ def _scaled(
 
     texts = given.texts(experiment)
     if given.normalised:
-        return experiment.rewards_of_texts(texts, given.key)
+        return experiment.rewards_of_texts(texts, given.key_in(experiment))
 
     def work(to: Path) -> dict[str, Any]:
-        reward = experiment.rewards_of_texts(texts, given.key)
+        reward = experiment.rewards_of_texts(texts, given.key_in(experiment))
         roles = experiment.open_roles(("policy", "reward"), sft=sft, reward=reward)
         sampler, limit = experiment.sampler(batch_size=batch_size), experiment.max_response_tokens
-        found = sampled_rewards(roles, experiment.prompts, sampler, limit, seed=0, batch_size=batch_size)
+        found = sampled_rewards(roles, _prompts(experiment), sampler, limit, seed=0, batch_size=batch_size)
         std = float(found.std().clamp(min=SMALLEST)) if len(found) > 1 else 1.0
         _say(given)
         write_json(to / NORMALISATION, {"mean": float(found.mean()), "std": std})
@@ -151,8 +151,13 @@ def copied(adapter: Path, to: Path) -> None:
         shutil.copyfile(adapter / name, to / name)
 
 
+def _prompts(experiment: Experiment) -> list[list[int]]:
+    """Return prompts for the start's samples: those that methods sample from; where only held-out rows are, theirs."""
+    return experiment.prompts or [group.prompt_ids for group in experiment.eval_prompts]
+
+
 def _inputs(experiment: Experiment, given: GivenReward, sft: Stage | None) -> dict[str, Any]:
-    return {**experiment.identity(), "given": given.key, **StandsOn.of(sft, None).start()}
+    return {**experiment.identity(), "given": given.key_in(experiment), **StandsOn.of(sft, None).start()}
 
 
 def _say(given: GivenReward) -> None:

@@ -14,7 +14,7 @@ from preflab.disk.stages import Run, Stage
 from preflab.errors import UserError
 from preflab.experiment.identity import StandsOn, model_fingerprint
 from preflab.experiment.reward_models import normalise, save_classifier_tokenizer
-from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards, WeightedReward
+from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards, WeightedReward, texts_of
 from preflab.experiment.splits import EncodedSplits, reads_reference
 from preflab.method.configured import Method
 from preflab.method.contract import Role
@@ -391,5 +391,4 @@ class Experiment(EncodedSplits):
         ]
         if world.validation is not None:
             splits.append((world.validation.prompts, self.validation.prompt_groups))
-        texts = {tuple(group.prompt_ids): rows[group.row]["prompt"] for rows, groups in splits for group in groups}
-        return PlantedRewards(score, self.tokenizer, texts, key)
+        return PlantedRewards(score, self.tokenizer, texts_of(splits), key)

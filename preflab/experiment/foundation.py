@@ -92,6 +92,14 @@ class Foundation(NamedTuple):
         names = ["reward", *(f"reward-{seed}" for seed in range(1, self.settings.reward_ensemble))]
         return [self.experiment.train(name, self.reward, seed=seed, sft=sft) for seed, name in enumerate(names)]
 
+    @property
+    def reads_models(self) -> bool:
+        """Whether policies maximise reward models, alone or as a part of a sum."""
+        world = self.experiment.world
+        if self.settings.maximised(self.experiment.world_config) == "gold":
+            return bool(world.reward and world.reward.model)
+        return bool(self.given) or len(world.pairs) > 0
+
     def rewards(self, sft: Stage | None) -> Rewards | None:
         """Return what on-policy methods maximise, trained where it must be; None without pairs to train it on."""
         from preflab.experiment.rewards import Rewards, WeightedReward
@@ -100,7 +108,7 @@ class Foundation(NamedTuple):
             own = self.experiment.own_reward()
             weight = self.experiment.world.reward.model if self.experiment.world.reward else 0.0
             return Rewards.weighted([*own, WeightedReward(MODEL, weight, self._models(sft))] if weight else own)
-        return self._models(sft) if self.given or len(self.experiment.world.pairs) else None
+        return self._models(sft) if self.reads_models else None
 
     def _models(self, sft: Stage | None) -> Rewards:
         from preflab.experiment.adopted import given_rewards

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from preflab.disk.stages import content_hash
 from preflab.errors import UserError
 from preflab.experiment.identity import model_fingerprint
 from preflab.model.adapter_config import NORMALISATION, read_config
@@ -44,6 +45,13 @@ class GivenReward:
         """Hash of the weights' files."""
         return model_fingerprint(self.source)
 
+    def key_in(self, experiment: Experiment) -> str:
+        """Return a hash of all that its scores come from: its files, and the base where that is another model."""
+        base = self.base(experiment)
+        if base in (self.source, experiment.world.model):
+            return self.key
+        return content_hash([self.key, model_fingerprint(base)])
+
     @property
     def normalised(self) -> bool:
         """Whether mean and deviation of its scores lie beside it."""
@@ -55,10 +63,10 @@ class GivenReward:
         if not self.adapter:
             return self.source
         named = read_config(Path(self.source)).get("base_model_name_or_path")
+        if named and Path(named).is_dir():  # its name may be that of another folder
+            return ours if model_fingerprint(named) == experiment.data["model_fingerprint"] else str(named)
         if not named or PurePath(named).name.lower() == PurePath(ours).name.lower():
             return ours
-        if Path(named).is_dir():
-            return ours if model_fingerprint(named) == experiment.data["model_fingerprint"] else str(named)
         return str(named) if _on_hub(named) else ours
 
     def on_base(self, experiment: Experiment) -> bool:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preflab.disk.stages import Run
+from preflab.endpoint.wire import Wire
 from preflab.errors import UserError, crash
 from preflab.experiment.settings import RunConfig
 from preflab.method.configured import Method
 from preflab.progress import progress
+from preflab.rewards import wanted_columns
+from preflab.rewards.specification import ENDPOINT
 from preflab.settings.training import LoraSettings, RolloutConfig
 from preflab.worlds import WorldConfig
 
@@ -56,6 +59,7 @@ def open_experiment(
     # TRL reports usage statistics by default; nothing is sent from here.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     check_engine(lora, methods)
+    check_reward(world)
     world = with_rows_aside(world, methods)
     # A folder that cannot be used is answered before the seconds that importing torch takes.
     folder = Path(settings.output)
@@ -86,6 +90,17 @@ def check_engine(lora: LoraSettings, methods: Sequence[Method]) -> None:
                 f"{method.name}: vLLM would sample the base as it lies there, and load_in {lora.load_in} scores "
                 "another; set sampler to transformers, or load_in to none"
             )
+
+
+def check_reward(world: WorldConfig) -> None:
+    """Refuse a reward of one's own that cannot be imported, or asked, before the libraries are loaded.
+
+    Raises:
+        UserError: naming it.
+    """
+    wanted_columns(world.reward)
+    if any(part.source == ENDPOINT for part in world.reward_parts):
+        Wire(world.endpoint())
 
 
 def with_rows_aside(world: WorldConfig, methods: Sequence[Method]) -> WorldConfig:

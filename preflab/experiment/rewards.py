@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,12 +12,18 @@ from torch import Tensor
 
 from preflab.disk.stages import Stage, content_hash
 from preflab.errors import UserError
+from preflab.errors.terminal import shown
 from preflab.method.contract import Batch, Mean, mean_of
 from preflab.settings.training import Pool
 from preflab.worlds import GoldReward
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from preflab.data.encoding import EncodedGroup
     from preflab.model.roles import Roles
+
+logger = logging.getLogger(__name__)
 
 RewardFunction = Callable[[Batch], Tensor]
 
@@ -181,3 +188,18 @@ class PlantedRewards:
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in responses]
         rewards = torch.tensor(self.gold(prompts, texts), dtype=torch.float32, device=batch.prompt_ids.device)
         return rewards.reshape(len(batch.prompt_ids), size).masked_fill(~batch.response_mask.any(-1), 0.0)
+
+
+def texts_of(splits: Iterable[tuple[Dataset, Sequence[EncodedGroup]]]) -> dict[tuple[int, ...], str]:
+    """Return the text of each prompt by its token ids; say so where two prompts have the same, as cut ones may."""
+    found: dict[tuple[int, ...], str] = {}
+    prompts = ((tuple(group.prompt_ids), rows[group.row]["prompt"]) for rows, groups in splits for group in groups)
+    alike = {text for ids, text in prompts if found.setdefault(ids, text) != text}
+    if alike:
+        logger.warning(
+            "%d prompts are, as tokens, the same as others (as long_prompts truncate leaves them): a reward of texts "
+            "takes them for those others; one is %s",
+            len(alike),
+            shown(min(alike)),
+        )
+    return found

@@ -72,6 +72,11 @@ class RewardSettings:
                 "reward_ensemble is of reward models that are trained, and reward_model names some that are; name as "
                 "many as the ensemble is to have"
             )
+        if self.reward_pool != "mean" and max(self.reward_ensemble, len(self.reward_model)) == 1:
+            raise ValueError(
+                f"reward_pool {self.reward_pool} is of several reward models, and there is one; give reward_ensemble, "
+                "or name more as reward_model"
+            )
 
     def maximised(self, world: WorldConfig) -> Literal["model", "gold"]:
         """Return what ``policy_reward`` stands for in a world.
@@ -80,13 +85,6 @@ class RewardSettings:
             UserError: if the world has no such reward, or it would never be read.
         """
         own, model = world.reward is not None, any(part.source == MODEL for part in world.reward_parts)
-        if self.reward_model and own and world.kind == "real" and not model and self.policy_reward != "model":
-            raise UserError(
-                "policies maximise --reward, and nobody reads --reward-model; drop it, add model=WEIGHT to "
-                "--reward, or maximise it by --policy-reward model"
-            )
-        if self.reward_model and self.policy_reward == "gold" and not model:
-            raise UserError("with policy_reward gold, nobody reads --reward-model; leave one of the two out")
         if self.policy_reward == "auto":
             return "gold" if model or (own and world.kind == "real") else "model"
         if self.policy_reward == "gold" and world.kind == "real" and not own:

@@ -70,24 +70,15 @@ class Sketch:
         config: the model's, as transformers has it; it is not changed.
         lora: the adapters' shape, and the base's type.
         device: where training will run: ``cpu`` or ``cuda``.
-        load_in: ``4bit`` or ``8bit``, where linear layers are kept so; by default as `lora` and `config` say.
         trust_remote_code: run Python code that comes with the model.
 
     Raises:
         NotImplementedError: if the model's layers are not found.
     """
 
-    def __init__(
-        self,
-        config: Any,
-        lora: LoraSettings,
-        device: str,
-        *,
-        load_in: LoadIn | None = None,
-        trust_remote_code: bool = False,
-    ) -> None:
+    def __init__(self, config: Any, lora: LoraSettings, device: str, *, trust_remote_code: bool = False) -> None:
         self.config, self.lora, self.device = config, lora, device
-        self.load_in = load_in or (lora.load_in if lora.load_in != "none" else kept_in(config))
+        self.load_in = lora.load_in if lora.load_in != "none" else kept_in(config)
         self._dtype, self._trusted = loaded_dtype(lora.dtype, device), trust_remote_code
         # Only this one keeps [queries × keys]; of the others none runs without a device.
         self._attention = "eager" if lora.attention == "eager" else None

@@ -21,6 +21,7 @@ from preflab.method.contract import Role
 from preflab.model.base import without_dropout
 from preflab.model.roles import Roles
 from preflab.scoring.fused import check_form
+from preflab.scoring.logps import Path
 from preflab.scoring.packing import NAME
 from preflab.settings.training import LoraSettings
 
@@ -83,7 +84,7 @@ def weightless_roles(model: Any, lora: LoraSettings, roles: Sequence[Role]) -> R
     with torch.device("meta"):
         found = Roles(model, lora, roles)
     _lay(found, FakeTensorMode(allow_non_fake_inputs=True))
-    found.scorer.exact = (path_of(found.model),)
+    found.scorer.exact = paths_of(found.model)
     return found
 
 
@@ -114,10 +115,13 @@ def cut(model: Any, layers: int) -> None:
     raise NotImplementedError(f"{type(model).__name__} has no list of layers")
 
 
-def path_of(model: Any) -> Any:
-    """Return the path that scoring takes, by the model's form alone."""
+def paths_of(model: Any) -> tuple[Path, ...]:
+    """Return the paths that scoring may take, fastest first, by the model's form alone."""
+    plain: tuple[Path, ...] = (
+        ("prompt_once", "plain") if model.base_model.config._attn_implementation in ("sdpa", NAME) else ("plain",)
+    )
     try:
         check_form(model.base_model)
-        return "fused"
     except NotImplementedError:
-        return "prompt_once" if model.base_model.config._attn_implementation in ("sdpa", NAME) else "plain"
+        return plain
+    return ("fused", *plain)

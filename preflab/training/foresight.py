@@ -23,8 +23,7 @@ def foresee(source: Source, roles: Roles, needs: Needs, *, bf16: bool) -> None:
     fitting, free = source.fitting, free_memory("cpu")
     if not fitting.is_open or roles.device.type != "cpu" or free is None:
         return
-    lora = roles.settings
-    sketch, changed = Sketch(roles.model.config, lora, "cpu"), None
+    sketch, changed = Sketch(roles.model.config, roles.settings, "cpu"), None
     while True:
         try:
             found = sketch.footprint(source.heaviest(fitting.size), needs, checkpointing=fitting.recomputes, bf16=bf16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 
@@ -234,6 +235,42 @@ def test_an_adapter_on_a_base_of_its_own_is_read_on_that(experiment, tiny_model_
     assert not given.on_base(experiment)
     expected = own_scores(made, AutoTokenizer.from_pretrained(base), rows, responses)
     assert given.texts(experiment)(prompts, responses) == pytest.approx(expected, abs=1e-5)
+
+
+def test_another_base_of_the_same_name_is_another_base_and_counts_in_the_key(
+    experiment, model, tiny_tokenizer, tmp_path
+):
+    torch.manual_seed(6)
+    fresh = AutoModelForCausalLM.from_config(AutoModelForCausalLM.from_pretrained(model).config)
+    base = instructed(fresh, tiny_tokenizer, tmp_path / model.name, THEIRS)
+    adapted_classifier(base, tmp_path / "reward")
+    given = GivenReward(str(tmp_path / "reward"))
+    assert base != model
+    assert given.base(experiment) == str(base)
+    before = given.key_in(experiment)
+    assert before != given.key
+    for weight in fresh.parameters():
+        weight.data += 1
+    fresh.save_pretrained(base)
+    assert GivenReward(given.source).key_in(experiment) != before
+
+
+def test_where_there_are_held_out_prompts_alone_scores_are_scaled_on_those(experiment, classifier):
+    other = copy.copy(experiment)
+    other.__dict__ |= {"prompts": [], "prompt_groups": []}
+    given_rewards(other, [GivenReward(str(classifier), adapter=False)], None, pool="mean", batch_size=4, name="heldout")
+    assert len(list(experiment.run.stages.glob("heldout-*"))) == 1
+
+
+def test_prompts_that_are_one_as_tokens_are_named(experiment, caplog):
+    other = copy.copy(experiment)
+    first, *rest = experiment.eval_prompts
+    other.__dict__["eval_prompts"] = [first._replace(prompt_ids=rest[0].prompt_ids), *rest]
+    other.rewards_of_texts(lambda prompts, responses: [], "k")
+    assert "1 prompts are, as tokens, the same as others" in caplog.text
+    caplog.clear()
+    experiment.rewards_of_texts(lambda prompts, responses: [], "k")
+    assert not caplog.text
 
 
 def test_an_adapter_with_a_template_beside_it_reads_its_own_texts(experiment, model, tmp_path):

@@ -6,13 +6,14 @@ import re
 from importlib.metadata import EntryPoint
 
 import pytest
-from preflab.worlds.function.gold import LARGEST, gold_reward
 from tiny import train
 
 from preflab.errors import PluginError, UserError
 from preflab.method import registry
 from preflab.method.configured import make_method
 from preflab.method.plugins import brought_files
+from preflab.rewards import RewardOptions, open_reward
+from preflab.rewards.calls import LARGEST
 
 METHOD = """
 from __future__ import annotations
@@ -259,28 +260,36 @@ def test_a_broken_package_stops_only_who_names_it(monkeypatch, tmp_path, caplog)
 
 REWARD = "import sys, numpy, torch\n{body}\n"
 REWARDS = {
-    "exits": ("def r(p, y): sys.exit(0)", "SystemExit: 0"),
-    "leaves": ("def r(p, y): raise GeneratorExit", "GeneratorExit"),
-    "an interrupt": ("class Stop(KeyboardInterrupt): ...\ndef r(p, y): raise Stop", "raised Stop"),
-    "recursion": ("def r(p, y): return r(p, y)", "RecursionError"),
-    "async": ("async def r(p, y): return 1.0", "is async"),
-    "a generator": ("def r(p, y): yield 1.0", "yields"),
-    "a class": ("class r:\n    def __init__(self, p, y): ...", "no function but a class"),
-    "keywords": ("def r(p, y, *, scale): return 1.0", r"arguments \(p, y, \*, scale\)"),
-    "None": ("def r(p, y): pass", "returned None"),
-    "text": ("def r(p, y): return '1.0'", r"returned '1.0' \(str\)"),
-    "bytes": ("def r(p, y): return bytearray(b'1')", "bytearray"),
-    "complex": ("def r(p, y): return 1j", "complex"),
-    "a list": ("def r(p, y): return [1.0]", "list"),
-    "two elements": ("def r(p, y): return torch.ones(2)", "Tensor"),
-    "an array": ("def r(p, y): return numpy.ones(3)", "ndarray"),
-    "an object": ("class N:\n    def __float__(self): 1 / 0\n    __repr__ = __float__\ndef r(p, y): return N()", "<N>"),
-    "infinite": ("def r(p, y): return numpy.float32('inf')", "returned inf"),
-    "large": ("def r(p, y): return 1e31", "1e\\+30 at most"),
-    "very large": ("def r(p, y): return 10 ** 5000", "<int>"),
+    "exits": ("def r(prompt, response): sys.exit(0)", "SystemExit: 0"),
+    "leaves": ("def r(prompt, response): raise GeneratorExit", "GeneratorExit"),
+    "an interrupt": ("class Stop(KeyboardInterrupt): ...\ndef r(prompt, response): raise Stop", "raised Stop"),
+    "recursion": ("def r(prompt, response): return r(prompt, response)", "RecursionError"),
+    "a generator": ("def r(prompt, response): yield 1.0", "yields"),
+    "a class": ("class r:\n    def __init__(self, prompt, response): ...", "no function but a class"),
+    "keywords": ("def r(prompt, response, *, scale): return 1.0", "scale"),
+    "None": ("def r(prompt, response): pass", "returned None"),
+    "text": ("def r(prompt, response): return '1.0'", r"returned '1.0' \(str\)"),
+    "bytes": ("def r(prompt, response): return bytearray(b'1')", "bytearray"),
+    "complex": ("def r(prompt, response): return 1j", "complex"),
+    "a list": ("def r(prompt, response): return [1.0]", "list"),
+    "two elements": ("def r(prompt, response): return torch.ones(2)", "Tensor"),
+    "an array": ("def r(prompt, response): return numpy.ones(3)", "ndarray"),
+    "an object": (
+        "class N:\n    def __float__(self): 1 / 0\n    __repr__ = __float__\ndef r(prompt, response): return N()",
+        "<N>",
+    ),
+    "infinite": ("def r(prompt, response): return numpy.float32('inf')", "returned inf"),
+    "large": ("def r(prompt, response): return 1e31", "1e\\+30 at most"),
+    "very large": ("def r(prompt, response): return 10 ** 5000", "<int>"),
     "not there": ("q = 1", "has no 'r'"),
     "at import": ("raise SystemExit(3)", "SystemExit: 3"),
 }
+
+
+def tried(path):
+    reward = open_reward(RewardOptions(reward=f"{path}:r"))
+    assert reward.repeats()
+    return reward
 
 
 @pytest.mark.parametrize("kind", REWARDS)
@@ -288,7 +297,7 @@ def test_a_reward_that_fails_is_answered_by_file_and_line(kind, tmp_path):
     body, message = REWARDS[kind]
     path = write(tmp_path, REWARD, body)
     with pytest.raises(UserError, match=message) as refused:
-        gold_reward(f"{path}:r")
+        tried(path)
     assert str(path) in str(refused.value)
     assert len(str(refused.value)) < 1000
 
@@ -298,8 +307,8 @@ def test_a_reward_that_fails_is_answered_by_file_and_line(kind, tmp_path):
     [("True", 1.0), ("3", 3.0), ("numpy.float32(0.5)", 0.5), ("torch.tensor([2.0])", 2.0), (str(LARGEST), LARGEST)],
 )
 def test_whatever_is_a_number_is_a_reward(value, expected, tmp_path):
-    path = write(tmp_path, REWARD, f"def r(p, y): return {value}")
-    assert gold_reward(f"{path}:r")(["a"], ["b"]) == [expected]
+    path = write(tmp_path, REWARD, f"def r(prompt, response): return {value}")
+    assert tried(path)(["a"], ["b"]) == [expected]
 
 
 def test_a_methods_failing_checks_are_complaints(tmp_path):

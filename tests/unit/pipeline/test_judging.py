@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,7 +32,9 @@ def folder(tmp_path):
     for name in (*adapters, *models):
         (tmp_path / name).mkdir(parents=True)
     for name, task in adapters.items():
-        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"task_type": task}))
+        (tmp_path / name / "adapter_config.json").write_text(
+            json.dumps({"task_type": task, "peft_type": "LORA", "r": 1, "lora_alpha": 1})
+        )
         (tmp_path / name / "adapter_model.safetensors").write_bytes(name.encode())
     for name, labels in models.items():
         config = {"architectures": ["XForSequenceClassification"], "id2label": dict(enumerate(labels))}
@@ -108,7 +111,8 @@ class Opened(RewardSubject):
 
 
 def asked(judge, maximised, own=lambda: None):
-    return judging(None, EvalConfig(), judge, own, maximised)  # type: ignore[arg-type]
+    experiment = SimpleNamespace(world=SimpleNamespace(model="m"))
+    return judging(experiment, EvalConfig(), judge, own, maximised)  # type: ignore[arg-type]
 
 
 def test_a_given_reward_model_gives_gold_and_nothing_else_is_trained(folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from transformers import LlamaConfig, Qwen2Config
 
@@ -35,7 +37,7 @@ LORA = LoraSettings(lora_rank=16, lora_alpha=32, dtype="bfloat16")
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ppo_with_four_roles_on_four_bits_fits_in_24_gib(shape):
-    sketch = Sketch(SHAPES[shape], LORA, "cuda", load_in="4bit")
+    sketch = Sketch(SHAPES[shape], replace(LORA, load_in="4bit"), "cuda")
     four = ("policy", "reference", "reward", "value")
     told = sketch.footprint(uniform(4, 512, 256), PPO(PPO.Config()).needs, roles=four, checkpointing=True)
     drawn = sketch.sampling(32, 1, 512, 256)

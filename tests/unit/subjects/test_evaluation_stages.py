@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ def write_stage(run, name, key, role, adapter, **inputs):
 def test_a_run_gives_each_of_its_models(ground, folder, tmp_path):
     write_stage(tmp_path, "sft", "aa", "policy", folder / "policy", method="sft", config={})
     write_stage(tmp_path, "reward", "bb", "reward", folder / "scorer", method="reward", config={})
+    write_stage(tmp_path, "judge-1", "ee", "reward", folder / "scorer", given="x")
     write_stage(tmp_path, "judge", "cc", "reward", folder / "scorer", method="reward", config={})
     write_stage(
         tmp_path, "best-of-n-seed0", "dd", "policy", folder / "policy", method="best-of-n", config={"n": 4}, sft="aa"
@@ -43,6 +45,17 @@ def test_a_run_gives_each_of_its_models(ground, folder, tmp_path):
     close(
         best.evaluate(ground, "best"), open_subject(f"best-of-4:{folder / 'policy'}").evaluate(ground, "b"), ("proxy",)
     )
+
+
+def test_the_same_weights_read_otherwise_are_another_adapter(folder, tmp_path):
+    copied = shutil.copytree(folder / "scorer", tmp_path / "scorer")
+    keys = {adapter_stage(folder / "scorer", "reward").key, adapter_stage(copied, "reward").key}
+    assert len(keys) == 1
+    config = json.loads((copied / "adapter_config.json").read_text())
+    (copied / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 2 * config["lora_alpha"]}))
+    keys.add(adapter_stage(copied, "reward").key)
+    (copied / "normalisation.json").write_text('{"mean": 1.0, "std": 2.0}')
+    assert len(keys | {adapter_stage(copied, "reward").key}) == 3
 
 
 # ---- killed half-way ---------------------------------------------------------------------------------
