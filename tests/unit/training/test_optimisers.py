@@ -156,7 +156,7 @@ def test_an_eight_bit_optimiser_goes_on_where_it_stopped(tmp_path, monkeypatch):
     [
         ({"optim": "adamm"}, "dpo: .*adamm"),
         ({"optim": "paged_adamw_8bit"}, "pages a GPU's memory, and there is none; take adamw_8bit"),
-        ({"optim": "sgd"}, "optim"),
+        ({"extra": {"optim": "sgd"}}, "optim"),
     ],
 )
 def test_optimisers_that_cannot_be_are_refused_at_once(values, message, monkeypatch):
