@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.pipeline.bringing import Brought
-from eval.pipeline.entries import CompareConfig, check_entries
+from eval.pipeline.entries import CompareConfig, check_entries, under
+from eval.pipeline.following import CourseConfig, taken
 from eval.pipeline.judging import open_judge
 from eval.pipeline.planning import Plan, Planned
 from eval.pipeline.session import Session
@@ -22,8 +24,9 @@ from preflab.experiment.opening import check_engine, check_reward, quiet_librari
 from preflab.experiment.rewards import Rewards
 from preflab.experiment.splits import reads_reference
 from preflab.method.configured import Method
-from preflab.planning.footprint import free_memory, resident_memory, sketched
+from preflab.planning.footprint import Sketch, free_memory, resident_memory, sketched
 from preflab.planning.pace import Pace, measured
+from preflab.training.fitting import Fitting
 
 if TYPE_CHECKING:
     from preflab.experiment.foundation import Foundation
@@ -70,10 +73,15 @@ def plan_comparison(session: Session) -> Plan:
     rewards = _rewards(foundation, sft)
     if judge is None:
         own_judge(foundation, sft, session.evaluation)
+    config, course = session.config(CompareConfig), session.config(CourseConfig)
+    if config.match != "none" and config.budget is None:
+        logger.warning(
+            "match: what %s spends is known when it has run; steps are those of epochs", entries[0].method.label
+        )
     for entry in entries:
+        method, kept = under(config.given_budget, entry.method), 0 if entry.varied else taken(course, entry.method)
         for seed in session.run.seeds:
-            name = f"{entry.method.label}-seed{seed}"
-            outline.train(name, entry.method, seed=seed, sft=sft, reward=rewards)
+            outline.train(f"{method.label}-seed{seed}", method, seed=seed, sft=sft, reward=rewards, snapshots=kept)
     policies = 1 + sum(entry.method.needs.trains[0] == "policy" for entry in entries) * len(session.run.seeds)
     return _planned(session, outline, sft, policies, session.evaluation.oracle_samples)
 
@@ -122,8 +130,20 @@ def _rewards(foundation: Foundation, sft: Stage | None) -> Rewards | None:
 
 
 def _planned(session: Session, outline: Outline, sft: Stage | None, policies: int, oracle: int) -> Plan:
-    """Cost every stage, and the evaluation of so many policies."""
+    """Cost every stage, and the evaluation of so many policies.
+
+    Raises:
+        UserError: for a model whose layers do not run without weights.
+    """
     sketch = sketched(outline.world.model, session.lora, trust_remote_code=session.world.trust_remote_code)
+    try:
+        return _costed(session, outline, sketch, sft, policies, oracle)
+    except (NotImplementedError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"--plan: {outline.world.model} cannot be laid out without its weights: {reason}") from error
+
+
+def _costed(session: Session, outline: Outline, sketch: Sketch, sft: Stage | None, policies: int, oracle: int) -> Plan:
     costing = Costing(sketch, outline.max_response_tokens, cloned_reference=sft is not None)
     free, resident = free_memory(sketch.device), resident_memory(sketch.device)
     stages = [_stage(outline, costing, free, *trained) for trained in outline.trained]
@@ -137,18 +157,36 @@ def _stage(outline: Outline, costing: Costing, free: int | None, stage: Stage, m
     rows = how.get("groups") or outline.learnt_from(stage.name, method.needs)
     if method.algorithm.kind != "loss":
         return Planned(stage.name, stage.reused, Cost(None), Cost(None))
-    if rows is not None:
-        found = costing.offline(method, rows, how.get("seed", 0))
-        least = most = found
-    else:
-        models = _reward_models(how.get("reward"))
-        lengths = (min(_usual_length(outline), outline.max_response_tokens), outline.max_response_tokens)
-        least, most = (
-            costing.on_policy(method, outline.prompt_groups, length, reward_models=models) for length in lengths
-        )
-    short = free is not None and not stage.reused and most.peak is not None and most.peak > free
-    ways = costing.ways(method, most, free) if short and free else ()
-    return Planned(stage.name, stage.reused, least, most, ways)
+    limit, models = outline.max_response_tokens, _reward_models(how.get("reward"))
+
+    def cost(settled: Method, length: int) -> Cost:
+        if rows is not None:
+            return costing.offline(settled, rows, how.get("seed", 0))
+        return costing.on_policy(settled, outline.prompt_groups, length, reward_models=models)
+
+    def lacks(most: Cost) -> bool:
+        return free is not None and not stage.reused and most.peak is not None and most.peak > free
+
+    fitting, found = Fitting(method.train), None
+    settled, most = method, cost(method, limit)
+    while lacks(most) and (tightened := fitting.tighten()) is not None:
+        settled, found = as_fits(method, fitting), tightened
+        most = cost(settled, limit)
+    least = cost(settled, min(_usual_length(outline), limit))
+    ways = costing.ways(settled, most, free) if lacks(most) and free else ()
+    return Planned(stage.name, stage.reused, least, most, ways, found)
+
+
+def as_fits(method: Method, fitting: Fitting) -> Method:
+    """Return a method in whose settings nothing is left to be found out."""
+    train = dataclasses.replace(
+        method.train,
+        per_device_train_batch_size=fitting.size,
+        train_batch_size=fitting.whole,
+        gradient_accumulation_steps=1,
+        gradient_checkpointing=fitting.recomputes,
+    )
+    return Method(method.name, type(method.algorithm), method.config, train)
 
 
 def _references(outline: Outline, costing: Costing) -> list[Planned]:
@@ -203,6 +241,8 @@ def _pace(outline: Outline, costing: Costing) -> Pace | None:
     stage, method, how = outline.trained[0]
     rows = how.get("groups") or outline.learnt_from(stage.name, method.needs) or outline.prompt_groups
     batch = costing.typical(rows, method.train.micro_batch)
+    if costing.sketch.load_in != "none":
+        logger.warning("times are of weights as numbers; restoring them from %s comes on top", costing.sketch.load_in)
     try:
         return measured(costing.sketch, batch, costing.rows_drawn())
     except (RuntimeError, NotImplementedError, MemoryError) as error:

@@ -74,12 +74,14 @@ def sentences(plan: Plan) -> list[str]:
     peaks = [stage.most.peak for stage in ahead if stage.most.peak is not None]
     if peaks:
         room = "" if plan.free is None else f"; {size(plan.free)} are free on {plan.device}"
+        room = f", beside {size(plan.resident)} of the libraries{room}" if plan.resident else room
         found.append(f"Memory: the base takes {size(plan.weights)}, the largest stage {size(max(peaks))}{room}.")
+    found += [f"{stage.name}: {stage.found}." for stage in ahead if stage.found]
     for stage in ahead:
         if stage.ways:
             found.append(f"{stage.name} will not fit. It would with: {'; or '.join(stage.ways)}.")
     if any(stage.most.steps is None for stage in ahead):
-        found.append("What brings a trainer of its own, or trains nothing, is not foretold.")
+        found.append("What brings a trainer of its own, trains nothing, or ends with a budget of time is not foretold.")
     return found
 
 

@@ -34,6 +34,7 @@ class Planned(NamedTuple):
         least: what it takes where sampled responses are as long as those of the data.
         most: what it takes where they reach the limit.
         ways: settings under which it would fit; none where it fits as it is.
+        found: what settings that leave it open would come to.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Planned(NamedTuple):
     least: Cost
     most: Cost
     ways: tuple[str, ...] = ()
+    found: str | None = None
 
 
 class Plan(NamedTuple):

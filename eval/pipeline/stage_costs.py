@@ -15,6 +15,7 @@ from preflab.method.contract import Batch, Role
 from preflab.planning.arithmetic import Arithmetic
 from preflab.planning.footprint import Footprint, Sketch
 from preflab.scoring.batching import rows_at_once
+from preflab.settings.training import TrainConfig
 from preflab.training.arguments import total_steps
 from preflab.training.offline import OfflineSource, mismatched
 
@@ -104,18 +105,22 @@ class Costing:
         """Return what a method takes that learns from rows."""
         train, needs = method.train, method.needs
         source = OfflineSource(groups, train, 0, seed)
-        steps = total_steps(train, source)
         rows = list(mismatched(groups)) if needs.responses == "single" else list(groups)
         batch, share = self._sample(rows)
-        seen = steps * train.optimiser_batch * share
-        largest = self.worst(source, rows, steps)
         cached: tuple[Role, ...] = ("reference",) if reads_reference(method) else ()
+        each, scoring = self._loss(batch, method, cached), self.arithmetic.scoring(batch, needs.rollout)
+        read = train.optimiser_batch * share
+        steps = _steps(train, source, tokens=_tokens(batch) * read, flops=(each + scoring) * read)
+        if steps is None:
+            return Cost(None)
+        seen = steps * read
+        largest = self.worst(source, rows, steps)
         return Cost(
             steps=steps,
             prompts=steps * train.optimiser_batch,
             tokens=int(_tokens(batch) * seen),
-            training=self._loss(batch, method, cached) * seen,
-            scoring=self.arithmetic.scoring(batch, needs.rollout) * seen,
+            training=each * seen,
+            scoring=scoring * seen,
             memory=self._memory(method, largest, [r for r in self._present(method, 1) if r not in cached]),
             disk=self._disk(method),
             largest=largest,
@@ -134,11 +139,20 @@ class Costing:
         train, config = method.train, method.config
         per_rollout, k = config.steps_per_rollout(train), config.samples_per_prompt
         source: Any = _Paced(math.ceil(len(prompts) / config.rollout_prompts) * per_rollout)
-        steps = total_steps(train, source)
-        rollouts = math.ceil(steps / per_rollout) * config.rollout_prompts
         batch, share = self._sample(answered(prompts, k, length))
-        seen, drawn = steps * train.optimiser_batch * share, rollouts * share
         roles = [r for r in method.needs.rollout for _ in range(reward_models if r == "reward" else 1)]
+        each, scoring, drawing = (
+            self._loss(batch, method),
+            self.arithmetic.scoring(batch, roles),
+            self.arithmetic.drawing(batch),
+        )
+        read, asked = train.optimiser_batch * share, config.rollout_prompts / per_rollout * share
+        flops = each * read + (scoring + drawing) * asked
+        steps = _steps(train, source, tokens=_tokens(batch) * read, flops=flops)
+        if steps is None:
+            return Cost(None)
+        rollouts = math.ceil(steps / per_rollout) * config.rollout_prompts
+        seen, drawn = steps * read, rollouts * share
         micro = train.micro_batch
         longest = sorted(prompts, key=lambda group: len(group.prompt_ids))[-micro:]
         largest = collate(answered(longest, k, self.limit), 0)
@@ -147,9 +161,9 @@ class Costing:
             prompts=steps * train.optimiser_batch,
             tokens=int(_tokens(batch) * seen),
             sampled=rollouts * k * length,
-            training=self._loss(batch, method) * seen,
-            scoring=self.arithmetic.scoring(batch, roles) * drawn,
-            drawing=self.arithmetic.drawing(batch) * drawn,
+            training=each * seen,
+            scoring=scoring * drawn,
+            drawing=drawing * drawn,
             memory=self._memory(method, largest, self._present(method, reward_models)),
             drawn_with=self.drawing(config.rollout_prompts, k, len(longest[-1].prompt_ids), micro),
             disk=self._disk(method),
@@ -233,8 +247,9 @@ class Costing:
         """Return how many rows of a micro-batch, halved and halved again, fit in so many bytes; 0 if not one does."""
         assert batch is not None
         size, train = len(batch.prompt_ids), method.train
+        longest = (batch.prompt_mask.sum(1) + batch.response_mask.sum((1, 2))).argsort(descending=True)
         while size:
-            part = batch.rows(slice(0, size))
+            part = batch.rows(longest[:size])
             kept = self.sketch.passes(part, method.needs.trains, checkpointing=twice, bf16=train.bf16)
             if self.sketch.held(kept) <= free:
                 return size
@@ -267,6 +282,13 @@ class _Paced(NamedTuple):
     """What `total_steps` asks of a source."""
 
     steps_per_epoch: int
+
+
+def _steps(train: TrainConfig, source: Any, **spent: float) -> int | None:
+    """Return the optimiser steps of a run, under a budget by what one spends; None where that is time."""
+    if train.budget is None:
+        return total_steps(train, source)
+    return None if train.budget_kind == "time" else max(1, math.ceil(train.budget / spent[train.budget_kind]))
 
 
 def answered(prompts: Sequence[EncodedGroup], k: int, length: int) -> list[EncodedGroup]:

@@ -84,6 +84,8 @@ def log_to_stderr() -> None:
         handler.setFormatter(SafeFormatter())
         logging.basicConfig(level=logging.WARNING, handlers=[handler])
         logging.captureWarnings(True)  # libraries' warnings go the same way
+        # PEFT imports it, if it is there, and on a CPU it misses a kernel that nothing here asks for.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 class _Outlet(io.FileIO):

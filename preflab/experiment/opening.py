@@ -125,8 +125,6 @@ def with_rows_aside(world: WorldConfig, methods: Sequence[Method]) -> WorldConfi
 def _open(
     run: Run, settings: RunConfig, world: WorldConfig, lora: LoraSettings, methods: Sequence[Method]
 ) -> Experiment:
-    # PEFT imports it, if it is there, and on a CPU it misses a kernel that nothing here asks for.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with progress("loading the libraries"):
         import torch
 

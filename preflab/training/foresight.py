@@ -34,12 +34,7 @@ def foresee(source: Source, roles: Roles, needs: Needs, *, bf16: bool) -> None:
     while True:
         try:
             found = sketch.footprint(source.heaviest(fitting.size), needs, checkpointing=fitting.recomputes, bf16=bf16)
-        except (
-            NotImplementedError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:  # none can be made
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:  # of another form, or others' code
             logger.warning(
                 "what training takes cannot be foreseen (%s); if memory runs out, set per_device_train_batch_size",
                 str(error).partition("\n")[0],

@@ -264,7 +264,7 @@ class PreferenceTrainer(Trainer):
         self.counts = {name: costs[name] for name in COUNTS}
         self.source.sampled_tokens, self._seconds_before = costs["sampled_tokens"], costs["seconds"]
         self._work_before = self.roles.work.flops - costs["flops"]
-        self.source.fitting.go_on(carried["fitting"])
+        self.source.fitting.go_on(carried.get("fitting", self.source.fitting.carried()))
         self.roles.checkpoint_activations(self.source.fitting.recomputes)
 
     def costs(self) -> dict[str, Any]:

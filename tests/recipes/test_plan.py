@@ -80,6 +80,43 @@ def test_where_it_does_not_fit_settings_are_named_under_which_it_does(options, t
     assert not fits.ways
 
 
+def test_what_auto_leaves_open_is_found(options, tmp_path, monkeypatch):
+    auto = ("--dpo.train-batch-size", "8", "--dpo.per-device-train-batch-size", "auto")
+    here = session(options, "--output", str(tmp_path / "run"), *auto)
+    whole = {stage.name: stage.most for stage in outline.plan_comparison(here).stages}["dpo-seed0"]
+    monkeypatch.setattr(outline, "free_memory", lambda device: whole.peak - 1)
+    plan = outline.plan_comparison(here)
+    (found,) = (stage for stage in plan.stages if stage.name == "dpo-seed0")
+    assert found.most.peak < whole.peak
+    assert found.most.steps == whole.steps
+    assert not found.ways
+    assert "dpo-seed0: 4 of 8 prompts go through a pass together." in sentences(plan)
+
+
+def test_a_budget_says_how_many_steps_there_are(options, tmp_path):
+    plain, held, timed = (
+        {
+            stage.name: stage
+            for stage in outline.plan_comparison(session(options, "--output", str(tmp_path), *more)).stages
+        }
+        for more in ((), ("--match", "tokens", "--budget", "2000"), ("--match", "time", "--budget", "60"))
+    )
+    for name in ("dpo-seed0", "ppo-seed0"):
+        one = plain[name].least.tokens / plain[name].least.steps
+        assert held[name].least.steps == pytest.approx(2000 / one, abs=1)
+        assert held[name].least.tokens == pytest.approx(2000, rel=0.2)
+        assert timed[name].most.steps is None
+    assert held["sft"].most.steps == plain["sft"].most.steps
+
+
+def test_a_base_in_bits_is_planned_for(options, tmp_path, caplog):
+    pytest.importorskip("bitsandbytes")
+    plain = outline.plan_comparison(session(options, "--output", str(tmp_path)))
+    bits = outline.plan_comparison(session(options, "--output", str(tmp_path), "--load-in", "4bit"))
+    assert bits.weights < plain.weights
+    assert "restoring them from 4bit comes on top" in caplog.text
+
+
 def test_one_method_is_planned_without_its_evaluation_too(options, tmp_path):
     answer = run("train.py", "dpo", *options, "--plan", "--evaluate", "false", cwd=tmp_path)
     assert answer.status == 0, answer.err
