@@ -146,7 +146,8 @@ def rolled(stages: Stages, args: Any, result: Any) -> None:
 
 def trained(stages: Stages, args: Any, result: Any) -> None:
     """Note the micro-batches of an optimiser step."""
-    stages.seen.trained.extend(result[0])
+    (batches,) = result[0]
+    stages.seen.trained.extend(batches)
 
 
 def profile(job: Job) -> list[str]:
