@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -182,3 +183,9 @@ def test_no_file_is_long():
 def test_no_page_holds_two_versions():
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     assert [page for page in pages if re.search("^(<<<<<<<|>>>>>>>) ", page.read_text(encoding="utf-8"), re.M)] == []
+
+
+def test_no_two_test_files_share_a_name():
+    # Their folders are no packages: of two files of one name, pytest would import one alone.
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name, count in names.items() if count > 1]
