@@ -18,7 +18,7 @@ from eval.pipeline.yardsticks import own_judge
 from preflab.disk.stages import Stage, UnbuiltRun
 from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
-from preflab.experiment.opening import quiet_libraries
+from preflab.experiment.opening import quiet_libraries, with_rows_aside
 from preflab.experiment.rewards import Rewards
 from preflab.method.configured import Method
 from preflab.planning.footprint import free_memory, resident_memory, sketched
@@ -37,9 +37,9 @@ class Outline(Experiment):
         trained: stages that would be trained, in order, with what they would be given.
     """
 
-    def __init__(self, session: Session) -> None:
-        run = UnbuiltRun(Path(session.run.output))
-        super().__init__(run, session.world, session.lora, Path(session.run.cache))
+    def __init__(self, session: Session, methods: Sequence[Method]) -> None:
+        run, world = UnbuiltRun(Path(session.run.output)), with_rows_aside(session.world, methods)
+        super().__init__(run, world, session.lora, Path(session.run.cache))
         self.trained: list[tuple[Stage, Method, dict[str, Any]]] = []
 
     @staticmethod
@@ -62,7 +62,7 @@ def plan_comparison(session: Session) -> Plan:
     """
     session = session.capped(session.config(CompareConfig).max_steps)
     entries, judge, brought = check_entries(session), open_judge(session.configs), Brought.by(session)
-    outline = _outlined(session)
+    outline = _outlined(session, [*session.stage_methods(), *(entry.method for entry in entries)])
     foundation = brought.foundation(session, outline)
     sft = foundation.sft()
     rewards = _rewards(foundation, sft)
@@ -83,7 +83,8 @@ def plan_training(session: Session, name: str, *, evaluate: bool = True) -> Plan
         UserError: for whatever could not finish.
     """
     session.layers.check((name,))
-    method, brought, outline = session.method(name), Brought.by(session), _outlined(session)
+    method, brought = session.method(name), Brought.by(session)
+    outline = _outlined(session, [*session.stage_methods(), method])
     foundation = brought.foundation(session, outline)
     sft = foundation.given_start() if method.needs.responses == "demonstration" else foundation.sft()
     uses = method.needs.uses("reward") and "reward" not in method.needs.trains
@@ -94,7 +95,7 @@ def plan_training(session: Session, name: str, *, evaluate: bool = True) -> Plan
     return _planned(session, outline, sft, policies, 0)
 
 
-def _outlined(session: Session) -> Outline:
+def _outlined(session: Session, methods: Sequence[Method]) -> Outline:
     """Open the world, and nothing else.
 
     Raises:
@@ -103,7 +104,7 @@ def _outlined(session: Session) -> Outline:
     if session.world.kind == "function":
         raise UserError("--plan: this world draws its preferences from the model, and has none before it runs")
     quiet_libraries()
-    return Outline(session)
+    return Outline(session, methods)
 
 
 def _rewards(foundation: Foundation, sft: Stage | None) -> Rewards | None:

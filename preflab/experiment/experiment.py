@@ -289,16 +289,17 @@ class Experiment(EncodedSplits):
             sampler = self.sampler(method.config, batch_size=train.micro_batch)
             source = RolloutSource(algorithm, method.needs, roles, sampler, self.prompts, train, seed)
             if looked_at is not None:
-                drawn, micro = [group.prompt_ids for group in looked_at], train.micro_batch
-                heat = method.config.temperature
-                measure = partial(held_rollout, method.needs, heat, roles, sampler, drawn, micro, seed)
+                drawn, heat = [group.prompt_ids for group in looked_at], method.config.temperature
+                measure = partial(held_rollout, method.needs, heat, roles, sampler, drawn, source.fitting, seed)
         else:
             pad_id = tokenizer.pad_token_id
             of_rows = partial(OfflineSource, train=train, pad_id=pad_id, seed=seed, algorithm=algorithm, roles=roles)
             source = of_rows(groups, reference=reference)
             if looked_at is not None:
                 kept = None if reference is None else self._reference_of(looked_at, training)
-                measure = partial(held_losses, algorithm, roles, of_rows(looked_at, reference=kept))
+                held = of_rows(looked_at, reference=kept)
+                held.fitting = source.fitting  # what fits is found out in training
+                measure = partial(held_losses, algorithm, roles, held)
         return run_training(
             roles,
             algorithm,

@@ -24,6 +24,7 @@ from preflab.method.plugins import answering
 from preflab.method.records import FIELDS
 from preflab.method.validation import check_loss
 from preflab.model.roles import Roles
+from preflab.progress import tracked
 from preflab.seeds import random_states, set_random_states
 from preflab.settings.training import TrainConfig
 from preflab.training.arguments import total_steps, training_arguments
@@ -124,7 +125,7 @@ class PreferenceTrainer(Trainer):
     def _gradients(self, model: Any, batches: list[Batch], units: Any) -> Tensor:
         """Add up the gradients of micro-batches, and return their loss; ranks meet at the last of them."""
         losses = []
-        for number, batch in enumerate(batches, 1):
+        for number, batch in enumerate(tracked(batches, "passes", "batch"), 1):
             with nullcontext() if number == len(batches) else self.accelerator.no_sync(model):
                 losses.append(super().training_step(model, batch, units))
         return torch.stack(losses).sum()

@@ -29,6 +29,7 @@ from preflab.sampling.sampler import Sampler
 from preflab.seeds import derive, seeded
 from preflab.settings.training import TrainConfig
 from preflab.training.callbacks import SHOWN
+from preflab.training.fitting import Fitting
 from preflab.training.offline import OfflineSource
 from preflab.training.rollouts import rollout_metrics
 
@@ -73,7 +74,7 @@ def held_rollout(
     roles: Roles,
     sampler: Sampler,
     prompts: Sequence[Sequence[int]],
-    micro: int,
+    fitting: Fitting,
     seed: int,
 ) -> dict[str, float]:
     """Return reward, KL and the other metrics of one sample for each prompt set aside, from the same noise each time.
@@ -84,11 +85,11 @@ def held_rollout(
         roles: the roles.
         sampler: draws.
         prompts: token ids.
-        micro: prompts scored together.
+        fitting: says how many prompts are scored together.
         seed: of the noise.
     """
     samples = sampler(roles, "policy", prompts, k=1, temperature=temperature, seed=derive(seed, "validation"))
-    rollout = Rollout(samples.batch, score_in_parts(roles, samples.batch, needs.rollout, micro), samples.ended)
+    rollout = Rollout(samples.batch, score_in_parts(roles, samples.batch, needs.rollout, fitting.size), samples.ended)
     means = rollout_metrics(rollout).items()
     return {name: (mean.total / mean.items).item() for name, mean in means if mean.items > 0}
 

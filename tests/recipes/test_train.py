@@ -31,12 +31,14 @@ def test_the_first_line_comes_before_the_libraries(options, tmp_path):
 
 
 def test_training_alone_evaluates_nothing_and_needs_nothing_held_out(options, tmp_path):
-    alone = ["--evaluate", "false", "--heldout-fraction", "0"]
+    alone = ["--evaluate", "false", "--heldout-fraction", "0", "--eval-steps", "1", "--early-stopping", "2"]
     answer = run_warm("train.py", "dpo", *options, *SMALL, *alone, "--output", "run", cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert names_of(set(stages(tmp_path / "run"))) == {"sft", "reference", "dpo-seed0"}
     assert [path.name for path in (tmp_path / "run").glob("*.json")] == ["manifest.json"]
     [stage] = (tmp_path / "run" / "stages").glob("dpo-seed0-*")
+    assert [json.loads(line)["step"] for line in (stage / "validation.jsonl").read_text().splitlines()] == [1, 2]
+    assert "dpo-seed0, looked at after step 2: loss" in answer.err
     assert answer.out == f"weights: {stage.relative_to(tmp_path) / 'policy'}\n"
     assert "stage 2 of 2: dpo-seed0 done" in answer.err
     refused = run_warm("train.py", "dpo", *options, "--heldout-fraction", "0", "--output", "other", cwd=tmp_path)

@@ -17,6 +17,7 @@ from eval.conformance.workbench import END, PAD, make_roles
 from preflab.errors import UserError
 from preflab.method.configured import make_method
 from preflab.sampling.sampler import TransformersSampler
+from preflab.training.fitting import Fitting
 from preflab.training.offline import OfflineSource
 from preflab.training.rollouts import RolloutSource
 from preflab.training.trainer import run_training
@@ -45,7 +46,7 @@ def train(algorithm, folder, *, wrap=lambda source: source, judged_by=("loss", F
         sampler, held = TransformersSampler(END, PAD, 6), [g.prompt_ids for g in make_groups(8, 9)]
         prompts = [group.prompt_ids for group in make_groups()]
         source = RolloutSource(algorithm, needs, roles, sampler, prompts, chosen, seed=5)
-        measure = partial(held_rollout, needs, 1.0, roles, sampler, held, 4, 3)
+        measure = partial(held_rollout, needs, 1.0, roles, sampler, held, Fitting(chosen), 3)
     else:
         made = partial(OfflineSource, train=chosen, pad_id=PAD, seed=5, algorithm=algorithm, roles=roles)
         source = made(groups_of(algorithm, 16, 0))
@@ -103,7 +104,9 @@ def test_offline_figures_are_the_loss_of_each_row_once(tmp_path):
 def test_rollout_figures_are_of_the_policy_as_it_is_from_the_same_noise(tmp_path):
     roles, _, _, found = train(MAKE["ppo"](), tmp_path, **LOOKING)
     prompts, sampler = [g.prompt_ids for g in make_groups(8, 9)], TransformersSampler(END, PAD, 6)
-    again = held_rollout(MAKE["ppo"]().needs, 1.0, roles, sampler, prompts, 8, 3)
+    again = held_rollout(
+        MAKE["ppo"]().needs, 1.0, roles, sampler, prompts, Fitting(settings(per_device_train_batch_size=8)), 3
+    )
     assert {"eval_reward", "eval_kl", "eval_response_length"} <= set(found[-1])
     for name in ("reward", "kl", "response_length"):
         assert found[-1][f"eval_{name}"] == pytest.approx(again[name], rel=1e-4, abs=1e-6)
