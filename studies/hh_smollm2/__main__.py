@@ -74,14 +74,10 @@ def scores_of(args: argparse.Namespace, title: str) -> tuple[Rows, dict[str, Arr
     with session.opened(judged=("heldout",), doing=[f"reward models on {title}"]) as experiment:
         ground = Ground(experiment, session.evaluation, generate=False)
         start = evaluate_subject("start", START, ground).preferences
-        found = {
-            name: both(evaluate_subject(name, model, ground).preferences, "score") for name, model in models.items()
-        }
+        scored = {name: evaluate_subject(name, model, ground).preferences for name, model in models.items()}
     lengths, logps = both(start, "length"), both(start, "logp")
-    return start, {
-        **{name: both(pairs, "score") for name, pairs in scored.items()},
-        **dict(zip(BASELINES, (lengths, logps, logps / lengths), strict=True)),
-    }
+    scores = {name: both(pairs, "score") for name, pairs in scored.items()}
+    return start, {**scores, **dict(zip(BASELINES, (lengths, logps, logps / lengths), strict=True))}
 
 
 def both(rows: Rows, name: str) -> Array:
