@@ -1,0 +1,1 @@
+"""Studies: a question, a config, one command that can be interrupted, and a page in docs/studies."""
