@@ -58,11 +58,11 @@ class Answer(NamedTuple):
     err: str
 
 
-def run(recipe: str, *arguments: str | Path, cwd: Path, **environment: str) -> Answer:
-    """Run ``python recipes/<recipe> <arguments>`` as a process of its own."""
+def run(recipe: str, *arguments: str | Path, cwd: Path, limit: float = LIMIT, **environment: str) -> Answer:
+    """Run ``python recipes/<recipe> <arguments>`` as a process of its own, for at most `limit` seconds."""
     command = [sys.executable, str(RECIPES / recipe), *map(str, arguments)]
     done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=LIMIT
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=limit
     )
     return Answer(done.returncode, done.stdout, done.stderr)
 

@@ -20,6 +20,7 @@ from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
 from preflab.experiment.opening import quiet_libraries, with_rows_aside
 from preflab.experiment.rewards import Rewards
+from preflab.experiment.splits import reads_reference
 from preflab.method.configured import Method
 from preflab.planning.footprint import free_memory, resident_memory, sketched
 from preflab.planning.pace import Pace, measured
@@ -122,6 +123,7 @@ def _planned(session: Session, outline: Outline, sft: Stage | None, policies: in
     costing = Costing(sketch, outline.max_response_tokens, cloned_reference=sft is not None)
     free, resident = free_memory(sketch.device), resident_memory(sketch.device)
     stages = [_stage(outline, costing, free, *trained) for trained in outline.trained]
+    stages += _references(outline, costing)
     stages += _evaluation(session, outline, costing, policies, oracle)
     return Plan(tuple(stages), sketch.device, free, resident, sketch.base, _pace(outline, costing))
 
@@ -143,6 +145,16 @@ def _stage(outline: Outline, costing: Costing, free: int | None, stage: Stage, m
     short = free is not None and not stage.reused and most.peak is not None and most.peak > free
     ways = costing.ways(method, most, free) if short and free else ()
     return Planned(stage.name, stage.reused, least, most, ways)
+
+
+def _references(outline: Outline, costing: Costing) -> list[Planned]:
+    """Cost the reference's log-probabilities of rows that unfinished methods learn from, once for those alike."""
+    found = {}
+    for stage, method, how in outline.trained:
+        rows = how.get("groups") or outline.learnt_from(stage.name, method.needs)
+        if rows and reads_reference(method) and not stage.reused:
+            found[id(rows), method.train.bf16] = costing.reference(rows)
+    return [Planned("reference log-probabilities", False, cost, cost) for cost in found.values()]
 
 
 def _reward_models(reward: Any) -> int:

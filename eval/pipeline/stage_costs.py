@@ -110,16 +110,23 @@ class Costing:
         seen = steps * train.optimiser_batch * share
         largest = self.worst(source, rows, steps)
         cached: tuple[Role, ...] = ("reference",) if reads_reference(method) else ()
-        once = self.arithmetic.scoring(batch, cached) * share * len(rows)
         return Cost(
             steps=steps,
             prompts=steps * train.optimiser_batch,
             tokens=int(_tokens(batch) * seen),
             training=self._loss(batch, method, cached) * seen,
-            scoring=self.arithmetic.scoring(batch, needs.rollout) * seen + once,
+            scoring=self.arithmetic.scoring(batch, needs.rollout) * seen,
             memory=self._memory(method, largest, [r for r in self._present(method, 1) if r not in cached]),
-            disk=self._disk(method) + (4 * sum(len(ids) for g in groups for ids in g.response_ids) if cached else 0),
+            disk=self._disk(method),
             largest=largest,
+        )
+
+    def reference(self, groups: Sequence[EncodedGroup]) -> Cost:
+        """Return what the reference's log-probabilities of all rows take, which methods then share."""
+        batch, share = self._sample(groups)
+        return Cost(
+            scoring=self.arithmetic.scoring(batch, ("reference",)) * share * len(groups),
+            disk=4 * sum(len(ids) for group in groups for ids in group.response_ids),  # in float32
         )
 
     def on_policy(self, method: Method, prompts: Sequence[EncodedGroup], length: int, *, reward_models: int) -> Cost:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from preflab.model.opening import open_model
+from preflab.scoring.quantised import quantised_layers
 from preflab.settings.training import LoraSettings
 
 
@@ -32,10 +33,19 @@ def load_base(name: str, settings: LoraSettings, device: str | None = None, trus
     """
     device = device or default_device()
     dtype = loaded_dtype(settings.dtype, device)
-    model = open_model("CausalLM", name, dtype, trust_remote_code=trust_remote_code)
+    model = open_model(
+        "CausalLM",
+        name,
+        dtype,
+        trust_remote_code=trust_remote_code,
+        load_in=settings.load_in,
+        attention=settings.attention,
+        device=device,
+    )
     model.requires_grad_(False)
     without_dropout(model)
-    return model.to(device)
+    # What is quantised lies where it is to be, and bears no other type.
+    return model if any(quantised_layers(model)) else model.to(device)
 
 
 def without_dropout(model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from preflab.errors import UserError
 from preflab.model.adapter_config import say_other_base
 from preflab.model.adapters import get_adapter, read_plain_lora
+from preflab.scoring.quantised import restore_all
 
 ENDS = ("embed", "lm_head", "wte", "wpe")
 """In the names of embeddings and output heads."""
@@ -19,6 +20,8 @@ ENDS = ("embed", "lm_head", "wte", "wpe")
 
 def folded_in(base: Any, folder: Path) -> Any:
     """Fold an adapter into a model, frozen; it may be more than LoRA (biases, modules of its own).
+
+    What the model keeps in 4 or 8 bits is restored first, and stays so: folded in, an adapter would be rounded to bits.
 
     Raises:
         UserError: if it does not fit the model, or is of a kind that cannot be folded in.
@@ -29,6 +32,7 @@ def folded_in(base: Any, folder: Path) -> Any:
     say_other_base(folder, config.get("base_model_name_or_path"), base.config._name_or_path)
     if any(part in name for name in weights for part in ENDS):
         _untie(base)
+    restore_all(base)
     try:
         model = PeftModel.from_pretrained(
             base, str(folder), config=LoraConfig(**{**config, "init_lora_weights": False})

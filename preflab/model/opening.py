@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import torch
 
 from preflab.errors import UserError
 from preflab.model.model_files import check_count, check_sizes, read_model_files
+from preflab.scoring.quantised import quantisation, quantised_layers, take_over
+from preflab.settings.training import LoadIn
 
 COMPUTED = re.compile(r"(^|\.)(masked_bias|attn\.bias|inv_freq|position_ids)$")
 """Left in old files by what is computed today."""
@@ -30,9 +34,14 @@ def open_model(
     *,
     trust_remote_code: bool = False,
     lent: Callable[[str], bool] = lambda weight: False,
+    load_in: LoadIn = "none",
+    attention: str = "auto",
+    device: str = "cpu",
     **options: Any,
 ) -> Any:
     """Load a model of a kind of transformers' Auto classes, safetensors only, on the CPU.
+
+    A quantised one is loaded to its `device`, weight by weight, so that it never lies there whole.
 
     Args:
         kind: ``CausalLM`` or ``SequenceClassification``.
@@ -40,6 +49,9 @@ def open_model(
         dtype: of its weights.
         trust_remote_code: run Python code that comes with it.
         lent: whether a weight may be missing, or left over: those that an adapter brings, or stands in for.
+        load_in: keep linear layers in so many bits (see `preflab.scoring.quantised`).
+        attention: what computes it, by transformers' name; ``auto``: its own choice.
+        device: where a quantised model goes.
         options: further fields of the config.
 
     Raises:
@@ -54,6 +66,7 @@ def open_model(
     try:
         config = transformers.AutoConfig.from_pretrained(source, **trusted, **options)
         _check_architecture(kind, noun, config)
+        asked = _how(noun, config, load_in, dtype, attention, device)
         if found is not None:
             check_sizes(name, found, config)
             with torch.device("meta"):
@@ -67,12 +80,14 @@ def open_model(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so as to name them
             **trusted,
+            **asked,
         )
     except UserError:
         raise
     except Exception as error:  # what a config of anybody's making leads to
         raise UserError(f"{noun} cannot be loaded: {_reason(error)}") from error
     _check_names(noun, info, lent)
+    take_over(model)
     _check_finite(noun, model)
     if getattr(config, "quantization_config", None) and getattr(model, "hf_quantizer", None) is None:
         raise UserError(
@@ -93,6 +108,26 @@ def _check_architecture(kind: str, noun: str, config: Any) -> None:
     if named and len(other) == len(named):
         use = " (give it as --reward-model or --judge)" if other[0].endswith("ForSequenceClassification") else ""
         raise UserError(f"{noun} cannot be loaded: it is a {other[0]}{use}, not a causal language model")
+
+
+def _how(noun: str, config: Any, load_in: LoadIn, dtype: torch.dtype, attention: str, device: str) -> dict[str, Any]:
+    """Return what the library is told beside type and files.
+
+    Raises:
+        UserError: if the model is quantised already and is to be so again, or by what is not installed.
+    """
+    own = getattr(config, "quantization_config", None)
+    if own is not None and load_in != "none":
+        raise UserError(f"{noun} is quantised already: leave load_in out, and it is used as it is")
+    method = own.get("quant_method") if isinstance(own, dict) else None
+    if method == "bitsandbytes" and find_spec("bitsandbytes") is None:
+        raise UserError(f"{noun} is quantised by bitsandbytes, which is not installed; pip install preflab[quantised]")
+    asked: dict[str, Any] = {} if attention == "auto" else {"attn_implementation": attention}
+    if load_in != "none":
+        asked["quantization_config"] = quantisation(load_in, dtype)
+    if load_in != "none" or method == "bitsandbytes":
+        asked["device_map"] = {"": device}
+    return asked
 
 
 def _check_names(noun: str, info: dict[str, Any], lent: Callable[[str], bool]) -> None:
@@ -118,9 +153,13 @@ def _listed(names: Sequence[str], what: str) -> str:
 
 def _check_finite(noun: str, model: Any) -> None:
     # A sum is quick and not finite if any of its terms is not; whether it only overflowed is looked up.
+    weights = chain(
+        model.named_parameters(),
+        ((key, layer.packed.to(torch.float32)) for key, layer in quantised_layers(model)),
+    )
     wrong = [
         key
-        for key, weight in model.named_parameters()
+        for key, weight in weights
         if weight.is_floating_point() and not weight.sum(dtype=torch.float32).isfinite() and not weight.isfinite().all()
     ]
     if wrong:

@@ -33,9 +33,10 @@ class ModelShape(NamedTuple):
         from torch import nn
 
         from preflab.scoring.fused import late_layers
+        from preflab.scoring.quantised import QuantisedLinear
 
         matrices = {
-            id(weight): weight.numel()
+            id(weight): module.weight_count if isinstance(module, QuantisedLinear) else weight.numel()
             for name, module in model.base_model.named_modules()
             if "lora_" not in name and not isinstance(module, nn.Embedding)
             for weight in module.parameters(recurse=False)

@@ -87,6 +87,8 @@ class Sketch:
         self.config, self.lora, self.device, self.load_in = config, lora, device, load_in
         self._dtype, self._trusted = loaded_dtype(lora.dtype, device), trust_remote_code
         self._roles: dict[tuple[int, Role, bool], Roles] = {}
+        layers = config.get_text_config().num_hidden_layers
+        self._few = FEW if layers > FEW[0] else (layers, layers)
 
     def footprint(
         self,
@@ -113,6 +115,12 @@ class Sketch:
         passes += int(passes * OVERHEAD.get(self.device, 0))
         adapters = sum(self.adapter(role) for role in present)
         return Footprint(self.base, adapters, learning, learning * ADAM // 4, passes)
+
+    @property
+    def _few(self) -> tuple[int, int]:
+        """Layers of the models that passes are made through."""
+        layers = self.config.get_text_config().num_hidden_layers
+        return FEW if layers > FEW[1] else (layers, layers)
 
     @cached_property
     def model(self) -> Any:
@@ -142,7 +150,7 @@ class Sketch:
 
     def adapter(self, role: Role) -> int:
         """Bytes of a role's adapter and head; 0 for none."""
-        few, more = (_bytes(self._with(layers, role).parameters_of(role)) for layers in FEW)
+        few, more = (_bytes(self._with(layers, role).parameters_of(role)) for layers in self._few)
         return self._of_all(few, more)
 
     def passes(
@@ -151,7 +159,7 @@ class Sketch:
         """Return the most bytes that one pass of some roles, each in turn, keeps, there and back."""
         peaks = []
         for role in roles:
-            few, more = (_pass(self._with(layers, role, checkpointing), batch, role, bf16) for layers in FEW)
+            few, more = (_pass(self._with(layers, role, checkpointing), batch, role, bf16) for layers in self._few)
             peaks.append(self._of_all(few, more))
         return max(peaks, default=0) + self._restored
 
@@ -164,18 +172,18 @@ class Sketch:
             prompt: tokens of the longest.
             response: the limit of a response.
         """
-        found = [decoding(self._with(n, "policy"), prompts, size, prompt, max(2, response)) for n in FEW]
+        found = [decoding(self._with(n, "policy"), prompts, size, prompt, max(2, response)) for n in self._few]
         return max(self._of_all(few, more) for few, more in zip(*found, strict=True)) + self._restored
 
     def weights(self, role: Role) -> Weights:
         """Return how many weights a role's adapter has, and how many of these asked-for tokens alone go through."""
-        few, more = (self._with(layers, role).adapter_size(role) for layers in FEW)
+        few, more = (self._with(layers, role).adapter_size(role) for layers in self._few)
         return Weights(self._of_all(few.all, more.all), more.late)
 
     @property
     def path(self) -> Path:
         """The path that scoring takes."""
-        return self._with(FEW[0], "policy").scorer.path(uniform(1, 1, 1))
+        return self._with(self._few[0], "policy").scorer.path(uniform(1, 1, 1))
 
     def _with(self, layers: int, role: Role, checkpointing: bool = False) -> Roles:
         """Return a role that learns on few layers."""
@@ -189,7 +197,7 @@ class Sketch:
         return self._roles[layers, role, checkpointing]
 
     def _of_all(self, few: int, more: int) -> int:
-        return few + (more - few) * (self.config.get_text_config().num_hidden_layers - FEW[0])
+        return few + (more - few) * (self.config.get_text_config().num_hidden_layers - self._few[0])
 
 
 def _pass(roles: Roles, batch: Batch[Any], role: Role, bf16: bool) -> int:

@@ -91,7 +91,7 @@ def _random(sketch: Sketch, seed: int) -> Roles:
 
     config = copy.deepcopy(sketch.config)
     text = config.get_text_config()
-    text.num_hidden_layers = FEW[0]
+    text.num_hidden_layers = min(FEW[0], text.num_hidden_layers)
     if kinds := vars(text).get("layer_types"):
         text.layer_types = kinds[: FEW[0]]
     with seeded(seed, "pace"):

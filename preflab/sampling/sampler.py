@@ -49,7 +49,13 @@ class Samples(NamedTuple):
 
 
 class Sampler(Protocol):
-    """Draws responses from a role, at a temperature, unfiltered, as a function of the seed alone."""
+    """Draws responses from a role, at a temperature, unfiltered, as a function of the seed alone.
+
+    Attributes:
+        max_response_tokens: length limit of a response.
+    """
+
+    max_response_tokens: int
 
     @property
     def other_engine(self) -> bool:

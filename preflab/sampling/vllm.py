@@ -213,6 +213,8 @@ def _check(roles: Roles, role: Role, temperature: float) -> None:
         raise UserError(f"vLLM samples at temperatures from {low} to {high}, not {temperature}")
     if role in roles.heads:
         raise UserError(f"the {role} has a scalar head and no words to say; vLLM samples policy and reference")
+    if roles.has(role) and (roles.shape(role).use_dora or roles.shape(role).lora_bias):
+        raise UserError("vLLM reads plain adapters, not DoRA or biases; set sampler to transformers")
     for layer in (roles.model.get_input_embeddings(), roles.model.get_output_embeddings()):
         if isinstance(layer, LoraLayer) and (role in layer.lora_A or role in layer.lora_embedding_A):
             raise UserError(

@@ -35,6 +35,7 @@ from preflab.scoring.operations import (
     turned,
 )
 from preflab.scoring.packing import NAME, Grid, Packing
+from preflab.scoring.quantised import QuantisedLinear
 
 
 def fused_states(backbone: Any, batch: Batch, *, end: bool = False) -> Tensor:
@@ -66,6 +67,7 @@ def fused_states(backbone: Any, batch: Batch, *, end: bool = False) -> Tensor:
 
 ATTENTION, NORMS = ("q_proj", "k_proj", "v_proj", "o_proj"), {"q_norm", "k_norm"}
 MLP = ("gate_proj", "up_proj", "down_proj")
+PLAIN = {nn.Linear, FastLinear, QuantisedLinear}
 _OF_THE_FORM: WeakSet[nn.Module] = WeakSet()
 
 
@@ -85,7 +87,7 @@ def check_form(backbone: Any) -> None:
         _expect(_children(layer.mlp) == {*MLP, "act_fn"}, "another MLP")
         _expect(type(layer.mlp.act_fn).__name__ in ("SiLU", "SiLUActivation"), "another activation")
         linear = [getattr(layer.self_attn, name) for name in ATTENTION] + [getattr(layer.mlp, name) for name in MLP]
-        _expect(all(type(module) in (nn.Linear, FastLinear) for module in linear), "layers that are not plain")
+        _expect({type(module) for module in linear} <= PLAIN, "layers that are not plain")
         _expect(not any(True for _ in layer.self_attn.parameters(recurse=False)), "attention with weights of its own")
     norms = [m for m in backbone.modules() if type(m).__name__.endswith("Norm")]
     _expect(all(hasattr(norm, "variance_epsilon") for norm in norms), "another normalisation")

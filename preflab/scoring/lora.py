@@ -14,19 +14,21 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
+from preflab.scoring.quantised import Packed, QuantisedLinear
+
 
 class Adapted(NamedTuple):
     """A linear layer and the adapter that is read beside it.
 
     Attributes:
-        weight: ``[out, in]``, frozen.
+        weight: ``[out, in]``, frozen; `Packed` where it is kept in bits.
         bias: ``[out]``, frozen, or None.
         a: ``[r, in]``, or None where no adapter is read.
         b: ``[out, r]``, or None.
         scale: s.
     """
 
-    weight: Tensor
+    weight: Tensor | Packed
     bias: Tensor | None
     a: Tensor | None = None
     b: Tensor | None = None
@@ -39,18 +41,19 @@ def adapted(layer: Any) -> Adapted:
     Raises:
         NotImplementedError: if several adapters are read at once, or one that is more than A and B.
     """
-    if not isinstance(layer, Linear):
-        return Adapted(layer.weight, layer.bias)
-    base = layer.base_layer
+    base = layer.base_layer if isinstance(layer, Linear) else layer
+    weight = base.packed if isinstance(base, QuantisedLinear) else base.weight
+    if base is layer:
+        return Adapted(weight, base.bias)
     read = [] if layer.disable_adapters or layer.merged else [n for n in layer.active_adapters if n in layer.lora_A]
     if len(read) > 1:
         raise NotImplementedError(f"several adapters at once: {', '.join(read)}")
     if not read:
-        return Adapted(base.weight, base.bias)
+        return Adapted(weight, base.bias)
     (name,) = read
     if not is_plain(layer, name):
         raise NotImplementedError(f"an adapter that is more than A and B: {name}")
-    return Adapted(base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
+    return Adapted(weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
 
 
 def is_plain(layer: Any, name: str) -> bool:
@@ -74,6 +77,7 @@ def folded(layer: Adapted) -> Tensor:
     """Return W + s B A, ``[out, in]``."""
     assert layer.a is not None
     assert layer.b is not None
+    assert isinstance(layer.weight, Tensor)
     dtype = layer.weight.dtype
     return torch.addmm(layer.weight, layer.b.to(dtype), layer.a.to(dtype), alpha=layer.scale)
 
@@ -163,13 +167,13 @@ class LowRank(torch.autograd.Function):
         (found,), inner = products(rows, [layer])
         ctx.save_for_backward(rows, inner)
         ctx.layer, ctx.shape = layer, x.shape
-        return found.view(*x.shape[:-1], len(layer.weight))
+        return found.view(*x.shape[:-1], layer.weight.shape[0])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of `x`, `a` and `b`; the base learns nothing."""
         (rows, inner), layers = ctx.saved_tensors, [ctx.layer]
-        given = [grads[0].reshape(len(rows), len(ctx.layer.weight))]
+        given = [grads[0].reshape(len(rows), ctx.layer.weight.shape[0])]
         back = through(given, layers)
         of_x = of_rows(given, layers, back).view(ctx.shape) if ctx.needs_input_grad[0] else None
         return of_x, None, *of_adapters(given, layers, rows, inner, back)
@@ -196,7 +200,7 @@ class FastLinear(Linear):
 
 
 def hasten(layers: Iterable[nn.Module]) -> None:
-    """Make plain LoRA layers over plain linear ones fast; others (quantised, convolutions, embeddings) stay."""
+    """Make plain LoRA layers over linear ones fast, quantised ones too; others (convolutions, embeddings) stay."""
     for layer in layers:
-        if type(layer) is Linear and type(layer.base_layer) is nn.Linear:
+        if type(layer) is Linear and type(layer.base_layer) in (nn.Linear, QuantisedLinear):
             layer.__class__ = FastLinear

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from types import MethodWrapperType
 from typing import Any
 
 import torch
@@ -109,6 +110,6 @@ class _WideWeights(TorchFunctionMode):
     ) -> Any:
         """Call an operation; shapes and types are asked of the weights themselves."""
         given = (args, kwargs or {})
-        if getattr(func, "__name__", "") != "__get__":
+        if not isinstance(func, MethodWrapperType):  # which asks for an attribute
             given = tree_map_only(nn.Parameter, lambda w: w.float() if w.dtype in HALF else w, given)
         return func(*given[0], **given[1])

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from preflab.settings.fields import option
 
 Pool = Literal["mean", "worst"]
+LoadIn = Literal["none", "8bit", "4bit"]
 
 MOST_STEPS = 10**9
 """Optimiser steps of a run that only its budget ends; nobody takes as many."""
@@ -33,7 +34,21 @@ class LoraSettings:
         ("all-linear",), "modules to adapt; all-linear: every linear layer but the output head"
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", "type of the frozen base; auto: bfloat16 on CUDA, float32 on CPU; adapters are float32"
+        "auto",
+        "type of the frozen base, and of what it is multiplied with; auto: bfloat16 on CUDA, float32 on CPU, where "
+        "bfloat16 saves memory and seldom time; adapters are float32",
+    )
+    load_in: LoadIn = option(
+        "none",
+        "keep the base's linear layers in 4 bits (NF4, its constants quantised too) or 8, for all roles, and restore "
+        "each weight for its product; slower, above all in sampling (pip install preflab[quantised])",
+        keyed="changed",
+    )
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flex_attention"] = option(
+        "auto",
+        "what computes the base's attention, by transformers' name; auto: its own choice, which is sdpa where it can "
+        "be; with another, prompts are read once for each response",
+        keyed="changed",
     )
     use_rslora: bool = option(False, "scale adapters by alpha / √r instead: rsLoRA (arXiv 2312.03732)", keyed="changed")
     use_dora: bool = option(
@@ -53,6 +68,13 @@ class LoraSettings:
     def __post_init__(self) -> None:
         if not self.target_modules:
             raise ValueError("target_modules is empty; name the layers to adapt, or leave it at all-linear")
+        if self.load_in != "none" and find_spec("bitsandbytes") is None:
+            raise ValueError(f"load_in {self.load_in}: bitsandbytes is not installed; pip install preflab[quantised]")
+        if self.attention == "flash_attention_2" and find_spec("flash_attn") is None:
+            raise ValueError(
+                "attention flash_attention_2: flash-attn is not installed (it needs CUDA); install it, or leave "
+                "attention at auto"
+            )
 
 
 @dataclass(frozen=True)

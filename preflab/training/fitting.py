@@ -27,6 +27,11 @@ class Fitting:
         """Micro-batches of an optimiser step."""
         return self.whole // self.size
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the settings leave anything to be found out."""
+        return self._finds_size or self._may_recompute
+
     def tighten(self) -> str | None:
         """Ask for less memory: half the micro-batch, or recomputed activations where one prompt is still too much.
 

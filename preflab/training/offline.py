@@ -118,6 +118,12 @@ class OfflineSource:
             prepared = self.algorithm.prepare(Rollout(batch, scores, batch.response_mask.any(-1)))
         return check_prepared(self.algorithm, prepared, len(batch.prompt_ids))
 
+    def heaviest(self, size: int) -> Batch:
+        """Return the `size` longest groups, as a batch."""
+        tokens = [len(group.prompt_ids) + sum(map(len, group.response_ids)) for group in self.groups]
+        longest = sorted(range(len(tokens)), key=tokens.__getitem__, reverse=True)
+        return collate([self.groups[longest[i % len(longest)]] for i in range(size)], self.pad_id)
+
     def take_metrics(self) -> dict[str, Mean]:
         """Offline data has nothing to report."""
         return {}

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from preflab.data.batches import collate
+from preflab.data.encoding import EncodedGroup
 from preflab.method.contract import (
     Batch,
     Feedback,
@@ -194,6 +196,13 @@ class RolloutSource:
             for at in range(0, count, micro):
                 rows = prepared.rows(order[at : at + micro].to(prepared.prompt_ids.device))
                 yield rows.emptied() if self._halted else rows
+
+    def heaviest(self, size: int) -> Batch:
+        """Return the longest prompts, with responses that all reach the length limit."""
+        longest = sorted(self.prompts, key=len, reverse=True)
+        limit, k = self.sampler.max_response_tokens, self.config.samples_per_prompt
+        groups = [EncodedGroup(list(longest[i % len(longest)]), [[0] * limit] * k, i) for i in range(size)]
+        return collate(groups, 0)
 
     def take_metrics(self) -> dict[str, Mean]:
         """Return the statistics of the rollout drawn since the last call, if any."""

@@ -39,6 +39,10 @@ class Source(Protocol):
         """Yield micro-batches from optimiser step `start_step` on, which may be the one that was asked for last."""
         ...
 
+    def heaviest(self, size: int) -> Batch:
+        """Return a micro-batch of so many prompts than which none is longer; which tokens it has does not count."""
+        ...
+
     def take_metrics(self) -> dict[str, Mean]:
         """Return metrics gathered since the last call, and forget them."""
         ...

@@ -31,6 +31,7 @@ from preflab.training.arguments import total_steps, training_arguments
 from preflab.training.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
 from preflab.training.callbacks import StopAtBudget, watch
 from preflab.training.checkpoints import last_checkpoint, remove_checkpoints
+from preflab.training.foresight import foresee
 from preflab.training.memory import PeakMemory
 from preflab.training.rates import clipped_apart, grouped, own_rates
 from preflab.training.snapshots import TakeSnapshots
@@ -337,6 +338,7 @@ def run_training(
     steps, budget = total_steps(train, source), Budget.of(train)
     arguments = training_arguments(train, steps, folder, seed, roles.device)
     roles.learn(algorithm.needs.trains)
+    foresee(source, roles, algorithm.needs, bf16=train.bf16)
     roles.checkpoint_activations(source.fitting.recomputes)
     roles.autocast = train.bf16
     try:

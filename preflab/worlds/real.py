@@ -22,6 +22,7 @@ from preflab.data.splits import check_leak, paired, to_dataset
 from preflab.errors import UserError
 from preflab.progress import progress, tracked
 from preflab.rewards import OwnReward, open_reward
+from preflab.rewards.sums import EXAMPLES
 from preflab.tokens.endings import check_template
 from preflab.tokens.literals import raw_rows
 from preflab.worlds import SPLITS, World, WorldConfig
@@ -112,11 +113,12 @@ def _cleaned(
 
 
 def _rewarded(world: World, reward: OwnReward, config: WorldConfig) -> World:
-    """Give a world a reward of one's own, tried on its first pair; where it is functions alone, it judges too."""
+    """Give a world a reward of one's own, tried on its first prompt; where it is functions alone, it judges too."""
     prompts = {row["prompt"] for split in (world.prompts, world.eval_prompts, world.pairs) for row in split}
     reward = reward.reading(world.asked, prompts)
-    first = next(iter(world.pairs or world.heldout))
-    if not reward.repeats([first["prompt"]] * 2, [first["chosen"], ""]):
+    first = next(iter(world.eval_prompts))["prompt"]
+    # Not on a row's own response: there it bears what a template wrote, and policies' come without.
+    if not reward.repeats([first] * 2, [text for _, text in EXAMPLES]):
         logger.warning("--reward %s gives two values for the same texts: no run of it can be repeated", config.reward)
     world = replace(world, reward=reward)
     return replace(world, gold=reward, gold_key=reward.key) if config.reward_is_code else world

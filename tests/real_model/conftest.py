@@ -45,7 +45,7 @@ def compare(smollm2: str, tmp_path: Path) -> Callable[..., tuple[Comparison, Pat
     def make(*options: object) -> tuple[Comparison, Path]:
         files = ("--model", smollm2, "--dataset", "sums.jsonl", "--config", "config.yaml", "--output", "run")
         short = ("--algorithms", "dpo,ppo,rloo", "--max-steps", 1, "--sft", "none")
-        answer = run("compare.py", *map(str, (*files, *short, *options)), cwd=tmp_path, OMP_NUM_THREADS="1")
+        answer = run("compare.py", *map(str, (*files, *short, *options)), cwd=tmp_path, limit=1200, OMP_NUM_THREADS="1")
         assert answer.status == 0, answer.err
         return read_comparison(tmp_path / "run" / "comparison.json"), tmp_path / "run"
 

@@ -56,7 +56,7 @@ def test_messages_are_shown_as_roles_and_contents(options, server):
     asked = Asked([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}])
     assert reward([Question("<|im_start|>…", "So.", asked)]) == [3.0]
     question = server.requests[0][2]["messages"][1]["content"]
-    assert "SYSTEM:\nBe brief.\n\nUSER:\nWhy?" in question
+    assert "System: Be brief.\n\nUser: Why?" in question
     assert "im_start" not in question
 
 

@@ -9,16 +9,19 @@ import torch
 from tiny import KilledError, dying_after, make_groups, settings
 from tiny import train as train_on
 from tiny_llama import tiny_llama
+from torch._subclasses import FakeTensor
 
 from algorithms.dpo import DPO, DPOConfig
 from algorithms.kto import KTO, KTOConfig
 from algorithms.ppo import PPO, PPOConfig
-from eval.conformance.workbench import END, PAD, VOCABULARY
+from eval.conformance.workbench import END, PAD, VOCABULARY, make_roles
 from preflab.errors import UserError
 from preflab.method.configured import make_method
 from preflab.model.roles import Roles
 from preflab.settings.training import LoraSettings, TrainConfig
+from preflab.training import foresight
 from preflab.training.fitting import Fitting
+from preflab.training.offline import OfflineSource
 
 AUTO = {"per_device_train_batch_size": "auto", "train_batch_size": 8}
 
@@ -35,6 +38,12 @@ def train(algorithm, folder, **options):
     return train_on(algorithm, folder, groups=groups, **options)
 
 
+@pytest.fixture(autouse=True)
+def unknown(monkeypatch):
+    """Nobody says how much is free, as on an accelerator, unless a test does."""
+    monkeypatch.setattr(foresight, "free_memory", lambda device: None)
+
+
 @pytest.fixture
 def memory(monkeypatch):
     """Let memory hold so many prompts in a pass that keeps its graph; return the sizes that were tried."""
@@ -45,7 +54,8 @@ def memory(monkeypatch):
 
         def tight(self, batch, roles):
             scores = forward(self, batch, roles)
-            if torch.is_grad_enabled() and role in (None, *roles):
+            weighs = not isinstance(next(self.parameters()), FakeTensor)  # which foresight's are
+            if weighs and torch.is_grad_enabled() and role in (None, *roles):
                 tried.append(len(batch.prompt_ids))
                 full = len(batch.prompt_ids) > prompts or (recomputing and not self._recomputes)
                 if next(count) >= passes and full:
@@ -229,6 +239,45 @@ def test_where_nothing_is_left_the_run_ends(options, tmp_path, memory):
     memory(0)
     with pytest.raises(torch.OutOfMemoryError):
         train(MAKE["dpo"](), tmp_path, **options)
+
+
+# ---- on the CPU, where running out is the end --------------------------------------------------------
+
+
+def holds(monkeypatch, count):
+    """Let free memory hold the heaviest micro-batch of so many prompts, and no more."""
+    roles, chosen = make_roles(), settings(**AUTO)
+    sketch = foresight.Sketch(roles.model.config, roles.settings, "cpu")
+    source = OfflineSource(make_groups(), chosen, PAD, 5)
+    found = sketch.footprint(source.heaviest(count), MAKE["dpo"]().needs)
+    free = int(foresight.MARGIN * (found.gradients + found.optimiser + found.passes)) + 1
+    monkeypatch.setattr(foresight, "free_memory", lambda device: free)
+
+
+@pytest.mark.parametrize("count", [8, 4, 2, 1])
+def test_what_will_not_fit_is_not_tried(count, tmp_path, memory, monkeypatch, caplog):
+    holds(monkeypatch, count)
+    tried = memory(8)
+    train(MAKE["dpo"](), tmp_path, **AUTO, max_steps=1)
+    assert set(tried) == {count}
+    assert [f"{count} of 8 prompts" in record.getMessage() for record in caplog.records] == [True] * (count < 8)
+
+
+def test_what_a_person_says_is_tried_and_what_nothing_helps_is_said(tmp_path, memory, monkeypatch, caplog):
+    monkeypatch.setattr(foresight, "free_memory", lambda device: 1)
+    tried = memory(8)
+    train(MAKE["dpo"](), tmp_path / "said", per_device_train_batch_size=8, max_steps=1)
+    assert (set(tried), caplog.records) == ({8}, [])
+    train(MAKE["ppo"](), tmp_path / "found", **AUTO, max_steps=1)
+    assert "beside the weights, and 0.0 GiB are free" in caplog.records[-1].getMessage()
+
+
+def test_the_heaviest_batch_is_as_heavy_as_any(tmp_path):
+    source = OfflineSource(make_groups(), settings(**AUTO), PAD, 5)
+    tokens = [int(b.prompt_mask.sum() + b.response_mask.sum()) for b in itertools.islice(source.batches(0), 8)]
+    heaviest = source.heaviest(8)
+    assert int(heaviest.prompt_mask.sum() + heaviest.response_mask.sum()) >= max(tokens)
+    assert len(source.heaviest(40).prompt_ids) == 40, "of more than there are"
 
 
 def test_other_errors_are_not_taken_for_it(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import itertools
 counter = itertools.count()
 def right(response, answer): return float(answer in response)
 def restless(response): return float(next(counter))
+def plain(response): return 1 / (not response.startswith("Good"))
 def seen(response, **columns): return float(sorted(columns) == ["answer", "prompt"])
 def broken(response, answer): return answer["x"]
 """
@@ -59,6 +60,10 @@ def test_keywords_take_the_columns_that_mean_nothing_else(model, tmp_path, place
     assert world.gold([world.pairs[0]["prompt"]], ["x"]) == [1.0]
 
 
+def test_it_is_tried_on_answers_as_policies_give_them_and_on_none_of_the_data(model, tmp_path, place):
+    assert open_rows(model, tmp_path, rows(), reward=place("plain")).gold(["p"], ["Bad."]) == [1.0]
+
+
 def test_chance_is_said(model, tmp_path, place, caplog):
     open_rows(model, tmp_path, rows(), reward=place("restless"))
     assert "gives two values for the same texts: no run of it can be repeated" in caplog.text
@@ -74,7 +79,7 @@ def test_chance_is_said(model, tmp_path, place, caplog):
         ),
         ("right", [*rows(), pair(99)], r"column 'answer', and prompt 'Question 99\?' has none"),
         ("right", [*rows(), pair(5, answer="6")], "rows 6 and 61 ask the same, and their column 'answer' differs"),
-        ("broken", rows(), r"raised TypeError: .*mine.py, line 7\), for prompt"),
+        ("broken", rows(), r"raised TypeError: .*mine.py, line 8\), for prompt"),
     ],
 )
 def test_what_could_not_be_scored_is_refused_beforehand(name, data, message, model, tmp_path, place):

@@ -1,0 +1,85 @@
+"""`--plan` says of a run what the run then does, and leaves everything as it is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from recipe_runner import run
+
+from eval.pipeline import outline
+from eval.pipeline.comparing import COMPARE
+from eval.pipeline.plan_table import sentences
+from eval.pipeline.planning import PLAN
+from eval.pipeline.session import Session
+from preflab.planning.pace import Pace
+
+
+@pytest.fixture(autouse=True)
+def no_clock(monkeypatch):
+    monkeypatch.setattr(outline, "measured", lambda *args: Pace(1e9, 1e9, 1e8))
+
+
+def session(options, *more):
+    return Session.read("", {**COMPARE, **PLAN}, argv=[*map(str, options), *more])
+
+
+@pytest.fixture(scope="module")
+def records(finished):
+    found = {}
+    for path in (finished[0] / "stages").glob("*/stage.json"):
+        content = json.loads(path.read_text())
+        found[content["inputs"]["stage"]] = content["record"]
+    return found
+
+
+def test_what_is_finished_is_said_by_the_keys_of_the_run_itself(options, finished):
+    plan = outline.plan_comparison(session(options, "--output", str(finished[0])))
+    trained = {stage.name for stage in plan.stages if stage.finished}
+    assert trained == {"sft", "reward", "judge", "dpo-seed0", "ppo-seed0"}
+    other = outline.plan_comparison(session(options, "--output", str(finished[0]), "--dpo.beta", "0.3"))
+    assert {stage.name for stage in other.stages if stage.finished} == trained - {"dpo-seed0"}
+
+
+def test_steps_tokens_and_arithmetic_are_those_that_the_run_took(options, records, tmp_path):
+    plan = outline.plan_comparison(session(options, "--output", str(tmp_path / "other")))
+    told = {stage.name: stage.most for stage in plan.stages}
+    shared = records["dpo-seed0"]["prompts"] / records["reference"]["groups"]  # of the rows, those that it read
+    for name in ("sft", "reward", "judge", "dpo-seed0"):
+        record, cost = records[name], told[name]
+        assert cost.steps == record["steps"]
+        assert cost.tokens == pytest.approx(record["tokens"], rel=0.1)
+        own = record["flops"] - (told["reference log-probabilities"].flops * shared if name == "dpo-seed0" else 0)
+        assert cost.flops == pytest.approx(own, rel=0.1)
+    ppo, record = told["ppo-seed0"], records["ppo-seed0"]
+    assert (ppo.steps, ppo.prompts) == (record["steps"], record["prompts"])
+    assert ppo.sampled >= record["sampled_tokens"]
+    assert ppo.flops >= 0.99 * record["flops"]
+
+
+def test_nothing_is_written(options, tmp_path):
+    answer = run("compare.py", *options, "--plan", "--output", "nowhere", cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    assert "dpo-seed0" in answer.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_it_does_not_fit_settings_are_named_under_which_it_does(options, tmp_path, monkeypatch):
+    here = session(options, "--output", str(tmp_path / "run"))
+    whole = {stage.name: stage.most for stage in outline.plan_comparison(here).stages}["dpo-seed0"]
+    monkeypatch.setattr(outline, "free_memory", lambda device: whole.peak - 1)
+    plan = outline.plan_comparison(here)
+    (ways,) = (stage.ways for stage in plan.stages if stage.name == "dpo-seed0")
+    assert ways[0].startswith("per_device_train_batch_size")
+    assert any("dpo-seed0 will not fit" in sentence for sentence in sentences(plan))
+    size = ways[0].split()[1]
+    smaller = session(options, "--output", str(tmp_path / "run"), "--dpo.per-device-train-batch-size", size)
+    (fits,) = (stage for stage in outline.plan_comparison(smaller).stages if stage.name == "dpo-seed0")
+    assert fits.most.peak <= whole.peak - 1
+    assert not fits.ways
+
+
+def test_one_method_is_planned_without_its_evaluation_too(options, tmp_path):
+    answer = run("train.py", "dpo", *options, "--plan", "--evaluate", "false", cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    assert "evaluation" not in answer.out.partition("In all")[0]
