@@ -43,7 +43,8 @@ class ShowProgress(TrainerCallback):
         if state.is_world_process_zero:
             total = state.max_steps if state.max_steps < MOST_STEPS else None
             went_on = f", going on from step {state.global_step}" if state.global_step else ""
-            say(f"{self.title}: {'until its budget is spent' if total is None else f'{total} steps'}{went_on}")
+            steps = "until its budget is spent" if total is None else f"{total:,} step{'' if total == 1 else 's'}"
+            say(f"{self.title}: {steps}{went_on}")
             self.task = self.open.enter_context(progress(self.title, total, "step", done=state.global_step))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
