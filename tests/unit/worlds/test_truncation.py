@@ -111,7 +111,7 @@ def test_an_experiment_cuts_as_its_world_does_and_its_keys_say_so(tiny_model_pat
 
 
 @pytest.mark.parametrize("option", [{"long_prompts": "truncate"}, {"long_responses": "truncate"}])
-@pytest.mark.parametrize("world", [{}, {"reward": "preflab.worlds.rewards:happy_story"}])
+@pytest.mark.parametrize("world", [{}, {"reward": "preflab.rewards.examples:happy_story"}])
 def test_worlds_that_make_their_own_data_refuse_it(option, world, tiny_model_path):
     model = {"model": str(tiny_model_path)} if world else {}
     with pytest.raises((ValueError, UserError), match="is for real data"):
