@@ -140,7 +140,10 @@ class Costing:
         per_rollout, k = config.steps_per_rollout(train), config.samples_per_prompt
         source: Any = _Paced(math.ceil(len(prompts) / config.rollout_prompts) * per_rollout)
         batch, share = self._sample(answered(prompts, k, length))
-        roles = [r for r in method.needs.rollout for _ in range(reward_models if r == "reward" else 1)]
+        # A rollout of one step is not scored again by the policy that drew it (`RolloutSource`).
+        drawn_only = per_rollout == 1 and not method.needs.joint and self.sketch.exact and not train.bf16
+        scoring_roles = [role for role in method.needs.rollout if not (drawn_only and role == "policy")]
+        roles = [r for r in scoring_roles for _ in range(reward_models if r == "reward" else 1)]
         each, scoring, drawing = (
             self._loss(batch, method),
             self.arithmetic.scoring(batch, roles),

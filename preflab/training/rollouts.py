@@ -20,6 +20,7 @@ from preflab.method.contract import (
     Needs,
     Role,
     Rollout,
+    Scores,
     mean_of,
     unit_mask,
 )
@@ -30,7 +31,7 @@ from preflab.method.records import FIELDS
 from preflab.method.validation import check_prepared
 from preflab.model.in_parts import score_in_parts
 from preflab.model.roles import Roles
-from preflab.sampling.sampler import Sampler
+from preflab.sampling.sampler import Sampler, Samples
 from preflab.seeds import derive
 from preflab.settings.training import TrainConfig
 from preflab.training.fitting import Fitting
@@ -80,8 +81,9 @@ class RolloutSource:
 
     Rollout i is drawn when its first minibatch is asked for, never earlier, and its behaviour
     log-probabilities are scored in the very micro-batches of its first epoch: the ratio of the first
-    minibatch is exactly 1. Where the config says so, the reference follows the policy between rollouts, and
-    the rest of a rollout is skipped once the policy has gone too far from the one that drew it.
+    minibatch is exactly 1 (but for rollouts of one step, see `_scored`). Where the config says so, the reference
+    follows the policy between rollouts, and the rest of a rollout is skipped once the policy has gone too far from
+    the one that drew it.
 
     Args:
         algorithm: an on-policy method; its config is a `RolloutConfig`.
@@ -155,14 +157,28 @@ class RolloutSource:
             seed=derive(self.seed, "rollout", index, self.rank),
         )
         batch = samples.batch
-        scores = score_in_parts(self.roles, batch, self.needs.rollout, self.fitting.size)
-        rollout = Rollout(batch, scores, samples.ended)
+        rollout = Rollout(batch, self._scored(samples), samples.ended)
         if self.sampler.other_engine:
             assert samples.logps is not None, "another engine says what it drew by"
             rollout = rollout._replace(sampler_logps=samples.logps)
         self.sampled_tokens += int(batch.response_mask.sum())
         self._halted = False
         return self._prepared(index, rollout)
+
+    def _scored(self, samples: Samples) -> Scores:
+        """Score a rollout by all roles that the method asks for.
+
+        The sampler's own log-probabilities differ from a pass's by rounding alone, in float32 by some 1e-6. Where all
+        is trained in one step, no ratio shows it, and they spare a pass.
+        """
+        roles, asked = self.roles, list(self.needs.rollout)
+        rounded = roles.autocast or roles.model.dtype != torch.float32
+        apart = self.steps_per_rollout == 1 and ("policy",) in roles.passes(asked)
+        if not apart or rounded or self.sampler.other_engine or samples.logps is None:
+            return score_in_parts(roles, samples.batch, asked, self.fitting.size)
+        asked.remove("policy")
+        scores = score_in_parts(roles, samples.batch, asked, self.fitting.size) if asked else Scores()
+        return scores._replace(logps=samples.logps)
 
     def _prepared(self, index: int, rollout: Rollout) -> Batch:
         state = dict(self.algorithm.state)

@@ -32,7 +32,7 @@ from preflab.training.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, p
 from preflab.training.callbacks import StopAtBudget, watch
 from preflab.training.checkpoints import last_checkpoint, remove_checkpoints
 from preflab.training.foresight import foresee
-from preflab.training.memory import PeakMemory, give_large_blocks_back
+from preflab.training.memory import PeakMemory
 from preflab.training.rates import clipped_apart, grouped, own_rates
 from preflab.training.snapshots import TakeSnapshots
 from preflab.training.sources import Source
@@ -359,8 +359,6 @@ def run_training(
         save = partial(_save_roles, roles, trains)
         evaluate = Evaluate(train, judged_by, measure, folder, save, log, trainer.uncharged, seed=seed, title=title)
         trainer.add_callback(evaluate)
-    if roles.device.type == "cpu":
-        give_large_blocks_back()
     memory = PeakMemory(roles.device)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder, steps))
     peak, costs = memory.peak(), trainer.costs()
