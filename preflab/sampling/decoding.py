@@ -192,9 +192,22 @@ class FusedFeed(Feed):
         super().__init__(model)
         self.steps, self.head = Steps(model.base_model), model.get_output_embeddings()
 
+    def prompts(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Any]]:
+        """Return the logits ``[B, V]`` behind left-padded prompts, and the cache's layers.
+
+        The head is not the library's: on ``[B, 1, H]`` cut out of the states it multiplies as many matrices as there
+        are prompts.
+        """
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+        options: dict[str, Any] = {"attention_mask": mask.long(), "position_ids": positions, "use_cache": True}
+        output = self.model.base_model(input_ids=ids.masked_fill(~mask, 0), **options)
+        return self._logits(output.last_hidden_state[:, -1]), list(output.past_key_values.layers)
+
     def tokens(self, ids: Tensor, seen: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """Return the logits ``[N, V]`` behind one more token in each row."""
-        states = self.steps(ids, positions, seen, cache.layers)
+        return self._logits(self.steps(ids, positions, seen, cache.layers))
+
+    def _logits(self, states: Tensor) -> Tensor:
         if type(self.head) is nn.Linear:
             return product(states, self.head.weight, self.head.bias).contiguous()
         logits: Tensor = self.head(states)
