@@ -38,7 +38,13 @@ HERE, DOCS = Path(__file__).parent, Path(__file__).parents[2] / "docs" / "studie
 PAGE = DOCS / "hh_smollm2.md"
 SETS = {"HH": "hh_heldout", "LLMBar": "llmbar_processed_human"}
 # Answers are never cut: it is them that people compared. What is longer is left out, and counted.
-LIMITS: dict[str, Any] = {"max_prompt_tokens": 512, "max_response_tokens": 512, "eval_pairs": 10_000}
+LIMITS: dict[str, Any] = {
+    "max_prompt_tokens": 256,
+    "long_prompts": "last-turns",
+    "max_response_tokens": 256,
+    "eval_pairs": 10_000,
+    "dtype": "bfloat16",
+}
 BASELINES = ("longer answer", "likelihood", "likelihood per token")
 FEWEST = 20  # pairs of a subset that has a row of its own
 
