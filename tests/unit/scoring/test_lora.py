@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear
 from torch import nn
 
-from preflab.scoring.lora import FastLinear, hasten
+from preflab.scoring.lora import FEW_ROWS, FastLinear, hasten, product
 
 
 class Net(nn.Module):
@@ -53,6 +53,16 @@ def test_output_and_gradients_are_pefts(shape, adapter, bias):
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     for one, other in zip(grads, expected_grads, strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [1, 2, FEW_ROWS, FEW_ROWS + 1])
+@pytest.mark.parametrize("onto", [None, (8,), "rows"])
+def test_a_product_is_the_same_from_either_side(rows, onto):
+    x, weight = torch.randn(rows, 16), torch.randn(8, 16)
+    start = None if onto is None else torch.randn((rows, 8) if onto == "rows" else onto)
+    found = product(x, weight, start)
+    wanted = x.double() @ weight.double().t() + (0 if start is None else start.double())
+    torch.testing.assert_close(found.double(), wanted, atol=1e-5, rtol=0)
 
 
 def test_gradients_of_a_single_layer_against_finite_differences():

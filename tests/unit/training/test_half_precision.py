@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny import make_groups, train
+from trained_methods import halved
 
 from algorithms.ppo import PPO, PPOConfig
 from algorithms.rloo import RLOO, RLOOConfig
@@ -13,14 +14,6 @@ from preflab.data.batches import collate
 
 SAMPLED = {"rollout_prompts": 8, "samples_per_prompt": 2, "rollout_epochs": 2}
 METHODS = {"ppo": lambda: PPO(PPOConfig(**SAMPLED)), "rloo": lambda: RLOO(RLOOConfig(**SAMPLED))}
-
-
-def halved(roles, dtype=torch.bfloat16):
-    """Put the base in half precision; adapters and heads stay as they are."""
-    for name, parameter in roles.peft.named_parameters():
-        if "lora_" not in name:
-            parameter.data = parameter.data.to(dtype)
-    return roles
 
 
 @pytest.mark.parametrize("name", METHODS)

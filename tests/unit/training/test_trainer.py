@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 from tiny import make_groups, settings, train
-from trained_methods import METHODS, assert_same_weights, dpo, ppo
+from trained_methods import METHODS, assert_same_weights, dpo, halved, ppo
 
 from algorithms.dpo import DPO, DPOConfig
 from algorithms.ppo import PPO
 from algorithms.reward import Reward, RewardConfig
+from algorithms.rloo import RLOO, RLOOConfig
 from algorithms.sft import SFT, SFTConfig
 from eval.conformance.workbench import BAD, END, GOOD, PAD, ROLES, VOCABULARY, counts_good, make_roles
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
 from preflab.errors import UserError
+from preflab.model.in_parts import score_in_parts
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler
 from preflab.training.arguments import total_steps
@@ -135,6 +137,41 @@ def test_ratio_is_exactly_one_on_the_first_minibatch_of_each_rollout(k, micro, t
         assert (line["ratio"] == 1.0) == first, line
         assert (line["approx_kl"] == 0.0) == first, line
         assert line["clip_fraction"] == 0.0 or not first
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_rollout_of_one_step_is_scored_again_only_where_rounding_shows(dtype, tmp_path, monkeypatch):
+    passes, score = [], Roles._score
+    monkeypatch.setattr(
+        Roles,
+        "_score",
+        lambda self, batch, group: (
+            passes.append((group, torch.is_grad_enabled() and "policy" in group)) or score(self, batch, group)
+        ),
+    )
+
+    def run(name):
+        passes.clear()
+        roles = halved(make_roles(torch.float32), dtype)
+        algorithm = RLOO(RLOOConfig(rollout_prompts=8, samples_per_prompt=2))
+        found = train(algorithm, tmp_path / name, roles=roles, per_device_train_batch_size=8, max_steps=4)
+        return *found, passes.count((("policy",), False))
+
+    roles, _, lines, scored = run("as it is")
+    assert scored == (0 if dtype == torch.float32 else 4)
+    assert all(line["ratio"] == pytest.approx(1.0, abs=1e-5) for line in lines)
+    monkeypatch.setattr(
+        RolloutSource,
+        "_scored",
+        lambda self, samples: score_in_parts(self.roles, samples.batch, self.needs.rollout, self.fitting.size),
+    )
+    again, _, other, scored = run("scored again")
+    assert scored == 4
+    for line, twin in zip(lines, other, strict=True):
+        assert line["kl"] == pytest.approx(twin["kl"], abs=1e-5)
+        assert line["entropy"] == pytest.approx(twin["entropy"], abs=1e-5)
+    for mine, theirs in zip(roles.parameters_of("policy"), again.parameters_of("policy"), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0)
 
 
 def test_ppo_leaves_reward_reference_and_base_bit_identical(tmp_path):

@@ -32,6 +32,14 @@ def assert_same_weights(one, other, *names):
     assert moved > 1e-3, "training moved the weights"
 
 
+def halved(roles, dtype=torch.bfloat16):
+    """Put the base in half precision; adapters and heads stay as they are."""
+    for name, parameter in roles.peft.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.to(dtype)
+    return roles
+
+
 METHODS = {
     "dpo": (dpo, ("policy",)),
     "sft": (lambda: SFT(SFTConfig()), ("policy",)),
