@@ -1,4 +1,9 @@
-"""The base model of the reviews world: a small Llama trained on first use, on the CPU, and cached."""
+"""The base model of the reviews world: a small Llama, trained on an unaligned corpus.
+
+Those of the default world, whole and quick, come with the package (``bases/``), so that every machine compares from the
+same weights: training on another processor gives others. They were made by ``python -m preflab.worlds.reviews``.
+Those of other worlds are trained on first use, on the CPU, and cached.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-BASE_VERSION = 1
+BASE_VERSION = 2
 """Part of the cache key: raise it with any change to the model or its training."""
 
 CONTEXT = 256
@@ -42,8 +47,22 @@ class BaseSize:
 QUICK = BaseSize(steps=300)
 
 
+EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+"""One and the same; stored once."""
+
+BASES = Path(__file__).parent / "bases"
+"""Weights that come with the package, each named by what decides it."""
+
+
+def base_name(prompts: Sequence[str], size: BaseSize, seed: int) -> str:
+    """Return the name of a base model: a digest of all that decides its weights, on one kind of processor."""
+    styles = [(asdict(style), share) for style, share in UNALIGNED.items()]
+    key = [GRAMMAR_VERSION, BASE_VERSION, styles, asdict(size), seed, THREADS, list(prompts)]
+    return f"reviews-base-{digest(json.dumps(key), 16)}"
+
+
 def base_folder(prompts: Sequence[str], size: BaseSize, seed: int, cache: Path) -> Path:
-    """Return the folder of the base model, training it first unless it is there.
+    """Return the folder of the base model, training it first unless it is there or comes with the package.
 
     Args:
         prompts: what the corpus is written about; none that an evaluation uses.
@@ -51,17 +70,31 @@ def base_folder(prompts: Sequence[str], size: BaseSize, seed: int, cache: Path) 
         seed: seed of corpus, initial weights and order.
         cache: folder under which models are kept.
     """
-    styles = [(asdict(style), share) for style, share in UNALIGNED.items()]
-    key = [GRAMMAR_VERSION, BASE_VERSION, styles, asdict(size), seed, THREADS, list(prompts)]
-    name = digest(json.dumps(key), 16)
+    name = base_name(prompts, size, seed)
 
     def make(folder: Path) -> None:
-        logger.info("training the base model of the reviews world")
-        model, tokenizer = train_base(prompts, size, seed)
+        weights = BASES / f"{name}.safetensors"
+        if weights.is_file():
+            model, tokenizer = shipped_base(weights, size)
+        else:
+            logger.info("training the base model of the reviews world")
+            model, tokenizer = train_base(prompts, size, seed)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    return cached_folder(cache / f"reviews-base-{name}", make)
+    return cached_folder(cache / name, make)
+
+
+def shipped_base(weights: Path, size: BaseSize) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Return a base model whose weights come with the package, and its tokenizer."""
+    from safetensors.torch import load_file
+
+    tokenizer = make_tokenizer()
+    with pinned(0):
+        model = _new_model(size, tokenizer)
+    state = load_file(weights)
+    model.load_state_dict({**state, HEAD: state[EMBEDDINGS]})
+    return model.eval(), tokenizer
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

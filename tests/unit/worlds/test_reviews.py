@@ -17,7 +17,7 @@ from preflab.errors import UserError
 from preflab.worlds import World, WorldConfig, open_world
 from preflab.worlds.reviews import MAX_RESPONSE_TOKENS, Sizes, build, reward, split_prompts
 from preflab.worlds.reviews import base as base_module
-from preflab.worlds.reviews.base import BaseSize, base_folder, make_tokenizer, train_base
+from preflab.worlds.reviews.base import QUICK, BaseSize, base_folder, make_tokenizer, train_base
 from preflab.worlds.reviews.grammar import (
     DEMONSTRATION,
     UNALIGNED,
@@ -314,3 +314,41 @@ def test_a_killed_build_is_cleaned_up_and_a_finished_one_reused(
     assert base_folder(some, TINY, 0, tmp_path) == folder  # reused: training would have raised
     with pytest.raises(KeyboardInterrupt):
         base_folder(some, TINY, 1, tmp_path)  # another seed is another model
+
+
+def loss_of(model: torch.nn.Module, texts: list[str]) -> float:
+    tokenizer = make_tokenizer()
+    with torch.no_grad():
+        rows = [torch.tensor([tokenizer(text)["input_ids"]]) for text in texts]
+        return fmean(float(model(input_ids=ids, labels=ids).loss) for ids in rows)
+
+
+@pytest.mark.parametrize("size", [BaseSize(), QUICK])
+def test_the_default_worlds_bases_come_with_the_package(size: BaseSize, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(base_module, "train_base", lambda *_: pytest.fail("trained"))
+    texts = split_prompts(WorldConfig().data_seed)["base"]
+    folder = base_folder(texts, size, WorldConfig().data_seed, tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    rng = random.Random(1)
+    written = [f"{prompt} {write_response(prompt, UNALIGNED, rng)} </s>" for prompt in texts[:100]]
+    untrained = base_module._new_model(size, make_tokenizer()).eval()
+    assert loss_of(model, written) < 0.5 * loss_of(untrained, written)
+
+
+def test_another_world_trains_its_own_base(tmp_path: Path, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(base_module, "train_base", lambda *args: asked.append(args) or train_base(args[0], TINY, 0))
+    base_folder(split_prompts(1)["base"], QUICK, 1, tmp_path)
+    assert len(asked) == 1
+
+
+@pytest.mark.slow
+def test_the_recipe_gives_the_base_that_comes_with_the_package(tmp_path: Path) -> None:
+    seed = WorldConfig().data_seed
+    texts = split_prompts(seed)["base"]
+    trained, _ = train_base(texts, QUICK, seed)
+    shipped = AutoModelForCausalLM.from_pretrained(base_folder(texts, QUICK, seed, tmp_path)).eval()
+    rng = random.Random(1)
+    written = [f"{prompt} {write_response(prompt, UNALIGNED, rng)} </s>" for prompt in texts[:200]]
+    # On another kind of processor sums are taken in another order, and 300 steps make other weights of it.
+    assert loss_of(trained, written) == pytest.approx(loss_of(shipped, written), rel=0.02)
