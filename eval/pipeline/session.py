@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +25,8 @@ from preflab.worlds import WorldConfig
 
 if TYPE_CHECKING:
     from preflab.experiment.experiment import Experiment
+
+logger = logging.getLogger(__name__)
 
 C = TypeVar("C")
 ASKED = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "beta")
@@ -173,6 +176,8 @@ class Session:
             doing: what this is about, such as methods' names, for the line that says so first of all.
         """
         say(self.in_short(doing))
+        if unread := self.unread(methods):
+            logger.warning("settings of %s change nothing: nothing here is trained by it", listed(sorted(unread)))
         return open_experiment(self.run, self.world, self.lora, methods, judged=judged)
 
     @contextmanager
@@ -183,6 +188,11 @@ class Session:
         experiment = self.open(methods, judged=judged, doing=doing)
         with closing(experiment.run):
             yield experiment
+
+    def unread(self, methods: Sequence[Method]) -> set[str]:
+        """Return the methods that somebody gave settings of, over the defaults, and that are not among these."""
+        read = {name for method in methods for name in (method.name, method.label, method.needs.responses)}
+        return {name for layer in self.layers.sections[len(self.defaults) :] for name in layer if layer[name]} - read
 
     def in_short(self, doing: Sequence[str]) -> str:
         """Return in one line what is done, on which model and data, and where it is kept."""

@@ -102,6 +102,13 @@ class GivenReward:
         # Only code of models that a person named is run, never that of a base which an adapter names.
         trust = experiment.world_config.trust_remote_code and base in (self.source, ours)
         adapter = Path(self.source) if self.adapter else None
+        if experiment.lora.load_in != "none":
+            logger.warning(
+                "%s has weights of its own, in %s: load_in %s is for the base that the policy shares",
+                self.source,
+                experiment.lora.dtype,
+                experiment.lora.load_in,
+            )
         classifier = load_classifier(base, experiment.lora.dtype, adapter, trust_remote_code=trust)
         if adapter is not None and (adapter / "tokenizer_config.json").is_file() and not self.normalised:
             return classifier, load_tokenizer(self.source)

@@ -74,6 +74,13 @@ def test_a_field_that_no_method_of_the_kind_has_is_refused(flag):
         session(flag, "1").layers.check(("dpo",))
 
 
+def test_settings_of_methods_that_do_not_run_are_named():
+    found = session("--dpo.beta", "0.2", "--kto.beta", "0.3", "--pair.beta", "0.1", "--reward.learning-rate", "1e-3")
+    methods = [*found.stage_methods(), found.method("dpo")]
+    assert found.unread(methods) == {"kto"}
+    assert found.unread([*methods, found.method("kto")]) == set()
+
+
 def test_planted_rewards_need_a_world_that_has_them(tiny_model_path, tmp_path):
     (tmp_path / "pairs.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="policy_reward gold"):
