@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.records.comparison import Budgets
+from eval.records.comparison import Budgets, Charge
 from preflab.training.budget import MEASURES
 
 Record = Mapping[str, Any]
@@ -32,9 +32,29 @@ QUANTITIES: dict[str, str] = {
 
 SETTINGS = "settings tried"
 
+CHARGED = ("tokens", "flops", "seconds")
+"""What is added up over a method and all that it stands on: a peak is no sum, and steps of stages differ."""
+
+
+class Below(NamedTuple):
+    """A stage that methods stand on: the policy they start from, or the reward models they maximise.
+
+    Attributes:
+        name: what a sentence calls it.
+        records: training records of its parts: several for an ensemble.
+        users: the methods that stand on it.
+    """
+
+    name: str
+    records: Sequence[Record]
+    users: Sequence[str]
+
 
 def compare_budgets(
-    methods: Mapping[str, Sequence[Record]], matched: str = "none", tried: Mapping[str, int] | None = None
+    methods: Mapping[str, Sequence[Record]],
+    matched: str = "none",
+    tried: Mapping[str, int] | None = None,
+    below: Sequence[Below] = (),
 ) -> Budgets:
     """Say what was equal between methods: the largest mean over seeds exceeds the smallest by at most 2 %.
 
@@ -43,6 +63,7 @@ def compare_budgets(
             named but not compared.
         matched: ``none``, or what was meant to be equal: ``tokens``, ``flops`` or ``time``.
         tried: how many settings of its hyper-parameters each method was tried with; one if it is not named.
+        below: the stages that they stand on.
 
     Returns:
         Quantities as `QUANTITIES` calls them, and ``settings tried``.
@@ -61,9 +82,35 @@ def compare_budgets(
         unequal=tuple(found["unequal"]),
         unknown=tuple(found["unknown"]),
         untrained=tuple(name for name in methods if name not in trained),
+        stands_on={name: tuple(stage.name for stage in below if name in stage.users) for name in methods},
+        charged={
+            name: {what: charge(what, name, records, below) for what in CHARGED} for name, records in methods.items()
+        },
         sentence="",
     )
     return replace(result, sentence=_sentence(result, values, settings))
+
+
+def charge(what: str, method: str, records: Sequence[Record], below: Sequence[Below]) -> Charge:
+    """Return what a method took of something, with the stages that it stands on.
+
+    Args:
+        what: the figure of a training record.
+        method: its name.
+        records: its training records, one a seed.
+        below: the stages that methods stand on.
+    """
+    own = _mean(records, what) if any(record["steps"] for record in records) else 0.0
+    costs = [(_sum(stage.records, what), len(stage.users)) for stage in below if method in stage.users]
+    if own is None or any(cost is None for cost, _ in costs):
+        return Charge(own, None, None)
+    known = [(cost, users) for cost, users in costs if cost is not None]
+    return Charge(own, own + sum(cost for cost, _ in known), own + sum(cost / users for cost, users in known))
+
+
+def _sum(records: Sequence[Record], name: str) -> float | None:
+    values = [record.get(name) for record in records]
+    return None if None in values else float(sum(values))  # type: ignore[arg-type]
 
 
 def _mean(records: Sequence[Record], name: str) -> float | None:
@@ -90,7 +137,27 @@ def _sentence(result: Budgets, values: Mapping[str, Sequence[float | None]], set
         parts.append(f"settings tried: {', '.join(f'{count} of {name}' for name, count in settings.items())}")
     if result.untrained:
         parts.append(f"not trained: {_listed(result.untrained)}")
+    if whole := _whole(result):
+        parts.append(whole)
     return f"Budgets of {len(settings)} methods: {'; '.join(parts)}."
+
+
+def _whole(result: Budgets) -> str:
+    """Return what methods cost with all that they stand on, in FLOPs, or in seconds where these were not counted."""
+    if not any(result.stands_on.values()):
+        return ""
+    counted = all(charges["flops"].alone is not None for charges in result.charged.values())
+    what, unit = ("flops", "FLOPs") if counted else ("seconds", "s")
+    charges = {name: found[what] for name, found in result.charged.items()}
+    if any(charge.alone is None or charge.shared is None for charge in charges.values()):
+        return "with the stages that methods stand on: not counted by every one"
+    said = [
+        f"{name} {charge.alone:.2g} {unit}{f' ({_listed(result.stands_on[name])})' if result.stands_on[name] else ''}"
+        for name, charge in charges.items()
+    ]
+    alone = [charge.alone or 0.0 for charge in charges.values()]
+    apart = f", {max(alone) / min(alone):.2g} times apart" if min(alone) > 0 else ""
+    return f"with all that each stands on: {', '.join(said)}{apart}"
 
 
 def _matched(result: Budgets) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.comparison.budgets import compare_budgets
+from eval.comparison.budgets import Below, compare_budgets
 from eval.comparison.contestant import Contestant
 from eval.comparison.contests import Decide, by_gold, compare_pairs, play, rank, untested
 from eval.comparison.generations import summarise_generations
@@ -45,6 +45,7 @@ def summarise_comparison(
     decide: Decide | None,
     oracle: tuple[Oracle, Array | None] | None = None,
     matched: str = "none",
+    below: Sequence[Below] = (),
 ) -> Summary:
     """Return what ``comparison.json`` says of the methods.
 
@@ -54,6 +55,7 @@ def summarise_comparison(
         decide: who answered better; None where nobody judges.
         oracle: the oracle line, and the gold rewards of the reference's samples ``[N, M]`` if it was drawn from such.
         matched: which budget the methods were given alike.
+        below: the stages that they stand on.
     """
     configured = [contestant for contestant in contestants if not contestant.varied]
     policies = [contestant for contestant in configured if contestant.gives == "policy"]
@@ -74,7 +76,7 @@ def summarise_comparison(
         overoptimisation=fit_laws(contestants[1:], start),
         training={c.name: {str(at): tuple(rows) for at, rows in enumerate(c.curves)} for c in configured if c.curves},
         diagnosis={c.name: tuple(examine(c, start)) for c in configured[1:]},
-        budgets=compare_budgets(trained, matched, tried),
+        budgets=compare_budgets(trained, matched, tried, below),
         training_seeds=min((len(c.records) for c in policies[1:]), default=1),
     )
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))

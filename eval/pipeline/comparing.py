@@ -20,11 +20,13 @@ from preflab.progress import expect
 from preflab.rewards.specification import ENDPOINT
 
 if TYPE_CHECKING:
+    from eval.comparison.budgets import Below
     from eval.comparison.contestant import Contestant
     from eval.pipeline.judging import Chosen
     from eval.records.figures import RewardModel
     from preflab.disk.stages import Stage
     from preflab.experiment.experiment import Experiment
+    from preflab.experiment.foundation import Foundation
     from preflab.experiment.rewards import Rewards
     from preflab.method.configured import Method
 
@@ -93,7 +95,12 @@ def compared(
     contestants = [first, *train_entries(session, ground, entries)]
     # 4. What all that says.
     summary = summarise_comparison(
-        contestants, baseline=draws, decide=judged.decide, oracle=oracle_line(ground), matched=config.match
+        contestants,
+        baseline=draws,
+        decide=judged.decide,
+        oracle=oracle_line(ground),
+        matched=config.match,
+        below=stood_on(foundation, sft, rewards, [entry.method for entry in entries if not entry.varied]),
     )
     comparison = Comparison(
         **vars(summary),
@@ -123,6 +130,22 @@ def train_entries(session: Session, ground: Ground, entries: Sequence[Entry]) ->
         way = follow(ground, course, method, stages, seeds) if kept and ground.judge else []
         contestants.append(contest(ground, Entry(method, varied), stages, seeds, way))
     return contestants
+
+
+def stood_on(
+    foundation: Foundation, sft: Stage | None, rewards: Rewards | None, methods: Sequence[Method]
+) -> list[Below]:
+    """Return the stages trained here that methods stand on, with what they cost."""
+    from eval.comparison.budgets import Below
+
+    found, policies = [], [method for method in methods if method.needs.responses != "demonstration"]
+    if sft is not None and foundation.trains_start and policies:
+        found.append(Below(foundation.start_label, [sft.record], [method.label for method in policies]))
+    trained = rewards.trained if rewards and not foundation.given else None
+    learning = [m.label for m in policies if m.needs.uses("reward") and "reward" not in m.needs.trains]
+    if trained and learning:
+        found.append(Below("reward model", [stage.record for stage in trained.stages], learning))
+    return found
 
 
 def maximised_by(

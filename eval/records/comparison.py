@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -102,9 +102,24 @@ class Place:
     separated: bool
 
 
+@dataclass(frozen=True)
+class Charge:
+    """What a method took of something, mean over its seeds; null where not all of it was counted.
+
+    Attributes:
+        own: its own training.
+        alone: with every stage that it stands on, as if nothing else had been trained.
+        shared: with its share of these stages, divided equally among the methods that stand on them.
+    """
+
+    own: float | None
+    alone: float | None
+    shared: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budgets:
-    """What methods were given alike.
+    """What methods were given alike, and what they cost with all that they stand on.
 
     Attributes:
         matched: what was meant to be equal: ``none``, ``tokens``, ``flops`` or ``time``.
@@ -112,6 +127,8 @@ class Budgets:
         unequal: quantities that are not.
         unknown: quantities that not every method counted.
         untrained: methods that took no step.
+        stands_on: the stages trained here that each method stands on.
+        charged: of each method tokens, FLOPs and seconds, with those stages.
         sentence: all of it in words.
     """
 
@@ -120,6 +137,8 @@ class Budgets:
     unequal: tuple[str, ...]
     unknown: tuple[str, ...]
     untrained: tuple[str, ...]
+    stands_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    charged: Mapping[str, Mapping[str, Charge]] = field(default_factory=dict)
     sentence: str
 
 

@@ -43,7 +43,7 @@ def to_json(value: Any) -> Any:
             part = vars(value)[name]
             if _inline(kind):
                 found |= _apart(part, type(value))
-            elif part != known.default or known.default is MISSING:
+            elif (default := _default(known)) is MISSING or part != default:
                 found[name] = to_json(part)
         return found
     if isinstance(value, Mapping):
@@ -98,7 +98,7 @@ def _fields_from_json(kind: Any, content: dict[str, Any], where: str) -> Any:
         raise ValueError(f"{_under(where, next(iter(rest)))} is unknown")
     found = {name: from_json(known[name][1], part, _under(where, name)) for name, part in own.items()}
     found |= {name: from_json(known[name][1], rest, where) for name in inline}
-    missing = [name for name, (field, _) in known.items() if field.default is MISSING and name not in found]
+    missing = [name for name, (field, _) in known.items() if _default(field) is MISSING and name not in found]
     if missing:
         raise ValueError(f"{_under(where, missing[0])} is missing")
     return kind(**found)
@@ -163,7 +163,7 @@ def _object(kind: Any) -> dict[str, Any]:
         "description": (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " "),
         "type": "object",
         "properties": properties,
-        "required": [name for name in properties if known[name][0].default is MISSING],
+        "required": [name for name in properties if _default(known[name][0]) is MISSING],
         "additionalProperties": _schema(get_args(get_args(inline[0])[0])[1]) if inline else False,
     }
 
@@ -193,6 +193,11 @@ def _fields(kind: type) -> dict[str, tuple[Field[Any], Any]]:
     """Return each field of a dataclass and its type, by name."""
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: (field, hints[field.name]) for field in fields(kind)}
+
+
+def _default(field: Field[Any]) -> Any:
+    """Return what a field is where nobody says; ``MISSING`` where it has no default."""
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _inline(kind: Any) -> bool:

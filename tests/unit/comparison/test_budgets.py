@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eval.comparison.budgets import QUANTITIES, compare_budgets
+from eval.comparison.budgets import QUANTITIES, Below, compare_budgets
+from eval.records.comparison import Charge
 
 
 def budget_record(**changes):
@@ -59,3 +60,40 @@ def test_what_a_method_does_not_count_is_not_compared():
 def test_one_method_is_compared_with_none(count):
     methods = {"dpo": [budget_record()]} if count else {}
     assert "no budgets to compare" in compare_budgets(methods, "tokens").sentence
+
+
+def test_what_a_method_stands_on_is_charged_to_it_alone_and_in_shares():
+    methods = {
+        "dpo": [budget_record(flops=300), budget_record(flops=500)],
+        "ppo": [budget_record(flops=800)],
+        "best-of-n": [{"steps": 0}],
+    }
+    below = [
+        Below("sft", [budget_record(flops=90)], ("dpo", "ppo", "best-of-n")),
+        Below("reward model", [budget_record(flops=500), budget_record(flops=100)], ("ppo", "best-of-n")),
+    ]
+    found = compare_budgets(methods, below=below)
+    assert found.stands_on == {
+        "dpo": ("sft",),
+        "ppo": ("sft", "reward model"),
+        "best-of-n": ("sft", "reward model"),
+    }
+    flops = {name: charges["flops"] for name, charges in found.charged.items()}
+    assert flops == {
+        "dpo": Charge(400.0, 490.0, 430.0),
+        "ppo": Charge(800.0, 1490.0, 1130.0),
+        "best-of-n": Charge(0.0, 690.0, 330.0),
+    }
+    spent = sum(charge.shared for charge in flops.values())
+    assert spent == 400 + 800 + 90 + 600, "shares add up to what was spent"
+    said = "with all that each stands on: dpo 4.9e+02 FLOPs (sft), ppo 1.5e+03 FLOPs (sft, reward model), "
+    assert said + "best-of-n 6.9e+02 FLOPs (sft, reward model), 3 times apart" in found.sentence
+
+
+def test_what_was_not_counted_below_is_not_charged():
+    methods = {"dpo": [budget_record(flops=300)], "ppo": [budget_record(flops=800)]}
+    below = [Below("reward model", [budget_record(flops=None, seconds=5000)], ("ppo",))]
+    found = compare_budgets(methods, below=below)
+    assert found.charged["ppo"]["flops"] == Charge(800.0, None, None)
+    assert found.charged["ppo"]["seconds"] == Charge(1000.0, 6000.0, 6000.0)
+    assert "with all that each stands on: dpo 1e+03 s, ppo 6e+03 s (reward model), 6 times apart" in found.sentence
