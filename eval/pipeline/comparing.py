@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.pipeline.bringing import Brought
-from eval.pipeline.entries import CompareConfig, Entry, check_entries, check_labels, spent, under
+from eval.pipeline.entries import CompareConfig, Entry, check_entries, check_labels, left, spent, under
 from eval.pipeline.expected import of_answers, of_entries, of_foundation, of_yardsticks
 from eval.pipeline.following import CourseConfig, follow, taken
 from eval.pipeline.judging import JUDGING, judging, local, open_judge
@@ -18,6 +18,7 @@ from eval.pipeline.yardsticks import baseline, oracle_line, own_judge, subject_o
 from eval.subjects import START, Ground, RewardSubject, TrainedReward, evaluate_subject
 from preflab.progress import expect
 from preflab.rewards.specification import ENDPOINT
+from preflab.training.budget import spent_by
 
 if TYPE_CHECKING:
     from eval.comparison.budgets import Below
@@ -92,7 +93,8 @@ def compared(
     cost = [sft.record] if sft and foundation.trains_start else []
     first = Contestant(start, [evaluate_subject(start, START, ground)], cost)
     # 3. Each method, each setting, each seed.
-    contestants = [first, *train_entries(session, ground, entries)]
+    below = stood_on(foundation, sft, rewards, [entry.method for entry in entries if not entry.varied])
+    contestants = [first, *train_entries(session, ground, entries, below)]
     # 4. What all that says.
     summary = summarise_comparison(
         contestants,
@@ -100,7 +102,7 @@ def compared(
         decide=judged.decide,
         oracle=oracle_line(ground),
         matched=config.match,
-        below=stood_on(foundation, sft, rewards, [entry.method for entry in entries if not entry.varied]),
+        below=below,
     )
     comparison = Comparison(
         **vars(summary),
@@ -113,12 +115,15 @@ def compared(
     return Result(comparison, samples_of(contestants))
 
 
-def train_entries(session: Session, ground: Ground, entries: Sequence[Entry]) -> list[Contestant]:
-    """Train and evaluate each method at each setting with each seed."""
+def train_entries(
+    session: Session, ground: Ground, entries: Sequence[Entry], below: Sequence[Below] = ()
+) -> list[Contestant]:
+    """Train and evaluate each method at each setting with each seed; `below` are the stages that they stand on."""
     config, course = session.config(CompareConfig), session.config(CourseConfig)
     budget, seeds, contestants = config.given_budget, session.run.seeds, []
     for method, varied in entries:
-        method = under(budget, method)
+        charged = charged_below(below, method, config)
+        method = under(left(budget, method, charged), method)
         kept = 0 if varied else taken(course, method)
         stages = [
             ground.experiment.train(
@@ -126,7 +131,7 @@ def train_entries(session: Session, ground: Ground, entries: Sequence[Entry]) ->
             )
             for seed in seeds
         ]
-        budget = budget or spent(config, stages[0])
+        budget = budget or spent(config, stages[0], charged)
         way = follow(ground, course, method, stages, seeds) if kept and ground.judge else []
         contestants.append(contest(ground, Entry(method, varied), stages, seeds, way))
     return contestants
@@ -146,6 +151,18 @@ def stood_on(
     if trained and learning:
         found.append(Below("reward model", [stage.record for stage in trained.stages], learning))
     return found
+
+
+def charged_below(below: Sequence[Below], method: Method, config: CompareConfig) -> float:
+    """Return how much of what is matched the stages took that a method stands on; 0 where they are not charged.
+
+    Raises:
+        UserError: if one of them did not count it.
+    """
+    if config.match == "none" or config.charge == "own":
+        return 0.0
+    used = [(stage.name, record) for stage in below if method.label in stage.users for record in stage.records]
+    return sum(spent_by(record, config.match, name).amount for name, record in used)
 
 
 def maximised_by(

@@ -16,7 +16,7 @@ from preflab.method.configured import Method
 from preflab.settings.fields import option
 from preflab.settings.training import MOST_STEPS
 from preflab.tokens.templates import has_template
-from preflab.training.budget import Budget, spent_by, under_budget
+from preflab.training.budget import MEASURES, Budget, spent_by, under_budget
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,18 @@ class CompareConfig:
     match: Literal["none", "tokens", "flops", "time"] = option(
         "none", "stop every method at an equal budget: what the first one named spends, or budget"
     )
+    charge: Literal["own", "all"] = option(
+        "own",
+        "what match counts; own: each method's own training, all: with the start and the reward model trained for it",
+    )
     budget: float | None = option(None, "how many tokens, FLOPs or seconds (see match)", minimum=1e-9, maximum=1e30)
     report: bool = option(True, "write report/report.html with figures and tables")
 
     def __post_init__(self) -> None:
         if self.budget is not None and self.match == "none":
             raise ValueError("budget says how much, and match of what: tokens, flops or time")
+        if self.charge == "all" and self.match == "none":
+            raise ValueError("charge says what match counts, and match is none: set it to tokens, flops or time")
 
     @property
     def given_budget(self) -> Budget | None:
@@ -134,9 +140,29 @@ def swept(session: Session, text: str, methods: list[Method]) -> list[Entry]:
     ]
 
 
-def spent(config: CompareConfig, stage: Stage) -> Budget | None:
-    """Return what the first method spent, where the others are to spend as much."""
-    return None if config.match == "none" else spent_by(stage.record, config.match, stage.name)
+def spent(config: CompareConfig, stage: Stage, below: float = 0.0) -> Budget | None:
+    """Return what the first method spent, where the others are to spend as much; `below` is what it stands on."""
+    if config.match == "none":
+        return None
+    own = spent_by(stage.record, config.match, stage.name)
+    return own._replace(amount=own.amount + below)
+
+
+def left(budget: Budget | None, method: Method, below: float) -> Budget | None:
+    """Return what of a budget is left to train a method by, where what it stands on is charged to it.
+
+    Raises:
+        UserError: if nothing is.
+    """
+    if budget is None or not below:
+        return budget
+    if below >= budget.amount:
+        raise UserError(
+            f"--charge all: what {method.label} stands on took {below:.3g} {MEASURES[budget.kind]}, and the budget is "
+            f"{budget.amount:.3g}: nothing is left to train it by; give a larger --budget, or name a costlier method "
+            "first"
+        )
+    return budget._replace(amount=budget.amount - below)
 
 
 def under(budget: Budget | None, method: Method) -> Method:
