@@ -16,7 +16,7 @@ from eval.records.columns import needed
 from eval.records.comparison import PairTest, Place, Untested
 from eval.records.figures import Figure
 from eval.records.records import Records
-from eval.statistics import Difference, bradley_terry, compare, compare_wins, holm, interval, verdict
+from eval.statistics import Difference, Estimate, bradley_terry, compare, compare_wins, holm, interval, verdict
 from preflab.errors import UserError
 
 Array = NDArray[np.float64]
@@ -57,7 +57,9 @@ def head_to_head(first: Contestant, second: Contestant, decide: Decide) -> Array
     return np.stack([decide(*pair) for pair in pairs])
 
 
-def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bool) -> list[PairTest]:
+def compare_pairs(
+    contestants: Sequence[Contestant], games: Games, *, scored: bool, start: Contestant | None = None
+) -> list[PairTest]:
     """Return the test of every pair of methods, corrected over all pairs (Holm 1979).
 
     Where a comparing judge gave no answer, prompts, seeds and whole pairs are left out; `untested` says which pairs.
@@ -67,6 +69,7 @@ def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bo
         games: of every two of them, as `play` returns them.
         scored: whether the judge gives gold rewards, whose mean is then tested; else it is the share of wins less
             that of the other.
+        start: whose gold rewards effects are in standard deviations of.
 
     Raises:
         UserError: if only one prompt was answered.
@@ -83,6 +86,7 @@ def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bo
         return []
     tested = [_tested(*pair, table, scored, len(pairs)) for pair, table in zip(pairs, wins, strict=True)]
     adjusted = holm([difference.p for _, difference in tested])
+    spread = _spread(start)
     return [
         PairTest(
             first=first.name,
@@ -95,9 +99,22 @@ def compare_pairs(contestants: Sequence[Contestant], games: Games, *, scored: bo
             p_adjusted=float(p),
             detectable=difference.detectable or None,  # 0 where nothing varies: nobody knows
             verdict=verdict(difference.estimate.mean, float(p)),
+            effect=_in_units(difference.estimate, spread) if spread and measure == GOLD.key else None,
         )
         for (first, second), table, (measure, difference), p in zip(pairs, wins, tested, adjusted, strict=True)
     ]
+
+
+def _spread(start: Contestant | None) -> float | None:
+    """Return the standard deviation of the start's gold rewards, over prompts and draws; None where there is none."""
+    gold = None if start is None else start.table("gold")
+    return None if gold is None or gold.size < FEWEST else float(gold.std(ddof=1)) or None
+
+
+def _in_units(estimate: Estimate, unit: float) -> Figure:
+    """Return an estimate in units of something that is taken as known."""
+    mean, low, high = (value / unit for value in (estimate.mean, estimate.low, estimate.high))
+    return Figure.of(estimate._replace(mean=mean, low=low, high=high))
 
 
 def untested(contestants: Sequence[Contestant], games: Games) -> list[Untested]:

@@ -63,7 +63,7 @@ def summarise_comparison(
     tried = Counter(contestant.name for contestant in contestants)
     trained = {c.name: list(c.training) for c in configured if c.training and c is not start}
     games = play(policies, decide) if decide else {}
-    tests = compare_pairs(policies, games, scored=decide is by_gold) if games else []
+    tests = compare_pairs(policies, games, scored=decide is by_gold, start=start) if games else []
     summary = Summary(
         headline="",
         verdict=(),

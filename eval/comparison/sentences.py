@@ -36,9 +36,9 @@ def headline(summary: Summary, start: str) -> str:
     better, judged = _better(pairs), {frozenset((pair.first, pair.second)) for pair in pairs}
     answers = [_between(summary, names, better, judged)] if len(names) > 1 else []
     answers.append(f"Against {start}: {_against(summary, start, names, better, judged)}.")
-    if summary.training_seeds == 1:
-        answers.append("One training seed: this is about these trained models, not yet about the methods.")
-    return " ".join(answers)
+    # What an answer is about comes before who won.
+    about = "Of these trained models, one training seed each: " if summary.training_seeds == 1 else ""
+    return about + " ".join(answers)
 
 
 def _between(summary: Summary, names: Sequence[str], better: set[tuple[str, str]], judged: set[frozenset[str]]) -> str:
@@ -99,6 +99,7 @@ def pair_sentence(pair: PairTest) -> str:
     what, digits = MEASURES[pair.measure], _digits((ends[1] - ends[0]) / 2 or abs(difference.mean))
     mean, low, high = (_signed(value, digits) for value in (sign * difference.mean, *ends))
     interval = f"{mean} [{low}, {high}]"
+    interval += _effect(pair, sign)
     figures = f"{what} {interval}, corrected p {_p(pair.p_adjusted)}{_disagreement(pair)}"
     if pair.verdict != "none":
         return f"{first} beats {second}: {figures}."
@@ -107,6 +108,11 @@ def pair_sentence(pair: PairTest) -> str:
         f"; a true difference of {seen:.{digits}f} would have been seen four times in five" if seen is not None else ""
     )
     return f"No detectable difference between {first} and {second}: {figures}{could}."
+
+
+def _effect(pair: PairTest, sign: int) -> str:
+    """Return the difference in standard deviations of the start's rewards, where it is known."""
+    return "" if pair.effect is None else f" ({_signed(sign * pair.effect.mean, 2)} of the start's deviations)"
 
 
 def _disagreement(pair: PairTest) -> str:

@@ -42,6 +42,8 @@ class PairTest:
         p_adjusted: after Holm's correction over all pairs.
         detectable: smallest true difference seen with 80 % power; null where all verdicts are alike.
         verdict: which is better beyond chance.
+        effect: the difference of gold rewards in standard deviations of those of the start's own answers, which are
+            taken as known; null where something else was tested, or these answers do not differ.
     """
 
     first: str
@@ -56,6 +58,7 @@ class PairTest:
     p_adjusted: float
     detectable: float | None
     verdict: Literal["first", "second", "none"]
+    effect: Figure | None = None
 
     @property
     def winner(self) -> str | None:

@@ -68,6 +68,19 @@ def test_seeds_meet_in_turn_where_one_side_has_fewer():
     assert np.array_equal(games[2], by_gold(one.records[0], three.records[2]))
 
 
+def test_an_effect_is_the_difference_in_deviations_of_the_starts_rewards():
+    sft, dpo = contestant("sft", 0.0, seeds=2), contestant("dpo", 1.0)
+    games = play([sft, dpo], by_gold)
+    (test,) = compare_pairs([sft, dpo], games, scored=True, start=sft)
+    unit = np.concatenate([[row["gold"] for row in records.samples] for records in sft.records]).std(ddof=1)
+    assert test.effect.mean == pytest.approx(test.difference.mean / unit)
+    assert test.effect.low == pytest.approx(test.difference.low / unit)
+    (wins,) = compare_pairs([sft, dpo], games, scored=False, start=sft)
+    assert wins.effect is None, "a share of wins is in no reward's units"
+    (alone,) = compare_pairs([sft, dpo], games, scored=True)
+    assert alone.effect is None
+
+
 def test_models_that_met_several_are_one_row():
     """Seeds 0 and 2 of three met seed 0 of two: their games share a model, and are no two independent ones."""
     two, three = contestant("two", 0.0, seeds=2), contestant("three", 0.0, seeds=3)
@@ -250,7 +263,7 @@ def test_a_comparison_holds_sweeps_apart_from_what_is_compared():
     assert found.methods["dpo"].settings_tried == 4
     assert len(found.frontier.points) == 4
     assert found.overoptimisation["dpo"].law == "rl"
-    assert found.headline.startswith("Against sft: dpo better. One training seed")
+    assert found.headline == "Of these trained models, one training seed each: Against sft: dpo better."
     assert found.training_seeds == 1
     assert found.methods["dpo"].figures["win_rate"].mean > 0.9
 
