@@ -43,11 +43,15 @@ class Below(NamedTuple):
         name: what a sentence calls it.
         records: training records of its parts: several for an ensemble.
         users: the methods that stand on it.
+        redrawn: whether every seed has its own; `records` are those of all then.
+        seeds: how many seeds' records there are.
     """
 
     name: str
     records: Sequence[Record]
     users: Sequence[str]
+    redrawn: bool = False
+    seeds: int = 1
 
 
 def compare_budgets(
@@ -101,10 +105,12 @@ def charge(what: str, method: str, records: Sequence[Record], below: Sequence[Be
         below: the stages that methods stand on.
     """
     own = _mean(records, what) if any(record["steps"] for record in records) else 0.0
-    costs = [(_sum(stage.records, what), len(stage.users)) for stage in below if method in stage.users]
+    used = [stage for stage in below if method in stage.users]
+    costs = [(_sum(stage.records, what), stage) for stage in used]
     if own is None or any(cost is None for cost, _ in costs):
         return Charge(own, None, None)
-    known = [(cost, users) for cost, users in costs if cost is not None]
+    # Of each seed, as the method's own cost is.
+    known = [(cost / stage.seeds, len(stage.users)) for cost, stage in costs if cost is not None]
     return Charge(own, own + sum(cost for cost, _ in known), own + sum(cost / users for cost, users in known))
 
 

@@ -32,6 +32,7 @@ class Contestant:
         settings: the method's configuration.
         varied: settings that a sweep changed; empty where they are the configured ones.
         gives: what was trained, ``policy`` or ``reward``.
+        replicated: whether seed s of it shares start and reward model with seed s of the others, and no other seed's.
         course: the method on its way, one a snapshot, in order; their `varied` holds the ``step``.
     """
 
@@ -42,6 +43,7 @@ class Contestant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     varied: Mapping[str, Any] = field(default_factory=dict)
     gives: str = "policy"
+    replicated: bool = False
     course: Sequence[Contestant] = ()
 
     def table(self, name: str) -> Array | None:

@@ -198,7 +198,8 @@ def _tested(
     """Return what is tested, and how it came out."""
     gold, other = first.table("gold"), second.table("gold")
     if scored and gold is not None and other is not None:
-        return GOLD.key, compare(gold, other, comparisons=comparisons)
+        paired = first.replicated and second.replicated
+        return GOLD.key, compare(gold, other, comparisons=comparisons, paired=paired)
     difference = compare_wins(games, comparisons=comparisons)
     if np.ptp(games) == 0.0:
         # All verdicts alike: the spread says nothing, their number says how sure that is (Wilson's interval).

@@ -41,7 +41,7 @@ COSTS = ("steps", "seconds", "prompts", "pairs", "responses", "tokens", "trained
 def summarise_comparison(
     contestants: Sequence[Contestant],
     *,
-    baseline: Sequence[Records],
+    baseline: Sequence[Sequence[Records]],
     decide: Decide | None,
     oracle: tuple[Oracle, Array | None] | None = None,
     matched: str = "none",
@@ -51,7 +51,8 @@ def summarise_comparison(
 
     Args:
         contestants: the policy that training starts from, then every method, then what a sweep adds to them.
-        baseline: answers of the policy that training starts from; win rates are against these.
+        baseline: draws of answers of the policy that training starts from, of the one that all seeds share or of each
+            seed's; win rates are against these.
         decide: who answered better; None where nobody judges.
         oracle: the oracle line, and the gold rewards of the reference's samples ``[N, M]`` if it was drawn from such.
         matched: which budget the methods were given alike.
@@ -78,6 +79,8 @@ def summarise_comparison(
         diagnosis={c.name: tuple(examine(c, start)) for c in configured[1:]},
         budgets=compare_budgets(trained, matched, tried, below),
         training_seeds=min((len(c.records) for c in policies[1:]), default=1),
+        redrawn=tuple(stage.name for stage in below if stage.redrawn),
+        common=tuple(stage.name for stage in below if not stage.redrawn),
     )
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))
 
@@ -86,13 +89,14 @@ def summarise_comparison(
 
 
 def summarise(
-    contestant: Contestant, baseline: Sequence[Records] = (), decide: Decide | None = None, tried: int = 1
+    contestant: Contestant, baseline: Sequence[Sequence[Records]] = (), decide: Decide | None = None, tried: int = 1
 ) -> Method:
     """Return the estimates of one method over its training seeds.
 
     Args:
         contestant: the method.
-        baseline: answers of the policy that win rates are against; several draws make them steadier.
+        baseline: draws of answers of the policy that win rates are against, of one for all seeds or of each seed's;
+            several draws make them steadier.
         decide: who answered better; None leaves win rates out.
         tried: how many settings of it were trained.
     """
@@ -132,14 +136,15 @@ def by_likelihood(records: Records) -> Preferences:
     return from_json(Preferences, {**unknown, **empty, **likelihoods([records.preferences])})
 
 
-def _games(seeds: Sequence[Records], baseline: Sequence[Records], decide: Decide) -> dict[str, Array]:
+def _games(seeds: Sequence[Records], baseline: Sequence[Sequence[Records]], decide: Decide) -> dict[str, Array]:
     """Return the games against the baseline, ``[S, D, N]``, on the prompts of which all were decided."""
-    games = np.array([[decide(records, draw) for draw in baseline] for records in seeds])
+    met = [baseline[seed % len(baseline)] for seed in range(len(seeds))]
+    games = np.array([[decide(records, draw) for draw in draws] for records, draws in zip(seeds, met, strict=True)])
     decided = np.isfinite(games).all((0, 1))
     if not decided.any():
         return {}
-    lengths, others = (needed([records.samples for records in side], "length") for side in (seeds, baseline))
-    longer = lengths[:, None] - others[None]
+    lengths, *others = (needed([records.samples for records in side], "length") for side in (seeds, *met))
+    longer = lengths[:, None] - np.stack(others)
     return {"games": games[..., decided], "longer": longer[..., decided]}
 
 

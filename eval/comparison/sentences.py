@@ -36,9 +36,18 @@ def headline(summary: Summary, start: str) -> str:
     better, judged = _better(pairs), {frozenset((pair.first, pair.second)) for pair in pairs}
     answers = [_between(summary, names, better, judged)] if len(names) > 1 else []
     answers.append(f"Against {start}: {_against(summary, start, names, better, judged)}.")
-    # What an answer is about comes before who won.
-    about = "Of these trained models, one training seed each: " if summary.training_seeds == 1 else ""
-    return about + " ".join(answers)
+    return about(summary) + " ".join(answers)
+
+
+def about(summary: Summary) -> str:
+    """Return what an answer is about, which comes before who won: these models, or methods, and on what."""
+    if summary.training_seeds == 1:
+        return "Of these trained models, one training seed each: "
+    if summary.common:
+        return f"Of methods on this one {' and this one '.join(summary.common)}, {summary.training_seeds} seeds: "
+    if summary.redrawn:
+        return f"Of methods, {summary.training_seeds} replications with {_listed(summary.redrawn)} of their own: "
+    return ""
 
 
 def _between(summary: Summary, names: Sequence[str], better: set[tuple[str, str]], judged: set[frozenset[str]]) -> str:

@@ -18,6 +18,9 @@ from preflab.settings.training import MOST_STEPS
 from preflab.tokens.templates import has_template
 from preflab.training.budget import MEASURES, Budget, spent_by, under_budget
 
+SOURCES = ("method", "reward", "sft")
+"""What a seed may draw anew, each standing on the next."""
+
 
 @dataclass(frozen=True)
 class CompareConfig:
@@ -25,6 +28,11 @@ class CompareConfig:
 
     algorithms: tuple[str, ...] = option(
         (), "methods, by name or as package.module:Class or file.py:Class; 'list' names them"
+    )
+    redraw: tuple[str, ...] = option(
+        ("method",),
+        "what each seed draws anew: method (its training and samples), reward (the reward models trained for it), sft "
+        "(the start, where it is trained); with all three a seed is a whole replication, and verdicts cover them",
     )
     max_steps: int | None = option(
         None, "optimiser steps of every stage, unless its own max_steps is lower", minimum=1, maximum=MOST_STEPS
@@ -45,6 +53,7 @@ class CompareConfig:
     report: bool = option(True, "write report/report.html with figures and tables")
 
     def __post_init__(self) -> None:
+        check_redraw(self.redraw)
         if self.budget is not None and self.match == "none":
             raise ValueError("budget says how much, and match of what: tokens, flops or time")
         if self.charge == "all" and self.match == "none":
@@ -54,6 +63,19 @@ class CompareConfig:
     def given_budget(self) -> Budget | None:
         """The budget that the user names."""
         return None if self.match == "none" or self.budget is None else Budget(self.match, self.budget)
+
+
+def check_redraw(redraw: Sequence[str]) -> None:
+    """Refuse sources that there are none of, or that leave out what stands on them.
+
+    Raises:
+        ValueError: naming them.
+    """
+    if unknown := set(redraw) - set(SOURCES):
+        raise ValueError(f"redraw names {min(unknown)!r}; it takes {', '.join(SOURCES)}")
+    above = SOURCES[: max(map(SOURCES.index, redraw), default=0) + 1]
+    if set(redraw) != set(above):
+        raise ValueError(f"redraw: what stands on a stage is drawn anew with it; name {','.join(above)}")
 
 
 class Entry(NamedTuple):

@@ -180,7 +180,7 @@ def evaluated(
     every = {"reference": START, **subjects}
     answers = of_answers(session.evaluation, "reference") if generate else ["eval-reference"]
     expect([*answers, *(f"eval-{name}" for name in subjects)])
-    draws = baseline(ground) if generate else []
+    draws = [baseline(ground)] if generate else []
     found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
     evaluation = Evaluation(
         **vars(summarise_subjects(every, found, draws, judged.decide if generate else None)),
@@ -224,7 +224,7 @@ def check_choices(subjects: Mapping[str, Subject], rewards: Sequence[RewardSubje
 def summarise_subjects(
     subjects: Mapping[str, Subject],
     found: Mapping[str, Records],
-    draws: Sequence[Records],
+    draws: Sequence[Sequence[Records]],
     decide: Decide | None,
 ) -> Summary:
     """Summarise the records of every subject, the reference first."""

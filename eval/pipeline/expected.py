@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eval.pipeline.following import CourseConfig, taken
-from preflab.experiment.foundation import NONE
+from preflab.experiment.foundation import NONE, numbered
 
 if TYPE_CHECKING:
     from eval.pipeline.entries import Entry
@@ -38,22 +38,29 @@ def of_yardsticks(ground: Ground) -> list[str]:
     return [*(["reference-samples"] if sampled else []), *(["eval-reward"] if ground.reward is not None else [])]
 
 
-def of_foundation(foundation: Foundation) -> list[str]:
-    """Return what trains the policy that methods start from, the reward models and the judge's own."""
+def of_foundation(foundation: Foundation, seeds: Sequence[int] = (0,), redraw: Sequence[str] = ()) -> list[str]:
+    """Return what trains the policies that methods start from, the reward models and the judge's own."""
     world = foundation.experiment.world
     judge = ["judge"] if world.gold is None and len(world.gold_pairs) else []
-    return [*of_start(foundation), *of_rewards(foundation), *judge]
+    starts, models = (seeds if source in redraw else (0,) for source in ("sft", "reward"))
+    found = [name for seed in starts for name in of_start(foundation, seed)]
+    return [*found, *(name for seed in models for name in of_rewards(foundation, seed)), *judge]
 
 
-def of_start(foundation: Foundation) -> list[str]:
-    """Return what trains the policy that methods start from, or takes it over."""
-    return [] if foundation.begin == NONE else [foundation.start_label]
+def of_start(foundation: Foundation, seed: int = 0) -> list[str]:
+    """Return what trains the policy that methods of a seed start from, or takes it over."""
+    if foundation.begin == NONE:
+        return []
+    return [numbered(foundation.start_label, seed) if foundation.trains_start else foundation.start_label]
 
 
-def of_rewards(foundation: Foundation) -> list[str]:
-    """Return what trains the reward models that are maximised, or takes them over."""
-    count = len(foundation.given) or foundation.settings.reward_ensemble
-    return ["reward", *(f"reward-{number}" for number in range(1, count))] if foundation.reads_models else []
+def of_rewards(foundation: Foundation, seed: int = 0) -> list[str]:
+    """Return what trains the reward models that methods of a seed maximise, or takes them over."""
+    if not foundation.reads_models:
+        return []
+    if foundation.given:
+        return ["reward", *(f"reward-{number}" for number in range(1, len(foundation.given)))]
+    return foundation.reward_names(seed)
 
 
 def below(foundation: Foundation, method: Method) -> list[str]:

@@ -40,7 +40,7 @@ def taken(config: CourseConfig, method: Method) -> int:
 
 
 def follow(
-    ground: Ground, config: CourseConfig, method: Method, stages: Sequence[Stage], seeds: Sequence[int]
+    grounds: Sequence[Ground], config: CourseConfig, method: Method, stages: Sequence[Stage]
 ) -> list[Contestant]:
     """Evaluate what every seed kept on the way, by the call that the end is evaluated by, on fewer prompts.
 
@@ -50,18 +50,18 @@ def follow(
     from eval.comparison.laws import mean_step
     from preflab.training.snapshots import snapshots
 
-    prompts = min(ground.config.eval_prompts, config.snapshot_prompts)
+    prompts = min(grounds[0].config.eval_prompts, config.snapshot_prompts)
     # Only the answers are asked for.
-    ground = ground._replace(config=replace(ground.config, eval_prompts=prompts, eval_pairs=2))
+    asked = replace(grounds[0].config, eval_prompts=prompts, eval_pairs=2)
     kept = [{snapshot.number: snapshot for snapshot in snapshots(stage.folder)} for stage in stages]
     course = []
     for number in sorted(set.intersection(*map(set, kept))):
         records, steps = [], []
-        for seed, stage, by_number in zip(seeds, stages, kept, strict=True):
+        for ground, stage, by_number in zip(grounds, stages, kept, strict=True):
             at = by_number[number]
             name, key = (f"{text}-step{at.step}" for text in (stage.name, stage.key))
             subject = subject_of(method, stage._replace(name=name, key=key, folder=at.folder))
-            records.append(evaluate_subject(name, subject, ground._replace(seed=seed)))
+            records.append(evaluate_subject(name, subject, ground._replace(config=asked)))
             steps.append(at.step)
         course.append(Contestant(method.label, records, varied={"step": mean_step(steps)}))
     return course

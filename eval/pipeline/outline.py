@@ -20,6 +20,7 @@ from eval.pipeline.yardsticks import own_judge
 from preflab.disk.stages import Stage, UnbuiltRun
 from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
+from preflab.experiment.foundation import Replication
 from preflab.experiment.opening import check_engine, check_reward, quiet_libraries, with_rows_aside
 from preflab.experiment.rewards import Rewards
 from preflab.experiment.splits import reads_reference
@@ -69,20 +70,21 @@ def plan_comparison(session: Session) -> Plan:
     brought.check_reward(session, maximised=True)
     outline = _outlined(session, [*session.stage_methods(), *(entry.method for entry in entries)])
     foundation = brought.foundation(session, outline, [entry.method.name for entry in entries])
-    sft = foundation.sft()
-    rewards = _rewards(foundation, sft)
+    config, course, seeds = session.config(CompareConfig), session.config(CourseConfig), session.run.seeds
+    replications = _replications(foundation, seeds, config.redraw)
+    sft = replications[0].sft
     if judge is None:
         own_judge(foundation, sft, session.evaluation)
-    config, course = session.config(CompareConfig), session.config(CourseConfig)
     if config.match != "none" and config.budget is None:
         logger.warning(
             "match: what %s spends is known when it has run; steps are those of epochs", entries[0].method.label
         )
     for entry in entries:
         method, kept = under(config.given_budget, entry.method), 0 if entry.varied else taken(course, entry.method)
-        for seed in session.run.seeds:
-            outline.train(f"{method.label}-seed{seed}", method, seed=seed, sft=sft, reward=rewards, snapshots=kept)
-    policies = 1 + sum(entry.method.needs.trains[0] == "policy" for entry in entries) * len(session.run.seeds)
+        for seed, start, rewards in replications:
+            outline.train(f"{method.label}-seed{seed}", method, seed=seed, sft=start, reward=rewards, snapshots=kept)
+    starts = len({one.sft and one.sft.name for one in replications})
+    policies = starts + sum(entry.method.needs.trains[0] == "policy" for entry in entries) * len(seeds)
     return _planned(session, outline, sft, policies, session.evaluation.oracle_samples)
 
 
@@ -118,6 +120,15 @@ def _outlined(session: Session, methods: Sequence[Method]) -> Outline:
     check_reward(session.world)
     quiet_libraries()
     return Outline(session, methods)
+
+
+def _replications(foundation: Foundation, seeds: Sequence[int], redraw: Sequence[str]) -> list[Replication]:
+    """Return what the methods of each seed would stand on."""
+    if all(one.on_base(foundation.experiment) for one in foundation.given):
+        return foundation.replications(seeds, redraw)
+    sft = foundation.sft()
+    rewards = _rewards(foundation, sft)
+    return [Replication(seed, sft, rewards) for seed in seeds]
 
 
 def _rewards(foundation: Foundation, sft: Stage | None) -> Rewards | None:

@@ -112,8 +112,8 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
     ground = ground_for(session, foundation, method)
     stages = trained_stages(session, foundation, method, ground.sft, ground.reward)
     first = [Contestant("start", [evaluate_subject("start", START, ground)])] if policy else []
-    contestants = [*first, contest(ground, Entry(method, {}), stages, seeds)]
-    draws = baseline(ground) if policy else []
+    contestants = [*first, contest([ground._replace(seed=seed) for seed in seeds], Entry(method, {}), stages)]
+    draws = [baseline(ground)] if policy else []
     summary = summarise_comparison(contestants, baseline=draws, decide=by_gold if ground.judge else None)
     comparison = Comparison(
         **vars(summary),

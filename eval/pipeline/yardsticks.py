@@ -52,7 +52,9 @@ def subject_of(method: Method, stage: Stage) -> Subject:
 def baseline(ground: Ground) -> list[Records]:
     """Let the policy that training starts from answer every prompt several times; win rates are against these."""
     config = replace(ground.config, eval_pairs=2)  # only its answers are asked for
-    draws = range(1, config.baseline_draws + 1)
+    # Of each replication others: one policy's luck is not to be every policy's.
+    first = config.baseline_draws * ground.seed + 1
+    draws = range(first, first + config.baseline_draws)
     return [evaluate_subject("baseline", START, ground._replace(seed=-draw, config=config)) for draw in draws]
 
 

@@ -205,6 +205,8 @@ class Summary:
         diagnosis: symptoms of each method.
         budgets: what methods were given alike.
         training_seeds: how many each method has at least.
+        redrawn: stages that methods stand on of which every seed has its own.
+        common: those that all seeds share, which no interval covers.
     """
 
     headline: str
@@ -220,6 +222,8 @@ class Summary:
     diagnosis: Mapping[str, tuple[Finding, ...]]
     budgets: Budgets
     training_seeds: int
+    redrawn: tuple[str, ...] = ()
+    common: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

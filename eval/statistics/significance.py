@@ -32,7 +32,9 @@ class Difference(NamedTuple):
     detectable: float
 
 
-def compare(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, comparisons: int = 1) -> Difference:
+def compare(
+    first: ArrayLike, second: ArrayLike, *, level: float = 0.95, comparisons: int = 1, paired: bool = False
+) -> Difference:
     """Compare two methods on the prompts that both have answered.
 
     Prompts are shared and pair the two methods; training seeds are independent, seed 0 of one has nothing to do
@@ -47,15 +49,21 @@ def compare(first: ArrayLike, second: ArrayLike, *, level: float = 0.95, compari
         second: ``[S_b, N]`` or ``[N]``, on the same prompts in the same order.
         level: confidence level of the interval, and of the test before correction.
         comparisons: how many tests share the error, for `detectable`: Holm's strictest step is (1 - level) / m.
+        paired: seed s of one shares its replication (start, reward model) with seed s of the other: the differences
+            within replications are the rows then, and what a replication gives to both cancels.
 
     Raises:
-        ValueError: if the numbers of prompts differ, there is only one, or values or level are out of range.
+        ValueError: if the numbers of prompts differ, or those of paired seeds, there is only one prompt, or values or
+            level are out of range.
     """
     a, b = as_table(first), as_table(second)
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"first has {a.shape[1]} prompts, second {b.shape[1]}; compare them on the same prompts")
+    if paired and len(a) != len(b):
+        raise ValueError(f"first has {len(a)} seeds, second {len(b)}: no pairs")
     per_prompt = a.mean(0) - b.mean(0)
-    return _difference(per_prompt, spread(per_prompt, [a, b]), a.size + b.size, level, comparisons)
+    tables = [a - b] if paired else [a, b]
+    return _difference(per_prompt, spread(per_prompt, tables), a.size + b.size, level, comparisons)
 
 
 def compare_wins(wins: ArrayLike, *, level: float = 0.95, comparisons: int = 1) -> Difference:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +12,7 @@ from preflab.errors import UserError
 from preflab.experiment.settings import RewardSettings
 from preflab.method.configured import Method
 from preflab.rewards.specification import MODEL
+from preflab.seeds import derive
 
 if TYPE_CHECKING:
     from preflab.experiment.experiment import Experiment
@@ -20,8 +22,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AUTO, NONE, TRAIN = "auto", "none", "train"
+REWARD_MODEL = "reward model"
+"""What the reward models that methods stand on are called in sentences."""
+
 START = "start"
 """What the policy that methods start from is called where it was not trained here."""
+
+
+class Replication(NamedTuple):
+    """What the methods of one seed stand on.
+
+    Attributes:
+        seed: the seed.
+        sft: the policy that they start from; None where it is the model itself.
+        rewards: what on-policy ones maximise; None where there is nothing.
+    """
+
+    seed: int
+    sft: Stage | None
+    rewards: Rewards | None
 
 
 class Foundation(NamedTuple):
@@ -75,10 +94,27 @@ class Foundation(NamedTuple):
         """What the policy that methods start from is called; of one that is `resolved`."""
         return self.start.label if self.trains_start else START
 
-    def sft(self) -> Stage | None:
+    def replications(self, seeds: Sequence[int], redraw: Sequence[str]) -> list[Replication]:
+        """Return what the methods of each seed stand on; what is not redrawn is that of seed 0, and one for all."""
+        starts, rewards, found = {}, {}, []
+        for seed in seeds:
+            at, on = (seed if source in redraw else 0 for source in ("sft", "reward"))
+            if at not in starts:
+                starts[at] = self.sft(at)
+            if on not in rewards:
+                rewards[on] = self.rewards(starts[at], on)
+            found.append(Replication(seed, starts[at], rewards[on]))
+        return found
+
+    def redrawn(self, redraw: Sequence[str]) -> dict[str, bool]:
+        """Return whether each of the stages trained here, start and reward model, is drawn anew by every seed."""
+        found = {self.start_label: "sft" in redraw} if self.trains_start else {}
+        return {**found, REWARD_MODEL: "reward" in redraw} if self.reads_models and not self.given else found
+
+    def sft(self, seed: int = 0) -> Stage | None:
         """Return the adapter that methods start from, trained or given; None where it is the model itself."""
         if self.trains_start:
-            return self.experiment.train(self.start.label, self.start)
+            return self.experiment.train(numbered(self.start.label, seed), self.start, seed=seed)
         return self.given_start()
 
     def given_start(self) -> Stage | None:
@@ -87,10 +123,18 @@ class Foundation(NamedTuple):
 
         return None if self.begin in (NONE, TRAIN) else adopted_start(self.experiment, Path(self.begin))
 
-    def reward_models(self, sft: Stage | None) -> list[Stage]:
-        """Train the reward models, one or an ensemble; the first one's stage bears no number."""
-        names = ["reward", *(f"reward-{seed}" for seed in range(1, self.settings.reward_ensemble))]
-        return [self.experiment.train(name, self.reward, seed=seed, sft=sft) for seed, name in enumerate(names)]
+    def reward_models(self, sft: Stage | None, seed: int = 0) -> list[Stage]:
+        """Train the reward models of a seed, one or an ensemble; the first one's stage bears no number."""
+        found = []
+        for number, name in enumerate(self.reward_names(seed)):
+            own = derive(seed, "reward", number) % 2**32 if seed else number  # the library takes no more
+            found.append(self.experiment.train(name, self.reward, seed=own, sft=sft))
+        return found
+
+    def reward_names(self, seed: int = 0) -> list[str]:
+        """Return what the stages of a seed's reward models are called."""
+        first, many = numbered("reward", seed), self.settings.reward_ensemble
+        return [first, *(f"{first}-{number}" for number in range(1, many))]
 
     @property
     def reads_models(self) -> bool:
@@ -100,26 +144,31 @@ class Foundation(NamedTuple):
             return bool(world.reward and world.reward.model)
         return bool(self.given) or len(world.pairs) > 0
 
-    def rewards(self, sft: Stage | None) -> Rewards | None:
+    def rewards(self, sft: Stage | None, seed: int = 0) -> Rewards | None:
         """Return what on-policy methods maximise, trained where it must be; None without pairs to train it on."""
         from preflab.experiment.rewards import Rewards, WeightedReward
 
         if self.settings.maximised(self.experiment.world_config) == "gold":
             own = self.experiment.own_reward()
             weight = self.experiment.world.reward.model if self.experiment.world.reward else 0.0
-            return Rewards.weighted([*own, WeightedReward(MODEL, weight, self._models(sft))] if weight else own)
-        return self._models(sft) if self.reads_models else None
+            return Rewards.weighted([*own, WeightedReward(MODEL, weight, self._models(sft, seed))] if weight else own)
+        return self._models(sft, seed) if self.reads_models else None
 
-    def _models(self, sft: Stage | None) -> Rewards:
+    def _models(self, sft: Stage | None, seed: int) -> Rewards:
         from preflab.experiment.adopted import given_rewards
         from preflab.experiment.rewards import Rewards
 
         pool, size = self.settings.reward_pool, self.reward.train.micro_batch
         if self.given:
             return given_rewards(self.experiment, self.given, sft, pool=pool, batch_size=size)
-        return Rewards.ensemble(self.reward_models(sft), pool)
+        return Rewards.ensemble(self.reward_models(sft, seed), pool)
 
     def stage_name(self, method: Method, seed: int) -> str:
         """Return what a method's stage is called: stages that others stand on bear no seed, and are found again."""
         names = {self.start.name: self.start.label, self.reward.name: "reward"}
         return names.get(method.name, f"{method.label}-seed{seed}")
+
+
+def numbered(name: str, seed: int) -> str:
+    """Return what a stage is called that others stand on: that of seed 0, which all share by default, has no number."""
+    return f"{name}-seed{seed}" if seed else name

@@ -26,7 +26,7 @@ def answers(*texts):
 
 start = Contestant("sft", [Records(answers("Yes.", "No.", "Perhaps."), [])])
 asking = Contestant("asking", [Records(answers("Why?", "No.", "Who, me?"), [])])
-summary = summarise_comparison([start, asking], baseline=start.records, decide=by_gold)
+summary = summarise_comparison([start, asking], baseline=[start.records], decide=by_gold)
 facts = {"baseline": "sft", "judge": None, "reward_model": None, "seeds": (), "config": {}, "data": {}}
 comparison = Comparison(**vars(summary), **facts, **provenance())
 write_report(comparison, {}, Path("report"))

@@ -114,7 +114,7 @@ def test_wins_ties_and_losses_are_shares_of_the_games_that_were_decided():
     shares = [share.mean for share in (row.wins, row.ties, row.losses)]
     assert shares == pytest.approx([0.4, 0.4, 0.2])
     assert [share.n for share in (row.win_rate, row.wins, row.ties, row.losses)] == [5] * 4
-    found = summarise(one, [other.records[0]] * 2, lambda first, second: said)
+    found = summarise(one, [[other.records[0]] * 2], lambda first, second: said)
     assert [found.figures[name].mean for name in ("wins", "ties", "losses")] == pytest.approx(shares)
 
 
@@ -186,7 +186,7 @@ def test_lengths_count_game_by_game():
             row["length"] = int(generator.integers(10, 60)) + 10 * (table is own)
     longer = np.stack([column([own.samples], "length")[0] - column([draw.samples], "length")[0] for draw in draws])
     wins = (generator.random(longer.shape) < 1 / (1 + np.exp(-3 * np.tanh(longer / 22)))).astype(float)
-    found = summarise(Contestant("a", [own]), draws, lambda _, draw: wins[draws.index(draw)])
+    found = summarise(Contestant("a", [own]), [draws], lambda _, draw: wins[draws.index(draw)])
     expected = length_controlled_win_rate(wins[None], longer[None]).win_rate
     assert expected.mean < 0.53 < 0.57 < wins.mean()
     said = found.figures["length_controlled_win_rate"]
@@ -257,7 +257,7 @@ def test_a_comparison_holds_sweeps_apart_from_what_is_compared():
     start = contestant("sft", 0.0, kl=0.0)
     swept = [contestant("dpo", 0.5 + 0.1 * i, kl=1.0 + i, varied={"beta": 1 / (i + 1)}) for i in range(3)]
     found = summarise_comparison(
-        [start, contestant("dpo", 1.0, kl=1.5), *swept], baseline=[contestant("base", 0.0).records[0]], decide=by_gold
+        [start, contestant("dpo", 1.0, kl=1.5), *swept], baseline=[[contestant("base", 0.0).records[0]]], decide=by_gold
     )
     assert list(found.methods) == ["sft", "dpo"]
     assert found.methods["dpo"].settings_tried == 4

@@ -107,7 +107,7 @@ def test_a_comparison_says_that_the_method_is_past_its_best():
     way = [moment(d, step, noise=0.1) for d, step in ((0.5, 1), (1.7, 4), (3.0, 9))]
     end = moment(4.2, 16, noise=0.1)
     method = Contestant("dpo", end.records, training=[costs], course=way)
-    found = summarise_comparison([START, method], baseline=[START.records[0]], decide=by_gold)
+    found = summarise_comparison([START, method], baseline=[[START.records[0]]], decide=by_gold)
     assert len(found.overoptimisation["dpo"].points) == 5
     symptoms = {finding.symptom: finding for finding in found.diagnosis["dpo"]}
     assert "at step 4 " in symptoms["over-optimisation"].evidence

@@ -147,7 +147,7 @@ def test_the_reward_that_was_maximised_is_found_out_as_judge(folder):
 )
 def test_nothing_is_maximised_where_no_method_reads_a_reward(names, found):
     session = Session({"policy_reward": "gold"})
-    assert maximised_by(session, None, [session.method(name) for name in names], NOTHING) == found
+    assert maximised_by(session, [None], [session.method(name) for name in names], NOTHING) == found
 
 
 def test_the_worlds_own_judge():
@@ -172,7 +172,7 @@ def test_an_endpoint_that_gave_the_reward_is_found_out_as_judge(tmp_path):
     values = {"world": "function", "model": "m", "reward": "endpoint", "policy_reward": "gold"}
     where = {"reward_endpoint_url": "http://localhost:1/v1", "reward_endpoint_model": "m"}
     session = Session({**values, **where})
-    maximised = maximised_by(session, None, [session.method("ppo")], NOTHING)
+    maximised = maximised_by(session, [None], [session.method("ppo")], NOTHING)
     for model, warned in (("m", True), ("another", False)):
         config = EndpointConfig(judge_url="http://localhost:1/v1", judge_model=model, judge_cache=str(tmp_path))
         facts = asked(EndpointJudge(config), maximised).about
