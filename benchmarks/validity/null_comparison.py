@@ -38,7 +38,7 @@ def main() -> None:
         experiment.train(f"{method.label}-seed{seed}", method, seed=seed, sft=ground.sft, reward=ground.reward)
         for seed in seeds
     ]
-    whole = contest(ground, Entry(method, {}), stages, seeds)
+    whole = contest([ground._replace(seed=seed) for seed in seeds], Entry(method, {}), stages)
     found = 0
     for chosen in combinations(range(len(seeds)), len(seeds) // 2):
         if 0 not in chosen:

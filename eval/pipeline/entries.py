@@ -18,7 +18,7 @@ from preflab.settings.training import MOST_STEPS
 from preflab.tokens.templates import has_template
 from preflab.training.budget import MEASURES, Budget, spent_by, under_budget
 
-SOURCES = ("method", "reward", "sft")
+SOURCES = ("method", "reward", "start")
 """What a seed may draw anew, each standing on the next."""
 
 
@@ -31,8 +31,8 @@ class CompareConfig:
     )
     redraw: tuple[str, ...] = option(
         ("method",),
-        "what each seed draws anew: method (its training and samples), reward (the reward models trained for it), sft "
-        "(the start, where it is trained); with all three a seed is a whole replication, and verdicts cover them",
+        "what each seed draws anew: method (its training and samples), reward (the reward models trained for it), "
+        "start (where policies start, if that is trained); with all three a seed is a whole replication",
     )
     max_steps: int | None = option(
         None, "optimiser steps of every stage, unless its own max_steps is lower", minimum=1, maximum=MOST_STEPS

@@ -42,7 +42,7 @@ def of_foundation(foundation: Foundation, seeds: Sequence[int] = (0,), redraw: S
     """Return what trains the policies that methods start from, the reward models and the judge's own."""
     world = foundation.experiment.world
     judge = ["judge"] if world.gold is None and len(world.gold_pairs) else []
-    starts, models = (seeds if source in redraw else (0,) for source in ("sft", "reward"))
+    starts, models = (seeds if source in redraw else (0,) for source in ("start", "reward"))
     found = [name for seed in starts for name in of_start(foundation, seed)]
     return [*found, *(name for seed in models for name in of_rewards(foundation, seed)), *judge]
 

@@ -12,7 +12,6 @@ from preflab.errors import UserError
 from preflab.experiment.settings import RewardSettings
 from preflab.method.configured import Method
 from preflab.rewards.specification import MODEL
-from preflab.seeds import derive
 
 if TYPE_CHECKING:
     from preflab.experiment.experiment import Experiment
@@ -98,7 +97,7 @@ class Foundation(NamedTuple):
         """Return what the methods of each seed stand on; what is not redrawn is that of seed 0, and one for all."""
         starts, rewards, found = {}, {}, []
         for seed in seeds:
-            at, on = (seed if source in redraw else 0 for source in ("sft", "reward"))
+            at, on = (seed if source in redraw else 0 for source in ("start", "reward"))
             if at not in starts:
                 starts[at] = self.sft(at)
             if on not in rewards:
@@ -108,7 +107,7 @@ class Foundation(NamedTuple):
 
     def redrawn(self, redraw: Sequence[str]) -> dict[str, bool]:
         """Return whether each of the stages trained here, start and reward model, is drawn anew by every seed."""
-        found = {self.start_label: "sft" in redraw} if self.trains_start else {}
+        found = {self.start_label: "start" in redraw} if self.trains_start else {}
         return {**found, REWARD_MODEL: "reward" in redraw} if self.reads_models and not self.given else found
 
     def sft(self, seed: int = 0) -> Stage | None:
@@ -125,6 +124,8 @@ class Foundation(NamedTuple):
 
     def reward_models(self, sft: Stage | None, seed: int = 0) -> list[Stage]:
         """Train the reward models of a seed, one or an ensemble; the first one's stage bears no number."""
+        from preflab.seeds import derive
+
         found = []
         for number, name in enumerate(self.reward_names(seed)):
             own = derive(seed, "reward", number) % 2**32 if seed else number  # the library takes no more

@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from scipy.special import gamma
 from scipy.stats import binomtest, chi2, nct, norm, t, ttest_1samp
 
-from eval.statistics import Estimate, interval, wilson
+from eval.statistics import Estimate, compare, interval, wilson
 from eval.statistics.variance import Scale, Spread, detectable, scale, spread
 
 
@@ -345,3 +345,21 @@ def test_groups_of_unequal_size_against_a_bootstrap_of_groups() -> None:
 def test_groups_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="expected one for each of 4 values"):
         interval([1.0, 2.0, 3.0, 4.0], groups=[0, 1])
+
+
+def test_paired_seeds_are_compared_within_replications():
+    rng = np.random.default_rng(0)
+    replication = rng.normal(size=(3, 1))
+    first = replication + 0.1 * rng.normal(size=(3, 50)) + 0.5
+    second = replication + 0.1 * rng.normal(size=(3, 50))
+    paired, apart = compare(first, second, paired=True), compare(first, second)
+    assert paired.estimate[:3] == pytest.approx(interval(first - second)[:3])
+    assert paired.p < 0.05 < apart.p, "what a replication gives to both cancels"
+    with pytest.raises(ValueError, match="first has 3 seeds, second 2: no pairs"):
+        compare(first, second[:2], paired=True)
+
+
+def test_one_paired_seed_is_one_trained_model():
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(size=(1, 40)), rng.normal(size=(1, 40))
+    assert compare(first, second, paired=True) == compare(first, second)
