@@ -106,8 +106,6 @@ class ActorCriticConfig(TokenPolicyGradientConfig):
         super().__post_init__()
         if self.bootstrap_truncated and (self.missing_end_penalty, self.missing_end_score) != (None, None):
             raise ValueError("bootstrap_truncated replaces the score that missing_end_* would change; set one of them")
-        if self.value_learning_rate == 0:
-            raise ValueError("value_learning_rate is 0, at which the value learns nothing; make it positive")
         if self.value_learning_rate is not None and self.value_trunk == "policy":
             raise ValueError(
                 "value_learning_rate is that of a value with an adapter of its own; with value_trunk: policy set "

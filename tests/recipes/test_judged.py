@@ -70,6 +70,6 @@ def test_people_judge_what_was_sampled(copy, options, tmp_path):
     assert (pair["verdict"], pair["measure"]) == ("first", "win_rate")
     assert pair["wins"]["mean"] * pair["wins"]["n"] == pytest.approx(len(verdicts))
     assert pair["losses"]["mean"] == 0.0
-    assert comparison["headline"].startswith("dpo is better than ppo")
+    assert comparison["headline"].startswith("Of these trained models, one training seed each: dpo is better than ppo")
     assert comparison["judge"]["report"]["missing"] > 0
     assert "had no answer and are left out" in " ".join(answer.out.split())
