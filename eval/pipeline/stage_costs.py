@@ -254,7 +254,7 @@ class Costing:
         while size:
             part = batch.rows(longest[:size])
             kept = self.sketch.passes(part, method.needs.trains, checkpointing=twice, bf16=train.bf16)
-            if self.sketch.held(kept) <= free:
+            if self.sketch.held(kept, len(method.needs.trains), recomputed=twice) <= free:
                 return size
             size //= 2
         return 0

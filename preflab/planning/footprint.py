@@ -26,8 +26,12 @@ from preflab.settings.training import LoadIn, LoraSettings
 FEW = (2, 3)
 """Layers of the models that passes are made through; all others keep as much as the third does."""
 
-OVERHEAD = {"cpu": 0.1}
-"""What the allocator holds beyond what lives, as a share of what passes keep (`python -m benchmarks.plan`)."""
+OVERHEAD = {"cpu": (0.2, 0.35)}
+"""What the allocator holds beyond what lives, as a share of what passes keep, and what each further role that learns
+adds to it: its passes are of other sizes, and find no room in the pieces (`python -m benchmarks.plan`)."""
+
+GIVEN_BACK = {"cpu": 0.1}
+"""The same where activations are recomputed, and pieces given back (`preflab.model.allocator`)."""
 
 MOMENTS = {"adamw_8bit": 2, "paged_adamw_8bit": 2, "adafactor": 0, "sgd": 0}
 """Bytes that an optimiser keeps of each weight that learns."""
@@ -107,7 +111,8 @@ class Sketch:
         named = dict.fromkeys((*needs.trains, *needs.scores, *needs.rollout))
         present = tuple(role for role in named if role != "reference") if roles is None else tuple(roles)
         learning = sum(self.adapter(role) for role in needs.trains)
-        passes = self.held(self.passes(batch, needs.trains, checkpointing=checkpointing, bf16=bf16))
+        living = self.passes(batch, needs.trains, checkpointing=checkpointing, bf16=bf16)
+        passes = self.held(living, len(needs.trains), recomputed=checkpointing)
         adapters = sum(self.adapter(role) for role in present)
         return Footprint(self.base, adapters, learning, learning * MOMENTS.get(optim, ADAM) // 4, passes)
 
@@ -169,9 +174,17 @@ class Sketch:
             peaks.append(self._of_all(few, more))
         return max(peaks, default=0) + self._restored
 
-    def held(self, living: int) -> int:
-        """Return the bytes that the device holds for so many that live at once in a pass."""
-        return int(living * (1 + OVERHEAD.get(self.device, 0)))
+    def held(self, living: int, learning: int = 1, *, recomputed: bool = False) -> int:
+        """Return the bytes that the device holds for so many that live at once in a pass.
+
+        Args:
+            living: bytes.
+            learning: roles that learn.
+            recomputed: whether activations are.
+        """
+        first, further = OVERHEAD.get(self.device, (0.0, 0.0))
+        share = GIVEN_BACK.get(self.device, 0.0) if recomputed else first + further * (learning - 1)
+        return int(living * (1 + share))
 
     def sampling(self, prompts: int, size: int, prompt: int, response: int) -> int:
         """Return the most bytes that drawing responses takes beside the weights: their fold, the cache, the logits.
