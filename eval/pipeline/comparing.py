@@ -70,7 +70,6 @@ def compared(
         judge: who was asked for; None: the world's own.
         brought: what is not trained here.
     """
-    from eval.comparison.contestant import Contestant
     from eval.comparison.record import summarise_comparison
     from eval.records.comparison import Comparison
 
@@ -98,9 +97,7 @@ def compared(
     # 2. That policy, against other draws of itself: it should win half the time.
     starts = grounds if redrawn.get(start) else [ground]
     draws = [baseline(one) for one in starts]
-    cost = [one.sft.record for one in starts if one.sft and foundation.trains_start]
-    answered = [evaluate_subject(start, START, one) for one in starts]
-    first = Contestant(start, answered, cost, replicated=len(starts) > 1)
+    first = started(foundation, starts)
     # 3. Each method, each setting, each seed.
     stands_on = stood_on(foundation, replications, redrawn, [entry.method for entry in entries if not entry.varied])
     contestants = [first, *train_entries(session, grounds, entries, stands_on)]
@@ -122,6 +119,16 @@ def compared(
         **about(session, experiment, methods={e.method.label: e.method.identity() for e in entries if not e.varied}),
     )
     return Result(comparison, samples_of(contestants))
+
+
+def started(foundation: Foundation, grounds: Sequence[Ground]) -> Contestant:
+    """Evaluate the policy that methods start from: one that all seeds share, or that of each ground."""
+    from eval.comparison.contestant import Contestant
+
+    label = foundation.start_label
+    cost = [one.sft.record for one in grounds if one.sft and foundation.trains_start]
+    answered = [evaluate_subject(label, START, one) for one in grounds]
+    return Contestant(label, answered, cost, replicated=len(grounds) > 1)
 
 
 def train_entries(

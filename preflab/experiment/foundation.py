@@ -95,14 +95,20 @@ class Foundation(NamedTuple):
 
     def replications(self, seeds: Sequence[int], redraw: Sequence[str]) -> list[Replication]:
         """Return what the methods of each seed stand on; what is not redrawn is that of seed 0, and one for all."""
+        drawn = self.redrawn(redraw)
+        if len(drawn) < len(set(redraw) - {"method"}):
+            made = ", ".join(drawn) or "nothing that methods stand on"
+            logger.warning(
+                "--redraw %s: %s is trained here; what is brought along is one for all", ",".join(redraw), made
+            )
         starts, rewards, found = {}, {}, []
         for seed in seeds:
-            at, on = (seed if source in redraw else 0 for source in ("start", "reward"))
+            at, on = (seed if drawn.get(name) else 0 for name in (self.start_label, REWARD_MODEL))
             if at not in starts:
                 starts[at] = self.sft(at)
-            if on not in rewards:
-                rewards[on] = self.rewards(starts[at], on)
-            found.append(Replication(seed, starts[at], rewards[on]))
+            if (at, on) not in rewards:  # given ones are on the scale of the start's answers
+                rewards[at, on] = self.rewards(starts[at], on)
+            found.append(Replication(seed, starts[at], rewards[at, on]))
         return found
 
     def redrawn(self, redraw: Sequence[str]) -> dict[str, bool]:
