@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import combinations
 
-from eval.pipeline.comparing import COMPARE, contest
+from eval.pipeline.comparing import COMPARE
+from eval.pipeline.contestants import contest
 from eval.pipeline.entries import CompareConfig, Entry
 from eval.pipeline.session import Session
 from eval.pipeline.training import ground_for

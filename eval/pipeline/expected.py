@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eval.pipeline.following import CourseConfig, taken
-from preflab.experiment.foundation import NONE, numbered
+from preflab.experiment.foundation import NONE, REWARD_MODEL, numbered
 
 if TYPE_CHECKING:
+    from eval.pipeline.arena import Arena
     from eval.pipeline.entries import Entry
     from eval.pipeline.session import Session
     from eval.settings import EvalConfig
-    from eval.subjects import Ground
     from preflab.experiment.foundation import Foundation
     from preflab.method.configured import Method
 
@@ -32,10 +32,17 @@ def of_entries(session: Session, entries: Sequence[Entry], course: CourseConfig 
     return names
 
 
-def of_yardsticks(ground: Ground) -> list[str]:
-    """Return what a comparison ends with: the oracle line's samples, and the reward models' evaluation."""
-    sampled = ground.judge is not None and ground.config.oracle_samples and not ground.experiment.world.cut
-    return [*(["reference-samples"] if sampled else []), *(["eval-reward"] if ground.reward is not None else [])]
+def of_comparison(arena: Arena) -> list[str]:
+    """Return all that a comparison makes: what methods stand on, evaluations of starts, methods, yardsticks."""
+    foundation, evaluation, world = arena.foundation, arena.session.evaluation, arena.experiment.world
+    many, start = len(arena.seeds), foundation.start_label
+    answers = of_answers(evaluation, start) * (many if arena.redrawn.get(start) else 1)
+    trained = of_entries(arena.session, arena.entries, arena.session.config(CourseConfig))
+    judged = arena.judge is not None or world.gold is not None or len(world.gold_pairs) > 0
+    sampled = ["reference-samples"] if judged and evaluation.oracle_samples and not world.cut else []
+    models = many if arena.redrawn.get(REWARD_MODEL) else int(foundation.reads_models)
+    below = of_foundation(foundation, arena.seeds, arena.config.sources)
+    return [*below, *answers, *trained, *sampled, *["eval-reward"] * models]
 
 
 def of_foundation(foundation: Foundation, seeds: Sequence[int] = (0,), redraw: Sequence[str] = ()) -> list[str]:

@@ -71,7 +71,7 @@ def plan_comparison(session: Session) -> Plan:
     outline = _outlined(session, [*session.stage_methods(), *(entry.method for entry in entries)])
     foundation = brought.foundation(session, outline, [entry.method.name for entry in entries])
     config, course, seeds = session.config(CompareConfig), session.config(CourseConfig), session.run.seeds
-    replications = _replications(foundation, seeds, config.redraw)
+    replications = _replications(foundation, seeds, config.sources)
     sft = replications[0].sft
     if judge is None:
         own_judge(foundation, sft, session.evaluation)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eval.pipeline.bringing import Brought
-from eval.pipeline.comparing import contest
+from eval.pipeline.contestants import contest
 from eval.pipeline.entries import Entry
 from eval.pipeline.expected import below, of_answers
 from eval.pipeline.results import Result, about, samples_of, write_manifest

@@ -48,10 +48,13 @@ class Stage(NamedTuple):
 
 
 class Run:
-    """A folder of stages. Only one process may write to it at a time.
+    """A folder of stages. Only one process, and what it forks off, may write to it at a time.
 
     Args:
         folder: made if it does not exist.
+
+    Attributes:
+        known: the stages that this run has built or found since it was opened, by their folders.
 
     Raises:
         UserError: if another process holds the folder, or it cannot be written to.
@@ -65,6 +68,7 @@ class Run:
         except OSError as error:
             raise UserError(f"run folder {folder} cannot be written: {error}") from None
         self._verified: dict[Path, Any] = {}
+        self.known = set[Path]()
         try:
             # The kernel frees the lock however the process ends, SIGKILL included.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,7 +103,9 @@ class Run:
         final, working = self.stages / f"{name}-{key}", self.stages / f".{name}-{key}.partial"
         kept = self._finished(final, inputs)
         if kept is not None:
-            reused(name)
+            if final not in self.known:
+                reused(name)
+            self.known.add(final)
             return Stage(name, key, final, kept, True)
         with stage(name), disk_space(self.folder):
             self._workplace(working)
@@ -113,6 +119,7 @@ class Run:
             working.replace(final)
             sync(self.stages)
         self._verified[final] = _signature(final)
+        self.known.add(final)
         return Stage(name, key, final, record, False)
 
     def _finished(self, final: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -95,13 +95,9 @@ class Foundation(NamedTuple):
 
     def replications(self, seeds: Sequence[int], redraw: Sequence[str]) -> list[Replication]:
         """Return what the methods of each seed stand on; what is not redrawn is that of seed 0, and one for all."""
-        drawn = self.redrawn(redraw)
-        if len(drawn) < len(set(redraw) - {"method"}):
-            made = ", ".join(drawn) or "nothing that methods stand on"
-            logger.warning(
-                "--redraw %s: %s is trained here; what is brought along is one for all", ",".join(redraw), made
-            )
-        starts, rewards, found = {}, {}, []
+        drawn, found = self.redrawn(redraw), []
+        starts: dict[int, Stage | None] = {}
+        rewards: dict[tuple[int, int], Rewards | None] = {}
         for seed in seeds:
             at, on = (seed if drawn.get(name) else 0 for name in (self.start_label, REWARD_MODEL))
             if at not in starts:
@@ -110,6 +106,15 @@ class Foundation(NamedTuple):
                 rewards[at, on] = self.rewards(starts[at], on)
             found.append(Replication(seed, starts[at], rewards[at, on]))
         return found
+
+    def say_what_is_shared(self, redraw: Sequence[str]) -> None:
+        """Say so where something is to be drawn anew that is not trained here."""
+        drawn = self.redrawn(redraw)
+        if len(drawn) < len(set(redraw) - {"method"}):
+            made = ", ".join(drawn) or "nothing that methods stand on"
+            logger.warning(
+                "--redraw %s: %s is trained here; what is brought along is one for all", ",".join(redraw), made
+            )
 
     def redrawn(self, redraw: Sequence[str]) -> dict[str, bool]:
         """Return whether each of the stages trained here, start and reward model, is drawn anew by every seed."""

@@ -9,9 +9,24 @@
 Everything goes to stderr; stdout is for results. No torch here.
 """
 
-from preflab.progress.board import Board
-from preflab.progress.default import expect, progress, reused, say, stage, tracked
+from preflab.progress.board import Board, Made
+from preflab.progress.default import elsewhere, expect, made, mute, progress, reused, say, stage, tracked
 from preflab.progress.task import Task
 from preflab.progress.words import duration, listed
 
-__all__ = ["Board", "Task", "duration", "expect", "listed", "progress", "reused", "say", "stage", "tracked"]
+__all__ = [
+    "Board",
+    "Made",
+    "Task",
+    "duration",
+    "elsewhere",
+    "expect",
+    "listed",
+    "made",
+    "mute",
+    "progress",
+    "reused",
+    "say",
+    "stage",
+    "tracked",
+]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from preflab.errors.terminal import one_line
 from preflab.progress.task import Task
@@ -84,6 +84,13 @@ class Nothing:
         """Drop it."""
 
 
+class Made(NamedTuple):
+    """A stage that was made, and the seconds that it took."""
+
+    name: str
+    seconds: float
+
+
 class Board:
     """Tasks under way and stages to come, shown on a display.
 
@@ -91,6 +98,9 @@ class Board:
         display: gives the display; asked whenever nothing is under way.
         clock: seconds, monotonic.
         opened: is called when a task begins where there was none.
+
+    Attributes:
+        made: the stages made while it was shown, in order.
     """
 
     def __init__(
@@ -105,6 +115,7 @@ class Board:
         self._coming: Counter[str] = Counter()
         self._stages = self._number = self._inside = 0
         self._took: dict[str, list[float]] = {}
+        self.made = list[Made]()
 
     @property
     def display(self) -> Display:
@@ -173,9 +184,21 @@ class Board:
                 yield
         finally:
             self._inside -= 1
-        took = self.clock() - began
-        self._took.setdefault(kind(name), []).append(took)
-        self.say(f"{headline} done in {duration(took)}")
+        self._end(headline, Made(name, self.clock() - began))
+
+    def _end(self, headline: str, made: Made) -> None:
+        self.made.append(made)
+        self._took.setdefault(kind(made.name), []).append(made.seconds)
+        self.say(f"{headline} done in {duration(made.seconds)}")
+
+    def elsewhere(self, made: Made) -> None:
+        """Say that another process has made a stage."""
+        self._end(self._headline(made.name), made)
+
+    def mute(self) -> None:
+        """Show nothing any more, for a process forked off: lock and tasks are its parent's, who does the speaking."""
+        self._lock, self.tasks, self.made = threading.RLock(), [], []
+        self._choose, self._opened, self._inside = Nothing, lambda board: None, 0
 
     def reused(self, name: str) -> None:
         """Say that a stage was found finished."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from preflab.progress.bars import Bars
-from preflab.progress.board import Board, Display, Lines, Nothing
+from preflab.progress.board import Board, Display, Lines, Made, Nothing
 
 T = TypeVar("T")
 
@@ -56,6 +56,12 @@ _BARS, _LINES = Bars(), Lines(_write, time.monotonic, lambda: time.strftime("%H:
 _BOARD = Board(_display, time.monotonic, Heart().start)
 
 expect, progress, say, stage, reused = _BOARD.expect, _BOARD.progress, _BOARD.say, _BOARD.stage, _BOARD.reused
+elsewhere, mute = _BOARD.elsewhere, _BOARD.mute
+
+
+def made() -> list[Made]:
+    """Return the stages that this process has made, in order."""
+    return list(_BOARD.made)
 
 
 def tracked(items: Iterable[T], title: str, unit: str, total: float | None = None) -> Iterator[T]:

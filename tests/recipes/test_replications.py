@@ -30,7 +30,7 @@ def test_every_seed_trains_what_its_methods_stand_on(finished, copy, options, tm
 
 
 def test_what_all_seeds_share_is_said_before_who_won(copy, options, tmp_path):
-    answer = run_warm("compare.py", *options, "--output", copy, *BOTH, cwd=tmp_path)
+    answer = run_warm("compare.py", *options, "--output", copy, *BOTH, "--redraw", "method", cwd=tmp_path)
     assert answer.status == 0, answer.err
     comparison = read(copy / "comparison.json")
     assert comparison["common"] == ["sft", "reward model"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from eval.comparison.budgets import Below
-from eval.pipeline.comparing import charged_below
 from eval.pipeline.entries import CompareConfig, left, spent
+from eval.pipeline.standing import charged_below
 from preflab.disk.stages import Stage
 from preflab.errors import UserError
 from preflab.method.configured import make_method

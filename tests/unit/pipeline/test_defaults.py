@@ -9,6 +9,7 @@ import pytest
 
 from eval.pipeline.comparing import COMPARE
 from eval.pipeline.defaults import DEFAULTS, nearest
+from eval.pipeline.entries import CompareConfig
 from eval.pipeline.session import Session
 from preflab.errors import UserError
 from preflab.experiment.layers import Layers
@@ -112,9 +113,11 @@ def test_which_layers_were_taken_is_said_and_recorded(tmp_path, caplog):
         found = session(tmp_path, "owner/said-135M")
         session(tmp_path, "owner/said-135M")
         session(tmp_path, "owner/silent")
-    assert found.as_dict()["defaults"] == ["real", "model_0.1b", "model", "every"]
+    assert found.as_dict()["defaults"] == ["real", "model_0.1b", "model", "comparison", "every"]
     said = [record.getMessage() for record in caplog.records]
-    assert said[0].startswith("owner/said-135M has 135,000,000 parameters; settings start from every, model, ")
+    assert said[0].startswith(
+        "owner/said-135M has 135,000,000 parameters; settings start from every, comparison, model, "
+    )
     assert said[1:] == ["how large owner/silent is cannot be told from here; settings are those of 1b"]
     assert "defaults" in Session({}).as_dict()
 
@@ -158,3 +161,11 @@ def test_a_damaged_model_is_refused_as_it_is_everywhere(tmp_path):
     (path / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(UserError, match="no whole safetensors file"):
         session(tmp_path, path)
+
+
+def test_methods_are_compared_by_whole_replications_unless_it_is_quick(tmp_path):
+    for values, seeds in (({}, (0, 1, 2)), ({"quick": True}, (0,)), ({"quick": True, "seeds": [3, 4]}, (3, 4))):
+        found = Session(values, {}, COMPARE)
+        assert found.run.seeds == seeds
+        assert found.config(CompareConfig).sources == ("method", "reward", "start")
+    assert Session({}, {}).run.seeds == (0,)

@@ -11,10 +11,10 @@ import pytest
 from eval.comparison.contests import by_gold
 from eval.judges import PLANTED, EndpointConfig, EndpointJudge, HumanVerdicts, JudgeSpec, judge_sentences
 from eval.pipeline.bringing import Brought
-from eval.pipeline.comparing import maximised_by
 from eval.pipeline.judging import ByAnswers, JudgeConfig, judging, local, open_judge, open_rewards
 from eval.pipeline.session import Session
 from eval.pipeline.showing import judge_lines
+from eval.pipeline.standing import maximised_by
 from eval.records.comparison import Judge
 from eval.settings import EvalConfig
 from eval.subjects import RewardSubject

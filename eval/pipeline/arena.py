@@ -1,0 +1,96 @@
+"""Where methods meet: the open world, and of each seed what its methods stand on and who judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from eval.pipeline.entries import CompareConfig
+from eval.pipeline.judging import judging
+from eval.pipeline.standing import maximised_by, stood_on
+from eval.pipeline.yardsticks import own_judge
+from eval.subjects import Ground
+from preflab.experiment.foundation import REWARD_MODEL
+
+if TYPE_CHECKING:
+    from eval.comparison.budgets import Below
+    from eval.pipeline.bringing import Brought
+    from eval.pipeline.entries import Entry
+    from eval.pipeline.judging import Chosen, Judging
+    from eval.pipeline.session import Session
+    from preflab.experiment.experiment import Experiment
+    from preflab.experiment.foundation import Foundation, Replication
+
+
+class Arena(NamedTuple):
+    """Where methods meet.
+
+    Attributes:
+        session: the settings.
+        foundation: gives what methods stand on.
+        brought: what is not trained here.
+        judge: who was asked for; None: the world's own.
+        entries: what is compared.
+    """
+
+    session: Session
+    foundation: Foundation
+    brought: Brought
+    judge: Chosen | None
+    entries: Sequence[Entry]
+
+    @property
+    def experiment(self) -> Experiment:
+        """The open world and run."""
+        return self.foundation.experiment
+
+    @property
+    def config(self) -> CompareConfig:
+        """What is compared."""
+        return self.session.config(CompareConfig)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The training seeds of each method."""
+        return self.session.run.seeds
+
+    @property
+    def redrawn(self) -> dict[str, bool]:
+        """Whether each of the stages trained here, start and reward model, is drawn anew by every seed."""
+        return self.foundation.redrawn(self.config.sources)
+
+    def replications(self, seeds: Sequence[int]) -> list[Replication]:
+        """Build what the methods of these seeds stand on."""
+        return self.foundation.replications(seeds, self.config.sources)
+
+    def judging(self, replications: Sequence[Replication]) -> Judging:
+        """Build who judges all, on what the first seed starts from; it warns if these replications know the judge."""
+        start = self.foundation.sft(self.seeds[0] if self.redrawn.get(self.foundation.start_label) else 0)
+        every = list({id(one.rewards): one.rewards for one in replications}.values())
+        methods = [entry.method for entry in self.entries]
+        evaluation, maximised = self.session.evaluation, maximised_by(self.session, every, methods, self.brought)
+        own = partial(own_judge, self.foundation, start, evaluation)
+        return judging(self.experiment, evaluation, self.judge, own, maximised, start)
+
+    def grounds(self, seeds: Sequence[int]) -> list[Ground]:
+        """Build what the methods of each of these seeds share."""
+        scores = self.judging(()).scores
+        return [
+            Ground(self.experiment, self.session.evaluation, one.sft, one.rewards, scores, seed=one.seed)
+            for one in self.replications(seeds)
+        ]
+
+    def starts(self, grounds: Sequence[Ground]) -> list[Ground]:
+        """Return where the starts of some grounds are evaluated: each of its own, or one that all seeds share."""
+        anew = self.redrawn.get(self.foundation.start_label)
+        return list(grounds) if anew else [grounds[0]._replace(seed=0)]
+
+    def scored(self, grounds: Sequence[Ground]) -> list[Ground]:
+        """Return where the reward models of some grounds are evaluated: each of its own, or one for all seeds."""
+        return list(grounds) if self.redrawn.get(REWARD_MODEL) else [grounds[0]._replace(seed=0)]
+
+    def below(self) -> list[Below]:
+        """Return the stages trained here that methods stand on, with what they cost."""
+        methods = [entry.method for entry in self.entries if not entry.varied]
+        return stood_on(self.foundation, self.replications(self.seeds), self.redrawn, methods)

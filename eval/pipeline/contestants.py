@@ -1,0 +1,142 @@
+"""Who takes part in a comparison: methods trained and evaluated, and what they started from and maximised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from eval.pipeline.entries import CompareConfig, Entry, left, spent, under
+from eval.pipeline.following import CourseConfig, follow, taken
+from eval.pipeline.standing import charged_below
+from eval.pipeline.yardsticks import subject_of
+from eval.subjects import START, Ground, RewardSubject, TrainedReward, evaluate_subject
+
+if TYPE_CHECKING:
+    from eval.comparison.budgets import Below
+    from eval.comparison.contestant import Contestant
+    from eval.pipeline.session import Session
+    from eval.records.figures import RewardModel
+    from preflab.disk.stages import Stage
+    from preflab.experiment.foundation import Foundation
+    from preflab.training.budget import Budget
+
+
+def started(foundation: Foundation, grounds: Sequence[Ground]) -> Contestant:
+    """Evaluate the policy that methods start from: one that all seeds share, or that of each ground."""
+    from eval.comparison.contestant import Contestant
+
+    label = foundation.start_label
+    cost = [one.sft.record for one in grounds if one.sft and foundation.trains_start]
+    answered = [evaluate_subject(label, START, one) for one in grounds]
+    return Contestant(label, answered, cost, replicated=len(grounds) > 1)
+
+
+def train_entries(
+    session: Session,
+    grounds: Sequence[Ground],
+    entries: Sequence[Entry],
+    below: Sequence[Below] = (),
+    budget: Budget | None = None,
+) -> list[Contestant]:
+    """Train and evaluate each method at each setting with each seed.
+
+    Args:
+        session: the settings.
+        grounds: what the methods of each seed share.
+        entries: what is compared.
+        below: the stages that they stand on.
+        budget: what each is under; None: the given one, or else what the first of them spends.
+    """
+    config, course, contestants = session.config(CompareConfig), session.config(CourseConfig), []
+    budget = budget or config.given_budget
+    replicated = any(stage.redrawn for stage in below)
+    for entry in entries:
+        charged = charged_below(below, entry.method, config)
+        entry = entry._replace(method=under(left(budget, entry.method, charged), entry.method))
+        stages = [trained_stage(session, ground, entry) for ground in grounds]
+        budget = budget or spent(config, stages[0], charged)
+        kept = followed(session, entry) and grounds[0].judge
+        way = follow(grounds, course, entry.method, stages) if kept else []
+        contestants.append(contest(grounds, entry, stages, way, replicated=replicated))
+    return contestants
+
+
+def trained_stage(session: Session, ground: Ground, entry: Entry) -> Stage:
+    """Train a method at a setting with the seed of a ground."""
+    return ground.experiment.train(
+        f"{entry.method.label}-seed{ground.seed}",
+        entry.method,
+        seed=ground.seed,
+        sft=ground.sft,
+        reward=ground.reward,
+        snapshots=followed(session, entry),
+    )
+
+
+def followed(session: Session, entry: Entry) -> int:
+    """Return how many snapshots are taken of a method on its way: of configured ones alone."""
+    return 0 if entry.varied else taken(session.config(CourseConfig), entry.method)
+
+
+def judge_rewards(grounds: Sequence[Ground], given: Sequence[RewardSubject]) -> RewardModel | None:
+    """Evaluate the reward models that policies learnt from, trained or given; None where there are none.
+
+    Args:
+        grounds: one that all seeds share, or those of all seeds.
+        given: what was brought along.
+    """
+    from eval.comparison.contestant import Contestant
+    from eval.comparison.record import summarise_reward_model
+    from preflab.experiment.rewards import Rewards
+
+    if len(given) == 1:
+        records = [evaluate_subject("reward", given[0], grounds[0])]
+        return summarise_reward_model(Contestant("reward", records, gives="reward"))
+    found, costs = [], []
+    for ground in grounds:
+        rewards = ground.reward if isinstance(ground.reward, Rewards) else None
+        models = rewards.trained if rewards else None
+        if given and rewards and rewards.function:  # with weights of their own
+            models = rewards
+        if models is None:
+            return None
+        found.append(evaluate_subject("reward", TrainedReward(models), ground))
+        costs += [] if given else [stage.record for stage in models.stages]
+    return summarise_reward_model(Contestant("reward", found, costs, gives="reward"))
+
+
+def contest(
+    grounds: Sequence[Ground],
+    entry: Entry,
+    stages: Sequence[Stage],
+    course: Sequence[Contestant] = (),
+    *,
+    replicated: bool = False,
+) -> Contestant:
+    """Evaluate one method's stages: a policy by its answers, a reward model by its scores of held-out pairs.
+
+    Args:
+        grounds: what all methods of a seed share; their seeds are those of the sampled answers too.
+        entry: the method at its setting.
+        stages: one a seed.
+        course: the method on its way, if it was followed.
+        replicated: whether something that they stand on is drawn anew by every seed.
+    """
+    from eval.comparison.contestant import Contestant, read_curve
+
+    method = entry.method
+    records = [
+        evaluate_subject(stage.name, subject_of(method, stage), ground)
+        for ground, stage in zip(grounds, stages, strict=True)
+    ]
+    return Contestant(
+        method.label,
+        records,
+        training=[stage.record for stage in stages],
+        curves=[read_curve(stage.folder) for stage in stages],
+        settings=method.settings,
+        varied=entry.varied,
+        gives=method.needs.trains[0],
+        replicated=replicated and len(stages) > 1,
+        course=course,
+    )

@@ -1,0 +1,138 @@
+"""Pieces of a run made side by side: what they need comes first, nothing is lost or silent, none outlives us."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from preflab.disk.stages import Run
+from preflab.errors import UserError
+from preflab.experiment.side_by_side import Elsewhere, Piece, build_side_by_side
+
+
+def stage(run, name, needs=(), seconds=0.0, content=None):
+    """A piece that builds one stage, of what it finds of those that it needs."""
+
+    def work(folder):
+        time.sleep(seconds)
+        found = [run.stage(other, {}, forbidden).record["pid"] for other in needs]
+        return {"pid": os.getpid(), "of": found}
+
+    return Piece(name, lambda: run.stage(name, {}, work), tuple(needs))
+
+
+def forbidden(folder):
+    raise AssertionError("built a second time")
+
+
+@pytest.fixture
+def run(tmp_path):
+    opened = Run(tmp_path / "run")
+    yield opened
+    opened.close()
+
+
+def test_each_piece_is_built_once_elsewhere_after_those_that_it_needs(run, capfd):
+    pieces = [stage(run, "a", seconds=0.2), stage(run, "b"), stage(run, "c", ("a", "b")), stage(run, "d", ("c",))]
+    build_side_by_side(run, pieces, 2)
+    found = {name: run.stage(name, {}, forbidden).record for name in "abcd"}
+    assert len({record["pid"] for record in found.values()} | {os.getpid()}) == 5
+    assert found["c"]["of"] == [found["a"]["pid"], found["b"]["pid"]]
+    said = capfd.readouterr().err
+    assert all(f": {name} done in" in said for name in "abcd")
+    assert "reused" not in said
+
+
+def test_they_run_at_the_same_time_and_no_more_of_them_than_asked_for(run):
+    def work(folder):
+        began = time.monotonic()
+        time.sleep(0.5)
+        return {"from": began, "to": time.monotonic()}
+
+    names = [f"s{number}" for number in range(4)]
+    build_side_by_side(run, [Piece(name, lambda name=name: run.stage(name, {}, work)) for name in names], 2)
+    spans = [run.stage(name, {}, forbidden).record for name in names]
+    at_once = [sum(other["from"] <= one["from"] < other["to"] for other in spans) for one in spans]
+    assert max(at_once) == 2
+
+
+def test_what_ends_one_ends_all_and_is_raised_with_its_traceback(run):
+    def fails():
+        raise UserError("row 7 holds no text; mend it")
+
+    slow = stage(run, "slow", seconds=60)
+    began = time.monotonic()
+    with pytest.raises(UserError, match="row 7") as found:
+        build_side_by_side(run, [slow, Piece("fails", fails), stage(run, "late", ("fails",))], 2)
+    assert time.monotonic() - began < 20
+    assert isinstance(found.value.__cause__, Elsewhere)
+    assert "in fails" in str(found.value.__cause__)
+    assert not list(run.stages.glob("slow-*")) + list(run.stages.glob("late-*"))
+
+
+def test_an_error_that_cannot_be_sent_comes_as_text(run):
+    class Local(Exception):  # noqa: N818 (no other process can find it)
+        pass
+
+    def fails():
+        raise Local("odd")
+
+    with pytest.raises(RuntimeError, match="Local: odd"):
+        build_side_by_side(run, [Piece("fails", fails)], 1)
+
+
+def test_a_piece_that_is_killed_is_said_and_left_with_what_needs_it(run, caplog):
+    def dies():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    build_side_by_side(run, [Piece("dies", dies), stage(run, "other"), stage(run, "late", ("dies",))], 1)
+    assert "the process of dies was killed" in caplog.text
+    assert "late: left for later" in caplog.text
+    assert run.stage("other", {}, forbidden).record
+    assert not list(run.stages.glob("late-*"))
+
+
+def test_what_pieces_log_is_said_once(run, caplog):
+    def warns():
+        logging.getLogger("preflab.some").warning("%d rows are doubtful", 3)
+
+    build_side_by_side(run, [Piece("one", warns), Piece("two", warns)], 2)
+    assert [record.getMessage() for record in caplog.records] == ["3 rows are doubtful"]
+
+
+def test_needing_what_is_none_before_it_is_a_mistake(run):
+    with pytest.raises(ValueError, match="needs 'b'"):
+        build_side_by_side(run, [stage(run, "a", ("b",)), stage(run, "b")], 2)
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from preflab.disk.stages import Run
+from preflab.experiment.side_by_side import Piece, build_side_by_side
+
+folder = Path(sys.argv[1])
+run = Run(folder / "run")
+
+def build(name):
+    (folder / name).write_text("begun")
+    time.sleep(60)
+
+build_side_by_side(run, [Piece("a", lambda: build("a")), Piece("b", lambda: build("b"))], 2)
+"""
+
+
+def test_no_piece_outlives_a_killed_parent_and_the_run_is_free_again(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)])
+    until = time.monotonic() + 60
+    while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    time.sleep(1.0)
+    Run(tmp_path / "run").close()  # refused as long as anybody holds it
