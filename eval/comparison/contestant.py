@@ -34,6 +34,7 @@ class Contestant:
         gives: what was trained, ``policy`` or ``reward``.
         replicated: whether seed s of it shares start and reward model with seed s of the others, and no other seed's.
         course: the method on its way, one a snapshot, in order; their `varied` holds the ``step``.
+        back: the method on its way back to the start, in order; their `varied` holds the ``share``.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Contestant:
     gives: str = "policy"
     replicated: bool = False
     course: Sequence[Contestant] = ()
+    back: Sequence[Contestant] = ()
 
     def table(self, name: str) -> Array | None:
         """Return a column of the samples over training seeds, ``[S, N]``; None where it is not known."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Row = Mapping[str, Any]
 
+Endpoint = Literal["gold", "win-rate", "equal-kl"]
+
 COSTS = ("steps", "seconds", "prompts", "pairs", "responses", "tokens", "trained_tokens", "sampled_tokens", "flops")
 
 
@@ -46,6 +48,8 @@ def summarise_comparison(
     oracle: tuple[Oracle, Array | None] | None = None,
     matched: str = "none",
     below: Sequence[Below] = (),
+    primary: Endpoint | None = None,
+    looks: int = 1,
 ) -> Summary:
     """Return what ``comparison.json`` says of the methods.
 
@@ -57,14 +61,19 @@ def summarise_comparison(
         oracle: the oracle line, and the gold rewards of the reference's samples ``[N, M]`` if it was drawn from such.
         matched: which budget the methods were given alike.
         below: the stages that they stand on.
+        primary: the endpoint that the headline answers by; None: gold rewards where there are some, else wins.
+        looks: how many comparisons, this one included, the prompts have been used for.
     """
+    if primary is None and decide is not None:
+        primary = "gold" if decide is by_gold else "win-rate"
     configured = [contestant for contestant in contestants if not contestant.varied]
     policies = [contestant for contestant in configured if contestant.gives == "policy"]
     start = contestants[0]
     tried = Counter(contestant.name for contestant in contestants)
     trained = {c.name: list(c.training) for c in configured if c.training and c is not start}
     games = play(policies, decide) if decide else {}
-    tests = compare_pairs(policies, games, scored=decide is by_gold, start=start) if games else []
+    scored = decide is by_gold and primary != "win-rate"
+    tests = compare_pairs(policies, games, scored=scored, start=start) if games else []
     summary = Summary(
         headline="",
         verdict=(),
@@ -73,7 +82,7 @@ def summarise_comparison(
         pairwise=tuple(tests),
         untested=tuple(untested(policies, games) if games else ()),
         ranking=tuple(rank(policies, games, tests) if tests else ()),
-        frontier=draw_frontier(contestants[1:], oracle),
+        frontier=draw_frontier(contestants[1:], oracle, start),
         overoptimisation=fit_laws(contestants[1:], start),
         training={c.name: {str(at): tuple(rows) for at, rows in enumerate(c.curves)} for c in configured if c.curves},
         diagnosis={c.name: tuple(examine(c, start)) for c in configured[1:]},
@@ -81,6 +90,8 @@ def summarise_comparison(
         training_seeds=min((len(c.records) for c in policies[1:]), default=1),
         redrawn=tuple(stage.name for stage in below if stage.redrawn),
         common=tuple(stage.name for stage in below if not stage.redrawn),
+        primary=primary if decide else None,
+        looks=looks,
     )
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))
 
@@ -160,15 +171,27 @@ def summarise_training(records: Sequence[Row]) -> Cost:
 # ---- reward against KL -------------------------------------------------------------------------------
 
 
-def draw_frontier(contestants: Sequence[Contestant], oracle: tuple[Oracle, Array | None] | None) -> Frontier | None:
-    """Return every policy's points, the oracle line and the best-of-n curve; None where rewards are not known."""
-    points = []
+def draw_frontier(
+    contestants: Sequence[Contestant], oracle: tuple[Oracle, Array | None] | None, start: Contestant
+) -> Frontier | None:
+    """Return every policy's points, the oracle line and the best-of-n curve; None where rewards are not known.
+
+    Policies that were followed on their way back have curves that begin at the start, whose KL is 0.
+    """
+    points, origin, seeds = [], [], set[int]()
     for contestant in contestants:
-        kl, gold = contestant.kl, contestant.table("gold")
-        if kl is not None and gold is not None:
-            points.append(Point(contestant.name, contestant.varied, kl, gold, contestant.table("proxy")))
+        for one in (contestant, *contestant.back):
+            kl, gold = one.kl, one.table("gold")
+            if kl is not None and gold is not None:
+                points.append(Point(one.name, one.varied, kl, gold, one.table("proxy")))
+                seeds.add(len(gold))
+        began = start.table("gold")
+        if contestant.back and began is not None:
+            gold = np.stack([began[seed % len(began)] for seed in range(len(contestant.records))])
+            origin.append(Point(contestant.name, {}, np.zeros_like(gold), gold))
     line, rewards = oracle or (None, None)
-    return frontier(points, line, rewards) if points else None
+    paired = len(seeds) == 1 and all(contestant.replicated for contestant in contestants)
+    return frontier(points, line, rewards, origin=origin, paired=paired) if points else None
 
 
 # ---- what went wrong ---------------------------------------------------------------------------------

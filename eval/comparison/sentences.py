@@ -15,6 +15,8 @@ from eval.metrics.response_length import ResponseLength
 from eval.metrics.reward import GOLD
 from eval.metrics.win_rate import WIN_RATE
 from eval.records.comparison import PairTest, Summary
+from eval.records.figures import Figure
+from eval.records.frontier import EqualKl
 
 LENGTH, KL_EXACT = ResponseLength.measures[0].key, KlExact.measures[0].key
 SIGNIFICANT = 0.05
@@ -34,9 +36,58 @@ def headline(summary: Summary, start: str) -> str:
     if not pairs:
         return "Nobody judged the answers: the figures say what the methods did, not which is better."
     better, judged = _better(pairs), {frozenset((pair.first, pair.second)) for pair in pairs}
-    answers = [_between(summary, names, better, judged)] if len(names) > 1 else []
-    answers.append(f"Against {start}: {_against(summary, start, names, better, judged)}.")
-    return about(summary) + " ".join(answers)
+    between = _between(summary, names, better, judged) if len(names) > 1 else ""
+    against = f"Against {start}: {_against(summary, start, names, better, judged)}."
+    equal = at_equal_kl(summary)
+    if summary.primary == "equal-kl":
+        answers = [
+            f"{equal or 'No two methods reach a KL in common.'}",
+            "Exploratory, as configured:",
+            between,
+            against,
+        ]
+    else:
+        answers = [between, against, f"Exploratory: {equal[0].lower()}{equal[1:]}" if equal else ""]
+    return about(summary) + " ".join(answer for answer in answers if answer)
+
+
+def at_equal_kl(summary: Summary) -> str:
+    """Return which methods lead over the KLs that two of them both reach; nothing where none do."""
+    rows = summary.frontier.equal_kl if summary.frontier else ()
+    if not rows:
+        return ""
+    clear = [row for row in rows if row.verdict != "none"]
+    reach = max(row.high_kl for row in clear or rows)
+    said = f"At equal KL (up to {reach:.2f} nats) "
+    if not clear:
+        return f"{said}no detectable difference."
+    return said + "; ".join(_ahead(row) for row in clear) + "."
+
+
+def _ahead(row: EqualKl) -> str:
+    """Return who is ahead of whom over a range of KL, and by how much."""
+    sign, ends = (1, (row.first, row.second)) if row.verdict == "first" else (-1, (row.second, row.first))
+    return f"{ends[0]} is ahead of {ends[1]} ({_figures(row.difference, sign)})"
+
+
+def equal_kl_sentence(row: EqualKl) -> str:
+    """Return what was found of two methods over the KLs that both reach."""
+    span = f"over KLs of {row.low_kl:.2f} to {row.high_kl:.2f} nats"
+    about = f"{_figures(row.difference, -1 if row.verdict == 'second' else 1)}, corrected p {_p(row.p_adjusted)}"
+    sure = [at.kl for at in row.band if not at.difference.low <= 0.0 <= at.difference.high]
+    where = f"; the band leaves 0 out from {min(sure):.2f} to {max(sure):.2f} nats" if sure else ""
+    if row.verdict == "none":
+        return f"At equal KL, no detectable difference between {row.first} and {row.second}: {about} {span}{where}."
+    ends = (row.first, row.second) if row.verdict == "first" else (row.second, row.first)
+    return f"At equal KL, {ends[0]} beats {ends[1]}: gold reward {about} {span}{where}."
+
+
+def _figures(difference: Figure, sign: int) -> str:
+    """Return a difference with its interval, turned round where the second is ahead."""
+    ends = sorted((sign * difference.low, sign * difference.high))
+    digits = _digits((ends[1] - ends[0]) / 2 or abs(difference.mean))
+    mean, low, high = (_signed(value, digits) for value in (sign * difference.mean, *ends))
+    return f"{mean} [{low}, {high}]"
 
 
 def about(summary: Summary) -> str:
@@ -86,6 +137,7 @@ def sentences(summary: Summary) -> list[str]:
     """Return a sentence for every pair of methods, then one for every method of how far its KL was put to use."""
     found = [pair_sentence(pair) for pair in summary.pairwise]
     found += [f"{pair.first} against {pair.second}: {pair.reason}." for pair in summary.untested]
+    found += [equal_kl_sentence(row) for row in (summary.frontier.equal_kl if summary.frontier else ())]
     for point in summary.frontier.points if summary.frontier else ():
         share = point.attainable
         if share is not None and not point.setting:
@@ -95,7 +147,13 @@ def sentences(summary: Summary) -> list[str]:
                 f"{point.method} has {100 * share.mean:.0f} % [{low:.0f}, {high:.0f}] of the gold reward that "
                 f"any policy could have gained at its KL of {point.kl.mean:.2f} nats{exact}."
             )
-    return found
+    return [*found, looks_sentence(summary)] if summary.looks > 1 else found
+
+
+def looks_sentence(summary: Summary) -> str:
+    """Return that the test prompts were used before, which no p-value knows."""
+    many = f"The test prompts of this run folder have been used for {summary.looks} comparisons, this one included"
+    return f"{many}: whoever chooses among them chooses by chance too, which is in no p-value."
 
 
 def pair_sentence(pair: PairTest) -> str:
@@ -104,12 +162,9 @@ def pair_sentence(pair: PairTest) -> str:
     sign = -1 if pair.verdict == "second" else 1
     if sign < 0:
         first, second = second, first
-    ends = sorted((sign * difference.low, sign * difference.high))
-    what, digits = MEASURES[pair.measure], _digits((ends[1] - ends[0]) / 2 or abs(difference.mean))
-    mean, low, high = (_signed(value, digits) for value in (sign * difference.mean, *ends))
-    interval = f"{mean} [{low}, {high}]"
-    interval += _effect(pair, sign)
-    figures = f"{what} {interval}, corrected p {_p(pair.p_adjusted)}{_disagreement(pair)}"
+    digits = _digits((difference.high - difference.low) / 2 or abs(difference.mean))
+    interval = _figures(difference, sign) + _effect(pair, sign)
+    figures = f"{MEASURES[pair.measure]} {interval}, corrected p {_p(pair.p_adjusted)}{_disagreement(pair)}"
     if pair.verdict != "none":
         return f"{first} beats {second}: {figures}."
     seen = pair.detectable

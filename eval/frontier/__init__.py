@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from eval.frontier.attained import attainable, under_the_line
 from eval.frontier.best_of_n import best_of_n_curve, expected_best
-from eval.frontier.matching import Point, matched, matched_differences
+from eval.frontier.matching import Point, equal_kl, matched, matched_differences
 from eval.frontier.oracle import Oracle, exact_oracle, sampled_oracle
 from eval.frontier.overoptimisation import fit_overoptimisation
 from eval.frontier.summary import frontier
@@ -17,6 +17,7 @@ __all__ = [
     "Point",
     "attainable",
     "best_of_n_curve",
+    "equal_kl",
     "exact_oracle",
     "expected_best",
     "fit_overoptimisation",

@@ -18,8 +18,10 @@ from numpy.typing import ArrayLike
 
 from eval.frontier.tables import Array, as_table
 from eval.records.figures import Figure
-from eval.records.frontier import Matched, MatchedDifference
-from eval.statistics import compare, interval
+from eval.records.frontier import EqualKl, Matched, MatchedDifference
+from eval.statistics import compare, holm, interval, verdict
+
+LEVEL = 0.95
 
 
 class Point(NamedTuple):
@@ -40,25 +42,21 @@ class Point(NamedTuple):
     proxy_reward: ArrayLike | None = None
 
 
-class _Curve(NamedTuple):
-    """P >= 2 settings of a method, by mean KL.
+class _Path(NamedTuple):
+    """P >= 2 settings of a method with one training seed, by mean KL.
 
     Attributes:
         d: sqrt(KL), ``[P]``.
-        kl: ``[P, S, N]``.
-        reward: ``[P, S, N]``.
-        start: the largest d that the first setting may truly have.
-        end: the smallest d that the last setting may truly have.
+        kl: ``[P, N]``.
+        reward: ``[P, N]``.
     """
 
     d: Array
     kl: Array
     reward: Array
-    start: float
-    end: float
 
     def read(self, d: float) -> Array:
-        """Return a table ``[S, N]``: what each value contributes to the reward at d, which is their mean.
+        """Return ``[N]``: what each prompt contributes to the reward at d, which is their mean.
 
         With a share t of the way between settings i and j, the reward is (1 − t) R_i + t R_j, and moving a setting
         itself by δ moves it against the slope, by −(1 − t) δ slope or −t δ slope.
@@ -66,12 +64,42 @@ class _Curve(NamedTuple):
         j = int(np.searchsorted(self.d, d).clip(1, len(self.d) - 1))
         i = j - 1
         t = (d - self.d[i]) / (self.d[j] - self.d[i])
-        means = self.reward.mean((1, 2))
+        means = self.reward.mean(1)
         slope = (means[j] - means[i]) / (self.d[j] - self.d[i])
-        table = np.zeros(self.reward.shape[1:])
+        found = np.zeros(self.reward.shape[1])
         for place, share in ((i, 1.0 - t), (j, t)):
-            table += share * (self.reward[place] - slope * _moves(self.d[place], self.kl[place]))
-        return table
+            found += share * (self.reward[place] - slope * _moves(self.d[place], self.kl[place]))
+        return found
+
+    @property
+    def start(self) -> float:
+        """The largest d that the first setting may truly have."""
+        return math.sqrt(max(0.0, interval(self.kl[0], rate=False).high))
+
+    @property
+    def end(self) -> float:
+        """The smallest d that the last setting may truly have."""
+        return math.sqrt(max(0.0, interval(self.kl[-1], rate=False).low))
+
+
+class _Curve(NamedTuple):
+    """A method's paths, one a training seed: each seed is read at the same KL, wherever its own settings lie."""
+
+    paths: Sequence[_Path]
+
+    def read(self, d: float) -> Array:
+        """Return a table ``[S, N]``: what each value contributes to the reward at d, which is their mean."""
+        return np.stack([path.read(d) for path in self.paths])
+
+    @property
+    def start(self) -> float:
+        """Where every seed's path has begun."""
+        return max(path.start for path in self.paths)
+
+    @property
+    def end(self) -> float:
+        """Where the first of them ends."""
+        return min(path.end for path in self.paths)
 
 
 def matched(points: Sequence[Point], *, count: int = 5) -> list[Matched]:
@@ -100,18 +128,58 @@ def matched(points: Sequence[Point], *, count: int = 5) -> list[Matched]:
     ]
 
 
-def matched_differences(points: Sequence[Point], *, count: int = 5) -> list[MatchedDifference]:
+def matched_differences(points: Sequence[Point], *, count: int = 5, paired: bool = False) -> list[MatchedDifference]:
     """Return the difference in gold reward, first minus second, of every two methods at KLs both reach.
 
-    As `matched`, but with the KLs that the two have in common, whatever a third reaches. Prompts pair the methods;
-    ``p`` is not corrected for the number of rows.
+    As `matched`, but with the KLs that the two have in common, whatever a third reaches. Prompts pair the methods, and
+    `paired` replications too; ``p`` is not corrected for the number of rows.
     """
+    pairs = itertools.combinations(_curves(points).items(), 2)
+    return [row for one, other in pairs for row in _band(one, other, _shared([one[1], other[1]], count), paired)]
+
+
+def equal_kl(points: Sequence[Point], *, count: int = 8, paired: bool = False) -> list[EqualKl]:
+    """Return every two methods over the KLs that both reach: one test of the mean difference, and a band around it.
+
+    The mean over the range is one number, so that no KL is picked. The intervals of the band hold all at once.
+
+    Args:
+        points: as of `matched`.
+        count: how many KLs, evenly spaced in sqrt(KL); where both begin at the reference itself, whose reward is one,
+            it is left out.
+        paired: whether seed s of one method shares its replication with seed s of another.
+    """
+    met = []
+    for one, other in itertools.combinations(_curves(points).items(), 2):
+        if places := [d for d in _shared([one[1], other[1]], count + 1) if d > 0.0][-count:]:
+            means = [np.mean([curve.read(d) for d in places], axis=0) for _, curve in (one, other)]
+            met.append((one, other, places, compare(*means, paired=paired)))
+    adjusted = holm([found.p for *_, found in met])
+    return [
+        EqualKl(
+            first=one[0],
+            second=other[0],
+            low_kl=places[0] ** 2,
+            high_kl=places[-1] ** 2,
+            difference=Figure.of(found.estimate),
+            p=found.p,
+            p_adjusted=float(p),
+            verdict=verdict(found.estimate.mean, float(p)),
+            band=tuple(_band(one, other, places, paired, level=1.0 - (1.0 - LEVEL) / len(places))),
+        )
+        for (one, other, places, found), p in zip(met, adjusted, strict=True)
+    ]
+
+
+def _band(
+    one: tuple[str, _Curve], other: tuple[str, _Curve], places: Sequence[float], paired: bool, level: float = LEVEL
+) -> list[MatchedDifference]:
+    """Return the difference of two methods at each of some d."""
     rows = []
-    for (first, one), (second, other) in itertools.combinations(_curves(points).items(), 2):
-        for d in _shared([one, other], count):
-            found = compare(one.read(d), other.read(d))
-            difference = Figure.of(found.estimate)
-            rows.append(MatchedDifference(kl=d**2, first=first, second=second, difference=difference, p=found.p))
+    for d in places:
+        found = compare(one[1].read(d), other[1].read(d), level=level, paired=paired)
+        difference = Figure.of(found.estimate)
+        rows.append(MatchedDifference(kl=d**2, first=one[0], second=other[0], difference=difference, p=found.p))
     return rows
 
 
@@ -128,14 +196,16 @@ def _curves(points: Sequence[Point]) -> dict[str, _Curve]:
         if any(kl.shape != reward.shape for kl, reward in zip(kls, rewards, strict=True)):
             raise ValueError(f"kl and gold_reward of a setting of {name} differ in their number of seeds")
         seeds = min(len(table) for table in kls)
-        kls, rewards = [table[:seeds] for table in kls], [table[:seeds] for table in rewards]
-        # Settings at one KL are one place of the curve: the first of them stands for it.
-        d, first = np.unique([math.sqrt(max(0.0, table.mean())) for table in kls], return_index=True)
-        if len(d) > 1:
-            kl, reward = np.stack(kls)[first], np.stack(rewards)[first]
-            ends = interval(kl[0], rate=False).high, interval(kl[-1], rate=False).low
-            curves[name] = _Curve(d, kl, reward, *(math.sqrt(max(0.0, end)) for end in ends))
+        paths = [_path(*([table[seed] for table in tables] for tables in (kls, rewards))) for seed in range(seeds)]
+        if all(len(path.d) > 1 for path in paths):
+            curves[name] = _Curve(paths)
     return curves
+
+
+def _path(kls: Sequence[Array], rewards: Sequence[Array]) -> _Path:
+    """Return the path through settings, ``[N]`` each; of those at one KL, the first stands for the place."""
+    d, first = np.unique([math.sqrt(max(0.0, kl.mean())) for kl in kls], return_index=True)
+    return _Path(d, np.stack(kls)[first], np.stack(rewards)[first])
 
 
 def _shared(curves: Sequence[_Curve], count: int) -> list[float]:
@@ -145,5 +215,5 @@ def _shared(curves: Sequence[_Curve], count: int) -> list[float]:
 
 
 def _moves(d: float, kl: Array) -> Array:
-    """Return by how much each KL ``[S, N]`` moves d = sqrt(KL) of their mean; a d of 0 is the reference, and stays."""
+    """Return by how much each KL ``[N]`` moves d = sqrt(KL) of their mean; a d of 0 is the reference, and stays."""
     return (kl - kl.mean()) / (2.0 * d) if d > 0 else np.zeros_like(kl)

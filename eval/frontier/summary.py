@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from eval.frontier.attained import attainable, under_the_line
 from eval.frontier.best_of_n import best_of_n_curve
-from eval.frontier.matching import Point, matched, matched_differences
+from eval.frontier.matching import Point, equal_kl, matched, matched_differences
 from eval.frontier.oracle import Oracle
 from eval.frontier.tables import as_table
 from eval.records.figures import Figure
@@ -17,7 +17,12 @@ from eval.statistics import interval
 
 
 def frontier(
-    points: Sequence[Point], oracle: Oracle | None = None, reference_rewards: ArrayLike | None = None
+    points: Sequence[Point],
+    oracle: Oracle | None = None,
+    reference_rewards: ArrayLike | None = None,
+    *,
+    origin: Sequence[Point] = (),
+    paired: bool = False,
 ) -> Frontier:
     """Return the record ``frontier`` of comparison.json.
 
@@ -25,6 +30,8 @@ def frontier(
         points: every method's settings, all of the same N prompts.
         oracle: the line of these prompts; without one there is no share of the attainable either.
         reference_rewards: ``[N, M]`` gold rewards of the reference's samples, for the best-of-n curve.
+        origin: where a method's curve begins, of methods whose points lie on their way from there: the reference.
+        paired: whether seed s of one method shares its replication with seed s of another.
 
     Raises:
         ValueError: if tables are not of the same prompts, or a point's are not of the same seeds.
@@ -33,8 +40,9 @@ def frontier(
         points=tuple(_point(point, oracle) for point in points),
         oracle=None if oracle is None else oracle.line(),
         best_of_n=() if reference_rewards is None else tuple(best_of_n_curve(reference_rewards)),
-        matched=tuple(matched(points)),
-        matched_differences=tuple(matched_differences(points)),
+        matched=tuple(matched([*origin, *points])),
+        matched_differences=tuple(matched_differences([*origin, *points], paired=paired)),
+        equal_kl=tuple(equal_kl([*origin, *points], paired=paired)),
     )
 
 

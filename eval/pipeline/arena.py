@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from eval.pipeline.entries import CompareConfig
-from eval.pipeline.judging import judging
+from eval.pipeline.judging import compares, judging
 from eval.pipeline.standing import maximised_by, stood_on
 from eval.pipeline.yardsticks import own_judge
 from eval.subjects import Ground
+from preflab.disk.stages import content_hash
 from preflab.experiment.foundation import REWARD_MODEL
+from preflab.settings.fields import as_dict
 
 if TYPE_CHECKING:
     from eval.comparison.budgets import Below
@@ -59,6 +61,17 @@ class Arena(NamedTuple):
     def redrawn(self) -> dict[str, bool]:
         """Whether each of the stages trained here, start and reward model, is drawn anew by every seed."""
         return self.foundation.redrawn(self.config.sources)
+
+    @property
+    def primary(self) -> Literal["gold", "win-rate", "equal-kl"]:
+        """The endpoint that the answer is about."""
+        return self.config.primary or ("win-rate" if compares(self.judge) else "gold")
+
+    def look(self) -> str:
+        """Return what tells this comparison from others on the same test prompts."""
+        methods = [[entry.method.identity(), dict(entry.varied)] for entry in self.entries]
+        asked = [self.seeds, self.config.sources, self.primary, as_dict(self.session.evaluation)]
+        return content_hash([methods, asked, self.session.run.sft])
 
     def replications(self, seeds: Sequence[int]) -> list[Replication]:
         """Build what the methods of these seeds stand on."""

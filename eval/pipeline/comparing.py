@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from eval.pipeline.arena import Arena
 from eval.pipeline.bringing import Brought
 from eval.pipeline.contestants import judge_rewards, started, train_entries
 from eval.pipeline.entries import CompareConfig, at_a_time, check_entries, check_labels
 from eval.pipeline.expected import of_comparison
 from eval.pipeline.following import CourseConfig
-from eval.pipeline.judging import JUDGING, open_judge
+from eval.pipeline.judging import JUDGING, compares, open_judge
 from eval.pipeline.pieces import pieces
-from eval.pipeline.results import Result, about, samples_of, write_manifest
+from eval.pipeline.results import Result, about, looks_so_far, samples_of, write_manifest
 from eval.pipeline.session import Session
+from eval.pipeline.way_back import WayBackConfig
 from eval.pipeline.yardsticks import baseline, oracle_line
+from preflab.errors import UserError
 from preflab.progress import expect
 
-COMPARE: dict[str, type] = {"comparison": CompareConfig, "course": CourseConfig, **JUDGING}
+if TYPE_CHECKING:
+    from eval.pipeline.judging import Chosen
+
+COMPARE: dict[str, type] = {"comparison": CompareConfig, "course": CourseConfig, "way_back": WayBackConfig, **JUDGING}
 """The configs of a session that `compare` takes."""
 
 
@@ -36,10 +44,24 @@ def compare(session: Session) -> Result:
     entries = check_entries(session)
     judge, brought = open_judge(session.configs), Brought.by(session)
     brought.check_reward(session, maximised=True)
+    check_primary(config, judge)
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
     with session.opened(methods, judged=("eval_prompts", "heldout"), doing=config.algorithms) as experiment:
         foundation = brought.foundation(session, experiment, [entry.method.name for entry in entries])
         return compared(Arena(session, foundation, brought, judge, entries))
+
+
+def check_primary(config: CompareConfig, judge: Chosen | None) -> None:
+    """Refuse a primary endpoint that this judge gives no figures of.
+
+    Raises:
+        UserError: naming both.
+    """
+    if compares(judge) and config.primary in ("gold", "equal-kl"):
+        raise UserError(
+            f"--primary {config.primary} is of gold rewards, and this judge compares answers and scores none; take "
+            "win-rate, or a judge that scores"
+        )
 
 
 def compared(arena: Arena) -> Result:
@@ -49,7 +71,8 @@ def compared(arena: Arena) -> Result:
     from preflab.experiment.side_by_side import build_side_by_side
 
     session, entries, config, start = arena.session, arena.entries, arena.config, arena.foundation.start_label
-    write_manifest(session, arena.experiment)
+    looks = looks_so_far(Path(session.run.output), arena.look())
+    write_manifest(session, arena.experiment, primary=arena.primary, looks=looks)
     check_labels([entry.method.label for entry in entries if not entry.varied], start)
     if config.redraw:
         arena.foundation.say_what_is_shared(config.redraw)
@@ -72,6 +95,8 @@ def compared(arena: Arena) -> Result:
         oracle=oracle_line(ground),
         matched=config.match,
         below=stands_on,
+        primary=arena.primary,
+        looks=len(looks),
     )
     methods = {entry.method.label: entry.method.identity() for entry in entries if not entry.varied}
     comparison = Comparison(

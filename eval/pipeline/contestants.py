@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from eval.pipeline.entries import CompareConfig, Entry, left, spent, under
 from eval.pipeline.following import CourseConfig, follow, taken
 from eval.pipeline.standing import charged_below
+from eval.pipeline.way_back import shares_of, way_back
 from eval.pipeline.yardsticks import subject_of
 from eval.subjects import START, Ground, RewardSubject, TrainedReward, evaluate_subject
 
@@ -57,7 +58,8 @@ def train_entries(
         budget = budget or spent(config, stages[0], charged)
         kept = followed(session, entry) and grounds[0].judge
         way = follow(grounds, course, entry.method, stages) if kept else []
-        contestants.append(contest(grounds, entry, stages, way, replicated=replicated))
+        back = way_back(grounds, entry.method.label, shares_of(session, entry, config.sweep is not None), stages)
+        contestants.append(contest(grounds, entry, stages, way, back, replicated=replicated))
     return contestants
 
 
@@ -110,6 +112,7 @@ def contest(
     entry: Entry,
     stages: Sequence[Stage],
     course: Sequence[Contestant] = (),
+    back: Sequence[Contestant] = (),
     *,
     replicated: bool = False,
 ) -> Contestant:
@@ -120,6 +123,7 @@ def contest(
         entry: the method at its setting.
         stages: one a seed.
         course: the method on its way, if it was followed.
+        back: the method on its way back to the start.
         replicated: whether something that they stand on is drawn anew by every seed.
     """
     from eval.comparison.contestant import Contestant, read_curve
@@ -139,4 +143,5 @@ def contest(
         gives=method.needs.trains[0],
         replicated=replicated and len(stages) > 1,
         course=course,
+        back=back,
     )

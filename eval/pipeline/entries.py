@@ -61,6 +61,12 @@ class CompareConfig:
         minimum=1,
         maximum=1024,
     )
+    primary: Literal["gold", "win-rate", "equal-kl"] | None = option(
+        None,
+        "the endpoint that the answer is about, fixed in the manifest before anything is trained, all else being "
+        "exploratory: gold (mean gold reward), win-rate (games won), equal-kl (mean gold reward over the KLs that two "
+        "methods both reach); default: gold where the judge scores, win-rate where it compares",
+    )
     report: bool = option(True, "write report/report.html with figures and tables")
 
     def __post_init__(self) -> None:

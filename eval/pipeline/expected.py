@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eval.pipeline.following import CourseConfig, taken
+from eval.pipeline.way_back import shares_of
 from preflab.experiment.foundation import NONE, REWARD_MODEL, numbered
 
 if TYPE_CHECKING:
@@ -22,13 +23,14 @@ def of_answers(config: EvalConfig, first: str) -> list[str]:
     return [*["eval-baseline"] * config.baseline_draws, f"eval-{first}"]
 
 
-def of_entries(session: Session, entries: Sequence[Entry], course: CourseConfig | None = None) -> list[str]:
-    """Return what trains every method at every setting with every seed, and what evaluates it."""
-    names = []
-    for method, varied in entries:
-        trained = [f"{method.label}-seed{seed}" for seed in session.run.seeds]
-        kept = 0 if varied or course is None else taken(course, method)
-        names += [*trained, *(f"eval-{name}" for name in trained for _ in range(1 + kept))]
+def of_entries(session: Session, entries: Sequence[Entry]) -> list[str]:
+    """Return what trains every method at every setting with every seed, and what evaluates it, on its way too."""
+    names, swept = [], any(entry.varied for entry in entries)
+    for entry in entries:
+        trained = [f"{entry.method.label}-seed{seed}" for seed in session.run.seeds]
+        kept = 0 if entry.varied else taken(session.config(CourseConfig), entry.method)
+        more = [*range(kept), *shares_of(session, entry, swept)]
+        names += [*trained, *(f"eval-{name}" for name in trained for _ in range(1 + len(more)))]
     return names
 
 
@@ -37,7 +39,7 @@ def of_comparison(arena: Arena) -> list[str]:
     foundation, evaluation, world = arena.foundation, arena.session.evaluation, arena.experiment.world
     many, start = len(arena.seeds), foundation.start_label
     answers = of_answers(evaluation, start) * (many if arena.redrawn.get(start) else 1)
-    trained = of_entries(arena.session, arena.entries, arena.session.config(CourseConfig))
+    trained = of_entries(arena.session, arena.entries)
     judged = arena.judge is not None or world.gold is not None or len(world.gold_pairs) > 0
     sampled = ["reference-samples"] if judged and evaluation.oracle_samples and not world.cut else []
     models = many if arena.redrawn.get(REWARD_MODEL) else int(foundation.reads_models)

@@ -99,6 +99,11 @@ def open_judge(configs: Mapping[str, Any]) -> Chosen | None:
     return list(open_rewards("--judge", specs, f"{known_judges('a reward model')} (docs/judges.md)"))
 
 
+def compares(judge: Chosen | None) -> bool:
+    """Whether a judge compares two answers, and gives none of them a score."""
+    return judge is not None and not isinstance(judge, (list, JudgeSpec))
+
+
 def open_rewards(flag: str, specs: Sequence[str], wanted: str = "a reward model") -> tuple[RewardSubject, ...]:
     """Open reward models: adapters, or classifiers with one label.
 

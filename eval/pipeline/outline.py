@@ -16,6 +16,7 @@ from eval.pipeline.planning import Plan, Planned
 from eval.pipeline.session import Session
 from eval.pipeline.stage_costs import Cost, Costing
 from eval.pipeline.training import check_read, stage_names
+from eval.pipeline.way_back import shares_of
 from eval.pipeline.yardsticks import own_judge
 from preflab.disk.stages import Stage, UnbuiltRun
 from preflab.errors import UserError
@@ -84,7 +85,9 @@ def plan_comparison(session: Session) -> Plan:
         for seed, start, rewards in replications:
             outline.train(f"{method.label}-seed{seed}", method, seed=seed, sft=start, reward=rewards, snapshots=kept)
     starts = len({one.sft and one.sft.name for one in replications})
-    policies = starts + sum(entry.method.needs.trains[0] == "policy" for entry in entries) * len(seeds)
+    trained = [entry for entry in entries if entry.method.needs.trains[0] == "policy"]
+    back = sum(len(shares_of(session, entry, config.sweep is not None)) for entry in trained)
+    policies = starts + (len(trained) + back) * len(seeds)
     return _planned(session, outline, sft, policies, session.evaluation.oracle_samples)
 
 

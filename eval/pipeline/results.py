@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.pipeline.session import Session
+from preflab.disk.files import read_object
+from preflab.errors import UserError
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
@@ -14,6 +17,11 @@ if TYPE_CHECKING:
     from eval.records.records import Rows
     from preflab.disk.stages import Stage
     from preflab.experiment.experiment import Experiment
+
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
 
 
 class Result(NamedTuple):
@@ -46,8 +54,20 @@ def about(session: Session, experiment: Experiment, **more: Any) -> dict[str, An
     return {"config": {**session.as_dict(), **more}, "data": experiment.data, **provenance()}
 
 
-def write_manifest(session: Session, experiment: Experiment) -> None:
-    """Say in the run folder, before the first stage, what the run is made of."""
+def write_manifest(session: Session, experiment: Experiment, **more: Any) -> None:
+    """Say in the run folder, before the first stage, what the run is made of, and `more`."""
     from preflab.disk.files import write_result
 
-    write_result(Path(session.run.output) / "manifest.json", about(session, experiment))
+    write_result(Path(session.run.output) / MANIFEST, {**about(session, experiment), **more})
+
+
+def looks_so_far(folder: Path, look: str) -> list[str]:
+    """Return the comparisons that a run folder's test prompts have been used for, by their keys, the last one new."""
+    path = folder / MANIFEST
+    try:
+        before = read_object(path).get("looks") if path.is_file() else []
+    except UserError as error:
+        logger.warning("%s: how often the test prompts were looked at before is not known", error)
+        before = []
+    known = [key for key in before or () if isinstance(key, str)] if isinstance(before, list) else []
+    return [*known, look] if look not in known else known

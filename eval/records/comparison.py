@@ -207,6 +207,8 @@ class Summary:
         training_seeds: how many each method has at least.
         redrawn: stages that methods stand on of which every seed has its own.
         common: those that all seeds share, which no interval covers.
+        primary: the endpoint that the headline answers by; all else is exploratory. Null where nobody judges.
+        looks: how many comparisons, this one included, the test prompts of this run folder have been used for.
     """
 
     headline: str
@@ -224,6 +226,8 @@ class Summary:
     training_seeds: int
     redrawn: tuple[str, ...] = ()
     common: tuple[str, ...] = ()
+    primary: Literal["gold", "win-rate", "equal-kl"] | None = None
+    looks: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,6 +126,33 @@ class MatchedDifference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EqualKl:
+    """Two methods over the KLs that both reach.
+
+    Attributes:
+        first: a method.
+        second: the other.
+        low_kl: nats, where the range begins.
+        high_kl: nats, where it ends.
+        difference: in gold reward, first minus second, mean over the range, evenly in √KL.
+        p: two-sided, of no difference in that mean.
+        p_adjusted: corrected over all pairs (Holm).
+        verdict: which is better over the range: ``first``, ``second`` or ``none``.
+        band: the difference at KLs of the range; the intervals hold all at once (Bonferroni).
+    """
+
+    first: str
+    second: str
+    low_kl: float
+    high_kl: float
+    difference: Figure
+    p: float
+    p_adjusted: float
+    verdict: Literal["first", "second", "none"]
+    band: tuple[MatchedDifference, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Frontier:
     """Gold reward against KL.
 
@@ -135,6 +162,7 @@ class Frontier:
         best_of_n: the curve of best-of-n.
         matched: methods at equal KL.
         matched_differences: every two methods at equal KL.
+        equal_kl: every two methods over the KLs that both reach.
     """
 
     points: tuple[FrontierPoint, ...]
@@ -142,6 +170,7 @@ class Frontier:
     best_of_n: tuple[BestOfN, ...]
     matched: tuple[Matched, ...]
     matched_differences: tuple[MatchedDifference, ...]
+    equal_kl: tuple[EqualKl, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

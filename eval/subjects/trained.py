@@ -23,24 +23,29 @@ class TrainedPolicy:
     Attributes:
         stage: holds its adapter.
         decode: what its method makes of the sampler, where it does not just sample the policy.
+        share: of the way from the start to it at which it is evaluated; see `preflab.model.interpolation`.
     """
 
     stage: Stage
     decode: Callable[[Sampler], Decoder] | None = None
     kind: str = "trained policy"
     role: str = "policy"
+    share: float = 1.0
 
     @property
     def key(self) -> str:
-        """That of the stage, which decides everything of it."""
-        return self.stage.key
+        """That of the stage, which decides everything of it but the share."""
+        return self.stage.key if self.share == 1.0 else f"{self.stage.key} at {self.share!r}"
 
     def evaluate(self, ground: Ground, title: str, folder: Path | None = None) -> Records:
         """Score held-out pairs, and answer the prompts where asked to."""
         from eval.harness.evaluate import evaluate_policy
+        from preflab.model.interpolation import interpolate
 
         roles = ground.roles()
         roles.start("policy", self.stage.folder / "policy")
+        if self.share != 1.0:
+            interpolate(roles, "policy", "reference", self.share)
         return evaluate_policy(
             ground.experiment,
             roles,

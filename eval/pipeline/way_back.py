@@ -1,0 +1,80 @@
+"""``--interpolate``: trained policies on their way back to the start, for comparison at equal KL."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from eval.subjects import Ground, TrainedPolicy, evaluate_subject
+from preflab.settings.fields import option
+
+if TYPE_CHECKING:
+    from eval.comparison.contestant import Contestant
+    from eval.pipeline.entries import Entry
+    from eval.pipeline.session import Session
+    from preflab.disk.stages import Stage
+
+logger = logging.getLogger(__name__)
+
+SHARE = "share"
+"""What a policy on its way back is told by, as the setting of a sweep is."""
+
+
+@dataclass(frozen=True)
+class WayBackConfig:
+    """Where trained policies are evaluated on their way back to the start."""
+
+    interpolate: tuple[float, ...] = option(
+        (0.25, 0.5, 0.75, 1.25),
+        "shares of the way from the start to each trained policy, in weight space, at which it is evaluated too, for "
+        "comparison at equal KL; 1 alone: nowhere else. A sweep gives such a curve by itself",
+        minimum=0.01,
+        maximum=4.0,
+    )
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Those beside the policy itself, in order, each once."""
+        return tuple(sorted({share for share in self.interpolate if share != 1.0}))
+
+
+def shares_of(session: Session, entry: Entry, swept: bool) -> tuple[float, ...]:
+    """Return where a method's policies are evaluated on their way back: none that trains nothing, or is swept."""
+    method = entry.method
+    trains = method.needs.trains[0] == "policy" and method.algorithm.kind != "decoder"
+    return session.config(WayBackConfig).shares if trains and not swept else ()
+
+
+def way_back(
+    grounds: Sequence[Ground], name: str, shares: Sequence[float], stages: Sequence[Stage]
+) -> list[Contestant]:
+    """Evaluate what every seed trained at these shares of its way, by the answers to all prompts.
+
+    Args:
+        grounds: what the methods of each seed share.
+        name: of the method.
+        shares: as `shares_of` returns them.
+        stages: one a seed.
+    """
+    from eval.comparison.contestant import Contestant
+    from preflab.model.adapter_config import read_config
+
+    if grounds[0].judge is None or not shares:
+        return []
+    config = read_config(stages[0].folder / "policy")
+    if config.get("use_dora") or config.get("lora_bias"):
+        logger.warning("%s: DoRA and adapters with biases cannot be scaled: nothing is said of it at equal KL", name)
+        return []
+    asked = replace(grounds[0].config, eval_pairs=2)  # only the answers are asked for
+    found = []
+    for share in shares:
+        records = [
+            evaluate_subject(
+                f"{stage.name}-at-{share:g}", TrainedPolicy(stage, share=share), ground._replace(config=asked)
+            )
+            for ground, stage in zip(grounds, stages, strict=True)
+        ]
+        found.append(Contestant(name, records, varied={SHARE: share}))
+    return found
