@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class APOConfig:
     """Fields of APO."""
 
-    beta: float = option(0.1, "scale of the log-ratios, as in DPO", minimum=1e-6)
+    beta: float = option(0.1, "scale of the log-ratios, as in DPO", minimum=1e-6, tuned=(0.2, 5.0))
     variant: Literal["zero", "down"] = option(
         "zero", "zero: chosen responses are better than the policy's own and gain likelihood; down: worse, and lose it"
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class DiscoPOPConfig:
     """Fields of DiscoPOP."""
 
-    beta: float = option(0.05, "strength of the pull towards the reference policy", minimum=1e-6)
+    beta: float = option(0.05, "strength of the pull towards the reference policy", minimum=1e-6, tuned=(0.2, 5.0))
     tau: float = option(0.05, "width of the passage from logistic to exponential loss, in β · margin", minimum=1e-3)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class DPOConfig:
     """Fields of DPO."""
 
-    beta: float = option(0.1, "strength of the pull towards the reference policy", minimum=1e-6)
+    beta: float = option(0.1, "strength of the pull towards the reference policy", minimum=1e-6, tuned=(0.2, 5.0))
     label_smoothing: float = option(
         0.0, "ε: share of labels taken to be wrong; above 0 this is conservative DPO", minimum=0.0, maximum=0.49
     )

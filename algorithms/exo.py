@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class EXOConfig:
     """Fields of EXO."""
 
-    beta: float = option(0.1, "β_π: strength of the pull towards the reference policy", minimum=1e-6)
+    beta: float = option(0.1, "β_π: strength of the pull towards the reference policy", minimum=1e-6, tuned=(0.2, 5.0))
     label_smoothing: float = option(
         1e-3, "ε: the target gives rejected this probability; 0 would have no finite loss", minimum=1e-9, maximum=0.49
     )

@@ -32,7 +32,7 @@ class GRPOConfig(TokenPolicyGradientConfig):
         "response: mean over the tokens of a response, then over responses; token: mean over all tokens of an "
         "optimiser batch; constant: sum over the tokens of a response, by loss_constant",
     )
-    kl_coefficient: float = option(0.04, "β: price of a nat of KL to the reference", minimum=0.0)
+    kl_coefficient: float = option(0.04, "β: price of a nat of KL to the reference", minimum=0.0, tuned=(0.2, 5.0))
     kl_estimator: Literal["k1", "k2", "k3"] = option("k3", "estimator of the KL of a token, from its log-ratio")
     kl_in: Literal["reward", "loss"] = option("loss", "where β · KL is charged")
     clip_range: float | None = option(0.2, "ε: the ratio's gain ends at 1 ± ε; none: no clip", minimum=1e-6)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 class IPOConfig:
     """Fields of IPO."""
 
-    beta: float = option(0.1, "τ of the paper: a pair is pulled to a margin of 1/(2β) nats", minimum=1e-6)
+    beta: float = option(
+        0.1, "τ of the paper: a pair is pulled to a margin of 1/(2β) nats", minimum=1e-6, tuned=(0.2, 5.0)
+    )
     length_normalised: bool = option(
         False, "average log-ratios over tokens, as TRL does, where the paper sums them; 1/(2β) is then nats per token"
     )

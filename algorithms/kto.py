@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 class KTOConfig:
     """Fields of KTO."""
 
-    beta: float = option(0.1, "scale of the log-ratios: how soon the value of a gain or loss levels off", minimum=1e-6)
+    beta: float = option(
+        0.1, "scale of the log-ratios: how soon the value of a gain or loss levels off", minimum=1e-6, tuned=(0.2, 5.0)
+    )
     desirable_weight: float = option(
         1.0, "λ_D; with n_D desirable and n_U undesirable responses, λ_D n_D / (λ_U n_U) in 1 to 1.5 suits", minimum=0.0
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class NCAConfig:
     """Fields of NCA."""
 
-    beta: float = option(0.01, "scale of the log-ratios, as in DPO", minimum=1e-6)
+    beta: float = option(0.01, "scale of the log-ratios, as in DPO", minimum=1e-6, tuned=(0.2, 5.0))
 
 
 class NCA(Pairwise):

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 class ORPOConfig:
     """Fields of ORPO."""
 
-    odds_weight: float = option(0.1, "λ: weight of the odds ratio against the likelihood of chosen", minimum=0.0)
+    odds_weight: float = option(
+        0.1, "λ: weight of the odds ratio against the likelihood of chosen", minimum=0.0, tuned=(0.2, 5.0)
+    )
 
 
 class ORPO(Pairwise):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class PlackettLuceConfig:
     """Fields of listwise DPO."""
 
-    beta: float = option(0.1, "strength of the pull towards the reference policy", minimum=1e-6)
+    beta: float = option(0.1, "strength of the pull towards the reference policy", minimum=1e-6, tuned=(0.2, 5.0))
 
 
 class PlackettLuce(LossMethod):

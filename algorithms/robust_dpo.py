@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class RobustDPOConfig:
     """Fields of robust DPO."""
 
-    beta: float = option(0.1, "strength of the pull towards the reference policy", minimum=1e-6)
+    beta: float = option(0.1, "strength of the pull towards the reference policy", minimum=1e-6, tuned=(0.2, 5.0))
     flip_rate: float = option(0.1, "ε: share of labels that were flipped at random", minimum=0.0, maximum=0.49)
 
 

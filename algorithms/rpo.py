@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class RPOConfig:
     """Fields of RPO."""
 
-    beta: float = option(0.1, "strength of the pull towards the reference policy", minimum=1e-6)
+    beta: float = option(0.1, "strength of the pull towards the reference policy", minimum=1e-6, tuned=(0.2, 5.0))
     alpha: float = option(1.0, "α: weight of the likelihood of chosen", minimum=0.0)
 
 

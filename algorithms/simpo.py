@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class SimPOConfig:
     """Fields of SimPO."""
 
-    beta: float = option(2.0, "scale of the log-likelihood per token", minimum=1e-6)
+    beta: float = option(2.0, "scale of the log-likelihood per token", minimum=1e-6, tuned=(0.2, 5.0))
     gamma: float = option(1.0, "γ: margin asked for, in units of β · log-likelihood per token; the paper's γ/β is 0.5")
 
 

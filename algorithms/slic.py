@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class SLiCConfig:
     """Fields of SLiC."""
 
-    beta: float = option(0.1, "the loss of a pair is 0 from a margin of 1/β nats on", minimum=1e-6)
+    beta: float = option(0.1, "the loss of a pair is 0 from a margin of 1/β nats on", minimum=1e-6, tuned=(0.2, 5.0))
 
 
 class SLiC(Pairwise):

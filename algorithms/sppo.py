@@ -16,7 +16,10 @@ class SPPOConfig:
     """Fields of SPPO."""
 
     beta: float = option(
-        0.1, "1/η of the paper: each log-ratio is pulled to ±1/(2β) nats; the paper's 1e-3 asks for 500", minimum=1e-6
+        0.1,
+        "1/η of the paper: each log-ratio is pulled to ±1/(2β) nats; the paper's 1e-3 asks for 500",
+        minimum=1e-6,
+        tuned=(0.2, 5.0),
     )
 
 

@@ -6,6 +6,7 @@
     python recipes/compare.py --model M --reward mod:function   your model, a reward of your own
     python recipes/compare.py --dpo.beta 0.2 --ppo.kl-coefficient 0.1 --seeds 0,1,2
     python recipes/compare.py --sweep beta=0.03,0.1,0.3         the frontier of reward against KL
+    python recipes/compare.py --tune 8                          settings found on validation prompts first
     python recipes/compare.py --snapshots 8                     gold and proxy reward over training
     python recipes/compare.py --model M --dataset D --plan      what that would take: memory, time, disk
 

@@ -27,6 +27,7 @@ from eval.records.comparison import SCHEMA, Finding, Summary
 from eval.records.figures import Cost, Figures, Method, Preferences, RewardModel
 from eval.records.frontier import Frontier
 from eval.records.records import Records
+from eval.records.tuning import Tuned
 from eval.records.typed import from_json
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def summarise_comparison(
     below: Sequence[Below] = (),
     primary: Endpoint | None = None,
     looks: int = 1,
+    tuning: Mapping[str, Tuned] | None = None,
+    trials: Sequence[Below] = (),
 ) -> Summary:
     """Return what ``comparison.json`` says of the methods.
 
@@ -63,6 +66,8 @@ def summarise_comparison(
         below: the stages that they stand on.
         primary: the endpoint that the headline answers by; None: gold rewards where there are some, else wins.
         looks: how many comparisons, this one included, the prompts have been used for.
+        tuning: of each method that was tuned, the trials that its setting was chosen by.
+        trials: what these took.
     """
     if primary is None and decide is not None:
         primary = "gold" if decide is by_gold else "win-rate"
@@ -70,6 +75,8 @@ def summarise_comparison(
     policies = [contestant for contestant in configured if contestant.gives == "policy"]
     start = contestants[0]
     tried = Counter(contestant.name for contestant in contestants)
+    for name, tuned in (tuning or {}).items():
+        tried[name] += len(tuned.trials) - 1  # one of which is compared
     trained = {c.name: list(c.training) for c in configured if c.training and c is not start}
     games = play(policies, decide) if decide else {}
     scored = decide is by_gold and primary != "win-rate"
@@ -86,12 +93,13 @@ def summarise_comparison(
         overoptimisation=fit_laws(contestants[1:], start),
         training={c.name: {str(at): tuple(rows) for at, rows in enumerate(c.curves)} for c in configured if c.curves},
         diagnosis={c.name: tuple(examine(c, start)) for c in configured[1:]},
-        budgets=compare_budgets(trained, matched, tried, below),
+        budgets=compare_budgets(trained, matched, tried, [*below, *trials]),
         training_seeds=min((len(c.records) for c in policies[1:]), default=1),
         redrawn=tuple(stage.name for stage in below if stage.redrawn),
         common=tuple(stage.name for stage in below if not stage.redrawn),
         primary=primary if decide else None,
         looks=looks,
+        tuning=tuning or {},
     )
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))
 

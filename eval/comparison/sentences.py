@@ -147,7 +147,25 @@ def sentences(summary: Summary) -> list[str]:
                 f"{point.method} has {100 * share.mean:.0f} % [{low:.0f}, {high:.0f}] of the gold reward that "
                 f"any policy could have gained at its KL of {point.kl.mean:.2f} nats{exact}."
             )
+    found += [tuning_sentence(summary)] if summary.tuning else []
     return [*found, looks_sentence(summary)] if summary.looks > 1 else found
+
+
+def tuning_sentence(summary: Summary) -> str:
+    """Return what every method's setting was chosen by."""
+    counts = {len(tuned.trials) for tuned in summary.tuning.values()}
+    one = next(iter(summary.tuning.values()))
+    each = f"{max(counts)} trials each" if len(counts) == 1 else "trials that differ in number"
+    chosen = [
+        f"{name}: {', '.join(f'{key} {value:.3g}' for key, value in tuned.trials[tuned.chosen].settings.items())}"
+        for name, tuned in summary.tuning.items()
+    ]
+    others = [name for name, row in summary.methods.items() if row.train and name not in summary.tuning]
+    plain = f"; not tuned: {_listed(others)}" if others else ""
+    return (
+        f"Tuned on {one.prompts} training prompts set aside, by {one.objective}, {each}, on a replication of their own: "
+        f"{'; '.join(chosen)}{plain}."
+    )
 
 
 def looks_sentence(summary: Summary) -> str:

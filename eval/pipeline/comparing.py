@@ -15,6 +15,7 @@ from eval.pipeline.judging import JUDGING, compares, open_judge
 from eval.pipeline.pieces import pieces
 from eval.pipeline.results import Result, about, looks_so_far, samples_of, write_manifest
 from eval.pipeline.session import Session
+from eval.pipeline.tuning import TuneConfig, Tuning, tune
 from eval.pipeline.way_back import WayBackConfig
 from eval.pipeline.yardsticks import baseline, oracle_line
 from preflab.errors import UserError
@@ -23,7 +24,13 @@ from preflab.progress import expect
 if TYPE_CHECKING:
     from eval.pipeline.judging import Chosen
 
-COMPARE: dict[str, type] = {"comparison": CompareConfig, "course": CourseConfig, "way_back": WayBackConfig, **JUDGING}
+COMPARE: dict[str, type] = {
+    "comparison": CompareConfig,
+    "course": CourseConfig,
+    "way_back": WayBackConfig,
+    "tuning": TuneConfig,
+    **JUDGING,
+}
 """The configs of a session that `compare` takes."""
 
 
@@ -46,7 +53,8 @@ def compare(session: Session) -> Result:
     brought.check_reward(session, maximised=True)
     check_primary(config, judge)
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
-    with session.opened(methods, judged=("eval_prompts", "heldout"), doing=config.algorithms) as experiment:
+    judged, tuned = ("eval_prompts", "heldout"), session.config(TuneConfig).tune > 0
+    with session.opened(methods, judged=judged, doing=config.algorithms, tuned=tuned) as experiment:
         foundation = brought.foundation(session, experiment, [entry.method.name for entry in entries])
         return compared(Arena(session, foundation, brought, judge, entries))
 
@@ -70,14 +78,24 @@ def compared(arena: Arena) -> Result:
     from eval.records.comparison import Comparison
     from preflab.experiment.side_by_side import build_side_by_side
 
-    session, entries, config, start = arena.session, arena.entries, arena.config, arena.foundation.start_label
-    looks = looks_so_far(Path(session.run.output), arena.look())
-    write_manifest(session, arena.experiment, primary=arena.primary, looks=looks)
-    check_labels([entry.method.label for entry in entries if not entry.varied], start)
+    session, config, start, workers = (
+        arena.session,
+        arena.config,
+        arena.foundation.start_label,
+        at_a_time(arena.session),
+    )
+    check_labels([entry.method.label for entry in arena.entries if not entry.varied], start)
     if config.redraw:
         arena.foundation.say_what_is_shared(config.redraw)
+    looks = looks_so_far(Path(session.run.output))
+    write_manifest(session, arena.experiment, primary=arena.primary, looks=looks)
+    # 0. The setting of every method, if it is to be found first.
+    tuning = tune(arena, workers) if session.config(TuneConfig).tune else Tuning(arena.entries, {}, ())
+    arena = arena._replace(entries=tuning.entries)
+    entries, looks = arena.entries, list(dict.fromkeys([*looks, arena.look()]))
+    write_manifest(session, arena.experiment, primary=arena.primary, looks=looks)
     expect(of_comparison(arena))
-    if (workers := at_a_time(session)) > 1:
+    if workers > 1:
         build_side_by_side(arena.experiment.run, pieces(arena), workers)
     # 1. What every method shares: the policy they start from, the reward model, the judge.
     judged, grounds = arena.judging(arena.replications(arena.seeds)), arena.grounds(arena.seeds)
@@ -97,6 +115,8 @@ def compared(arena: Arena) -> Result:
         below=stands_on,
         primary=arena.primary,
         looks=len(looks),
+        tuning=tuning.tuned,
+        trials=tuning.costs,
     )
     methods = {entry.method.label: entry.method.identity() for entry in entries if not entry.varied}
     comparison = Comparison(

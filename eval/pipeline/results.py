@@ -61,13 +61,12 @@ def write_manifest(session: Session, experiment: Experiment, **more: Any) -> Non
     write_result(Path(session.run.output) / MANIFEST, {**about(session, experiment), **more})
 
 
-def looks_so_far(folder: Path, look: str) -> list[str]:
-    """Return the comparisons that a run folder's test prompts have been used for, by their keys, the last one new."""
+def looks_so_far(folder: Path) -> list[str]:
+    """Return the comparisons that a run folder's test prompts have been used for, by their keys."""
     path = folder / MANIFEST
     try:
         before = read_object(path).get("looks") if path.is_file() else []
     except UserError as error:
         logger.warning("%s: how often the test prompts were looked at before is not known", error)
         before = []
-    known = [key for key in before or () if isinstance(key, str)] if isinstance(before, list) else []
-    return [*known, look] if look not in known else known
+    return [key for key in before if isinstance(key, str)] if isinstance(before, list) else []

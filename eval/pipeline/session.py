@@ -166,7 +166,12 @@ class Session:
         return start, reward
 
     def open(
-        self, methods: Sequence[Method] = (), *, judged: Sequence[str] = (), doing: Sequence[str] = ()
+        self,
+        methods: Sequence[Method] = (),
+        *,
+        judged: Sequence[str] = (),
+        doing: Sequence[str] = (),
+        tuned: bool = False,
     ) -> Experiment:
         """Open the run folder and the world, as `open_experiment` does; from here on, heavy work.
 
@@ -174,18 +179,17 @@ class Session:
             methods: what will be trained.
             judged: splits of the world that figures will be means over.
             doing: what this is about, such as methods' names, for the line that says so first of all.
+            tuned: whether settings will be chosen on training rows set aside.
         """
         say(self.in_short(doing))
         if unread := self.unread(methods):
             logger.warning("settings of %s change nothing: nothing here is trained by it", listed(sorted(unread)))
-        return open_experiment(self.run, self.world, self.lora, methods, judged=judged)
+        return open_experiment(self.run, self.world, self.lora, methods, judged=judged, tuned=tuned)
 
     @contextmanager
-    def opened(
-        self, methods: Sequence[Method] = (), *, judged: Sequence[str] = (), doing: Sequence[str] = ()
-    ) -> Iterator[Experiment]:
+    def opened(self, methods: Sequence[Method] = (), **asked: Any) -> Iterator[Experiment]:
         """Open as `open` does; at the end, whatever it is, the run folder is free for others, this process included."""
-        experiment = self.open(methods, judged=judged, doing=doing)
+        experiment = self.open(methods, **asked)
         with closing(experiment.run):
             yield experiment
 

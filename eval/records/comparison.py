@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from eval.records.figures import Figure, Method, RewardModel
 from eval.records.frontier import Frontier, Law
+from eval.records.tuning import Tuned
 from eval.records.typed import from_json
 from preflab.disk.files import json_ready, read_object
 from preflab.errors import UserError
@@ -208,6 +209,7 @@ class Summary:
         redrawn: stages that methods stand on of which every seed has its own.
         common: those that all seeds share, which no interval covers.
         primary: the endpoint that the headline answers by; all else is exploratory. Null where nobody judges.
+        tuning: of each method that was tuned, the trials that its setting was chosen by.
         looks: how many comparisons, this one included, the test prompts of this run folder have been used for.
     """
 
@@ -228,6 +230,7 @@ class Summary:
     common: tuple[str, ...] = ()
     primary: Literal["gold", "win-rate", "equal-kl"] | None = None
     looks: int = 1
+    tuning: Mapping[str, Tuned] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,8 +67,9 @@ def frontier(comparison: Comparison, styles: Styles) -> Plot | None:
         axes.set_xlim(left=0)
 
     caption = (
-        "Each point is one setting, averaged over seeds; bands and bars are 95 % intervals. A method that lies above "
-        "another at the same KL spends its distance from the reference better."
+        "Each point is one setting, or a policy at a share of its way from the start, averaged over seeds; bands and "
+        "bars are 95 % intervals. A method that lies above another at the same KL spends its distance from the "
+        "reference better."
     )
     return Plot("frontier", "Gold reward against KL", caption, WIDE, names, draw)
 

@@ -40,6 +40,7 @@ def open_experiment(
     methods: Sequence[Method] = (),
     *,
     judged: Sequence[str] = (),
+    tuned: bool = False,
 ) -> Experiment:
     """Open the run folder and the world; from here on, heavy work.
 
@@ -52,6 +53,7 @@ def open_experiment(
         lora: adapters of every role.
         methods: what will be trained; their settings are tried on the libraries first.
         judged: splits of the world that figures will be means over.
+        tuned: whether settings will be chosen on training rows set aside.
 
     Raises:
         UserError: for anything that could not finish.
@@ -60,7 +62,7 @@ def open_experiment(
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     check_engine(lora, methods)
     check_reward(world)
-    world = with_rows_aside(world, methods)
+    world = with_rows_aside(world, methods, tuned=tuned)
     # A folder that cannot be used is answered before the seconds that importing torch takes.
     folder = Path(settings.output)
     made = not folder.exists()
@@ -103,22 +105,22 @@ def check_reward(world: WorldConfig) -> None:
         Wire(world.endpoint())
 
 
-def with_rows_aside(world: WorldConfig, methods: Sequence[Method]) -> WorldConfig:
-    """Set training rows aside where a method is evaluated on the way, unless it is said how many.
+def with_rows_aside(world: WorldConfig, methods: Sequence[Method], *, tuned: bool = False) -> WorldConfig:
+    """Set training rows aside where a method is evaluated on the way, or tuned, unless it is said how many.
 
     Raises:
         UserError: if none are to be set aside, and a method asks for such evaluations.
     """
-    looking = [method.name for method in methods if method.train.eval_steps]
+    looking = ["--tune"] * tuned + [method.name for method in methods if method.train.eval_steps]
     if looking and world.validation_fraction is None:
         return dataclasses.replace(world, validation_fraction=VALIDATION)
     if looking and not world.validation_fraction:
         raise UserError(
-            f"{looking[0]}: eval_steps looks at rows set aside, and validation_fraction is 0; give it a share, such as "
+            f"{looking[0]} looks at training rows set aside, and validation_fraction is 0; give it a share, such as "
             f"{VALIDATION}"
         )
     if world.validation_fraction and not looking:
-        logger.warning("validation_fraction sets rows aside, and no method has eval_steps: nothing looks at them")
+        logger.warning("validation_fraction sets rows aside, and neither --tune nor eval_steps looks at them")
     return world
 
 

@@ -91,7 +91,7 @@ class EncodedSplits:
             UserError: if there are none.
         """
         if self.world.validation is None:
-            raise UserError("eval_steps looks at training rows set aside, and there are none; set validation_fraction")
+            raise UserError("there are no training rows set aside to look at; set validation_fraction")
         return EncodedSplits(self.world.validation, self.encoder)
 
     def learnt_from(self, name: str, needs: Needs) -> Sequence[EncodedGroup] | None:

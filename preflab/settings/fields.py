@@ -25,9 +25,13 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     keyed: Literal["always", "changed", "never"] = "always",
+    tuned: tuple[float, float] | None = None,
 ) -> Any:
-    """Declare a config field with its default, help text, (inclusive) numeric bounds and place in keys (`deciding`)."""
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "keyed": keyed}
+    """Declare a config field with its default, help text, (inclusive) numeric bounds and place in keys (`deciding`).
+
+    With `tuned`, ``--tune`` tries it at the configured value times anything between these two, evenly on a log scale.
+    """
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "keyed": keyed, "tuned": tuned}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -70,7 +74,25 @@ def _checked(value: Any, hint: Any, cls: type, field: dataclasses.Field[Any], wh
     return value
 
 
-def _bound(cls: type, name: str, side: str) -> float | None:
+def search_space(config: Any) -> dict[str, tuple[float, float]]:
+    """Return the least and the largest value that ``--tune`` tries of each field it tunes, within the field's bounds.
+
+    A value of 0, which no factor changes, is left as it is.
+    """
+    found = {}
+    for field in dataclasses.fields(config):
+        value, factors = getattr(config, field.name), _bound(type(config), field.name, "tuned")
+        if factors is not None and value:
+            bounds = (_bound(type(config), field.name, side) for side in ("minimum", "maximum"))
+            low, high = (value * factor for factor in factors)
+            least, most = (
+                bound if bound is not None else other for bound, other in zip(bounds, (low, high), strict=True)
+            )
+            found[field.name] = (max(low, least), min(high, most))
+    return found
+
+
+def _bound(cls: type, name: str, side: str) -> Any:
     """Return a field's bound; a field that a subclass declares anew keeps what it does not say otherwise."""
     declared = (getattr(base, "__dataclass_fields__", {}).get(name) for base in cls.__mro__)
     found = (field.metadata.get(side) for field in declared if field is not None)

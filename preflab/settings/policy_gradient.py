@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 class PolicyGradientConfig(RolloutConfig):
     """What every policy-gradient method has: the price of KL, missing end tokens, the clip of the ratio."""
 
-    kl_coefficient: float = option(0.05, "β: price of a nat of KL to the reference", minimum=0.0)
+    kl_coefficient: float = option(0.05, "β: price of a nat of KL to the reference", minimum=0.0, tuned=(0.2, 5.0))
     kl_estimator: Literal["k1", "k2", "k3"] = option("k1", "estimator of the KL of an action, from its log-ratio")
     kl_in: Literal["reward", "loss"] = option("reward", "where β · KL is charged")
     kl_target: float | None = option(None, "adapt β so that KL (k1, nats per response) comes near this", minimum=1e-6)

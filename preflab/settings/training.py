@@ -81,7 +81,7 @@ class LoraSettings:
 class TrainConfig:
     """The optimiser's loop; names are those of `transformers.TrainingArguments`."""
 
-    learning_rate: float = option(1e-4, "peak learning rate", minimum=0.0, maximum=1e3)
+    learning_rate: float = option(1e-4, "peak learning rate", minimum=0.0, maximum=1e3, tuned=(0.25, 4.0))
     train_batch_size: int | None = option(
         None,
         "prompts per optimiser step; none: per_device_train_batch_size × gradient_accumulation_steps",

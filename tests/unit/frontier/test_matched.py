@@ -10,10 +10,12 @@ from rewards_drawn import curve
 
 from eval.frontier import (
     Point,
+    equal_kl,
     fit_overoptimisation,
     matched,
     matched_differences,
 )
+from eval.statistics import holm
 
 
 def test_methods_are_read_at_shared_kls_inside_all_ranges():
@@ -123,3 +125,64 @@ def test_intervals_at_matched_kl_cover():
         found = matched_differences(points, count=1)[0].difference
         covered += found.low <= 0.3 <= found.high
     assert 273 <= covered <= 297  # of a binomial(300, 0.95), 0.3 % lie outside
+
+
+def back(method, ends, law, seed=0, prompts=60, noise=0.0, shares=(0.0, 0.25, 0.5, 1.0)):
+    """A method's way back to the start, from another KL with every seed; no noise at the start."""
+    rng = np.random.default_rng(seed)
+    kls = [np.array([[share**2 * end] * prompts for end in ends]) for share in shares]
+    return [Point(method, {}, kl, law(np.sqrt(kl)) + noise * (kl > 0) * rng.normal(size=kl.shape)) for kl in kls]
+
+
+def test_the_mean_difference_over_the_kls_that_both_reach_is_one_test():
+    a, b = back("a", [4.0, 2.25], lambda d: 2.0 * d), back("b", [9.0, 1.0, 4.0], lambda d: 1.5 * d)
+    (row,) = equal_kl([*a, *b], count=4)
+    assert (row.first, row.second, row.verdict) == ("a", "b", "first")
+    assert (row.low_kl, row.high_kl) == pytest.approx((0.25**2, 1.0)), "to where the shortest way of any seed ends"
+    assert row.difference.mean == pytest.approx(0.5 * np.mean([0.25, 0.5, 0.75, 1.0]))
+    assert [at.kl for at in row.band] == pytest.approx([d**2 for d in (0.25, 0.5, 0.75, 1.0)])
+    assert [at.difference.mean for at in row.band] == pytest.approx([0.5 * d for d in (0.25, 0.5, 0.75, 1.0)])
+
+
+def test_seeds_at_other_kls_are_no_difference_between_methods_of_one_law():
+    def law(d):
+        return 2.0 * d - 0.3 * d**2
+
+    shares = np.linspace(0.0, 1.0, 33)
+    a, b = (back(name, ends, law, shares=shares) for name, ends in (("a", [6.0, 1.0]), ("b", [3.0, 1.2])))
+    (row,) = equal_kl([*a, *b])
+    assert row.difference.mean == pytest.approx(0.0, abs=2e-3)
+
+
+def test_the_band_is_wider_than_the_intervals_of_its_places_alone():
+    a, b = (back(name, [4.0], lambda d: d, seed, noise=1.0) for seed, name in enumerate("ab"))
+    (row,) = equal_kl([*a, *b], count=8)
+    alone = {at.kl: at.difference for at in matched_differences([*a, *b], count=9)}
+    at = row.band[-1]
+    assert at.difference.high - at.difference.low > 1.2 * (alone[at.kl].high - alone[at.kl].low)
+    assert row.difference.high - row.difference.low < at.difference.high - at.difference.low
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_equal_methods_are_told_apart_no_oftener_than_the_level_says(paired):
+    rng, found = np.random.default_rng(3), []
+    for _ in range(300):
+        replication, shared = rng.normal(scale=0.3, size=3) * paired, rng.normal(size=80)
+        points = []
+        for name in "ab":
+            own = replication + rng.normal(scale=0.1, size=3)
+            ends = rng.uniform(1.0, 3.0, size=3)
+            for share in (0.0, 0.5, 1.0):
+                kl = np.tile((share**2 * ends)[:, None], 80)
+                noise = share * (own[:, None] + shared + rng.normal(size=(3, 80)))
+                points.append(Point(name, {}, kl, np.sqrt(kl) + noise))
+        found.append(equal_kl(points, paired=paired)[0].p < 0.05)
+    assert 0.02 <= np.mean(found) <= 0.085
+
+
+def test_several_pairs_are_corrected_together():
+    points = [p for at, name in enumerate("abc") for p in back(name, [2.0], lambda d: d, at, noise=0.5)]
+    rows = equal_kl(points)
+    assert [(row.first, row.second) for row in rows] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [row.p_adjusted for row in rows] == pytest.approx(holm([row.p for row in rows]))
+    assert equal_kl(points[:4]) == []
