@@ -160,12 +160,11 @@ def tuning_sentence(summary: Summary) -> str:
         f"{name}: {', '.join(f'{key} {value:.3g}' for key, value in tuned.trials[tuned.chosen].settings.items())}"
         for name, tuned in summary.tuning.items()
     ]
-    others = [name for name, row in summary.methods.items() if row.train and name not in summary.tuning]
+    _, *methods = summary.methods.items()
+    others = [name for name, row in methods if row.train and name not in summary.tuning]
     plain = f"; not tuned: {_listed(others)}" if others else ""
-    return (
-        f"Tuned on {one.prompts} training prompts set aside, by {one.objective}, {each}, on a replication of their own: "
-        f"{'; '.join(chosen)}{plain}."
-    )
+    where = f"{one.prompts} training prompts set aside, by {one.objective}, {each}, on a replication of their own"
+    return f"Tuned on {where}: {'; '.join(chosen)}{plain}."
 
 
 def looks_sentence(summary: Summary) -> str:

@@ -14,8 +14,9 @@ from eval.pipeline.following import CourseConfig
 from eval.pipeline.judging import JUDGING, compares, open_judge
 from eval.pipeline.pieces import pieces
 from eval.pipeline.results import Result, about, looks_so_far, samples_of, write_manifest
+from eval.pipeline.searching import TuneConfig
 from eval.pipeline.session import Session
-from eval.pipeline.tuning import TuneConfig, Tuning, tune
+from eval.pipeline.tuning import Tuning, check_tuning, tune
 from eval.pipeline.way_back import WayBackConfig
 from eval.pipeline.yardsticks import baseline, oracle_line
 from preflab.errors import UserError
@@ -52,6 +53,7 @@ def compare(session: Session) -> Result:
     judge, brought = open_judge(session.configs), Brought.by(session)
     brought.check_reward(session, maximised=True)
     check_primary(config, judge)
+    check_tuning(session.config(TuneConfig), session.run.seeds, config.sweep)
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
     judged, tuned = ("eval_prompts", "heldout"), session.config(TuneConfig).tune > 0
     with session.opened(methods, judged=judged, doing=config.algorithms, tuned=tuned) as experiment:
