@@ -213,5 +213,6 @@ def examine(contestant: Contestant, start: Contestant) -> list[Finding]:
         before = start.records[seed % len(start.records)] if contestant.gives == "policy" else None
         scale = None if before else 1.0
         way = [(moment.varied["step"], moment.records[seed]) for moment in moments]
-        seeds.append(diagnose(Evidence(curve, records, before, contestant.settings, scale, way)))
+        cost = contestant.training[seed] if contestant.training and contestant.gives == "policy" else {}
+        seeds.append(diagnose(Evidence(curve, records, before, contestant.settings, scale, way, cost)))
     return merge(seeds)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from eval.conformance.exact import Exact
 from preflab.data.encoding import EncodedGroup
@@ -14,10 +16,18 @@ from preflab.worlds.exact import draw, ordered
 Labels = Literal["exact", "sampled"]
 
 RANKED = 3
+RULE_OF_THREE = 3.0
 
 
 def training_groups(
-    exact: Exact, responses: Responses, count: int, *, labels: Labels = "exact", noise: float = 0.0, seed: int = 0
+    exact: Exact,
+    responses: Responses,
+    count: int,
+    *,
+    labels: Labels = "exact",
+    noise: float = 0.0,
+    seed: int = 0,
+    coverage: float = 0.0,
 ) -> list[EncodedGroup]:
     """Return `count` groups, spread evenly over the prompts.
 
@@ -27,9 +37,11 @@ def training_groups(
     - ``ranking``: three responses of π_ref, ranked by Plackett-Luce on r.
     - ``single``: one response of each of such pairs, desirable if it is the preferred one.
     - ``demonstration``: responses of π* at β = 1.
+
+    With `coverage`, so large a share of the responses is drawn evenly from all there are, in place of π_ref.
     """
     rng = np.random.default_rng([seed, 4])
-    rewards, reference = exact.rewards.numpy(), exact.reference.numpy()
+    rewards, reference = exact.rewards.numpy(), drawn_from(exact, coverage)
     prompt = np.arange(count) % len(exact.groups)
     if responses == "demonstration":
         drawn = draw(exact.kl_optimum(1.0).numpy(), prompt, rng.random((1, count)))
@@ -51,6 +63,23 @@ def training_groups(
     chosen, rejected = rewards[prompt, drawn]
     preference = 1 / (1 + np.exp(rejected - chosen))
     return _groups(exact, prompt, drawn, preference=(1 - noise) * preference + noise * (1 - preference))
+
+
+def drawn_from(exact: Exact, coverage: float) -> np.ndarray:
+    """Return the log-probability ``[X, N]`` of each response among the data's: π_ref, with a share of all alike."""
+    reference = exact.reference.numpy()
+    if not coverage:
+        return np.asarray(reference)
+    return np.asarray(np.log((1 - coverage) * np.exp(reference) + coverage / reference.shape[1]))
+
+
+def unseen(exact: Exact, logps: Tensor, coverage: float, responses: int) -> Tensor:
+    """Return a policy's mass, ``[X]``, on responses of which fewer than three are expected among so many a prompt.
+
+    What is seen in none of n draws has a probability below 3/n, at 95 % (the rule of three): there data say nothing.
+    """
+    few = torch.from_numpy(responses * np.exp(drawn_from(exact, coverage)) < RULE_OF_THREE)
+    return (logps.exp() * few).sum(1)
 
 
 def _even_points(count: int, rng: np.random.Generator) -> np.ndarray:

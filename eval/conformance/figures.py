@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.conformance.data import Labels, training_groups
+from eval.conformance.data import Labels, training_groups, unseen
 from eval.conformance.exact import Exact, Position, explained
 from eval.conformance.floor import exact_gradient
 from eval.statistics import interval
@@ -43,6 +43,7 @@ class Figures:
         gain: E[r] over that of the reference.
         gain_low: lower end of its 95 % interval over prompts and seeds.
         gain_high: upper end.
+        unseen: mass on responses of which offline data hold next to none (see `eval.conformance.data.unseen`).
         steps: optimiser steps.
         seconds: of training.
     """
@@ -58,6 +59,7 @@ class Figures:
     gain: float | None = None
     gain_low: float | None = None
     gain_high: float | None = None
+    unseen: float | None = None
     steps: int = 0
     seconds: float = 0.0
 
@@ -89,11 +91,14 @@ class Suite:
         experiment: the world, with adapters that reach the output head too.
         plain: the same with adapters that leave it alone, for methods whose own trainer knows no others.
         groups: rows of offline data; a sampled label tells little, and what pairs are drawn matters to some optima.
+        coverage: share of their responses drawn evenly from all there are.
     """
 
-    def __init__(self, experiment: Experiment, plain: Experiment, *, groups: int = 153600) -> None:
+    def __init__(
+        self, experiment: Experiment, plain: Experiment, *, groups: int = 153600, coverage: float = 0.0
+    ) -> None:
         self._worlds = {"adapted": Exact(experiment), "plain": Exact(plain)}
-        self._groups = groups
+        self._groups, self._coverage = groups, coverage
         self._floors: dict[str, float] = {}
 
     def labels(self, method: Method) -> tuple[Labels, ...]:
@@ -136,6 +141,8 @@ class Suite:
                 "floor": self.floor(method, optimum),
                 "optimal_kl": float(exact.position(optimum).kl.mean()),
             }
+        shown = 2 * self._groups // len(exact.groups)
+        known["unseen"] = float(torch.stack([unseen(exact, p, self._coverage, shown) for p in logps]).mean())
         return Figures(method.label, labels, **known, **self._gain(exact, [exact.position(p) for p in logps]), **cost)
 
     def floor(self, method: Method, optimum: Tensor) -> float:
@@ -167,7 +174,9 @@ class Suite:
         groups = None
         if needs.responses != "sampled":
             noise = method.algorithm.label_noise
-            groups = training_groups(exact, needs.responses, self._groups, labels=labels, noise=noise, seed=seed)
+            groups = training_groups(
+                exact, needs.responses, self._groups, labels=labels, noise=noise, seed=seed, coverage=self._coverage
+            )
         name = f"{method.label}-{labels}-seed{seed}"
         reward = exact.experiment.gold_reward() if uses_reward else None
         return exact.experiment.train(name, method, seed=seed, reward=reward, groups=groups)

@@ -39,6 +39,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "R²": lambda row: ABSENT if row["r2"] is None else f"{row['r2']:.4f}",
     "KL (optimum's)": _kl,
     "gain": _gain,
+    "unseen": lambda row: _percent(row.get("unseen")),
     "steps": lambda row: str(row["steps"]),
     "seconds": lambda row: f"{row['seconds']:.0f}",
     "checks": lambda row: row.get("checks") or ABSENT,
@@ -53,16 +54,22 @@ def terminal_table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    for number, heading in enumerate(COLUMNS):
+    table, columns = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False), columns_of(rows)
+    for number, heading in enumerate(columns):
         table.add_column(Text(heading), justify="left" if number < WORDS else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(one_line(cell(row))) for cell in COLUMNS.values()))
+        table.add_row(*(Text(one_line(cell(row))) for cell in columns.values()))
     return table
+
+
+def columns_of(rows: Sequence[Row]) -> dict[str, Callable[[Row], str]]:
+    """Return the columns in which something stands."""
+    return {heading: cell for heading, cell in COLUMNS.items() if not rows or any(cell(row) != ABSENT for row in rows)}
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Return the table as GitHub-flavoured Markdown."""
-    cells = [[cell(row).replace("|", "\\|") for cell in COLUMNS.values()] for row in rows]
-    lines = [list(COLUMNS), ["---"] * WORDS + ["---:"] * (len(COLUMNS) - WORDS), *cells]
+    columns = columns_of(rows)
+    cells = [[cell(row).replace("|", "\\|") for cell in columns.values()] for row in rows]
+    lines = [list(columns), ["---"] * WORDS + ["---:"] * (len(columns) - WORDS), *cells]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.diagnosis import course, drift, rewards, training  # noqa: F401  (they register their detectors)
+from eval.diagnosis import course, coverage, drift, rewards, training  # noqa: F401  (they register their detectors)
 from eval.diagnosis.base import DETECTORS, Detector, Evidence, Observed, detector
 from eval.records.comparison import Finding, Severity
 

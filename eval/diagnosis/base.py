@@ -32,6 +32,7 @@ class Evidence:
             the model claims: β for a policy, the head's deviation for a reward model whose scores were divided by it.
         course: the policy on its way, in order: steps taken and an evaluation each, all on the same prompts, the
             start and the end included.
+        training: what training cost, by the fields of `preflab.training.task.TrainRecord`.
     """
 
     metrics: Sequence[Row] = ()
@@ -40,6 +41,7 @@ class Evidence:
     settings: Mapping[str, Any] = field(default_factory=dict)
     scale: float | None = None
     course: Sequence[tuple[float, Records]] = ()
+    training: Row = field(default_factory=dict)
 
     def series(self, name: str) -> Array:
         """Return the finite values of a metric in the order they were logged; empty where it never was."""

@@ -32,6 +32,12 @@ class ConformanceConfig:
         (), "methods, by name or as package.module:Class or file.py:Class; default: every registered one"
     )
     groups: int = option(153600, "rows of offline data that each method learns from", minimum=64, maximum=10**8)
+    coverage: float = option(
+        0.0,
+        "share of the offline responses that are drawn evenly from all there are, in place of the reference",
+        minimum=0.0,
+        maximum=1.0,
+    )
     checks: bool = option(True, "run the contract's checks besides")
     docs: str | None = option(None, "folder whose conformance.md and conformance.json are to hold the result")
 
@@ -83,7 +89,7 @@ def measure_all(
     write_manifest(session, experiment)
     lora = replace(session.lora, target_modules=LoraSettings().target_modules)
     plain = Experiment(experiment.run, session.world, lora, Path(session.run.cache))
-    suite = Suite(experiment, plain, groups=config.groups)
+    suite = Suite(experiment, plain, groups=config.groups, coverage=config.coverage)
     rows: list[dict[str, Any]] = []
     complaints: list[str] = []
     for method in methods:

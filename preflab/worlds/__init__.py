@@ -102,6 +102,9 @@ class WorldConfig(RewardOptions):
     data_seed: int = option(
         0, "seed of splits, planted preferences and the embedded base model", minimum=0, maximum=LARGEST_SEED
     )
+    tail: bool = option(
+        False, "exact world: with symbols that the reference all but never says, and preferences say nothing of"
+    )
     quick: bool = option(False, "a smaller run of everything, for a first look")
 
     @property
@@ -173,6 +176,8 @@ class WorldConfig(RewardOptions):
         for name in ("dialogues", "system"):
             if self.kind in ("reviews", "exact") and getattr(self, name) not in ("auto", None):
                 raise ValueError(f"the {self.kind} world makes its own texts and takes no {name}; drop it")
+        if self.tail and self.kind != "exact":
+            raise ValueError(f"tail is of the exact world, and this is the {self.kind} world; drop it")
         if self.heldout_fraction + self.gold_share >= 1:
             raise ValueError("heldout_fraction and gold_fraction leave nothing to train on; make one smaller")
 

@@ -2,7 +2,9 @@
 
 Five symbols and an end token are the whole vocabulary, a response has at most three tokens: 156 responses
 to each prompt, whose probabilities add up to 1. One that has three symbols was cut there and bears no end
-token (`World.cut`). All splits share the few prompts: what this world measures is how near a method comes
+token (`World.cut`). With ``tail`` there are three symbols more, which the reference all but never says: 429 malformed
+responses, of which preferences between the reference's own say nothing, and there alone is it seen exactly what a
+method makes of such. All splits share the few prompts: what this world measures is how near a method comes
 to its optimum, not what it makes of prompts it never saw.
 """
 
@@ -17,9 +19,12 @@ from preflab.errors import UserError
 from preflab.worlds import World, WorldConfig
 from preflab.worlds.exact.base import BaseSize, base_folder, every_response, response_logps
 from preflab.worlds.exact.language import (
+    EXACT,
     MAX_RESPONSE_TOKENS,
     PROMPTS,
+    TAIL,
     Array,
+    Language,
     PlantedTable,
     all_responses,
     reward_table,
@@ -55,40 +60,40 @@ def build(config: WorldConfig, cache: Path, *, size: BaseSize | None = None) -> 
         UserError: for options that this world cannot honour.
     """
     _refuse(config)
-    seed = config.data_seed
-    model = base_folder(size or BaseSize(), seed, cache)
-    logps, rewards = reference_logps(model), reward_table(seed)
+    seed, language = config.data_seed, TAIL if config.tail else EXACT
+    model = base_folder(size or BaseSize(), seed, cache, language)
+    logps, rewards = reference_logps(model, language), reward_table(seed, language)
     many = min(config.max_pairs or PAIRS, QUICK_PAIRS if config.quick else PAIRS)
     pairs = draw_pairs(logps, rewards, many, np.random.default_rng([seed, 2]))
     heldout = draw_pairs(logps, rewards, min(many, HELDOUT), np.random.default_rng([seed, 3]))
     columns = ("prompt", "chosen", "rejected")
     prompts = _dataset([{"prompt": prompt} for prompt in PROMPTS], ("prompt",))
     return World(
-        name="exact",
+        name=language.name,
         model=str(model),
         demonstrations=_dataset([], ("prompt", "response")),
-        pairs=_dataset(_texts(pairs), columns),
-        heldout=_dataset(_texts(heldout), columns),
+        pairs=_dataset(_texts(pairs, language), columns),
+        heldout=_dataset(_texts(heldout, language), columns),
         gold_pairs=_dataset([], columns),
         prompts=prompts,
         # Few prompts, many answers: each is asked again and again.
         eval_prompts=_dataset([{"prompt": prompt} for prompt in PROMPTS] * REPEATS, ("prompt",)),
-        gold=PlantedTable(seed),
-        gold_key=f"exact-{seed}",
+        gold=PlantedTable(seed, language),
+        gold_key=f"{language.name}-{seed}",
         max_response_tokens=MAX_RESPONSE_TOKENS,
-        facts=_facts(logps, rewards),
+        facts=_facts(logps, rewards, language),
         cut=True,
     )
 
 
-def reference_logps(model: Path) -> Array:
+def reference_logps(model: Path, language: Language = EXACT) -> Array:
     """Return log π_ref of every response to every prompt, ``[X, N]``, of a saved model."""
     import torch
     from transformers import AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_pretrained(str(model), dtype=torch.float64, use_safetensors=True)
     with torch.no_grad():
-        return np.asarray(response_logps(base, every_response()).numpy())
+        return np.asarray(response_logps(base, every_response(language)).numpy())
 
 
 def draw_pairs(logps: Array, rewards: Array, count: int, rng: np.random.Generator) -> Pairs:
@@ -122,8 +127,8 @@ def ordered(prompt: np.ndarray, responses: np.ndarray, rewards: Array, rng: np.r
     return Pairs(prompt, np.where(kept, first, second), np.where(kept, second, first))
 
 
-def _texts(pairs: Pairs) -> list[dict[str, str]]:
-    texts = [text_of(ids) for ids in all_responses()]
+def _texts(pairs: Pairs, language: Language) -> list[dict[str, str]]:
+    texts = [text_of(ids, language) for ids in all_responses(language)]
     # A response starts with the blank that parts it from its prompt.
     return [
         {"prompt": PROMPTS[x], "chosen": " " + texts[i], "rejected": " " + texts[j]}
@@ -148,14 +153,19 @@ def _dataset(rows: list[dict[str, str]], columns: tuple[str, ...]) -> Dataset:
     return to_dataset(rows, columns)
 
 
-def _facts(logps: Array, rewards: Array) -> dict[str, Any]:
+def _facts(logps: Array, rewards: Array, language: Language) -> dict[str, Any]:
     """Return what is known of the optimum at β = 1, means over prompts."""
     tilted = logps + rewards
     best = np.log(np.exp(tilted).sum(1))
     start = (np.exp(logps) * rewards).sum(1)
     optimal = tilted - best[:, None]
     return {
-        "responses": len(all_responses()),
+        "responses": logps.shape[1],
+        **(
+            {"malformed_mass_of_reference": float(np.exp(logps)[:, language.malformed()].sum(1).mean())}
+            if language.rare
+            else {}
+        ),
         "reward_of_reference": float(start.mean()),
         "optimal_objective": float(best.mean()),
         "optimal_kl": float((np.exp(optimal) * (optimal - logps)).sum(1).mean()),

@@ -36,6 +36,10 @@ CASES = {
         over_training([0, 1, 2, 1], [0, 1, 2, 3]),
         over_training([0, 1, 2, 1], [0, 1, 2, 1]),
     ),
+    "mass where data say nothing": (
+        Evidence(records=samples(log_ratio=[9.0, 2.0] * 50), training={"responses": 8192, "sampled_tokens": 0}),
+        Evidence(records=samples(log_ratio=[9.0, 2.0] * 50), training={"responses": 8192, "sampled_tokens": 5}),
+    ),
     "length exploitation": (
         against(samples(length=LENGTHS, proxy=LENGTHS), samples(length=LONGER, proxy=LONGER)),
         against(samples(length=LENGTHS, proxy=spread(0)), samples(length=LONGER, proxy=spread(5, seed=2))),
@@ -155,3 +159,22 @@ def test_a_large_fall_of_few_prompts_is_chance():
     before = SimpleNamespace(samples=table(prompt=list("abcde"), ended=[1.0] * 5), preferences=[])
     after = SimpleNamespace(samples=table(prompt=list("abcde"), ended=[0.0, 1.0, 1.0, 1.0, 1.0]), preferences=[])
     assert diagnose(against(before, after)) == []
+
+
+@pytest.mark.parametrize(
+    ("responses", "far", "severity"),
+    [
+        (8192, 10, "warning"),  # of 100 answers
+        (8192, 40, "serious"),
+        (8192, 4, None),
+        (60_000, 40, None),  # so many would have held some
+        (None, 40, None),  # nobody counted
+    ],
+)
+def test_mass_counts_where_so_many_responses_hold_next_to_none(responses, far, severity):
+    ratios = [8.5] * far + [1.0] * (N - far)
+    taught = {"responses": responses, "sampled_tokens": 0}
+    symptoms = {
+        one.symptom: one.severity for one in diagnose(Evidence(records=samples(log_ratio=ratios), training=taught))
+    }
+    assert symptoms.get("mass where data say nothing") == severity
