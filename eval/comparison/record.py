@@ -53,6 +53,7 @@ def summarise_comparison(
     looks: int = 1,
     tuning: Mapping[str, Tuned] | None = None,
     trials: Sequence[Below] = (),
+    judge_is_kin: bool = False,
 ) -> Summary:
     """Return what ``comparison.json`` says of the methods.
 
@@ -68,6 +69,7 @@ def summarise_comparison(
         looks: how many comparisons, this one included, the prompts have been used for.
         tuning: of each method that was tuned, the trials that its setting was chosen by.
         trials: what these took.
+        judge_is_kin: whether the judge was trained as the reward models were that methods maximised.
     """
     if primary is None and decide is not None:
         primary = "gold" if decide is by_gold else "win-rate"
@@ -99,6 +101,7 @@ def summarise_comparison(
         common=tuple(stage.name for stage in below if not stage.redrawn),
         primary=primary if decide else None,
         looks=looks,
+        judge_is_kin=judge_is_kin,
         tuning=tuning or {},
     )
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))

@@ -22,6 +22,8 @@ LENGTH, KL_EXACT = ResponseLength.measures[0].key, KlExact.measures[0].key
 SIGNIFICANT = 0.05
 """Below this, after correction, a p-value makes a verdict; see `eval.statistics.verdict`."""
 
+KIN = "Judged by a reward model of the same base, start and recipe as the one maximised, whose errors it may share. "
+
 MEASURES = {GOLD.key: "gold reward", WIN_RATE.key: "win rate less that of the other"}
 
 
@@ -91,7 +93,12 @@ def _figures(difference: Figure, sign: int) -> str:
 
 
 def about(summary: Summary) -> str:
-    """Return what an answer is about, which comes before who won: these models, or methods, and on what."""
+    """Return what an answer is about, which comes before who won: these models, or methods, and on what, by whom."""
+    return (KIN if summary.judge_is_kin else "") + _covered(summary)
+
+
+def _covered(summary: Summary) -> str:
+    """Return whether an answer is about models or methods, and what they stand on."""
     if summary.training_seeds == 1:
         return "Of these trained models, one training seed each: "
     if summary.common:

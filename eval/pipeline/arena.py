@@ -67,6 +67,14 @@ class Arena(NamedTuple):
         """The endpoint that the answer is about."""
         return self.config.primary or ("win-rate" if compares(self.judge) else "gold")
 
+    @property
+    def judge_is_kin(self) -> bool:
+        """Whether the judge is a reward model trained as those that methods maximise: from one start, by one recipe."""
+        world, foundation = self.experiment.world, self.foundation
+        own = self.judge is None and world.gold is None and len(world.gold_pairs) > 0
+        learnt = any(entry.method.needs.uses("reward") for entry in self.entries)
+        return own and learnt and foundation.reads_models and not foundation.given
+
     def look(self) -> str:
         """Return what tells this comparison from others on the same test prompts."""
         methods = [[entry.method.identity(), dict(entry.varied)] for entry in self.entries]

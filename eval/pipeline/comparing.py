@@ -119,6 +119,7 @@ def compared(arena: Arena) -> Result:
         looks=len(looks),
         tuning=tuning.tuned,
         trials=tuning.costs,
+        judge_is_kin=arena.judge_is_kin,
     )
     methods = {entry.method.label: entry.method.identity() for entry in entries if not entry.varied}
     comparison = Comparison(

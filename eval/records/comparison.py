@@ -209,6 +209,8 @@ class Summary:
         redrawn: stages that methods stand on of which every seed has its own.
         common: those that all seeds share, which no interval covers.
         primary: the endpoint that the headline answers by; all else is exploratory. Null where nobody judges.
+        judge_is_kin: whether the judge is a reward model from the same base and start, by the same recipe, as those
+            that methods maximised: errors that they share count as quality.
         tuning: of each method that was tuned, the trials that its setting was chosen by.
         looks: how many comparisons, this one included, the test prompts of this run folder have been used for.
     """
@@ -230,6 +232,7 @@ class Summary:
     common: tuple[str, ...] = ()
     primary: Literal["gold", "win-rate", "equal-kl"] | None = None
     looks: int = 1
+    judge_is_kin: bool = False
     tuning: Mapping[str, Tuned] = field(default_factory=dict)
 
 

@@ -11,6 +11,8 @@ from report_fixture import bare, comparison, typed
 from eval.comparison.sentences import headline, p_digits, sentences
 from eval.records.comparison import PairTest
 from eval.records.figures import Figure
+from eval.records.frontier import EqualKl, Frontier, MatchedDifference
+from eval.records.tuning import Trial, Tuned
 
 
 def figure(mean, half=0.1):
@@ -164,3 +166,72 @@ def test_an_interval_that_disagrees_with_the_corrected_p_is_explained():
     found = made({"sft": 0.0, "a": 0.1, "b": 0.12}, same=[("sft", "a"), ("sft", "b"), ("a", "b")])
     found = with_pair(found, "sft", "a", difference=figure(0.1, 0.08), p=0.02, p_adjusted=0.06)
     assert any("of this pair alone and not corrected" in sentence for sentence in sentences(found))
+
+
+def at_equal_kl(made, *rows):
+    """The same with pairs compared over the KLs that both reach: names, difference, verdict."""
+    found = []
+    for first, second, difference, verdict in rows:
+        band = [
+            MatchedDifference(kl=kl, first=first, second=second, difference=figure(at), p=0.5)
+            for kl, at in ((0.5, 0.05), (1.0, difference), (2.0, difference))
+        ]
+        p = 0.4 if verdict == "none" else 0.01
+        found.append(
+            EqualKl(
+                first=first,
+                second=second,
+                low_kl=0.5,
+                high_kl=2.0,
+                difference=figure(difference),
+                p=p,
+                p_adjusted=p,
+                verdict=verdict,
+                band=tuple(band),
+            )
+        )
+    line = Frontier(points=(), oracle=None, best_of_n=(), matched=(), matched_differences=(), equal_kl=tuple(found))
+    return replace(made, frontier=line)
+
+
+def test_equal_kl_is_exploratory_unless_it_is_the_primary_endpoint():
+    plain = made({"sft": 0.0, "dpo": 1.0, "ppo": 0.9}, same={("dpo", "ppo")})
+    first = "No detectable difference between dpo and ppo. Against sft: dpo and ppo better."
+    found = at_equal_kl(plain, ("dpo", "ppo", -0.2, "second"))
+    ahead = "equal KL (up to 2.00 nats) ppo is ahead of dpo (+0.20 [+0.10, +0.30])."
+    assert headline(found, "sft") == f"{first} Exploratory: at {ahead}"
+    assert headline(replace(found, primary="equal-kl"), "sft") == f"At {ahead} Exploratory, as configured: {first}"
+    same = at_equal_kl(plain, ("dpo", "ppo", 0.0, "none"))
+    assert headline(same, "sft") == f"{first} Exploratory: at equal KL (up to 2.00 nats) no detectable difference."
+    nothing = replace(plain, primary="equal-kl")
+    assert headline(nothing, "sft").startswith("No two methods reach a KL in common. Exploratory, as configured: ")
+
+
+def test_a_sentence_says_where_the_band_leaves_out_0():
+    found = at_equal_kl(made({"sft": 0.0, "dpo": 1.0, "ppo": 0.9}), ("dpo", "ppo", 0.2, "first"))
+    assert sentences(found)[-1] == (
+        "At equal KL, dpo beats ppo: gold reward +0.20 [+0.10, +0.30], corrected p = 0.010 over KLs of 0.50 to 2.00 "
+        "nats; the band leaves 0 out from 1.00 to 2.00 nats."
+    )
+
+
+def test_kin_of_the_maximised_reward_model_is_said_before_anything_else():
+    said = headline(replace(made({"sft": 0.0, "dpo": 1.0}, seeds=1), judge_is_kin=True), "sft")
+    assert said.startswith("Judged by a reward model of the same base, start and recipe as the one maximised")
+
+
+def test_tuning_and_looks_are_said():
+    trials = tuple(
+        Trial(number=at, settings={"beta": 0.1 * (at + 1)}, objective=float(at), kl=1.0, seconds=2.0, flops=3.0)
+        for at in range(3)
+    )
+    tuned = Tuned(objective="gold", prompts=40, chosen=2, trials=trials, importance={})
+    plain = made({"sft": 0.0, "dpo": 1.0, "ppo": 0.9})
+    found = replace(plain, tuning={"dpo": tuned, "ppo": tuned}, looks=2)
+    tuning, looks = sentences(found)[-2:]
+    assert tuning == (
+        "Tuned on 40 training prompts set aside, by gold, 3 trials each, on a replication of their own: dpo: beta 0.3; "
+        "ppo: beta 0.3."
+    )
+    assert looks.startswith("The test prompts of this run folder have been used for 2 comparisons, this one included")
+    assert len(sentences(plain)) == len(sentences(found)) - 2
