@@ -37,8 +37,9 @@ class Layer(NamedTuple):
 def layers_under(values: Mapping[str, Any], classes: Mapping[str, type]) -> list[Layer]:
     """Return the layers under a session's own values, the highest first.
 
-    ``every``; that of what is to be done, by its config's title; where the model is the person's own, ``model`` and
-    ``model_<size>``; the world's, of that size, quick. Each is a file of `DEFAULTS`, or left out. Token limits that the
+    ``every``; that of what is to be done, by its config's title (``_model`` where the model is the person's own,
+    ``_quick``); where it is, ``model`` and ``model_<size>``; the world's, of that size, quick. Each is a file of
+    `DEFAULTS`, or left out. Token limits that the
     model's positions cannot hold are lowered.
 
     Raises:
@@ -47,13 +48,15 @@ def layers_under(values: Mapping[str, Any], classes: Mapping[str, type]) -> list
     fields = {field.name for field in dataclasses.fields(WorldConfig)}
     given = {name: value for name, value in values.items() if name in fields}
     world: WorldConfig = merge({"world": WorldConfig}, given, "config")["world"]
-    names, size = [EVERY, *classes, world.kind], ModelSize(None, None)
+    done, size = list(classes), ModelSize(None, None)
+    names = [EVERY, *done, world.kind]
     if world.model is not None:
         size = model_size(world.model)
         label = nearest(size.parameters)
         sized = [] if label == TINY else [MODEL, f"{MODEL}_{label}"]
-        names = [EVERY, *classes, *sized, world.kind, f"{world.kind}_{label}"]
-    names += [f"{world.kind}_quick"] if world.quick else []
+        done += [f"{title}_{MODEL}" for title in classes] if sized else []
+        names = [EVERY, *done, *sized, world.kind, f"{world.kind}_{label}"]
+    names += [f"{world.kind}_quick", *(f"{title}_quick" for title in classes)] if world.quick else []
     found = [_layer(name, classes) for name in reversed(names) if (DEFAULTS / f"{name}.yaml").is_file()]
     if world.model is not None:
         _say(world.model, size, tuple(layer.name for layer in reversed(found)))

@@ -15,7 +15,6 @@ from eval.subjects import Ground, evaluate_subject
 from preflab.disk.stages import content_hash
 from preflab.errors import UserError
 from preflab.progress import say
-from preflab.seeds import derive
 from preflab.settings.fields import as_dict, option, search_space
 
 if TYPE_CHECKING:
@@ -45,8 +44,9 @@ class TuneConfig:
         minimum=0,
         maximum=10_000,
     )
-    tune_by: Literal["gold", "accuracy"] = option(
-        "gold", "what the best trial has most of: mean gold reward, or accuracy on held-out pairs of those prompts"
+    tune_by: Literal["gold", "heldout"] = option(
+        "gold",
+        "what the best trial has most of: gold (mean reward), or heldout (pairs of those prompts ranked as labelled)",
     )
     tune_kl: float | None = option(
         None, "nats: no trial further from the start is chosen, where one is nearer", minimum=1e-6
@@ -88,7 +88,7 @@ class Place:
         (ground,) = self.arena.grounds([TUNING_SEED])
         experiment = self.arena.experiment.at_validation()
         if self.config.tune_by == "gold" and ground.judge is None:
-            raise UserError("--tune goes by gold rewards, and nobody gives any; add --tune-by accuracy, or a judge")
+            raise UserError("--tune goes by gold rewards, and nobody gives any; add --tune-by heldout, or a judge")
         evaluation = self.arena.session.evaluation
         sizes = {
             "eval_prompts": min(evaluation.eval_prompts, len(experiment.eval_prompts)),
@@ -126,6 +126,8 @@ class Search:
         import numpy as np
         from scipy.stats import qmc
 
+        from preflab.seeds import derive
+
         if number == 0:
             return {name: float(self.entry.method.settings[name]) for name in self.space}
         label = self.entry.method.label
@@ -155,13 +157,13 @@ class Search:
         )
         found = Contestant(label, [evaluate_subject(stage.name, subject_of(method, stage), ground)])
         gold, kl = found.table("gold"), found.kl
-        if self.place.config.tune_by == "accuracy":
-            accuracy = summarise(found).figures[HELDOUT_ACCURACY.key]
-            if accuracy is None:
+        if self.place.config.tune_by == "heldout":
+            right = summarise(found).figures[HELDOUT_ACCURACY.key]
+            if right is None:
                 raise UserError(f"{label} says nothing of held-out pairs; --tune-by gold goes by its answers")
-            objective = accuracy.mean
+            objective = right.mean
         elif gold is None:
-            raise UserError(f"{label} has no gold rewards to be tuned by; --tune-by accuracy goes by held-out pairs")
+            raise UserError(f"{label} has no gold rewards to be tuned by; --tune-by heldout goes by held-out pairs")
         else:
             objective = float(gold.mean())
         return Outcome(objective, None if kl is None else float(kl.mean()), stage.record)
@@ -231,6 +233,8 @@ class Search:
     def _asked(self, study: Study, number: int) -> optuna.trial.Trial:
         """Ask the study for the settings of a trial; what a kill left of it is given up."""
         import optuna
+
+        from preflab.seeds import derive
 
         state = optuna.trial.TrialState
         for trial in study.get_trials(states=(state.RUNNING, state.WAITING)):

@@ -33,14 +33,14 @@ class Tuned:
     """How a method's setting was chosen.
 
     Attributes:
-        objective: what the best has most of: ``gold`` reward, or ``accuracy`` on pairs.
+        objective: what the best has most of: ``gold`` reward, or pairs ranked as labelled, ``heldout``.
         prompts: how many were set aside to judge by; no test prompt is among them.
         chosen: number of the best trial.
         trials: all of them.
         importance: share of each setting in what told good trials from bad ones; empty where there were few.
     """
 
-    objective: Literal["gold", "accuracy"]
+    objective: Literal["gold", "heldout"]
     prompts: int
     chosen: int
     trials: tuple[Trial, ...]

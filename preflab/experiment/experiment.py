@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import logging
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -41,9 +39,6 @@ from preflab.worlds import GoldReward, World, WorldConfig, open_world
 from preflab.worlds.validation import with_validation
 
 logger = logging.getLogger(__name__)
-
-JUDGED = {"eval_prompts": "prompts", "heldout": "pairs"}
-"""The splits that are evaluated on, and those whose rows are set aside for looking at before."""
 
 
 class Training(NamedTuple):
@@ -119,23 +114,6 @@ class Experiment(EncodedSplits):
         # Where the model lies decides nothing; what is in it does.
         data = {k: v for k, v in self.data.items() if k not in ("facts", "model")}
         return {"data": data, "lora": deciding(self.lora), "limits": limits, **ends}
-
-    def at_validation(self) -> Experiment:
-        """Return the same experiment with the rows set aside in the place of those that are evaluated on.
-
-        Raises:
-            UserError: if there are none.
-        """
-        aside = self.validation.world
-        encoded = {name: groups for name, groups in self.world.encoded.items() if name not in JUDGED}
-        encoded |= {name: aside.encoded[own] for name, own in JUDGED.items() if own in aside.encoded}
-        other = copy.copy(self)
-        other.world = dataclasses.replace(
-            self.world, **{name: getattr(aside, own) for name, own in JUDGED.items()}, encoded=encoded
-        )
-        for name in (*JUDGED, "data"):  # what was worked out of the world's own
-            vars(other).pop(name, None)
-        return other
 
     # ---- models ----------------------------------------------------------------------------------
 

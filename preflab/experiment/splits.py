@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import TypeVar
 
 from preflab.data.encoding import Dropped, EncodedGroup, Encoder
 from preflab.data.splits import Rows
@@ -15,8 +18,13 @@ from preflab.worlds import World
 
 logger = logging.getLogger(__name__)
 
+S = TypeVar("S", bound="EncodedSplits")
+
 OFFLINE = {"demonstration": "demonstrations", "single": "singles", "pair": "pairs", "ranking": "rankings"}
 """Which split holds the responses that a method asks for."""
+
+JUDGED = {"eval_prompts": "prompts", "heldout": "pairs"}
+"""The splits that are evaluated on, and those whose rows are set aside for looking at before."""
 
 
 def reads_reference(method: Method) -> bool:
@@ -93,6 +101,23 @@ class EncodedSplits:
         if self.world.validation is None:
             raise UserError("there are no training rows set aside to look at; set validation_fraction")
         return EncodedSplits(self.world.validation, self.encoder)
+
+    def at_validation(self: S) -> S:
+        """Return the same with the rows set aside in the place of those that are evaluated on.
+
+        Raises:
+            UserError: if there are none.
+        """
+        aside = self.validation.world
+        encoded = {name: groups for name, groups in self.world.encoded.items() if name not in JUDGED}
+        encoded |= {name: aside.encoded[own] for name, own in JUDGED.items() if own in aside.encoded}
+        other = copy.copy(self)
+        other.world = dataclasses.replace(
+            self.world, **{name: getattr(aside, own) for name, own in JUDGED.items()}, encoded=encoded
+        )
+        for name in (*JUDGED, "data"):  # what was worked out of the world's own
+            vars(other).pop(name, None)
+        return other
 
     def learnt_from(self, name: str, needs: Needs) -> Sequence[EncodedGroup] | None:
         """Return the rows that a method learns from; None where it samples.

@@ -132,6 +132,7 @@ def run(command: str, monkeypatch, *more: str) -> None:
 
 def test_the_command_runs(folder, preferences, tiny_model_path, monkeypatch):
     size = ["--max-steps", "2", "--eval-prompts", "4", "--eval-pairs", "4", "--lora-rank", "4"]
+    size += ["--seeds", "0", "--interpolate", "1"]
     limits = ["--max-prompt-tokens", "8", "--max-response-tokens", "4"]
     data = ["--model", str(tiny_model_path), "--dataset", str(preferences)]
     run(f"python recipes/compare.py --algorithms dpo,{METHOD}", monkeypatch, *data, *size, *limits)
@@ -157,6 +158,7 @@ def test_the_policy_gradient_is_what_the_page_says(folder):
 
 def test_the_policy_gradient_runs(folder, preferences, tiny_model_path, monkeypatch):
     size = ["--max-steps", "2", "--eval-prompts", "4", "--eval-pairs", "4", "--lora-rank", "4"]
+    size += ["--seeds", "0", "--interpolate", "1"]
     limits = ["--max-prompt-tokens", "8", "--max-response-tokens", "4"]
     batch = ["--sampled.rollout-prompts", "4", "--sampled.per-device-train-batch-size", "4"]
     data = ["--model", str(tiny_model_path), "--dataset", str(preferences)]

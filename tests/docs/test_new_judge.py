@@ -34,6 +34,7 @@ def test_the_command_is_judged_by_it(folder, tiny_model_path):
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = ["--model", str(tiny_model_path), "--dataset", "pairs.jsonl", "--report", "false"]
     size = ["--max-steps", "2", "--eval-prompts", "4", "--eval-pairs", "4", "--lora-rank", "4"]
+    size += ["--seeds", "0", "--interpolate", "1"]
     limits = ["--max-prompt-tokens", "8", "--max-response-tokens", "4"]
     script, *options = COMMAND.split()
     said = run_in_copy(folder, str(ROOT / script), *options, *data, *size, *limits)

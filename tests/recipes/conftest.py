@@ -14,7 +14,6 @@ from recipe_runner import Answer, run
 CONFIG = """
 threads: 1
 seeds: [0]
-interpolate: [1]
 max_prompt_tokens: 16
 max_response_tokens: 8
 eval_prompts: 16

@@ -21,7 +21,9 @@ def test_every_seed_trains_what_its_methods_stand_on(finished, copy, options, tm
     comparison = read(copy / "comparison.json")
     assert comparison["redrawn"] == ["sft", "reward model"]
     assert "common" not in comparison
-    assert comparison["headline"].startswith("Of methods, 2 replications with sft and reward model of their own: ")
+    kin, covered = comparison["headline"].split(". ", 1)
+    assert kin.startswith("Judged by a reward model of the same base, start and recipe as the one maximised")
+    assert covered.startswith("Of methods, 2 replications with sft and reward model of their own: ")
     assert comparison["budgets"]["stands_on"]["ppo"] == ["sft", "reward model"]
     assert comparison["methods"]["sft"]["gold_reward"]["n"] == comparison["methods"]["dpo"]["gold_reward"]["n"] == 32
     again = run_warm("compare.py", *options, "--output", copy, *BOTH, *redraw, cwd=tmp_path)
@@ -34,7 +36,7 @@ def test_what_all_seeds_share_is_said_before_who_won(copy, options, tmp_path):
     assert answer.status == 0, answer.err
     comparison = read(copy / "comparison.json")
     assert comparison["common"] == ["sft", "reward model"]
-    assert comparison["headline"].startswith("Of methods on this one sft and this one reward model, 2 seeds: ")
+    assert ". Of methods on this one sft and this one reward model, 2 seeds: " in comparison["headline"]
 
 
 @pytest.mark.parametrize(

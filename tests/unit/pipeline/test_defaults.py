@@ -113,10 +113,10 @@ def test_which_layers_were_taken_is_said_and_recorded(tmp_path, caplog):
         found = session(tmp_path, "owner/said-135M")
         session(tmp_path, "owner/said-135M")
         session(tmp_path, "owner/silent")
-    assert found.as_dict()["defaults"] == ["real", "model_0.1b", "model", "comparison", "every"]
+    assert found.as_dict()["defaults"] == ["real", "model_0.1b", "model", "comparison_model", "comparison", "every"]
     said = [record.getMessage() for record in caplog.records]
     assert said[0].startswith(
-        "owner/said-135M has 135,000,000 parameters; settings start from every, comparison, model, "
+        "owner/said-135M has 135,000,000 parameters; settings start from every, comparison, comparison_model, model, "
     )
     assert said[1:] == ["how large owner/silent is cannot be told from here; settings are those of 1b"]
     assert "defaults" in Session({}).as_dict()

@@ -100,7 +100,7 @@ def test_rows_are_set_aside_where_somebody_looks_at_them(config, caplog):
     assert with_rows_aside(chosen, [looking]) is chosen
     assert not caplog.records
     with_rows_aside(chosen, [blind])
-    assert "nothing looks at them" in caplog.text
+    assert "neither --tune nor eval_steps looks at them" in caplog.text
     with pytest.raises(UserError, match="validation_fraction is 0"):
         with_rows_aside(replace(config, validation_fraction=0.0), [looking])
 
