@@ -6,6 +6,7 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -27,6 +28,8 @@ from preflab.versions import versions
 logger = logging.getLogger(__name__)
 
 RECORD = "stage.json"
+PATIENCE = 2.0
+"""Seconds until a folder counts as in use: what a killed run had forked off is a moment behind it."""
 
 
 class Stage(NamedTuple):
@@ -69,11 +72,19 @@ class Run:
             raise UserError(f"run folder {folder} cannot be written: {error}") from None
         self._verified: dict[Path, Any] = {}
         self.known = set[Path]()
+        until = time.monotonic() + PATIENCE
+        while not self._locked():
+            if time.monotonic() > until:
+                raise UserError(f"run folder {folder} is in use by another process; wait, or choose --output")
+            time.sleep(PATIENCE / 40)
+
+    def _locked(self) -> bool:
+        """Whether the folder is this process's now; the kernel frees it however a process ends, SIGKILL included."""
         try:
-            # The kernel frees the lock however the process ends, SIGKILL included.
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"run folder {folder} is in use by another process; wait, or choose --output") from None
+            return False
+        return True
 
     def close(self) -> None:
         """Let others have the folder."""
