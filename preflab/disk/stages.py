@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -68,6 +69,7 @@ class Run:
         try:
             self.stages.mkdir(parents=True, exist_ok=True)
             self._lock: IO[str] = (folder / ".lock").open("w")
+            self._building: IO[str] = (folder / ".building").open("w")
         except OSError as error:
             raise UserError(f"run folder {folder} cannot be written: {error}") from None
         self._verified: dict[Path, Any] = {}
@@ -89,6 +91,7 @@ class Run:
     def close(self) -> None:
         """Let others have the folder."""
         self._lock.close()
+        self._building.close()
 
     def stage(self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]]) -> Stage:
         """Return a stage, building it unless it is finished.
@@ -111,14 +114,26 @@ class Run:
             UserError: if the disk is full, or something lies in the way that cannot be moved.
         """
         inputs, key = identified(name, inputs)
-        final, working = self.stages / f"{name}-{key}", self.stages / f".{name}-{key}.partial"
+        final = self.stages / f"{name}-{key}"
         kept = self._finished(final, inputs)
         if kept is not None:
             if final not in self.known:
                 reused(name)
             self.known.add(final)
             return Stage(name, key, final, kept, True)
-        with stage(name), disk_space(self.folder):
+        with self._alone(key), disk_space(self.folder):
+            kept = self._finished(final, inputs)  # by another process forked off, while this one waited
+            if kept is not None:
+                self.known.add(final)
+                return Stage(name, key, final, kept, True)
+            return self._made(name, key, inputs, build)
+
+    def _made(
+        self, name: str, key: str, inputs: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]]
+    ) -> Stage:
+        """Build a stage in a working folder, and give it its name."""
+        final, working = self.stages / f"{name}-{key}", self.stages / f".{name}-{key}.partial"
+        with stage(name):
             self._workplace(working)
             record, changed = json_ready(dict(_built(build, working)))
             if changed:
@@ -132,6 +147,16 @@ class Run:
         self._verified[final] = _signature(final)
         self.known.add(final)
         return Stage(name, key, final, record, False)
+
+    @contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """Wait until no other process builds the stage of a key; of those forked off, two may need one stage."""
+        place = int(key, 16)  # a byte of its own: these locks are of ranges and of processes, and need no file each
+        fcntl.lockf(self._building, fcntl.LOCK_EX, 1, place)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._building, fcntl.LOCK_UN, 1, place)
 
     def _finished(self, final: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the record of a stage that is whole; say so and move it away where it is not."""

@@ -60,6 +60,25 @@ def test_they_run_at_the_same_time_and_no_more_of_them_than_asked_for(run):
     assert max(at_once) == 2
 
 
+def test_a_stage_that_two_pieces_need_is_built_by_one_of_them(run):
+    def common(folder):
+        (folder / "by").write_text(str(os.getpid()))
+        time.sleep(0.5)
+        return {"pid": os.getpid()}
+
+    def own(name):
+        def work(folder):
+            inner = run.stage("common", {}, common)
+            time.sleep(0.2)
+            return {"of": inner.record["pid"]}
+
+        return run.stage(name, {}, work)
+
+    build_side_by_side(run, [Piece(name, lambda name=name: own(name)) for name in "abc"], 3)
+    found = {run.stage(name, {}, forbidden).record["of"] for name in "abc"}
+    assert found == {run.stage("common", {}, forbidden).record["pid"]}
+
+
 def test_what_ends_one_ends_all_and_is_raised_with_its_traceback(run):
     def fails():
         raise UserError("row 7 holds no text; mend it")
