@@ -130,7 +130,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def figures(comparison: Any) -> Any:
     """Return a comparison without what may differ between two runs: costs, command, commit and folder."""
-    changing = ("seconds", "peak_memory_bytes", "command", "commit", "output", "budgets")
+    changing = ("seconds", "peak_memory_bytes", "command", "commit", "output", "workers", "budgets")
     if isinstance(comparison, dict):
         return {name: figures(value) for name, value in comparison.items() if name not in changing}
     return [figures(value) for value in comparison] if isinstance(comparison, list) else comparison

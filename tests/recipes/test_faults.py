@@ -219,7 +219,7 @@ def test_killed_at_many_moments_it_ends_with_the_same_figures(finished, options,
     """One run folder, killed at each moment in turn: what one kill leaves, the next attempt builds on."""
     folder = tmp_path / "run"
     for moment in MOMENTS:
-        attempt = Warm("compare.py", *options, "--output", "run", cwd=tmp_path)
+        attempt = Warm("compare.py", *options, "--output", "run", "--workers", "1", cwd=tmp_path)
         attempt.kill_when(folder, moment)
         assert not (folder / "comparison.json").exists(), moment
     answer = run_warm("compare.py", *options, "--output", "run", cwd=tmp_path)
@@ -229,6 +229,24 @@ def test_killed_at_many_moments_it_ends_with_the_same_figures(finished, options,
     for path in finished[0].glob("stages/*/*.jsonl"):
         if path.name != "metrics.jsonl":  # whose lines hold times
             assert (folder / path.relative_to(finished[0])).read_bytes() == path.read_bytes(), path
+    assert not list(folder.glob("stages/.*"))
+
+
+@pytest.mark.slow
+def test_killed_with_stages_side_by_side_it_ends_with_the_same_figures(finished, options, tmp_path):
+    folder, sided = tmp_path / "run", ["--output", "run", "--workers", "2"]
+    for moment in (
+        "stages/.sft-*",
+        "stages/.reward-*.partial/metrics.jsonl",
+        "stages/.ppo-seed0-*.partial/metrics.jsonl",
+    ):
+        attempt = Warm("compare.py", *options, *sided, cwd=tmp_path)
+        attempt.kill_when(folder, moment)
+        assert not (folder / "comparison.json").exists(), moment
+    answer = run_warm("compare.py", *options, *sided, cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    assert figures(read(folder / "comparison.json")) == figures(read(finished[0] / "comparison.json"))
+    assert set(stages(folder)) == set(stages(finished[0]))
     assert not list(folder.glob("stages/.*"))
 
 
