@@ -71,14 +71,11 @@ def summarise_comparison(
         trials: what these took.
         judge_is_kin: whether the judge was trained as the reward models were that methods maximised.
     """
-    if primary is None and decide is not None:
-        primary = "gold" if decide is by_gold else "win-rate"
+    primary = primary or ("gold" if decide is by_gold else "win-rate")
     configured = [contestant for contestant in contestants if not contestant.varied]
     policies = [contestant for contestant in configured if contestant.gives == "policy"]
     start = contestants[0]
-    tried = Counter(contestant.name for contestant in contestants)
-    for name, tuned in (tuning or {}).items():
-        tried[name] += len(tuned.trials) - 1  # one of which is compared
+    tried = _tried(contestants, tuning or {})
     trained = {c.name: list(c.training) for c in configured if c.training and c is not start}
     games = play(policies, decide) if decide else {}
     scored = decide is by_gold and primary != "win-rate"
@@ -105,6 +102,14 @@ def summarise_comparison(
         tuning=tuning or {},
     )
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))
+
+
+def _tried(contestants: Sequence[Contestant], tuning: Mapping[str, Tuned]) -> Counter[str]:
+    """Return how many settings of each method were trained, in trials or for the comparison."""
+    tried = Counter(contestant.name for contestant in contestants)
+    for name, tuned in tuning.items():
+        tried[name] += len(tuned.trials) - 1  # one of which is compared
+    return tried
 
 
 # ---- one method --------------------------------------------------------------------------------------

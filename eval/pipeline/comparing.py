@@ -80,12 +80,8 @@ def compared(arena: Arena) -> Result:
     from eval.records.comparison import Comparison
     from preflab.experiment.side_by_side import build_side_by_side
 
-    session, config, start, workers = (
-        arena.session,
-        arena.config,
-        arena.foundation.start_label,
-        at_a_time(arena.session),
-    )
+    session, config, start = arena.session, arena.config, arena.foundation.start_label
+    workers = at_a_time(session)
     check_labels([entry.method.label for entry in arena.entries if not entry.varied], start)
     if config.redraw:
         arena.foundation.say_what_is_shared(config.redraw)

@@ -17,6 +17,7 @@ from preflab.experiment.foundation import AUTO, START, TRAIN
 from preflab.experiment.sweep import Sweep
 from preflab.method.configured import Method
 from preflab.model.model_size import model_size
+from preflab.rewards.specification import ENDPOINT
 from preflab.settings.fields import option
 from preflab.settings.training import MOST_STEPS
 from preflab.tokens.templates import has_template
@@ -132,14 +133,20 @@ def at_a_time(session: Session) -> int:
     """Return how many stages are made side by side.
 
     Raises:
-        UserError: if several are asked for where processes cannot share the device, or each is to have threads.
+        UserError: if several are asked for where they cannot share a device or an endpoint, or are to have threads.
     """
     import torch
 
     asked, threads = session.config(CompareConfig).workers, session.run.threads
+    asks_endpoint = any(part.source == ENDPOINT for part in session.world.reward_parts)
     if (asked or 1) > 1:
         if torch.cuda.is_available():
             raise UserError("--workers: processes side by side are for the CPU, and a GPU is there; leave it out")
+        if asks_endpoint:
+            raise UserError(
+                "--workers: each process would ask the reward's endpoint at a pace and within a budget of its own; "
+                "leave it out"
+            )
         if (threads or 1) > 1:
             raise UserError(
                 f"--workers gives each process one CPU thread, and --threads {threads}; keep one of the two"
@@ -148,7 +155,7 @@ def at_a_time(session: Session) -> int:
         return asked
     tiny = session.world.model is None or nearest(model_size(session.world.model).parameters) == TINY
     alone = torch.cuda.is_available() or session.config(CompareConfig).match == "time"
-    alone = alone or sys.platform != "linux" or (threads or 1) > 1
+    alone = alone or asks_endpoint or sys.platform != "linux" or (threads or 1) > 1
     return len(os.sched_getaffinity(0)) if tiny and not alone else 1
 
 

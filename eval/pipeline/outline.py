@@ -13,6 +13,7 @@ from eval.pipeline.entries import CompareConfig, check_entries, under
 from eval.pipeline.following import CourseConfig, taken
 from eval.pipeline.judging import open_judge
 from eval.pipeline.planning import Plan, Planned
+from eval.pipeline.searching import TuneConfig
 from eval.pipeline.session import Session
 from eval.pipeline.stage_costs import Cost, Costing
 from eval.pipeline.training import check_read, stage_names
@@ -80,6 +81,8 @@ def plan_comparison(session: Session) -> Plan:
         logger.warning(
             "match: what %s spends is known when it has run; steps are those of epochs", entries[0].method.label
         )
+    if trials := session.config(TuneConfig).tune:
+        logger.warning("tune: %d trials of each method come before what is planned here, and are not counted", trials)
     for entry in entries:
         method, kept = under(config.given_budget, entry.method), 0 if entry.varied else taken(course, entry.method)
         for seed, start, rewards in replications:

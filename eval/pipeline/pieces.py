@@ -59,7 +59,10 @@ def _drawn(arena: Arena, stage: str) -> dict[int, int]:
 
 def _once(names: Mapping[int, str]) -> list[int]:
     """Return the first seed of each name."""
-    return [seed for seed, name in names.items() if next(other for other in names if names[other] == name) == seed]
+    first: dict[str, int] = {}
+    for seed, name in names.items():
+        first.setdefault(name, seed)
+    return list(first.values())
 
 
 def _named(entry: Entry, seed: int) -> str:

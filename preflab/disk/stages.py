@@ -58,7 +58,8 @@ class Run:
         folder: made if it does not exist.
 
     Attributes:
-        known: the stages that this run has built or found since it was opened, by their folders.
+        built: the stages that this run has built since it was opened, by their folders.
+        known: these, and those that it has found.
 
     Raises:
         UserError: if another process holds the folder, or it cannot be written to.
@@ -73,7 +74,7 @@ class Run:
         except OSError as error:
             raise UserError(f"run folder {folder} cannot be written: {error}") from None
         self._verified: dict[Path, Any] = {}
-        self.known = set[Path]()
+        self.built, self.known = set[Path](), set[Path]()
         until = time.monotonic() + PATIENCE
         while not self._locked():
             if time.monotonic() > until:
@@ -145,6 +146,7 @@ class Run:
             working.replace(final)
             sync(self.stages)
         self._verified[final] = _signature(final)
+        self.built.add(final)
         self.known.add(final)
         return Stage(name, key, final, record, False)
 

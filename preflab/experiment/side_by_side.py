@@ -42,14 +42,14 @@ class Report(NamedTuple):
 
     Attributes:
         made: its stages, for the lines about them.
-        known: their folders.
+        built: their folders.
         logged: what it would have logged.
         error: what ended it; None where it came to its end.
         trace: the traceback of that.
     """
 
     made: Sequence[Made] = ()
-    known: Collection[Path] = ()
+    built: Collection[Path] = ()
     logged: Sequence[logging.LogRecord] = ()
     error: BaseException | None = None
     trace: str = ""
@@ -143,7 +143,7 @@ def _told(run: Run, name: str, report: Report | None, said: set[tuple[str, str]]
     if report is None:
         logger.warning("the process of %s was killed, by the system if memory ran out; it is done again later", name)
         return
-    run.known.update(report.known)
+    run.known.update(report.built)  # what it found is said by who asks for it
     for one in report.made:
         elsewhere(one)
     for record in report.logged:
@@ -163,7 +163,7 @@ def _work(run: Run, piece: Piece, reports: Connection, lifeline: tuple[int, int]
     os.close(lifeline[1])
     threading.Thread(target=_watch, args=(lifeline[0],), daemon=True).start()
     mute()
-    run.known = set()
+    run.built, run.known = set(), set()
     # The parent's threads are not here, and OpenMP would wait for them.
     torch.set_num_threads(1)
     with _kept_log() as logged:
@@ -172,7 +172,7 @@ def _work(run: Run, piece: Piece, reports: Connection, lifeline: tuple[int, int]
             piece.build()
         except BaseException as ended:
             error, trace = _sendable(ended), traceback.format_exc()
-    reports.send(Report(made(), run.known, logged, error, trace))
+    reports.send(Report(made(), run.built, logged, error, trace))
 
 
 def _watch(lifeline: int) -> None:

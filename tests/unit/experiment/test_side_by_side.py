@@ -79,6 +79,20 @@ def test_a_stage_that_two_pieces_need_is_built_by_one_of_them(run):
     assert found == {run.stage("common", {}, forbidden).record["pid"]}
 
 
+def test_what_was_finished_before_is_said_by_who_asks_for_it(run, tmp_path, capfd):
+    run.stage("a", {}, lambda folder: {"pid": 0})
+    run.close()
+    again = Run(tmp_path / "run")
+    build_side_by_side(again, [stage(again, "a"), stage(again, "b", ("a",))], 1)
+    capfd.readouterr()
+    for name in "ab":
+        again.stage(name, {}, forbidden)
+    again.close()
+    said = capfd.readouterr().err
+    assert "a was finished before and is reused" in said
+    assert "b was finished" not in said
+
+
 def test_what_ends_one_ends_all_and_is_raised_with_its_traceback(run):
     def fails():
         raise UserError("row 7 holds no text; mend it")

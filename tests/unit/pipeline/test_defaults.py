@@ -9,7 +9,7 @@ import pytest
 
 from eval.pipeline.comparing import COMPARE
 from eval.pipeline.defaults import DEFAULTS, nearest
-from eval.pipeline.entries import CompareConfig
+from eval.pipeline.entries import CompareConfig, at_a_time
 from eval.pipeline.session import Session
 from preflab.errors import UserError
 from preflab.experiment.layers import Layers
@@ -169,3 +169,27 @@ def test_methods_are_compared_by_whole_replications_unless_it_is_quick(tmp_path)
         assert found.run.seeds == seeds
         assert found.config(CompareConfig).sources == ("method", "reward", "start")
     assert Session({}, {}).run.seeds == (0,)
+
+
+def test_stages_are_made_side_by_side_where_nothing_is_shared_that_cannot_be(monkeypatch):
+    monkeypatch.setattr("eval.pipeline.entries.os.sched_getaffinity", lambda process: {0, 1, 2})
+
+    def workers(**values):
+        return at_a_time(Session(values, {}, COMPARE))
+
+    asked = {
+        "dataset": "owner/data",
+        "model": "owner/tiny",
+        "reward": "endpoint",
+        "reward_endpoint_url": "http://localhost:1/v1",
+    }
+    asked["reward_endpoint_model"] = "m"
+    assert workers() == 3
+    assert workers(workers=2) == 2
+    assert workers(match="time") == workers(threads=4) == workers(**asked) == 1
+    with pytest.raises(UserError, match="at a pace and within a budget of its own"):
+        workers(**asked, workers=2)
+    with pytest.raises(UserError, match="one CPU thread"):
+        workers(threads=4, workers=2)
+    with pytest.raises(UserError, match="match time measures"):
+        workers(match="time", workers=2)
