@@ -6,8 +6,8 @@ Two methods are drawn that are equally good over prompts, seeds and reward model
 its own to the one that maximises it, or to both. Either all seeds share one reward model, or each seed has its own, and
 methods are compared within replications or as if seed s of one had nothing to do with seed s of the other.
 
-A second table is of tuning: the best of eight settings is picked, of one method or of both. Either by what they are then
-tested on, or on other prompts and one replication of its own, as `--tune` does.
+A second table is of tuning: the best of eight settings is picked, of one method or of both. Either by what they are
+then tested on, or on other prompts and one replication of its own, as `--tune` does.
 """
 
 from __future__ import annotations

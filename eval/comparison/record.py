@@ -15,6 +15,7 @@ from eval.comparison.contestant import Contestant
 from eval.comparison.contests import Decide, by_gold, compare_pairs, play, rank, untested
 from eval.comparison.generations import summarise_generations
 from eval.comparison.laws import course, fit_laws
+from eval.comparison.learning import Learnt, learning_points
 from eval.comparison.preferences import likelihoods, summarise_heldout, summarise_preferences
 from eval.comparison.sentences import headline, sentences
 from eval.diagnosis import Evidence, diagnose, merge
@@ -49,11 +50,13 @@ def summarise_comparison(
     oracle: tuple[Oracle, Array | None] | None = None,
     matched: str = "none",
     below: Sequence[Below] = (),
+    redrawn: Sequence[str] = (),
     primary: Endpoint | None = None,
     looks: int = 1,
     tuning: Mapping[str, Tuned] | None = None,
     trials: Sequence[Below] = (),
     judge_is_kin: bool = False,
+    learnt: Sequence[Learnt] = (),
 ) -> Summary:
     """Return what ``comparison.json`` says of the methods.
 
@@ -65,11 +68,13 @@ def summarise_comparison(
         oracle: the oracle line, and the gold rewards of the reference's samples ``[N, M]`` if it was drawn from such.
         matched: which budget the methods were given alike.
         below: the stages that they stand on.
+        redrawn: what of all that they stand on every seed has its own of.
         primary: the endpoint that the headline answers by; None: gold rewards where there are some, else wins.
         looks: how many comparisons, this one included, the prompts have been used for.
         tuning: of each method that was tuned, the trials that its setting was chosen by.
         trials: what these took.
         judge_is_kin: whether the judge was trained as the reward models were that methods maximised.
+        learnt: methods on parts of the preferences.
     """
     primary = primary or ("gold" if decide is by_gold else "win-rate")
     configured = [contestant for contestant in contestants if not contestant.varied]
@@ -94,12 +99,13 @@ def summarise_comparison(
         diagnosis={c.name: tuple(examine(c, start)) for c in configured[1:]},
         budgets=compare_budgets(trained, matched, tried, [*below, *trials]),
         training_seeds=min((len(c.records) for c in policies[1:]), default=1),
-        redrawn=tuple(stage.name for stage in below if stage.redrawn),
+        redrawn=tuple(redrawn),
         common=tuple(stage.name for stage in below if not stage.redrawn),
         primary=primary if decide else None,
         looks=looks,
         judge_is_kin=judge_is_kin,
         tuning=tuning or {},
+        learning=learning_points(learnt, [summarise(one.contestant, baseline, decide) for one in learnt]),
     )
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))
 

@@ -12,7 +12,7 @@ from eval.pipeline.standing import maximised_by, stood_on
 from eval.pipeline.yardsticks import own_judge
 from eval.subjects import Ground
 from preflab.disk.stages import content_hash
-from preflab.experiment.foundation import REWARD_MODEL
+from preflab.experiment.foundation import DATA, REWARD_MODEL
 from preflab.settings.fields import as_dict
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from eval.pipeline.entries import Entry
     from eval.pipeline.judging import Chosen, Judging
     from eval.pipeline.session import Session
+    from preflab.disk.stages import Stage
     from preflab.experiment.experiment import Experiment
     from preflab.experiment.foundation import Foundation, Replication
 
@@ -63,6 +64,11 @@ class Arena(NamedTuple):
         return self.foundation.redrawn(self.config.sources)
 
     @property
+    def sampled(self) -> tuple[str, ...]:
+        """What of the data every seed draws anew."""
+        return ("preferences",) if DATA in self.config.sources and len(self.seeds) > 1 else ()
+
+    @property
     def primary(self) -> Literal["gold", "win-rate", "equal-kl"]:
         """The endpoint that the answer is about."""
         return self.config.primary or ("win-rate" if compares(self.judge) else "gold")
@@ -85,9 +91,14 @@ class Arena(NamedTuple):
         """Build what the methods of these seeds stand on."""
         return self.foundation.replications(seeds, self.config.sources)
 
+    def start(self, seed: int) -> Stage | None:
+        """Build where the methods of a seed start; None where that is the model itself."""
+        own = self.foundation.of_seed(seed, self.config.sources)
+        return own.sft(seed if self.redrawn.get(self.foundation.start_label) else 0)
+
     def judging(self, replications: Sequence[Replication]) -> Judging:
         """Build who judges all, on what the first seed starts from; it warns if these replications know the judge."""
-        start = self.foundation.sft(self.seeds[0] if self.redrawn.get(self.foundation.start_label) else 0)
+        start = self.start(self.seeds[0])
         every = list({id(one.rewards): one.rewards for one in replications}.values())
         methods = [entry.method for entry in self.entries]
         evaluation, maximised = self.session.evaluation, maximised_by(self.session, every, methods, self.brought)
@@ -98,7 +109,7 @@ class Arena(NamedTuple):
         """Build what the methods of each of these seeds share."""
         scores = self.judging(()).scores
         return [
-            Ground(self.experiment, self.session.evaluation, one.sft, one.rewards, scores, seed=one.seed)
+            Ground(one.experiment, self.session.evaluation, one.sft, one.rewards, scores, seed=one.seed)
             for one in self.replications(seeds)
         ]
 

@@ -12,6 +12,7 @@ from eval.pipeline.entries import CompareConfig, at_a_time, check_entries, check
 from eval.pipeline.expected import of_comparison
 from eval.pipeline.following import CourseConfig
 from eval.pipeline.judging import JUDGING, compares, open_judge
+from eval.pipeline.learning_curve import LearningCurveConfig, check_learning, learning_curves
 from eval.pipeline.pieces import pieces
 from eval.pipeline.results import Result, about, looks_so_far, samples_of, write_manifest
 from eval.pipeline.searching import TuneConfig
@@ -30,6 +31,7 @@ COMPARE: dict[str, type] = {
     "course": CourseConfig,
     "way_back": WayBackConfig,
     "tuning": TuneConfig,
+    "learning": LearningCurveConfig,
     **JUDGING,
 }
 """The configs of a session that `compare` takes."""
@@ -53,6 +55,7 @@ def compare(session: Session) -> Result:
     judge, brought = open_judge(session.configs), Brought.by(session)
     brought.check_reward(session, maximised=True)
     check_primary(config, judge)
+    check_learning(session.config(LearningCurveConfig), config)
     check_tuning(session.config(TuneConfig), session.run.seeds, config.sweep)
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
     judged, tuned = ("eval_prompts", "heldout"), session.config(TuneConfig).tune > 0
@@ -102,7 +105,8 @@ def compared(arena: Arena) -> Result:
     draws = [baseline(one) for one in starts]
     first = started(arena.foundation, starts)
     # 3. Each method, each setting, each seed.
-    contestants = [first, *train_entries(session, grounds, entries, stands_on)]
+    anew = (*(stage.name for stage in stands_on if stage.redrawn), *arena.sampled)
+    contestants = [first, *train_entries(session, grounds, entries, stands_on, replicated=bool(anew))]
     # 4. What all that says.
     summary = summarise_comparison(
         contestants,
@@ -111,11 +115,13 @@ def compared(arena: Arena) -> Result:
         oracle=oracle_line(ground),
         matched=config.match,
         below=stands_on,
+        redrawn=anew,
         primary=arena.primary,
         looks=len(looks),
         tuning=tuning.tuned,
         trials=tuning.costs,
         judge_is_kin=arena.judge_is_kin,
+        learnt=learning_curves(arena, grounds, contestants),
     )
     methods = {entry.method.label: entry.method.identity() for entry in entries if not entry.varied}
     comparison = Comparison(

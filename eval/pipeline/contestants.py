@@ -38,6 +38,8 @@ def train_entries(
     entries: Sequence[Entry],
     below: Sequence[Below] = (),
     budget: Budget | None = None,
+    *,
+    replicated: bool = False,
 ) -> list[Contestant]:
     """Train and evaluate each method at each setting with each seed.
 
@@ -47,10 +49,10 @@ def train_entries(
         entries: what is compared.
         below: the stages that they stand on.
         budget: what each is under; None: the given one, or else what the first of them spends.
+        replicated: whether something that they stand on is drawn anew by every seed.
     """
     config, course, contestants = session.config(CompareConfig), session.config(CourseConfig), []
     budget = budget or config.given_budget
-    replicated = any(stage.redrawn for stage in below)
     for entry in entries:
         charged = charged_below(below, entry.method, config)
         entry = entry._replace(method=under(left(budget, entry.method, charged), entry.method))

@@ -13,7 +13,7 @@ from eval.pipeline.defaults import TINY, nearest
 from eval.pipeline.session import Session
 from preflab.disk.stages import Stage
 from preflab.errors import UserError
-from preflab.experiment.foundation import AUTO, START, TRAIN
+from preflab.experiment.foundation import AUTO, DATA, START, TRAIN
 from preflab.experiment.sweep import Sweep
 from preflab.method.configured import Method
 from preflab.model.model_size import model_size
@@ -23,8 +23,11 @@ from preflab.settings.training import MOST_STEPS
 from preflab.tokens.templates import has_template
 from preflab.training.budget import MEASURES, Budget, spent_by, under_budget
 
-SOURCES = ("method", "reward", "start")
+SOURCES = ("method", "reward", "start", DATA)
 """What a seed may draw anew, each standing on the next."""
+
+USUAL = SOURCES[:3]
+"""What it does draw anew, if nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class CompareConfig:
     redraw: tuple[str, ...] = option(
         (),
         "what each seed draws anew: method (its training and samples), reward (the reward models trained for it), "
-        "start (where policies start, if that is trained); default: all three, a seed is a whole replication",
+        "start (where policies start, if that is trained), data (the preferences, drawn again by their groups with "
+        "replacement); default: all but data",
     )
     max_steps: int | None = option(
         None, "optimiser steps of every stage, unless its own max_steps is lower", minimum=1, maximum=MOST_STEPS
@@ -82,7 +86,7 @@ class CompareConfig:
     @property
     def sources(self) -> tuple[str, ...]:
         """What each seed draws anew, named or not."""
-        return self.redraw or SOURCES
+        return self.redraw or USUAL
 
     @property
     def given_budget(self) -> Budget | None:

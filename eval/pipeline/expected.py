@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eval.pipeline.following import CourseConfig, taken
+from eval.pipeline.learning_curve import LearningCurveConfig, learners, maximises
 from eval.pipeline.way_back import shares_of
 from preflab.experiment.foundation import NONE, REWARD_MODEL, numbered
 
@@ -44,7 +45,18 @@ def of_comparison(arena: Arena) -> list[str]:
     sampled = ["reference-samples"] if judged and evaluation.oracle_samples and not world.cut else []
     models = many if arena.redrawn.get(REWARD_MODEL) else int(foundation.reads_models)
     below = of_foundation(foundation, arena.seeds, arena.config.sources)
-    return [*below, *answers, *trained, *sampled, *["eval-reward"] * models]
+    return [*below, *answers, *trained, *sampled, *["eval-reward"] * models, *of_fewer(arena)]
+
+
+def of_fewer(arena: Arena) -> list[str]:
+    """Return what trains and evaluates methods on parts of the preferences."""
+    names, methods = [], learners(arena)
+    for fraction in arena.session.config(LearningCurveConfig).parts if methods else ():
+        for seed in arena.seeds:
+            trained = [f"{entry.method.label}-seed{seed}-of-{fraction:g}" for entry in methods]
+            rewards = of_rewards(arena.foundation, seed) if any(map(maximises, methods)) else []
+            names += [*rewards, *trained, *(f"eval-{name}" for name in trained)]
+    return names
 
 
 def of_foundation(foundation: Foundation, seeds: Sequence[int] = (0,), redraw: Sequence[str] = ()) -> list[str]:

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.pipeline.arena import Arena
 from eval.pipeline.bringing import Brought
 from eval.pipeline.entries import CompareConfig, check_entries, under
 from eval.pipeline.following import CourseConfig, taken
 from eval.pipeline.judging import open_judge
+from eval.pipeline.learning_curve import LearningCurveConfig, learners, on_fewer, train_on
 from eval.pipeline.planning import Plan, Planned
 from eval.pipeline.searching import TuneConfig
 from eval.pipeline.session import Session
@@ -19,6 +21,7 @@ from eval.pipeline.stage_costs import Cost, Costing
 from eval.pipeline.training import check_read, stage_names
 from eval.pipeline.way_back import shares_of
 from eval.pipeline.yardsticks import own_judge
+from eval.subjects import Ground
 from preflab.disk.stages import Stage, UnbuiltRun
 from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
@@ -85,13 +88,27 @@ def plan_comparison(session: Session) -> Plan:
         logger.warning("tune: %d trials of each method come before what is planned here, and are not counted", trials)
     for entry in entries:
         method, kept = under(config.given_budget, entry.method), 0 if entry.varied else taken(course, entry.method)
-        for seed, start, rewards in replications:
-            outline.train(f"{method.label}-seed{seed}", method, seed=seed, sft=start, reward=rewards, snapshots=kept)
+        for seed, experiment, start, rewards in replications:
+            experiment.train(f"{method.label}-seed{seed}", method, seed=seed, sft=start, reward=rewards, snapshots=kept)
     starts = len({one.sft and one.sft.name for one in replications})
     trained = [entry for entry in entries if entry.method.needs.trains[0] == "policy"]
     back = sum(len(shares_of(session, entry, config.sweep is not None)) for entry in trained)
-    policies = starts + (len(trained) + back) * len(seeds)
+    learnt = _on_parts(Arena(session, foundation, brought, judge, entries), replications)
+    policies = starts + (len(trained) + back) * len(seeds) + learnt
     return _planned(session, outline, sft, policies, session.evaluation.oracle_samples)
+
+
+def _on_parts(arena: Arena, replications: Sequence[Replication]) -> int:
+    """Note what methods would train on parts of the preferences; return how many of it are evaluated."""
+    methods, evaluation = learners(arena), arena.session.evaluation
+    parts = arena.session.config(LearningCurveConfig).parts if methods else ()
+    for seed, experiment, sft, rewards in replications:
+        ground = Ground(experiment, evaluation, sft, rewards, seed=seed)
+        for fraction in parts:
+            fewer = on_fewer(arena, ground, fraction)
+            for entry in methods:
+                train_on(fewer, entry, fraction)
+    return len(methods) * len(parts) * len(replications)
 
 
 def plan_training(session: Session, name: str, *, evaluate: bool = True) -> Plan:
@@ -134,7 +151,7 @@ def _replications(foundation: Foundation, seeds: Sequence[int], redraw: Sequence
         return foundation.replications(seeds, redraw)
     sft = foundation.sft()
     rewards = _rewards(foundation, sft)
-    return [Replication(seed, sft, rewards) for seed in seeds]
+    return [Replication(seed, foundation.of_seed(seed, redraw).experiment, sft, rewards) for seed in seeds]
 
 
 def _rewards(foundation: Foundation, sft: Stage | None) -> Rewards | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from eval.pipeline.contestants import judge_rewards, started, train_entries, trained_stage
 from eval.pipeline.entries import spent
+from eval.pipeline.learning_curve import learning_pieces
 from eval.pipeline.standing import charged_below
 from eval.pipeline.yardsticks import baseline, oracle_line
 from preflab.experiment.foundation import REWARD_MODEL
@@ -30,7 +31,7 @@ def pieces(arena: Arena) -> list[Piece]:
     starts = {seed: f"start {start[seed]}" for seed in arena.seeds}
     stands = {seed: f"reward model {model[seed]} on start {start[seed]}" for seed in arena.seeds}
     first, everything = arena.seeds[0], tuple(dict.fromkeys(stands.values()))
-    found = [Piece(starts[seed], partial(arena.foundation.sft, start[seed])) for seed in _once(starts)]
+    found = [Piece(starts[seed], partial(arena.start, seed)) for seed in _once(starts)]
     found += [Piece(stands[seed], partial(arena.replications, [seed]), (starts[seed],)) for seed in _once(stands)]
     found.append(Piece(JUDGE, partial(arena.judging, ()), (starts[first],)))
     sets = _sets_budget(arena)
@@ -44,6 +45,7 @@ def pieces(arena: Arena) -> list[Piece]:
             if (entry, seed) != (sets, first):
                 build = partial(_train, arena, entry, seed)
                 found.append(Piece(_named(entry, seed), build, (*needs, stands[seed], JUDGE)))
+    found += learning_pieces(arena, {seed: (stands[seed], JUDGE) for seed in arena.seeds})
     for seed in _once(starts):
         found.append(Piece(f"answers of {starts[seed]}", partial(_begin, arena, seed), (stands[seed], JUDGE)))
     for seed in _once(stands):

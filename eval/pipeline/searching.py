@@ -86,7 +86,7 @@ class Place:
             UserError: if nobody gives the gold rewards that they are to be told apart by.
         """
         (ground,) = self.arena.grounds([TUNING_SEED])
-        experiment = self.arena.experiment.at_validation()
+        experiment = ground.experiment.at_validation()
         if self.config.tune_by == "gold" and ground.judge is None:
             raise UserError("--tune goes by gold rewards, and nobody gives any; add --tune-by heldout, or a judge")
         evaluation = self.arena.session.evaluation

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from eval.records.figures import Figure, Method, RewardModel
 from eval.records.frontier import Frontier, Law
+from eval.records.learning import LearningPoint
 from eval.records.tuning import Tuned
 from eval.records.typed import from_json
 from preflab.disk.files import json_ready, read_object
@@ -206,12 +207,13 @@ class Summary:
         diagnosis: symptoms of each method.
         budgets: what methods were given alike.
         training_seeds: how many each method has at least.
-        redrawn: stages that methods stand on of which every seed has its own.
+        redrawn: what methods stand on of which every seed has its own: stages, and its sample of ``preferences``.
         common: those that all seeds share, which no interval covers.
         primary: the endpoint that the headline answers by; all else is exploratory. Null where nobody judges.
         judge_is_kin: whether the judge is a reward model from the same base and start, by the same recipe, as those
             that methods maximised: errors that they share count as quality.
         tuning: of each method that was tuned, the trials that its setting was chosen by.
+        learning: methods on parts of the preferences, by method, from few to many; empty unless asked for.
         looks: how many comparisons, this one included, the test prompts of this run folder have been used for.
     """
 
@@ -234,6 +236,7 @@ class Summary:
     looks: int = 1
     judge_is_kin: bool = False
     tuning: Mapping[str, Tuned] = field(default_factory=dict)
+    learning: tuple[LearningPoint, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import numpy as np
 from eval.records.comparison import Comparison
 from eval.records.figures import Figure
 from eval.records.frontier import BestOfN, Law, LawPoint, OracleLine
+from eval.report.curves import learning, tuning
 from eval.report.figures import PANEL, WIDE, Plot
 from eval.report.style import LIGHT, Style, method_styles
 from eval.report.text import finite
@@ -32,7 +33,8 @@ CURVES = (
 def plots(comparison: Comparison) -> list[Plot]:
     """Return every plot that the comparison has data for."""
     styles = method_styles(comparison)
-    single = (make(comparison, styles) for make in (frontier, overoptimisation, reliability, length_bias))
+    drawn = (frontier, overoptimisation, learning, tuning, reliability, length_bias)
+    single = (make(comparison, styles) for make in drawn)
     return [*(plot for plot in single if plot is not None), *training(comparison, styles)]
 
 

@@ -69,6 +69,8 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "ranking": sections.ranking(comparison),
         "pairwise": sections.pairwise(comparison),
         "frontier": sections.frontier(comparison),
+        "learning": sections.learning(comparison),
+        "tuning": sections.tuning(comparison),
         "laws": sections.overoptimisation(comparison),
         "preferences": sections.preferences(comparison),
         "generations": measure_table(figures, columns_of("generations")),

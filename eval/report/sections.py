@@ -18,11 +18,13 @@ from eval.metrics.reward import GOLD
 from eval.records.comparison import Comparison, PairTest, Place
 from eval.records.figures import Figure, Preferences
 from eval.records.frontier import MatchedDifference, OracleLine
+from eval.report.curves import SHOWN
 from eval.report.measures import COSTS, LAWS, Table, Value, cell, measure_table
 from eval.report.table import ABSENT
 from eval.report.text import finite, p_value
 
 ENDS = ("low", "mean", "high")
+SHARE, PAIRS = Column("fraction", "share", fixed, " %"), Column("pairs", "pairs", lambda x: f"{x:,.0f}")
 
 
 def ranking(comparison: Comparison) -> Table | None:
@@ -157,6 +159,35 @@ def _oracle(line: OracleLine) -> str:
     if not finite(line.trusted_kl):
         return text
     return f"{text} Beyond KL {fixed(line.trusted_kl)} it is not to be trusted, and is cut."
+
+
+def learning(comparison: Comparison) -> Table | None:
+    """Return the points of the learning curves."""
+    measures = [m for m in SHOWN if any(vars(point)[m.key] for point in comparison.learning)]
+    rows = [
+        {
+            "name": point.method,
+            "cells": [
+                cell(100 * point.fraction, SHARE),
+                cell(point.pairs, PAIRS),
+                *(cell(vars(point)[measure.key], measure.column) for measure in measures),
+            ],
+        }
+        for point in comparison.learning
+    ]
+    return {"headings": ["share", "pairs", *(m.column.heading for m in measures)], "rows": rows} if rows else None
+
+
+def tuning(comparison: Comparison) -> list[Table]:
+    """Return of each tuned method by what it was chosen, from how many trials, and how the chosen one differs."""
+    rows = []
+    for name, tuned in comparison.tuning.items():
+        first, best = tuned.trials[0], tuned.trials[tuned.chosen]
+        reached = [fixed(trial.objective) if finite(trial.objective) else ABSENT for trial in (first, best)]
+        importance = ", ".join(f"{key} {percent(share)} %" for key, share in tuned.importance.items())
+        cells = [tuned.objective, str(len(tuned.trials)), *reached, _setting(best.settings), importance or ABSENT]
+        rows.append({"name": name, "cells": cells})
+    return rows
 
 
 def _setting(setting: Mapping[str, Any]) -> str:

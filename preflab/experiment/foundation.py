@@ -28,16 +28,22 @@ START = "start"
 """What the policy that methods start from is called where it was not trained here."""
 
 
+DATA = "data"
+"""What of a seed's replication names its sample of preferences."""
+
+
 class Replication(NamedTuple):
     """What the methods of one seed stand on.
 
     Attributes:
         seed: the seed.
+        experiment: the open world: of the seed's own sample of preferences, if each has one.
         sft: the policy that they start from; None where it is the model itself.
         rewards: what on-policy ones maximise; None where there is nothing.
     """
 
     seed: int
+    experiment: Experiment
     sft: Stage | None
     rewards: Rewards | None
 
@@ -97,20 +103,26 @@ class Foundation(NamedTuple):
         """Return what the methods of each seed stand on; what is not redrawn is that of seed 0, and one for all."""
         drawn, found = self.redrawn(redraw), []
         starts: dict[int, Stage | None] = {}
-        rewards: dict[tuple[int, int], Rewards | None] = {}
+        rewards: dict[tuple[int, int, int], Rewards | None] = {}
         for seed in seeds:
+            own = self.of_seed(seed, redraw)
             at, on = (seed if drawn.get(name) else 0 for name in (self.start_label, REWARD_MODEL))
             if at not in starts:
-                starts[at] = self.sft(at)
-            if (at, on) not in rewards:  # given ones are on the scale of the start's answers
-                rewards[at, on] = self.rewards(starts[at], on)
-            found.append(Replication(seed, starts[at], rewards[at, on]))
+                starts[at] = own.sft(at)
+            learnt = (at, on, seed if own is not self else 0)  # given ones are on the scale of the start's answers
+            if learnt not in rewards:
+                rewards[learnt] = own.rewards(starts[at], on)
+            found.append(Replication(seed, own.experiment, starts[at], rewards[learnt]))
         return found
+
+    def of_seed(self, seed: int, redraw: Sequence[str]) -> Foundation:
+        """Return the same on the sample of preferences that a seed learns from: its own if `redraw` names data."""
+        return self._replace(experiment=self.experiment.drawn_again(seed)) if DATA in redraw else self
 
     def say_what_is_shared(self, redraw: Sequence[str]) -> None:
         """Say so where something is to be drawn anew that is not trained here."""
         drawn = self.redrawn(redraw)
-        if len(drawn) < len(set(redraw) - {"method"}):
+        if len(drawn) < len(set(redraw) - {"method", DATA}):
             made = ", ".join(drawn) or "nothing that methods stand on"
             logger.warning(
                 "--redraw %s: %s is trained here; what is brought along is one for all", ",".join(redraw), made

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from preflab.data.encoding import Dropped, EncodedGroup, Encoder
 from preflab.data.splits import Rows
@@ -15,6 +15,7 @@ from preflab.errors import UserError
 from preflab.method.configured import Method
 from preflab.method.contract import Needs
 from preflab.worlds import World
+from preflab.worlds.resampling import bootstrapped, fewer
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,9 @@ S = TypeVar("S", bound="EncodedSplits")
 
 OFFLINE = {"demonstration": "demonstrations", "single": "singles", "pair": "pairs", "ranking": "rankings"}
 """Which split holds the responses that a method asks for."""
+
+LEARNT = {"pairs": "pairs", "demonstrations": "demonstrations", "prompts": "prompt_groups"}
+"""What splits that are learnt from are called once they are encoded."""
 
 JUDGED = {"eval_prompts": "prompts", "heldout": "pairs"}
 """The splits that are evaluated on, and those whose rows are set aside for looking at before."""
@@ -44,6 +48,7 @@ class EncodedSplits:
 
     def __init__(self, world: World, encoder: Encoder) -> None:
         self.world, self.encoder = world, encoder
+        self._samples: dict[tuple[object, ...], EncodedSplits] = {}
 
     @cached_property
     def pairs(self) -> list[EncodedGroup]:
@@ -111,11 +116,30 @@ class EncodedSplits:
         aside = self.validation.world
         encoded = {name: groups for name, groups in self.world.encoded.items() if name not in JUDGED}
         encoded |= {name: aside.encoded[own] for name, own in JUDGED.items() if own in aside.encoded}
+        splits = {name: getattr(aside, own) for name, own in JUDGED.items()}
+        return self._of(dataclasses.replace(self.world, **splits, encoded=encoded), JUDGED)
+
+    def drawn_again(self: S, seed: int) -> S:
+        """Return the same on a bootstrap sample of what is learnt from (`preflab.worlds.resampling.bootstrapped`)."""
+        return self._sample(("drawn again", seed), lambda world: bootstrapped(world, seed))
+
+    def with_fewer(self: S, fraction: float, seed: int) -> S:
+        """Return the same on part of the preferences (`preflab.worlds.resampling.fewer`)."""
+        return self._sample(("fewer", fraction, seed), lambda world: fewer(world, fraction, seed))
+
+    def _sample(self: S, name: tuple[object, ...], draw: Callable[[World], World]) -> S:
+        """Return the same on other rows to learn from, drawn once for each name; what is encoded is not again."""
+        if name not in self._samples:
+            known = {split: vars(self)[own] for split, own in LEARNT.items() if own in vars(self)}
+            world = draw(dataclasses.replace(self.world, encoded={**self.world.encoded, **known}))
+            self._samples[name] = self._of(world, (*LEARNT.values(), "prompts", "rankings", "singles"))
+        return cast("S", self._samples[name])
+
+    def _of(self: S, world: World, names: Iterable[str]) -> S:
+        """Return the same of another world, without what was worked out of these splits of its own."""
         other = copy.copy(self)
-        other.world = dataclasses.replace(
-            self.world, **{name: getattr(aside, own) for name, own in JUDGED.items()}, encoded=encoded
-        )
-        for name in (*JUDGED, "data"):  # what was worked out of the world's own
+        other.world, other._samples = world, {}
+        for name in (*names, "data"):
             vars(other).pop(name, None)
         return other
 

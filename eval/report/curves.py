@@ -1,0 +1,73 @@
+"""Plots of how a method was come by: from how many preferences, and after how many trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
+from eval.metrics.reward import GOLD
+from eval.metrics.win_rate import WIN_RATE
+from eval.records.comparison import Comparison
+from eval.report.figures import PANEL, WIDE, Plot
+from eval.report.style import LIGHT, Style
+from eval.report.text import finite
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHOWN = (GOLD, WIN_RATE, HELDOUT_ACCURACY)
+"""What a learning curve is of: the first of these that is known of every point."""
+
+
+def learning(comparison: Comparison, styles: Mapping[str, Style]) -> Plot | None:
+    """What methods make of fewer preferences, each with its interval as a band."""
+    points = [point for point in comparison.learning if point.method in styles]
+    measure = next((m for m in SHOWN if points and all(vars(point)[m.key] for point in points)), None)
+    if measure is None:
+        return None
+    names = list(dict.fromkeys(point.method for point in points))
+
+    def draw(axes: Axes) -> None:
+        for name in names:
+            own, style = [point for point in points if point.method == name], styles[name]
+            pairs = [point.pairs for point in own]
+            figures = [vars(point)[measure.key] for point in own]
+            mean, low, high = np.array([(f.mean, f.low, f.high) for f in figures], dtype=np.float64).T
+            axes.fill_between(pairs, low, high, color=style.colour, alpha=0.15, linewidth=0)
+            axes.plot(pairs, mean, color=style.colour, marker=style.marker, linestyle=style.dashes)
+        start = comparison.methods[comparison.baseline].figures.get(measure.key) if comparison.baseline else None
+        if start and finite(start.mean):
+            axes.axhline(start.mean, color=LIGHT["muted"], linewidth=1, linestyle="--")
+        axes.set(xlabel="pairs to learn from", ylabel=measure.heading, xscale="log")
+
+    caption = (
+        "Every seed learns from parts of its own, small ones inside larger ones, for as many epochs; so do reward "
+        "models trained for a method. Bands: 95 % intervals over seeds and prompts. Dashed: where training starts."
+    )
+    return Plot("learning", f"{measure.heading} against preferences".capitalize(), caption, WIDE, names, draw)
+
+
+def tuning(comparison: Comparison, styles: Mapping[str, Style]) -> Plot | None:
+    """The best objective so far against the number of trials."""
+    curves = {}
+    for name, tuned in comparison.tuning.items():
+        found = [trial.objective if finite(trial.objective) else -np.inf for trial in tuned.trials]
+        if name in styles and any(map(finite, found)):
+            curves[name] = (np.arange(1, len(found) + 1), np.array(found), np.array(list(accumulate(found, max))))
+    if not curves:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for name, (number, found, best) in curves.items():
+            style, known = styles[name], np.isfinite(best)
+            axes.step(number[known], best[known], where="post", color=style.colour, linestyle=style.dashes)
+            known = np.isfinite(found)
+            axes.plot(number[known], found[known], color=style.colour, marker=style.marker, linestyle="", alpha=0.6)
+        axes.set(xlabel="trials", ylabel="objective on prompts set aside")
+
+    caption = "Points are trials, the first at the configured setting; the line is the best of them so far."
+    return Plot("tuning", "Best so far against trials", caption, PANEL, list(curves), draw)
