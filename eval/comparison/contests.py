@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.comparison.contestant import Contestant
+from eval.comparison.uncertainty import sources
 from eval.metrics import win_rate
 from eval.metrics.reward import GOLD
 from eval.records.columns import needed
@@ -99,6 +100,7 @@ def compare_pairs(
             p_adjusted=float(p),
             detectable=difference.detectable or None,  # 0 where nothing varies: nobody knows
             verdict=verdict(difference.estimate.mean, float(p)),
+            sources=sources(difference.components),
             effect=_in_units(difference.estimate, spread) if spread and measure == GOLD.key else None,
         )
         for (first, second), table, (measure, difference), p in zip(pairs, wins, tested, adjusted, strict=True)

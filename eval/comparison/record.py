@@ -18,6 +18,7 @@ from eval.comparison.laws import course, fit_laws
 from eval.comparison.learning import Learnt, learning_points
 from eval.comparison.preferences import likelihoods, summarise_heldout, summarise_preferences
 from eval.comparison.sentences import headline, sentences
+from eval.comparison.uncertainty import replications
 from eval.diagnosis import Evidence, diagnose, merge
 from eval.frontier import Point, frontier
 from eval.metrics import details_of, measures_of
@@ -105,6 +106,7 @@ def summarise_comparison(
         looks=looks,
         judge_is_kin=judge_is_kin,
         tuning=tuning or {},
+        replications=replications(policies[1:]),
         learning=learning_points(learnt, [summarise(one.contestant, baseline, decide) for one in learnt]),
     )
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))

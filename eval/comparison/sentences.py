@@ -17,6 +17,7 @@ from eval.metrics.win_rate import WIN_RATE
 from eval.records.comparison import PairTest, Summary
 from eval.records.figures import Figure
 from eval.records.frontier import EqualKl
+from eval.records.variance import Replications
 
 LENGTH, KL_EXACT = ResponseLength.measures[0].key, KlExact.measures[0].key
 SIGNIFICANT = 0.05
@@ -154,8 +155,19 @@ def sentences(summary: Summary) -> list[str]:
                 f"{point.method} has {100 * share.mean:.0f} % [{low:.0f}, {high:.0f}] of the gold reward that "
                 f"any policy could have gained at its KL of {point.kl.mean:.2f} nats{exact}."
             )
+    found += [replications_sentence(summary.replications)] if summary.replications else []
     found += [tuning_sentence(summary)] if summary.tuning else []
     return [*found, looks_sentence(summary)] if summary.looks > 1 else found
+
+
+def replications_sentence(found: Replications) -> str:
+    """Return what replications give to all of their methods, which pairing takes out, and to each alone."""
+    digits = _digits(found.shared + found.own)
+    return (
+        f"Over {found.training_seeds} replications, gold rewards of all {found.methods} methods move together by "
+        f"{found.shared:.{digits}f} (start, reward model and what else they share: it cancels in a difference) and of "
+        f"each alone by {found.own:.{digits}f}; so few tell such deviations roughly."
+    )
 
 
 def tuning_sentence(summary: Summary) -> str:

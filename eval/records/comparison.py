@@ -12,6 +12,7 @@ from eval.records.frontier import Frontier, Law
 from eval.records.learning import LearningPoint
 from eval.records.tuning import Tuned
 from eval.records.typed import from_json
+from eval.records.variance import Replications, Sources
 from preflab.disk.files import json_ready, read_object
 from preflab.errors import UserError
 from preflab.errors.terminal import one_line, shown
@@ -46,6 +47,7 @@ class PairTest:
         verdict: which is better beyond chance.
         effect: the difference of gold rewards in standard deviations of those of the start's own answers, which are
             taken as known; null where something else was tested, or these answers do not differ.
+        sources: of what the variance of the difference is made.
     """
 
     first: str
@@ -61,6 +63,7 @@ class PairTest:
     detectable: float | None
     verdict: Literal["first", "second", "none"]
     effect: Figure | None = None
+    sources: Sources | None = None
 
     @property
     def winner(self) -> str | None:
@@ -213,6 +216,7 @@ class Summary:
         judge_is_kin: whether the judge is a reward model from the same base and start, by the same recipe, as those
             that methods maximised: errors that they share count as quality.
         tuning: of each method that was tuned, the trials that its setting was chosen by.
+        replications: what they give to all of their methods and to each alone; null where methods share none.
         learning: methods on parts of the preferences, by method, from few to many; empty unless asked for.
         looks: how many comparisons, this one included, the test prompts of this run folder have been used for.
     """
@@ -236,6 +240,7 @@ class Summary:
     looks: int = 1
     judge_is_kin: bool = False
     tuning: Mapping[str, Tuned] = field(default_factory=dict)
+    replications: Replications | None = None
     learning: tuple[LearningPoint, ...] = ()
 
 

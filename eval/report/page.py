@@ -68,6 +68,7 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "seeds": comparison.seeds,
         "ranking": sections.ranking(comparison),
         "pairwise": sections.pairwise(comparison),
+        "sources": sections.sources(comparison),
         "frontier": sections.frontier(comparison),
         "learning": sections.learning(comparison),
         "tuning": sections.tuning(comparison),

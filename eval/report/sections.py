@@ -13,7 +13,7 @@ from eval.metrics import columns_of, win_rate
 from eval.metrics.kl_to_reference import KL
 from eval.metrics.length_controlled_win_rate import LENGTH_CONTROLLED
 from eval.metrics.likelihood_accuracy import LikelihoodAccuracy
-from eval.metrics.measures import Column, fixed, percent
+from eval.metrics.measures import Column, fixed, percent, three
 from eval.metrics.reward import GOLD
 from eval.records.comparison import Comparison, PairTest, Place
 from eval.records.figures import Figure, Preferences
@@ -24,6 +24,8 @@ from eval.report.table import ABSENT
 from eval.report.text import finite, p_value
 
 ENDS = ("low", "mean", "high")
+SOURCES = ("seeds", "prompts", "rest")
+DEVIATION = Column("", "", three)
 SHARE, PAIRS = Column("fraction", "share", fixed, " %"), Column("pairs", "pairs", lambda x: f"{x:,.0f}")
 
 
@@ -159,6 +161,20 @@ def _oracle(line: OracleLine) -> str:
     if not finite(line.trusted_kl):
         return text
     return f"{text} Beyond KL {fixed(line.trusted_kl)} it is not to be trusted, and is cut."
+
+
+def sources(comparison: Comparison) -> Table:
+    """Return of what the variance of every difference is made."""
+    seeds = "replications" if comparison.redrawn else "seeds"
+    rows = []
+    for pair in comparison.pairwise:
+        if pair.sources:
+            parts = [getattr(pair.sources, name) for name in SOURCES]
+            shares = [100 * getattr(pair.sources.shares, name) for name in SOURCES]
+            cells = [cell(c, column) for column, values in ((DEVIATION, parts), (SHARE, shares)) for c in values]
+            rows.append({"first": pair.first, "second": pair.second, "cells": cells})
+    headings = [seeds, "prompts", "rest", f"share of {seeds}", "share of prompts", "share of the rest"]
+    return {"headings": headings, "rows": rows, "replications": bool(comparison.redrawn)}
 
 
 def learning(comparison: Comparison) -> Table | None:

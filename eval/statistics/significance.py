@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.statistics.intervals import Estimate, as_table, check_level
-from eval.statistics.variance import Spread, detectable, scale, spread
+from eval.statistics.variance import Components, Spread, components, detectable, scale, spread
 
 Array = NDArray[np.float64]
 Verdict = Literal["first", "second", "none"]
@@ -25,11 +25,13 @@ class Difference(NamedTuple):
         p: two-sided p-value of "no difference"; below 1 - level exactly where the interval leaves 0 out.
         detectable: the true difference that a test of this design, corrected for the number of comparisons, would
             see with 80 % power.
+        components: what the variance of a value is made of.
     """
 
     estimate: Estimate
     p: float
     detectable: float
+    components: Components
 
 
 def compare(
@@ -96,18 +98,19 @@ def _difference(per_prompt: Array, found: Spread, n: int, level: float, comparis
     mean, count = float(per_prompt.mean()), len(per_prompt)
     if count < 2:
         raise ValueError("there is one prompt; nothing about others follows from it: compare on two or more")
+    parts = components(found)
     smallest = detectable(found, 1.0 - (1.0 - level) / comparisons)
     # Below this count no flip could ever be surprising enough, not even all signs equal.
     if not len(found.seeds) and 2.0 ** (1 - count) < 1.0 - level:
         flips = flip(per_prompt, sign_flips(count))
-        return Difference(Estimate(mean, *flips.interval(level), n), flips.p(), smallest)
+        return Difference(Estimate(mean, *flips.interval(level), n), flips.p(), smallest, parts)
     if (per_prompt == per_prompt[0]).all() and not found.seeds.any():
         # No spread to measure: all signs alike are as surprising as their number makes them, and no more.
         p = 1.0 if mean == 0.0 else 2.0 ** (1 - count)
-        return Difference(Estimate(mean, mean, mean, n), p, smallest)
+        return Difference(Estimate(mean, mean, mean, n), p, smallest, parts)
     error = scale(found)
     half = float(error.critical(level) * error.error)
-    return Difference(Estimate(mean, mean - half, mean + half, n), error.p(mean), smallest)
+    return Difference(Estimate(mean, mean - half, mean + half, n), error.p(mean), smallest, parts)
 
 
 def sign_flips(count: int, flips: int = _FLIPS, seed: int = 0) -> Array:

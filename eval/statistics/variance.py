@@ -142,7 +142,58 @@ def scale(found: Spread) -> Scale:
     return Scale(np.sqrt(variance), np.minimum(share, 1.0), df, found.prompts_df)
 
 
-def detectable(found: Spread, level: float, power: float = 0.8, draws: int = 2000) -> float:
+class Components(NamedTuple):
+    """The parts of one value's variance, as standard deviations.
+
+    Attributes:
+        seeds: of what a seed (of a difference, those of both sides) gives to all prompts; 0 where there is one seed.
+        prompts: of what a prompt gives to all seeds; with one seed, of all that varies over prompts.
+        rest: of what is left; 0 with one seed, which cannot tell it from `prompts`.
+        groups: of how many independent groups of seeds the first is made; 0 where nothing is known of it.
+        design: seeds of each group, and prompts, that they were found from.
+    """
+
+    seeds: float
+    prompts: float
+    rest: float
+    groups: int
+    design: tuple[int, int]
+
+    def cautious(self, sure: float) -> Components:
+        """Return the same with the seeds' part at its upper limit: as surely below it as `sure` (chi-square)."""
+        from scipy.special import chdtri
+
+        seeds, prompts = self.design
+        df, rest = self.groups * (seeds - 1), self.rest**2 / prompts
+        limit = (self.seeds**2 + rest) * df / chdtri(df, sure)
+        return self._replace(seeds=max(limit - rest, 0.0) ** 0.5)
+
+    def at(self, seeds: int, prompts: int) -> Spread:
+        """Return the mean squares that a design of so many seeds (each side) and prompts has on average."""
+        rest = self.rest**2 / (seeds * prompts)
+        one = (self.seeds**2 / seeds + rest) / max(self.groups, 1)
+        rows = np.full(self.groups if seeds > 1 else 0, one)
+        spread_of_prompts = np.asarray(self.prompts**2 / prompts + rest)
+        return Spread(rows, np.full(len(rows), seeds - 1.0), spread_of_prompts, np.asarray(rest), max(prompts - 1, 1))
+
+
+def components(found: Spread) -> Components:
+    """Return the parts of one value's variance by the method of moments; a part that comes out below 0 is 0.
+
+    With few seeds the first is as rough as its degrees of freedom are few.
+
+    Args:
+        found: the mean squares of one mean, without batch axes.
+    """
+    prompts, groups = found.prompts_df + 1, len(found.seeds_df)
+    seeds = round(float((found.seeds_df + 1.0).mean())) if groups else 1
+    rest = float(found.rest)
+    of_seeds = max(float(found.seeds.sum()) - rest, 0.0) * seeds if groups else 0.0
+    of_prompts = max(float(found.prompts) - rest, 0.0) * prompts
+    return Components(of_seeds**0.5, of_prompts**0.5, (rest * seeds * prompts) ** 0.5, groups, (seeds, prompts))
+
+
+def detectable(found: Spread, level: float, power: float = 0.8, draws: int = 2000, *, planned: bool = False) -> float:
     """Return the smallest true mean that a test at `level` would tell from 0 with this `power`.
 
     The mean squares are drawn anew around those found, so that a critical value and a standard error that vary
@@ -155,6 +206,7 @@ def detectable(found: Spread, level: float, power: float = 0.8, draws: int = 200
         level: confidence level of the test, such as 0.95.
         power: probability of seeing it.
         draws: number of mean squares drawn.
+        planned: these are the mean squares that a design has on average, and no estimates, whose roots are too small.
     """
     from scipy.optimize import brentq
     from scipy.special import ndtr
@@ -178,7 +230,7 @@ def detectable(found: Spread, level: float, power: float = 0.8, draws: int = 200
     while seen(highest) < power:
         highest *= 2.0
     # The root of a variance is too small on average; the draws tell by how much.
-    bias = float(redrawn.error.mean()) / error
+    bias = 1.0 if planned else float(redrawn.error.mean()) / error
     return float(brentq(lambda mean: seen(mean) - power, 0.0, highest, rtol=1e-8)) * error / bias
 
 

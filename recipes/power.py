@@ -1,0 +1,27 @@
+"""Say how many seeds and prompts a comparison takes, from what a pilot shows of how its values vary.
+
+    python recipes/power.py --run runs/compare
+    python recipes/power.py --run runs/compare --difference 0.1
+    python recipes/power.py --run runs/compare --difference 0.1 --power 0.9 --plan-prompts 256,1024
+
+Of every two methods of the pilot: the deviations over seeds, over prompts and of the rest, and for designs of other
+sizes the smallest true difference that they see; in brackets, where seeds vary by the upper limit (80 %) of what so few
+leave open. With --difference: how many seeds that takes.
+"""
+
+from __future__ import annotations
+
+from eval.pipeline.power import PowerConfig, plan_power
+from preflab.errors.answering import run_recipe
+from preflab.settings.command_line import CommandLine
+from preflab.settings.fields import merge
+
+
+def main() -> None:
+    """Read the pilot, print a table for each pair."""
+    line = CommandLine(__doc__ or "", {"power": PowerConfig})
+    plan_power(merge(line.classes, line.read()[0], "config")["power"])
+
+
+if __name__ == "__main__":
+    run_recipe(main)
