@@ -11,7 +11,6 @@ from eval.pipeline.contestants import contest
 from preflab.errors import UserError
 from preflab.experiment.foundation import REWARD_MODEL
 from preflab.experiment.side_by_side import Piece
-from preflab.experiment.splits import OFFLINE
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ def check_learning(config: LearningCurveConfig, comparison: CompareConfig) -> No
 
 def learners(arena: Arena) -> list[Entry]:
     """Return the methods, as configured, that learn from preferences themselves or by a reward model trained here."""
+    from preflab.experiment.splits import OFFLINE
+
     trained = REWARD_MODEL in arena.foundation.redrawn(())
     return [
         entry
