@@ -1,6 +1,6 @@
 """Is PPO or DPO better for a small instruct model on human preferences, and does its reward model know anything?
 
-    python -m studies.hh_smollm2 --model SMOLLM2 --data FOLDER [--output runs/hh_smollm2] [--write]
+    python -m studies.hh_smollm2 --model SMOLLM2 --data FOLDER [--output runs/hh_smollm2] [--only PART] [--write]
 
 SMOLLM2 is SmolLM2-135M-Instruct as a folder; FOLDER holds hh_train, hh_heldout and llmbar_processed_human (JSON lines,
 gzip). A reward model, DPO, PPO, RLOO and best-of-n start from the model as it is; their judge is a reward model trained
@@ -124,17 +124,33 @@ def cell(estimate: Estimate, unit: str = "%") -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Compare, hold the reward models against baselines, print and write both tables."""
+    """Compare, hold the reward models against baselines, print both tables, and write them if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder of SmolLM2-135M-Instruct")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--output", type=Path, default=Path("runs/hh_smollm2"))
     parser.add_argument("--config", type=Path, help="YAML over study.yaml, for a smaller try")
+    parser.add_argument("--only", choices=PARTS, help="one part; accuracy takes a finished comparison in --output")
     parser.add_argument("--write", action="store_true", help=f"put the figures into {PAGE.name}")
     args = parser.parse_args(argv)
+    for name, made in PARTS.items():
+        if args.only in (None, name):
+            found = made(args)
+            if args.write:
+                write(PAGE, name, found)
+                say(f"written to {PAGE}: {name}")
+
+
+def comparison(args: argparse.Namespace) -> str:
+    """Compare the methods; return their table."""
     result = compare(session_of(args))
     show(result.comparison, args.output / "comparison.json")
     write_pages(result, args.output / "report")
+    return (args.output / "report" / "table.md").read_text(encoding="utf-8")
+
+
+def accuracy(args: argparse.Namespace) -> str:
+    """Hold the reward models of a finished comparison against the baselines; return the table."""
     lines: list[list[str]] = []
     headings = ["pairs", "n"]
     for title in SETS:
@@ -144,10 +160,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = table(headings, lines)
     for line in found.splitlines():
         say(line)
-    if args.write:
-        write(PAGE, "accuracy", found)
-        write(PAGE, "comparison", (args.output / "report" / "table.md").read_text(encoding="utf-8"))
-        say(f"written to {PAGE}")
+    return found
+
+
+PARTS = {"comparison": comparison, "accuracy": accuracy}
 
 
 if __name__ == "__main__":
