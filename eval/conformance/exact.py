@@ -96,9 +96,47 @@ class Exact:
 
     def logps(self, folder: Path) -> Tensor:
         """Return log π(y|x) of a saved policy adapter, float64 ``[X, N]``."""
+        return masked_sum(self.token_logps(self.opened(folder), "policy"), self.batch.response_mask)
+
+    def opened(self, folder: Path) -> Roles:
+        """Return roles whose policy is a saved adapter, beside the reference."""
         roles = self.experiment.open_roles(("policy",), sft=None, reward=None)
         roles.start("policy", folder)
-        return masked_sum(self.token_logps(roles, "policy"), self.batch.response_mask)
+        return roles
+
+    def mixed_by_token(self, tokens: Tensor, share: float) -> Tensor:
+        """Return log π_λ(y|x), ``[X, N]``, where each next token's log-probabilities are mixed and normalised.
+
+            log π_λ(y_t | x, y_<t) = (1 − λ) log π_ref(y_t|·) + λ log π(y_t|·) − log Z(x, y_<t)    (arXiv 2402.02992)
+
+        The sum Z is over all tokens that continue y_<t, which the responses that begin so have between them.
+
+        Args:
+            tokens: log π(y_t | x, y_<t) of every response, float64 ``[X, N, T]``.
+            share: λ; 0 is the reference, 1 the policy.
+        """
+        assert self.scores.reference_logps is not None
+        mixed = (1.0 - share) * self.scores.reference_logps + share * tokens
+        # The same responses to every prompt.
+        ids, mask, total = self.batch.response_ids[0], self.batch.response_mask[0], torch.zeros_like(self.rewards)
+        for t in range(ids.shape[1]):
+            rows = mask[:, t].nonzero().squeeze(1)
+            steps, step_of = torch.unique(ids[rows, : t + 1], dim=0, return_inverse=True)
+            before = steps.clone()
+            before[:, t] = 0
+            prefixes, prefix_of = torch.unique(before, dim=0, return_inverse=True)
+            one = rows.new_zeros(len(steps)).scatter_(0, step_of, rows)  # a response that takes the step, whichever
+            sums = mixed.new_zeros(len(mixed), len(prefixes)).index_add_(1, prefix_of, mixed[:, one, t].exp())
+            total[:, rows] += mixed[:, rows, t] - sums.log()[:, prefix_of[step_of]]
+        return total
+
+    def mixed_by_response(self, logps: Tensor, share: float) -> Tensor:
+        """Return log π_λ(y|x) of π_λ ∝ π_ref^(1 − λ) π^λ over whole responses, ``[X, N]``, for a share λ above 0.
+
+        It is the KL-regularised optimum of the policy's own log-ratio at β = 1/λ; of an optimum π*_β, it is π*_{β/λ}.
+        """
+        possible = self.batch.response_mask.any(-1)
+        return kl_regularised_optimum(self.reference, logps - self.reference, 1.0 / share, possible)
 
     @torch.no_grad()
     def predicted_rewards(self, folder: Path) -> Tensor:

@@ -17,10 +17,14 @@ from torch import Tensor
 
 from preflab.method.contract import Batch, Role
 from preflab.model.roles import Roles
+from preflab.sampling.mixing import mixed_logps
 from preflab.scoring.logps import single_logits, token_logits
 
 POSITIONS_AT_ONCE = 256
 """Positions whose vocabularies are held at a time: [positions × vocabulary] is the largest thing there is."""
+
+ENDS: tuple[Role, Role] = ("reference", "policy")
+"""Where share 0 and share 1 of a mixture lie."""
 
 
 class TokenDistributions(NamedTuple):
@@ -63,8 +67,15 @@ def policy_figures(policy: Roles, reference: Roles | None, batch: Batch, tempera
         batch: prompts and responses, on the policies' device.
         temperature: divides the logits of both.
     """
+    return figures_of(token_distributions(policy, "policy", batch, temperature), reference, batch, temperature)
+
+
+@torch.no_grad()
+def figures_of(
+    own: Iterator[TokenDistributions], reference: Roles | None, batch: Batch, temperature: float = 1.0
+) -> Figures:
+    """Return what any policy says of responses, by its distributions at their tokens; otherwise as `policy_figures`."""
     totals = torch.zeros(4, *batch.response_mask.shape[:2], dtype=torch.float64, device=batch.response_ids.device)
-    own = token_distributions(policy, "policy", batch, temperature)
     others: Iterator[TokenDistributions | None] = repeat(None)
     if reference is not None:
         others = token_distributions(reference, "reference", batch, temperature)
@@ -110,6 +121,13 @@ def token_distributions(roles: Roles, role: Role, batch: Batch, temperature: flo
                 logits = source[here] if states is None else token_logits(roles.model, source[here])
             wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
             yield TokenDistributions((b, k), ids[here], (wide / temperature).log_softmax(-1))
+
+
+def mixed_distributions(roles: Roles, share: float, batch: Batch, temperature: float) -> Iterator[TokenDistributions]:
+    """Yield as `token_distributions` does, of the mixture at a share of the way from the reference to the policy."""
+    starts, ends = (token_distributions(roles, role, batch, temperature) for role in ENDS)
+    for start, end in zip(starts, ends, strict=True):
+        yield end._replace(logps=mixed_logps(start.logps, end.logps, share))
 
 
 def _response(batch: Batch, b: int, k: int) -> Batch:

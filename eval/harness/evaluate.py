@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from eval.harness.divergence import policy_figures
+from eval.harness.policies import Policy
 from eval.harness.rows import Tokens, world_batch
 from eval.judges import Judge
 from eval.records.records import PREFERENCES, Records, Rows
@@ -26,32 +26,15 @@ from preflab.disk.files import read_jsonl, remove, write_jsonl
 from preflab.disk.seals import file_damage, seal_file
 from preflab.experiment.experiment import Experiment
 from preflab.method.contract import Batch
-from preflab.method.maths import masked_sum
 from preflab.model.in_parts import alike, reward_scores
 from preflab.model.roles import Roles
 from preflab.progress import tracked
-from preflab.sampling.sampler import Decoder, Sampler, TransformersSampler
+from preflab.sampling.sampler import Decoder, Sampler
 from preflab.seeds import derive
 
 logger = logging.getLogger(__name__)
 
 SAMPLED_AT_ONCE = 128  # prompts whose answers are kept together; what a killed evaluation loses at most
-
-
-class Policy(NamedTuple):
-    """A policy that has weights of its own, beside the base that the reference stands on.
-
-    Attributes:
-        roles: has the role ``policy``.
-        tokens: the rows in its tokens.
-        comparable: whether its tokens are the reference's, so that log π/π_ref means something.
-        exact: whether the two have one vocabulary, output for output, so that the exact KL does too.
-    """
-
-    roles: Roles
-    tokens: Tokens
-    comparable: bool
-    exact: bool
 
 
 def evaluate_policy(
@@ -77,21 +60,18 @@ def evaluate_policy(
         seed: of the sampled responses.
         title: for what is shown of progress.
         decode: what the method makes of the sampler, where it does not just sample the policy.
-        policy: one with weights of its own.
+        policy: one that is not just the role ``policy`` of `roles`.
         generate: whether to sample responses at all.
         folder: where parts are kept as they are done, and found by the same call after a kill.
     """
-    policy = policy or Policy(roles, Tokens.of(experiment, config), True, True)
-    sampler: Sampler = experiment.sampler(batch_size=config.eval_batch_size)
-    if (policy.tokens.tokenizer, policy.tokens.ends) != (experiment.tokenizer, experiment.ends):
-        limit, batch_size = experiment.max_response_tokens, config.eval_batch_size
-        sampler = TransformersSampler(policy.tokens.ends, _pad(policy.tokens), limit, batch_size=batch_size)
+    policy = policy or Policy(roles, Tokens.of(experiment, config))
+    sampler = policy.sampler(experiment, config.eval_batch_size)
     decoder = decode(sampler) if decode is not None else None
 
     def columns(batch: Batch) -> dict[str, Tensor]:
         if decoder is not None:
             return {"score": decoder.implicit_rewards(policy.roles, batch.to(policy.roles.device))}
-        return likelihoods(policy, roles, batch)
+        return policy.likelihoods(roles, batch)
 
     preferences = _part(
         folder, PREFERENCES, lambda: score_preferences(columns, experiment, policy.tokens, config, title)
@@ -151,24 +131,6 @@ def evaluate_responses(
     batch, lengths = world_batch(experiment, prompts, texts)
     columns = {"length": lengths, **_messages(experiment, prompts)}
     return Records(_judged(roles, judge, config, batch.to(roles.device), prompts, texts, columns), [])
-
-
-def likelihoods(policy: Policy, reference: Roles, batch: Batch) -> dict[str, Tensor]:
-    """Return of each response, ``[B, K]``: ``logp``, log π(y|x), and ``score``, log π(y|x) − log π_ref(y|x).
-
-    The score is DPO's implicit reward over β, for any policy; it is left out where tokens differ.
-    """
-    own, mask = policy.roles, batch.response_mask.to(policy.roles.device)
-    if own is reference:
-        scores = own(batch.to(own.device), ("policy", "reference"))
-        logps, reference_logps = scores.logps, scores.reference_logps
-    else:
-        logps = own(batch.to(own.device), ("policy",)).logps
-        if not policy.comparable:
-            return {"logp": masked_sum(logps.double(), mask)}
-        reference_logps = reference(batch.to(reference.device), ("reference",)).reference_logps.to(own.device)
-    ratios = masked_sum(logps.double() - reference_logps.double(), mask)
-    return {"score": ratios, "logp": masked_sum(logps.double(), mask)}
 
 
 @torch.no_grad()
@@ -267,7 +229,7 @@ def _sample_rows(
     groups = [
         group._replace(response_ids=[row["ids"]]) for group, row in zip(policy.tokens.prompts, answers, strict=True)
     ]
-    batch = collate(groups, _pad(policy.tokens))
+    batch = collate(groups, policy.pad_id)
     columns: dict[str, Sequence[Any]] = {
         "length": [len(row["ids"]) for row in answers],
         "ended": [row["ended"] for row in answers],
@@ -302,11 +264,11 @@ def _figures(
     }
     for at in tracked(alike(batch, config.eval_batch_size), f"{title}: scores", "batch"):
         part = batch.rows(at).to(policy.roles.device)
-        figures = policy_figures(policy.roles, roles if policy.exact else None, part, config.eval_temperature)
+        figures = policy.figures(roles, part, config.eval_temperature)
         log_ratio = figures.log_ratio
         if policy.comparable and log_ratio is None:
             with policy.roles.at_temperature(config.eval_temperature), roles.at_temperature(config.eval_temperature):
-                log_ratio = likelihoods(policy, roles, part)["score"]
+                log_ratio = policy.likelihoods(roles, part)["score"]
         for name, values in (("log_ratio", log_ratio), ("kl", figures.kl), ("entropy", figures.entropy)):
             if values is not None:
                 for row, value in zip(at.tolist(), values[:, 0].tolist(), strict=True):

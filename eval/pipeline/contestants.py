@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from eval.pipeline.entries import CompareConfig, Entry, left, spent, under
 from eval.pipeline.following import CourseConfig, follow, taken
 from eval.pipeline.standing import charged_below
-from eval.pipeline.way_back import shares_of, way_back
+from eval.pipeline.way_back import WayBackConfig, shares_of, way_back
 from eval.pipeline.yardsticks import subject_of
 from eval.subjects import START, Ground, RewardSubject, TrainedReward, evaluate_subject
 
@@ -60,7 +60,9 @@ def train_entries(
         budget = budget or spent(config, stages[0], charged)
         kept = followed(session, entry) and grounds[0].judge
         way = follow(grounds, course, entry.method, stages) if kept else []
-        back = way_back(grounds, entry.method.label, shares_of(session, entry, config.sweep is not None), stages)
+        shares = shares_of(session, entry, config.sweep is not None)
+        by = session.config(WayBackConfig).interpolate_by
+        back = way_back(grounds, entry.method.label, shares, stages, by)
         contestants.append(contest(grounds, entry, stages, way, back, replicated=replicated))
     return contestants
 

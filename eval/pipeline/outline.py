@@ -19,7 +19,7 @@ from eval.pipeline.searching import TuneConfig
 from eval.pipeline.session import Session
 from eval.pipeline.stage_costs import Cost, Costing
 from eval.pipeline.training import check_read, stage_names
-from eval.pipeline.way_back import shares_of
+from eval.pipeline.way_back import WayBackConfig, shares_of
 from eval.pipeline.yardsticks import own_judge
 from eval.subjects import Ground
 from preflab.disk.stages import Stage, UnbuiltRun
@@ -93,6 +93,8 @@ def plan_comparison(session: Session) -> Plan:
     starts = len({one.sft and one.sft.name for one in replications})
     trained = [entry for entry in entries if entry.method.needs.trains[0] == "policy"]
     back = sum(len(shares_of(session, entry, config.sweep is not None)) for entry in trained)
+    if back and session.config(WayBackConfig).interpolate_by == "log-probabilities":
+        logger.warning("interpolate_by: where log-probabilities are mixed two policies say each token; one is counted")
     learnt = _on_parts(Arena(session, foundation, brought, judge, entries), replications)
     policies = starts + (len(trained) + back) * len(seeds) + learnt
     return _planned(session, outline, sft, policies, session.evaluation.oracle_samples)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from eval.subjects import Ground, TrainedPolicy, evaluate_subject
+from eval.subjects import Ground, Interpolated, TrainedPolicy, evaluate_subject
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
@@ -28,10 +28,15 @@ class WayBackConfig:
 
     interpolate: tuple[float, ...] = option(
         (0.25, 0.5, 0.75, 1.25),
-        "shares of the way from the start to each trained policy, in weight space, at which it is evaluated too, for "
+        "shares of the way from the start to each trained policy at which it is evaluated too, for "
         "comparison at equal KL; 1 alone: nowhere else. A sweep gives such a curve by itself",
         minimum=0.01,
         maximum=4.0,
+    )
+    interpolate_by: Interpolated = option(
+        "weights",
+        "what is taken there: weights, that is, adapters scaled; or log-probabilities of start and policy, mixed at "
+        "every token, which takes twice the sampling and adapters of any kind",
     )
 
     @property
@@ -48,7 +53,11 @@ def shares_of(session: Session, entry: Entry, swept: bool) -> tuple[float, ...]:
 
 
 def way_back(
-    grounds: Sequence[Ground], name: str, shares: Sequence[float], stages: Sequence[Stage]
+    grounds: Sequence[Ground],
+    name: str,
+    shares: Sequence[float],
+    stages: Sequence[Stage],
+    by: Interpolated = "weights",
 ) -> list[Contestant]:
     """Evaluate what every seed trained at these shares of its way, by the answers to all prompts.
 
@@ -57,6 +66,7 @@ def way_back(
         name: of the method.
         shares: as `shares_of` returns them.
         stages: one a seed.
+        by: what is taken there.
     """
     from eval.comparison.contestant import Contestant
     from preflab.model.adapter_config import read_config
@@ -64,15 +74,19 @@ def way_back(
     if grounds[0].judge is None or not shares:
         return []
     config = read_config(stages[0].folder / "policy")
-    if config.get("use_dora") or config.get("lora_bias"):
-        logger.warning("%s: DoRA and adapters with biases cannot be scaled: nothing is said of it at equal KL", name)
+    if by == "weights" and (config.get("use_dora") or config.get("lora_bias")):
+        logger.warning(
+            "%s: DoRA and adapters with biases cannot be scaled: nothing is said of it at equal KL; with "
+            "--interpolate-by log-probabilities it is",
+            name,
+        )
         return []
     asked = replace(grounds[0].config, eval_pairs=2)  # only the answers are asked for
     found = []
     for share in shares:
         records = [
             evaluate_subject(
-                f"{stage.name}-at-{share:g}", TrainedPolicy(stage, share=share), ground._replace(config=asked)
+                f"{stage.name}-at-{share:g}", TrainedPolicy(stage, share=share, by=by), ground._replace(config=asked)
             )
             for ground, stage in zip(grounds, stages, strict=True)
         ]

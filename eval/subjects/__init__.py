@@ -21,7 +21,7 @@ from eval.records.records import SAMPLES, Records
 from eval.subjects.ground import Ground, adapter_stage
 from eval.subjects.kinds import PolicySubject, ResponsesSubject, RewardSubject
 from eval.subjects.run_folders import read_stage, verify
-from eval.subjects.trained import TrainedPolicy, TrainedReward
+from eval.subjects.trained import Interpolated, TrainedPolicy, TrainedReward
 from preflab.data.reading import SUFFIXES
 from preflab.disk.files import read_object
 from preflab.disk.seals import SUMS
@@ -33,6 +33,7 @@ from preflab.settings.fields import as_dict
 __all__ = [
     "START",
     "Ground",
+    "Interpolated",
     "PolicySubject",
     "ResponsesSubject",
     "RewardSubject",

@@ -26,7 +26,7 @@ from preflab.sampling.best_of_n import BestOf
 from preflab.settings.fields import build
 
 if TYPE_CHECKING:
-    from eval.harness.evaluate import Policy
+    from eval.harness.policies import Policy
     from eval.judges import Judge
     from preflab.experiment.experiment import Experiment
     from preflab.experiment.given_rewards import GivenReward

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eval.harness.evaluate import Policy
+from eval.harness.policies import Policy
 from eval.harness.rows import Tokens, tokens_of, world_batch
 from eval.settings import EvalConfig
 from preflab.data.encoding import load_tokenizer

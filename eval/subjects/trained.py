@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from eval.records.records import Records
 from eval.subjects.ground import Ground
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from preflab.experiment.rewards import Rewards
     from preflab.sampling.sampler import Decoder, Sampler
 
+Interpolated = Literal["weights", "log-probabilities"]
+"""What of two policies is interpolated."""
+
 
 @dataclass(frozen=True)
 class TrainedPolicy:
@@ -23,7 +26,9 @@ class TrainedPolicy:
     Attributes:
         stage: holds its adapter.
         decode: what its method makes of the sampler, where it does not just sample the policy.
-        share: of the way from the start to it at which it is evaluated; see `preflab.model.interpolation`.
+        share: of the way from the start to it at which it is evaluated.
+        by: what is taken there: ``weights`` (`preflab.model.interpolation`), or ``log-probabilities`` of next tokens
+            (`preflab.sampling.mixing`).
     """
 
     stage: Stage
@@ -31,21 +36,28 @@ class TrainedPolicy:
     kind: str = "trained policy"
     role: str = "policy"
     share: float = 1.0
+    by: Interpolated = "weights"
 
     @property
     def key(self) -> str:
-        """That of the stage, which decides everything of it but the share."""
-        return self.stage.key if self.share == 1.0 else f"{self.stage.key} at {self.share!r}"
+        """That of the stage, which decides everything of it but the share and what is taken there."""
+        if self.share == 1.0:
+            return self.stage.key
+        return f"{self.stage.key} at {self.share!r}" + (" of its log-probabilities" if self.by != "weights" else "")
 
     def evaluate(self, ground: Ground, title: str, folder: Path | None = None) -> Records:
         """Score held-out pairs, and answer the prompts where asked to."""
         from eval.harness.evaluate import evaluate_policy
+        from eval.harness.policies import MixedPolicy
+        from eval.harness.rows import Tokens
         from preflab.model.interpolation import interpolate
 
-        roles = ground.roles()
+        roles, policy = ground.roles(), None
         roles.start("policy", self.stage.folder / "policy")
-        if self.share != 1.0:
+        if self.share != 1.0 and self.by == "weights":
             interpolate(roles, "policy", "reference", self.share)
+        elif self.share != 1.0:
+            policy = MixedPolicy(roles, Tokens.of(ground.experiment, ground.config), share=self.share)
         return evaluate_policy(
             ground.experiment,
             roles,
@@ -54,6 +66,7 @@ class TrainedPolicy:
             seed=ground.seed,
             title=title,
             decode=self.decode,
+            policy=policy,
             generate=ground.generate,
             folder=folder,
         )

@@ -6,7 +6,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -98,7 +98,7 @@ def decode(
     *,
     end_ids: EndIds,
     temperature: float,
-    feeder: type[Feed] | None = None,
+    feeder: Feeder | None = None,
     stepped: Callable[[], object] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
     """Sample responses; each depends on its own prompt and noise alone, whoever else is in the batch.
@@ -110,7 +110,7 @@ def decode(
         noise: ``[T, B, K]`` uniform on [0, 1), float64: one number for each token of K samples.
         end_ids: the tokens that end a response.
         temperature: divides the logits.
-        feeder: calls the model; by default as any is called.
+        feeder: says how the model is called; by default as any is.
         stepped: is called after each token's step.
 
     Returns:
@@ -146,6 +146,29 @@ def decode(
         seen = real[:, : mask.shape[1] + step + 1]
         logits = feed.tokens(tokens, seen, lengths + step, cache)
     return drawn.reshape(prompts, size, steps), logps.reshape(prompts, size, steps)
+
+
+class Feeding(Protocol):
+    """What gives `decode` the logits of next tokens."""
+
+    def prompts(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Any]]:
+        """Return the logits ``[B, V]`` behind left-padded prompts, and the cache's layers."""
+        ...
+
+    def tokens(self, ids: Tensor, seen: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        """Return the logits ``[N, V]`` behind one more token in each row.
+
+        Args:
+            ids: ``[N]`` the tokens.
+            seen: bool ``[N, L]``, true on real tokens, those included.
+            positions: ``[N]`` where they stand.
+            cache: of the layers that `prompts` gave, for the rows that go on.
+        """
+        ...
+
+
+Feeder = Callable[[Any], Feeding]
+"""Opens a model for feeding, with its adapters as they are read now."""
 
 
 class Feed:

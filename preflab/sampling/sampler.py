@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -20,7 +20,7 @@ from preflab.method.contract import Batch, Labels, Role
 from preflab.model.roles import Roles
 from preflab.model.work import sampled
 from preflab.progress import progress, tracked
-from preflab.sampling.decoding import EndIds, Feed, decode, feeder_of, is_end, several, until_end
+from preflab.sampling.decoding import EndIds, Feeder, decode, feeder_of, is_end, several, until_end
 from preflab.scoring.batching import rows_at_once
 from preflab.seeds import derive, seeded
 
@@ -119,8 +119,8 @@ class TransformersSampler:
             UserError: if the model's probabilities are not finite.
         """
         ids, mask = padded(prompts, self.pad_id, left=True, device=roles.device)
-        with roles.merged(role), _evaluating(roles.model):
-            feeder = feeder_of(roles.model, ids, mask, self.max_response_tokens, self.end_ids)
+        with self._reading(roles, role), _evaluating(roles.model):
+            feeder = self._feeder(roles, role, ids, mask)
             draw = self._generate if feeder is None else self._fitting(functools.partial(self._decode, feeder))
             responses, logps = draw(roles.model, prompts, k, temperature, seed)
         real = until_end(responses, self.end_ids)
@@ -132,6 +132,14 @@ class TransformersSampler:
                 raise UserError(f"the {role} gives no finite probabilities: it has diverged; lower the learning rate")
         roles.work.add(sampled(batch, prompt_once=feeder is not None))
         return Samples(batch, is_end(responses, self.end_ids).any(-1), logps=logps)
+
+    def _reading(self, roles: Roles, role: Role) -> AbstractContextManager[None]:
+        """Make the base what is sampled."""
+        return roles.merged(role)
+
+    def _feeder(self, roles: Roles, role: Role, ids: Tensor, mask: Tensor) -> Feeder | None:
+        """Return how the model is fed by the decode loop; None where that is not exact on it."""
+        return feeder_of(roles.model, ids, mask, self.max_response_tokens, self.end_ids)
 
     def _fitting(self, draw: Callable[..., Drawn]) -> Callable[..., Drawn]:
         """Return a draw that is made again, of half as many sequences at once, where memory runs out."""
@@ -164,7 +172,7 @@ class TransformersSampler:
 
     def _decode(
         self,
-        feeder: type[Feed],
+        feeder: Feeder,
         model: Any,
         prompts: Sequence[Sequence[int]],
         k: int,

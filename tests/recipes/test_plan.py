@@ -57,6 +57,14 @@ def test_steps_tokens_and_arithmetic_are_those_that_the_run_took(options, record
     assert ppo.flops >= 0.99 * record["flops"]
 
 
+def test_that_mixed_log_probabilities_take_two_policies_is_said(options, tmp_path, caplog):
+    here = (options, "--output", str(tmp_path / "run"), "--interpolate", "0.5")
+    outline.plan_comparison(session(*here))
+    assert "one is counted" not in caplog.text
+    outline.plan_comparison(session(*here, "--interpolate-by", "log-probabilities"))
+    assert "one is counted" in caplog.text
+
+
 def test_nothing_is_written(options, tmp_path):
     answer = run("compare.py", *options, "--plan", "--output", "nowhere", cwd=tmp_path)
     assert answer.status == 0, answer.err

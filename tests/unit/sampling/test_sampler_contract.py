@@ -13,13 +13,16 @@ from scipy.stats import chisquare
 from preflab.data.batches import padded
 from preflab.errors import UserError
 from preflab.method.contract import Batch
+from preflab.sampling.mixing import MixedSampler
 from preflab.sampling.sampler import TransformersSampler
 from preflab.sampling.vllm import VllmSampler
 
 
-@pytest.fixture(params=["transformers", "vllm"])
+@pytest.fixture(params=["transformers", "vllm", "mixed"])
 def make(request, folder, monkeypatch):
     """Return what makes a sampler of a length limit."""
+    if request.param == "mixed":  # all the way from the reference
+        return lambda length=LENGTH: MixedSampler(1.0, END, PAD, length)
     if request.param == "transformers":
         return lambda length=LENGTH: TransformersSampler(END, PAD, length)
     fake_vllm.install(monkeypatch)
