@@ -14,6 +14,7 @@ from eval.comparison.budgets import Below, compare_budgets
 from eval.comparison.contestant import Contestant
 from eval.comparison.contests import Decide, by_gold, compare_pairs, play, rank, untested
 from eval.comparison.generations import summarise_generations
+from eval.comparison.humans import Panel, hold_against
 from eval.comparison.laws import course, fit_laws
 from eval.comparison.preferences import likelihoods, summarise_heldout, summarise_preferences
 from eval.comparison.sentences import headline, sentences
@@ -54,6 +55,7 @@ def summarise_comparison(
     tuning: Mapping[str, Tuned] | None = None,
     trials: Sequence[Below] = (),
     judge_is_kin: bool = False,
+    people: Panel | None = None,
 ) -> Summary:
     """Return what ``comparison.json`` says of the methods.
 
@@ -70,6 +72,7 @@ def summarise_comparison(
         tuning: of each method that was tuned, the trials that its setting was chosen by.
         trials: what these took.
         judge_is_kin: whether the judge was trained as the reward models were that methods maximised.
+        people: who judged some of the answers too.
     """
     primary = primary or ("gold" if decide is by_gold else "win-rate")
     configured = [contestant for contestant in contestants if not contestant.varied]
@@ -100,6 +103,7 @@ def summarise_comparison(
         looks=looks,
         judge_is_kin=judge_is_kin,
         tuning=tuning or {},
+        humans=hold_against(policies, games, people) if people and games else None,
     )
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from eval.records.figures import Figure, Method, RewardModel
 from eval.records.frontier import Frontier, Law
+from eval.records.humans import Humans
 from eval.records.tuning import Tuned
 from eval.records.typed import from_json
 from preflab.disk.files import json_ready, read_object
@@ -179,12 +180,15 @@ class Judge:
         report: of one that compares: its own counts and costs, ``identical`` and ``missing`` answers,
             ``inconsistent`` (share of pairs whose two orders disagree) and ``shown_first`` (preference for the answer
             shown first).
+        heldout_accuracy: of one that scores, share of the data's held-out pairs whose chosen response it scores higher,
+            how far it agrees with whoever labelled them; null where labels are drawn from a planted reward.
     """
 
     name: str
     kind: Literal["scores", "compares"]
     warning: str | None
     report: Mapping[str, Any] | None = None
+    heldout_accuracy: Figure | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +217,7 @@ class Summary:
             that methods maximised: errors that they share count as quality.
         tuning: of each method that was tuned, the trials that its setting was chosen by.
         looks: how many comparisons, this one included, the test prompts of this run folder have been used for.
+        humans: the judge held against verdicts of people; null where none were given.
     """
 
     headline: str
@@ -234,6 +239,7 @@ class Summary:
     looks: int = 1
     judge_is_kin: bool = False
     tuning: Mapping[str, Tuned] = field(default_factory=dict)
+    humans: Humans | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
