@@ -178,9 +178,17 @@ def _independent(first: Contestant, second: Contestant, games: Array) -> Array:
     asked = np.flatnonzero(np.isfinite(games).any(1))
     games = games[asked]
     games = games[:, np.isfinite(games).all(0)]
+    models = models_of(first, second, asked)
+    return np.stack([games[models == model].mean(0) for model in np.unique(models)]) if len(asked) > 1 else games
+
+
+def models_of(first: Contestant, second: Contestant, asked: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a number for each row of `head_to_head` that was `asked` about, ``[S]``: one for rows that share a model.
+
+    Where only one model of a side is left, the question is about it, and each row has a number of its own.
+    """
     model = asked % min(len(first.records), len(second.records))
-    models = np.unique(model)
-    return np.stack([games[model == k].mean(0) for k in models]) if len(models) > 1 else games
+    return model if len(np.unique(model)) > 1 else asked
 
 
 def _shares(first: Contestant, second: Contestant, games: Array) -> dict[str, Figure]:

@@ -14,6 +14,7 @@ from eval.comparison.budgets import Below, compare_budgets
 from eval.comparison.contestant import Contestant
 from eval.comparison.contests import Decide, by_gold, compare_pairs, play, rank, untested
 from eval.comparison.generations import summarise_generations
+from eval.comparison.humans import Panel, hold_against
 from eval.comparison.laws import course, fit_laws
 from eval.comparison.learning import Learnt, learning_points
 from eval.comparison.preferences import likelihoods, summarise_heldout, summarise_preferences
@@ -58,6 +59,7 @@ def summarise_comparison(
     trials: Sequence[Below] = (),
     judge_is_kin: bool = False,
     learnt: Sequence[Learnt] = (),
+    people: Panel | None = None,
 ) -> Summary:
     """Return what ``comparison.json`` says of the methods.
 
@@ -76,6 +78,7 @@ def summarise_comparison(
         trials: what these took.
         judge_is_kin: whether the judge was trained as the reward models were that methods maximised.
         learnt: methods on parts of the preferences.
+        people: who judged some of the answers too.
     """
     primary = primary or ("gold" if decide is by_gold else "win-rate")
     configured = [contestant for contestant in contestants if not contestant.varied]
@@ -108,6 +111,7 @@ def summarise_comparison(
         tuning=tuning or {},
         replications=replications(policies[1:]),
         learning=learning_points(learnt, [summarise(one.contestant, baseline, decide) for one in learnt]),
+        humans=hold_against(policies, games, people) if people and games else None,
     )
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
+from eval.comparison.human_sentences import contested, human_sentences
 from eval.metrics.kl_exact import KlExact
 from eval.metrics.kl_to_reference import KL
 from eval.metrics.response_length import ResponseLength
@@ -48,9 +49,11 @@ def headline(summary: Summary, start: str) -> str:
             "Exploratory, as configured:",
             between,
             against,
+            contested(summary),
         ]
     else:
-        answers = [between, against, f"Exploratory: {equal[0].lower()}{equal[1:]}" if equal else ""]
+        also = f"Exploratory: {equal[0].lower()}{equal[1:]}" if equal else ""
+        answers = [between, against, contested(summary), also]
     return about(summary) + " ".join(answer for answer in answers if answer)
 
 
@@ -142,8 +145,12 @@ def _behind(
 
 
 def sentences(summary: Summary) -> list[str]:
-    """Return a sentence for every pair of methods, then one for every method of how far its KL was put to use."""
-    found = [pair_sentence(pair) for pair in summary.pairwise]
+    """Return a sentence for every pair of methods, then one for every method of how far its KL was put to use.
+
+    What people say stands before them: it is the more trustworthy, and the fewer.
+    """
+    found = human_sentences(summary.humans) if summary.humans else []
+    found += [pair_sentence(pair) for pair in summary.pairwise]
     found += [f"{pair.first} against {pair.second}: {pair.reason}." for pair in summary.untested]
     found += [equal_kl_sentence(row) for row in (summary.frontier.equal_kl if summary.frontier else ())]
     for point in summary.frontier.points if summary.frontier else ():

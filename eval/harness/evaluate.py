@@ -113,6 +113,34 @@ def evaluate_reward_model(
     return Records([], score_preferences(columns, experiment, tokens, config, title))
 
 
+def evaluate_judge(experiment: Experiment, judge: Judge, config: EvalConfig, *, title: str) -> Records:
+    """Let a judge score the held-out preferences as it scores answers: their texts, or the tokens that say the same.
+
+    Args:
+        experiment: gives the pairs.
+        judge: scores them.
+        config: sizes.
+        title: for what is shown of progress.
+    """
+    tokens, data = Tokens.of(experiment, config), experiment.world.heldout
+    asked = {tuple(group.prompt_ids): data[group.row]["prompt"] for group in tokens.pairs}
+
+    def columns(batch: Batch) -> dict[str, Tensor]:
+        prompts = [
+            asked[tuple(ids[mask].tolist())] for ids, mask in zip(batch.prompt_ids, batch.prompt_mask, strict=True)
+        ]
+        texts = [
+            [
+                tokens.tokenizer.decode(ids[mask], skip_special_tokens=True).strip()
+                for ids, mask in zip(*row, strict=True)
+            ]
+            for row in zip(batch.response_ids, batch.response_mask, strict=True)
+        ]
+        return {"score": torch.tensor(judge(batch, prompts, texts))}
+
+    return Records([], score_preferences(columns, experiment, tokens, config, title))
+
+
 def evaluate_responses(
     experiment: Experiment, roles: Roles, judge: Judge | None, config: EvalConfig, responses: Mapping[str, str]
 ) -> Records:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.records.comparison import Judge
+from eval.records.figures import Figure
 
 SENTENCES = (
     ("missing", "{:,.0f} pairs had no answer and are left out."),
+    ("unmatched", "{:,.0f} pairs that were judged are no answers of two methods here."),
     ("inconsistent", "On {:.0%} of the pairs the two orders gave different answers; these count as ties."),
     ("shown_first", "It preferred the answer shown first with {:.0%}; 50% leans nowhere."),
     ("unparsed", "{:,.0f} replies held no verdict and count as ties."),
@@ -18,10 +20,11 @@ SENTENCES = (
 
 
 def judge_sentences(judge: Judge | None) -> list[str]:
-    """Return what a judge that compares says of itself; nothing where it is as good as it looks."""
+    """Return what is to be known of a judge: how far it agrees with the data's labels, what it says of itself."""
+    labels = _labels(judge.heldout_accuracy) if judge and judge.heldout_accuracy else []
     report = judge.report if judge else None
     if report is None:
-        return []
+        return labels
     found = [
         text.format(report[name]).replace("%", " %")
         for name, text in SENTENCES
@@ -29,7 +32,12 @@ def judge_sentences(judge: Judge | None) -> list[str]:
     ]
     own = report.get("sentences")
     own = [str(sentence) for sentence in own] if isinstance(own, list | tuple) else []
-    return [*found, *_agreement(report.get("agreement")), *_costs(report), *own]
+    return [*labels, *found, *_agreement(report.get("agreement")), *_costs(report), *own]
+
+
+def _labels(share: Figure) -> list[str]:
+    interval = f"[{100 * share.low:.1f}, {100 * share.high:.1f}]"
+    return [f"The judge agrees with the labels of {100 * share.mean:.1f} % {interval} of {share.n:,} held-out pairs."]
 
 
 def _agreement(agreement: Any) -> list[str]:

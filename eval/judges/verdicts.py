@@ -108,6 +108,7 @@ class HumanVerdicts:
             raise UserError(f"{path} holds no verdict")
         self._values = _by_pair(self.verdicts)
         self.missing = 0
+        self._met: set[Key] = set()
 
     def prefer(self, prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> list[float | None]:
         """Return the mean verdict on each pair; None where there is none."""
@@ -115,14 +116,16 @@ class HumanVerdicts:
         for texts in zip(prompts, first, second, strict=True):
             key, turned = pair_key(*texts)
             values = list(self._values.get(key, {}).values())
+            self._met.update([key] if values else [])
             mean = sum(values) / len(values) if values else None
             answers.append(1 - mean if turned and mean is not None else mean)
         self.missing += answers.count(None)
         return answers
 
     def report(self) -> dict[str, Any]:
-        """Return how many pairs had no verdict, and how far annotators agree."""
-        return {"judge": self.name, "missing": self.missing, "agreement": agreement(self.verdicts)}
+        """Return how many pairs had no verdict, how many of the file's nobody asked about, how far annotators agree."""
+        counts = {"verdicts": len(self._values), "unmatched": len(self._values) - len(self._met)}
+        return {"judge": self.name, "missing": self.missing, **counts, "agreement": agreement(self.verdicts)}
 
 
 def _by_pair(verdicts: Iterable[Verdict]) -> dict[Key, dict[str, float]]:

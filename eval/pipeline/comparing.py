@@ -11,7 +11,7 @@ from eval.pipeline.contestants import judge_rewards, started, train_entries
 from eval.pipeline.entries import CompareConfig, at_a_time, check_entries, check_labels
 from eval.pipeline.expected import of_comparison
 from eval.pipeline.following import CourseConfig
-from eval.pipeline.judging import JUDGING, compares, open_judge
+from eval.pipeline.judging import JUDGING, JudgeConfig, check_held, compares, open_judge, open_people
 from eval.pipeline.learning_curve import LearningCurveConfig, check_learning, learning_curves
 from eval.pipeline.pieces import pieces
 from eval.pipeline.results import Result, about, looks_so_far, samples_of, write_manifest
@@ -19,12 +19,12 @@ from eval.pipeline.searching import TuneConfig
 from eval.pipeline.session import Session
 from eval.pipeline.tuning import Tuning, check_tuning, tune
 from eval.pipeline.way_back import WayBackConfig
-from eval.pipeline.yardsticks import baseline, oracle_line
+from eval.pipeline.yardsticks import baseline, labels_kept, oracle_line
 from preflab.errors import UserError
 from preflab.progress import expect
 
 if TYPE_CHECKING:
-    from eval.pipeline.judging import Chosen
+    from eval.pipeline.judging import ByAnswers, Chosen
 
 COMPARE: dict[str, type] = {
     "comparison": CompareConfig,
@@ -53,6 +53,7 @@ def compare(session: Session) -> Result:
     session = session.capped(config.max_steps)
     entries = check_entries(session)
     judge, brought = open_judge(session.configs), Brought.by(session)
+    people = open_people(session.config(JudgeConfig))
     brought.check_reward(session, maximised=True)
     check_primary(config, judge)
     check_learning(session.config(LearningCurveConfig), config)
@@ -61,7 +62,7 @@ def compare(session: Session) -> Result:
     judged, tuned = ("eval_prompts", "heldout"), session.config(TuneConfig).tune > 0
     with session.opened(methods, judged=judged, doing=config.algorithms, tuned=tuned) as experiment:
         foundation = brought.foundation(session, experiment, [entry.method.name for entry in entries])
-        return compared(Arena(session, foundation, brought, judge, entries))
+        return compared(Arena(session, foundation, brought, judge, entries), people)
 
 
 def check_primary(config: CompareConfig, judge: Chosen | None) -> None:
@@ -77,8 +78,13 @@ def check_primary(config: CompareConfig, judge: Chosen | None) -> None:
         )
 
 
-def compared(arena: Arena) -> Result:
-    """Do what `compare` says, with everything checked and open."""
+def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
+    """Do what `compare` says, with everything checked and open.
+
+    Args:
+        arena: where methods meet.
+        people: who judged some of the answers too.
+    """
     from eval.comparison.record import summarise_comparison
     from eval.records.comparison import Comparison
     from preflab.experiment.side_by_side import build_side_by_side
@@ -100,6 +106,7 @@ def compared(arena: Arena) -> Result:
         build_side_by_side(arena.experiment.run, pieces(arena), workers)
     # 1. What every method shares: the policy they start from, the reward model, the judge.
     judged, grounds = arena.judging(arena.replications(arena.seeds)), arena.grounds(arena.seeds)
+    check_held(people, judged)
     starts, stands_on, ground = arena.starts(grounds), arena.below(), grounds[0]._replace(seed=0)
     # 2. That policy, against other draws of itself: it should win half the time.
     draws = [baseline(one) for one in starts]
@@ -122,12 +129,13 @@ def compared(arena: Arena) -> Result:
         trials=tuning.costs,
         judge_is_kin=arena.judge_is_kin,
         learnt=learning_curves(arena, grounds, contestants),
+        people=people,
     )
     methods = {entry.method.label: entry.method.identity() for entry in entries if not entry.varied}
     comparison = Comparison(
         **vars(summary),
         baseline=start,
-        judge=judged.described(),
+        judge=judged.described(None if compares(arena.judge) else labels_kept(ground)),
         reward_model=judge_rewards(arena.scored(grounds), arena.brought.rewards),
         seeds=tuple(arena.seeds),
         **about(session, arena.experiment, methods=methods),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from eval.judges import planted
 from eval.pipeline.bringing import Brought
 from eval.pipeline.expected import of_answers
-from eval.pipeline.judging import JUDGING, judging, local, open_judge
+from eval.pipeline.judging import JUDGING, JudgeConfig, check_held, judging, local, open_judge, open_people
 from eval.pipeline.results import Result, about
 from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline
@@ -36,7 +36,7 @@ from preflab.settings.fields import option
 
 if TYPE_CHECKING:
     from eval.comparison.contests import Decide
-    from eval.pipeline.judging import Chosen
+    from eval.pipeline.judging import ByAnswers, Chosen
     from eval.records.comparison import Summary
     from eval.records.records import Records
     from preflab.disk.stages import Stage
@@ -142,10 +142,10 @@ def evaluate(session: Session) -> Result:
     brought.check_reward(session, maximised=False, judged=config.generate)
     sft, rewards = reference(brought.begin, subjects), brought.rewards
     check_choices(subjects, rewards)
-    judge = open_judge(session.configs)
+    judge, people = open_judge(session.configs), open_people(session.config(JudgeConfig))
     judged = ("eval_prompts", "heldout") if config.generate else ("heldout",)
     with session.opened(judged=judged, doing=list(subjects)) as experiment:
-        return evaluated(session, experiment, subjects, sft, rewards, judge)
+        return evaluated(session, experiment, subjects, sft, rewards, judge, people)
 
 
 def evaluated(
@@ -155,6 +155,7 @@ def evaluated(
     sft: str | None,
     rewards: Sequence[RewardSubject],
     judge: Chosen | None,
+    people: ByAnswers | None = None,
 ) -> Result:
     """Do what `evaluate` says, with everything checked and open.
 
@@ -165,10 +166,12 @@ def evaluated(
         sft: the reference's adapter; None: the bare base.
         rewards: gives the proxy reward, and chooses for best-of-n.
         judge: who was asked for; None: the world's own.
+        people: who judged some of the answers too.
     """
     generate, start = session.config(EvaluateConfig).generate, adapter_stage(Path(sft), "policy") if sft else None
     maximised = [*maximised_by(subjects), *(local(one.source) for one in rewards)]
     judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment.world), maximised, start)
+    check_held(people, judged)
     ground = Ground(
         experiment,
         session.evaluation,
@@ -183,7 +186,7 @@ def evaluated(
     draws = [baseline(ground)] if generate else []
     found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
     evaluation = Evaluation(
-        **vars(summarise_subjects(every, found, draws, judged.decide if generate else None)),
+        **vars(summarise_subjects(every, found, draws, judged.decide if generate else None, people)),
         baseline="reference",
         judge=judged.described(),
         reward_model=None,
@@ -226,6 +229,7 @@ def summarise_subjects(
     found: Mapping[str, Records],
     draws: Sequence[Sequence[Records]],
     decide: Decide | None,
+    people: ByAnswers | None = None,
 ) -> Summary:
     """Summarise the records of every subject, the reference first."""
     from eval.comparison.contestant import Contestant
@@ -238,7 +242,7 @@ def summarise_subjects(
         # Without a reference in the same tokens there is no implicit reward, and its figures are null.
         scored = records if column([records.preferences], "chosen_score") is not None else Records(records.samples, [])
         contestants.append(Contestant(name, [scored], gives=subjects[name].role))
-    summary = summarise_comparison(contestants, baseline=draws, decide=decide)
+    summary = summarise_comparison(contestants, baseline=draws, decide=decide, people=people)
     methods = {
         name: replace(
             row,

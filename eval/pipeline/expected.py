@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eval.pipeline.following import CourseConfig, taken
+from eval.pipeline.judging import compares
 from eval.pipeline.learning_curve import LearningCurveConfig, learners, maximises
 from eval.pipeline.way_back import shares_of
 from preflab.experiment.foundation import NONE, REWARD_MODEL, numbered
@@ -45,7 +46,8 @@ def of_comparison(arena: Arena) -> list[str]:
     sampled = ["reference-samples"] if judged and evaluation.oracle_samples and not world.cut else []
     models = many if arena.redrawn.get(REWARD_MODEL) else int(foundation.reads_models)
     below = of_foundation(foundation, arena.seeds, arena.config.sources)
-    return [*below, *answers, *trained, *sampled, *["eval-reward"] * models, *of_fewer(arena)]
+    scored = ["eval-judge"] if judged and not compares(arena.judge) and world.gold is None else []
+    return [*below, *answers, *trained, *sampled, *["eval-reward"] * models, *scored, *of_fewer(arena)]
 
 
 def of_fewer(arena: Arena) -> list[str]:

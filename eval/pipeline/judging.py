@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from eval.judges import (
     JUDGES,
     EndpointJudge,
+    HumanVerdicts,
     JudgeSpec,
     PairJudge,
     judge_named,
@@ -25,6 +26,7 @@ from preflab.settings.fields import as_dict, option
 
 if TYPE_CHECKING:
     from eval.comparison.contests import Decide
+    from eval.records.figures import Figure
     from eval.records.records import Records
     from eval.settings import EvalConfig
     from eval.subjects import RewardSubject
@@ -46,6 +48,18 @@ class JudgeConfig:
         "auto: the world's planted reward, or else a reward model trained on preferences of its own; or a reward model "
         f"as --reward-model takes it, or the mean of several, {known_judges()}",
     )
+    human_verdicts: str | None = option(
+        None,
+        "file of human verdicts on some of the answers (recipes/annotate.py), beside the judge, which decides all: its "
+        "agreement with them, and win rates corrected by them",
+    )
+
+    def __post_init__(self) -> None:
+        if self.human_verdicts is not None and self.human_verdicts == self.judge:
+            raise ValueError(
+                f"human_verdicts and judge are both {self.judge}: verdicts say nothing of a judge that they are; take "
+                "another judge for all answers, or leave human_verdicts out"
+            )
 
 
 JUDGING: dict[str, type] = {"judge": JudgeConfig, **judge_settings()}
@@ -65,10 +79,16 @@ class Judging(NamedTuple):
     decide: Decide | None
     about: Judge | None
 
-    def described(self) -> Judge | None:
-        """Return what the report says of the judge, with what one that compares has to report by now."""
-        if self.about is None or not isinstance(self.decide, ByAnswers):
-            return self.about
+    def described(self, heldout_accuracy: Figure | None = None) -> Judge | None:
+        """Return what the report says of the judge, with what one that compares has to report by now.
+
+        Args:
+            heldout_accuracy: how far one that scores agrees with the data's labels, where that is known.
+        """
+        if self.about is None:
+            return None
+        if not isinstance(self.decide, ByAnswers):
+            return replace(self.about, heldout_accuracy=heldout_accuracy)
         return replace(self.about, report=self.decide.report())
 
 
@@ -97,6 +117,27 @@ def open_judge(configs: Mapping[str, Any]) -> Chosen | None:
     # A folder's name may hold a comma.
     specs = [spec] if Path(spec).expanduser().exists() else spec.split(",")
     return list(open_rewards("--judge", specs, f"{known_judges('a reward model')} (docs/judges.md)"))
+
+
+def open_people(config: JudgeConfig) -> ByAnswers | None:
+    """Return the people whose verdicts a judge is held against; None where there are none.
+
+    Raises:
+        UserError: if their file cannot be read, or holds no verdicts.
+    """
+    if config.human_verdicts is None:
+        return None
+    return ByAnswers(HumanVerdicts(Path(config.human_verdicts).expanduser()))
+
+
+def check_held(people: ByAnswers | None, judged: Judging) -> None:
+    """Refuse verdicts of people where there is no judge to hold against them.
+
+    Raises:
+        UserError: saying what to do with them.
+    """
+    if people is not None and judged.decide is None:
+        raise UserError("--human-verdicts are to correct a judge, and nobody judges here: give their file as --judge")
 
 
 def compares(judge: Chosen | None) -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.subjects import START, Ground, Subject, TrainedPolicy, TrainedReward, evaluate_subject
+from eval.subjects import START, Ground, ScoringJudge, Subject, TrainedPolicy, TrainedReward, evaluate_subject
 from preflab.disk.stages import Stage
 from preflab.experiment.identity import StandsOn
 from preflab.method.configured import Method
@@ -17,9 +17,13 @@ from preflab.settings.fields import as_dict
 if TYPE_CHECKING:
     from eval.frontier import Oracle
     from eval.judges import JudgeSpec
+    from eval.records.figures import Figure
     from eval.records.records import Records
     from eval.settings import EvalConfig
     from preflab.experiment.foundation import Foundation
+
+JUDGE = "judge"
+"""The stage that trains the world's own, and what that of its evaluation is called after."""
 
 LINE_TOLERANCE = 0.05  # of the oracle line; what the default number of samples can keep up to a nat or so
 
@@ -36,7 +40,7 @@ def own_judge(foundation: Foundation, sft: Stage | None, config: EvalConfig) -> 
         return planted(experiment.world)
     if not len(experiment.world.gold_pairs):
         return None
-    stage = experiment.train("judge", foundation.reward, seed=1, sft=sft, groups=experiment.gold_pairs)
+    stage = experiment.train(JUDGE, foundation.reward, seed=1, sft=sft, groups=experiment.gold_pairs)
     folder = stage.folder / "reward"
     opens = partial(HeldOutRewardModel, folders=[folder], batch_size=config.eval_batch_size)
     return JudgeSpec("held-out reward model", stage.key, (folder,), opens)
@@ -56,6 +60,22 @@ def baseline(ground: Ground) -> list[Records]:
     first = config.baseline_draws * ground.seed + 1
     draws = range(first, first + config.baseline_draws)
     return [evaluate_subject("baseline", START, ground._replace(seed=-draw, config=config)) for draw in draws]
+
+
+def labels_kept(ground: Ground) -> Figure | None:
+    """Return on what share of held-out pairs the judge agrees with the data's labels, people's as a rule.
+
+    None where labels are drawn from a planted reward, which says nothing of people, and where nobody gives scores.
+    """
+    from eval.comparison.preferences import summarise_heldout
+    from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
+    from eval.records.figures import Figure
+    from eval.records.typed import from_json
+
+    if ground.judge is None or ground.experiment.world.gold is not None:
+        return None
+    records = evaluate_subject(JUDGE, ScoringJudge(ground.judge), ground)
+    return from_json(Figure | None, summarise_heldout([records.preferences])[HELDOUT_ACCURACY.key])
 
 
 def oracle_line(ground: Ground) -> tuple[Oracle, Any] | None:

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from eval.records.figures import Figure, Method, RewardModel
 from eval.records.frontier import Frontier, Law
+from eval.records.humans import Humans
 from eval.records.learning import LearningPoint
 from eval.records.tuning import Tuned
 from eval.records.typed import from_json
@@ -183,12 +184,15 @@ class Judge:
         report: of one that compares: its own counts and costs, ``identical`` and ``missing`` answers,
             ``inconsistent`` (share of pairs whose two orders disagree) and ``shown_first`` (preference for the answer
             shown first).
+        heldout_accuracy: of one that scores, share of the data's held-out pairs whose chosen response it scores higher,
+            how far it agrees with whoever labelled them; null where labels are drawn from a planted reward.
     """
 
     name: str
     kind: Literal["scores", "compares"]
     warning: str | None
     report: Mapping[str, Any] | None = None
+    heldout_accuracy: Figure | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +223,7 @@ class Summary:
         replications: what they give to all of their methods and to each alone; null where methods share none.
         learning: methods on parts of the preferences, by method, from few to many; empty unless asked for.
         looks: how many comparisons, this one included, the test prompts of this run folder have been used for.
+        humans: the judge held against verdicts of people; null where none were given.
     """
 
     headline: str
@@ -242,6 +247,7 @@ class Summary:
     tuning: Mapping[str, Tuned] = field(default_factory=dict)
     replications: Replications | None = None
     learning: tuple[LearningPoint, ...] = ()
+    humans: Humans | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

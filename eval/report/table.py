@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eval.metrics import columns_of
 from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
-from eval.metrics.measures import Column
+from eval.metrics.measures import PERCENT, Column
 from eval.records.comparison import Comparison
 from eval.records.figures import Cost, Figure
 from eval.report.text import finite
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ABSENT = "–"
+SHARE = Column("", "", PERCENT.number, PERCENT.sign)
 
 
 class TableRow(NamedTuple):
@@ -139,7 +140,11 @@ def scaled(value: float, base: int, units: tuple[str, ...]) -> str:
 
 def _note(comparison: Comparison) -> str:
     """Return the line under the table."""
-    note, model = "Mean [95 % interval].", comparison.reward_model
+    model, share = comparison.reward_model, comparison.humans.agreement if comparison.humans else None
+    people = (
+        f" The judge agrees with people on {' '.join(figure_text(share, SHARE))} of {share.n} pairs." if share else ""
+    )
+    note = f"Mean [95 % interval].{people}"
     if model is None or model.heldout_accuracy is None:
         return note
     text = " ".join(figure_text(model.heldout_accuracy, HELDOUT_ACCURACY.column))

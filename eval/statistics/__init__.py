@@ -4,22 +4,29 @@ Values come as tables ``[S, N]``: S training seeds x N prompts, every seed on th
 intervals and tests keep their word is measured in ``docs/calibration.md``.
 """
 
+from eval.statistics.agreement import Agreement, agreement
 from eval.statistics.intervals import Estimate, interval, wilson
 from eval.statistics.length_control import LengthControlled, length_controlled_win_rate
+from eval.statistics.prediction_powered import FEWEST_VERDICTS, Corrected, prediction_powered
 from eval.statistics.ranking import Rank, bradley_terry
 from eval.statistics.significance import Difference, compare, compare_wins, holm, verdict
 
 __all__ = [
+    "FEWEST_VERDICTS",
+    "Agreement",
+    "Corrected",
     "Difference",
     "Estimate",
     "LengthControlled",
     "Rank",
+    "agreement",
     "bradley_terry",
     "compare",
     "compare_wins",
     "holm",
     "interval",
     "length_controlled_win_rate",
+    "prediction_powered",
     "verdict",
     "wilson",
 ]

@@ -21,6 +21,7 @@ from eval.records.records import SAMPLES, Records
 from eval.subjects.ground import Ground, adapter_stage
 from eval.subjects.kinds import PolicySubject, ResponsesSubject, RewardSubject
 from eval.subjects.run_folders import read_stage, verify
+from eval.subjects.scoring_judge import ScoringJudge
 from eval.subjects.trained import Interpolated, TrainedPolicy, TrainedReward
 from preflab.data.reading import SUFFIXES
 from preflab.disk.files import read_object
@@ -37,6 +38,7 @@ __all__ = [
     "PolicySubject",
     "ResponsesSubject",
     "RewardSubject",
+    "ScoringJudge",
     "Subject",
     "TrainedPolicy",
     "TrainedReward",
@@ -56,7 +58,7 @@ LOOKED_FOR = (
     f"stages/ (a preflab run) or {SAMPLES} (an evaluation)"
 )
 
-Subject = PolicySubject | RewardSubject | ResponsesSubject | TrainedPolicy | TrainedReward
+Subject = PolicySubject | RewardSubject | ResponsesSubject | ScoringJudge | TrainedPolicy | TrainedReward
 """Each has ``kind`` (in words), ``role`` (``policy`` answers, ``reward`` scores), ``key`` and `evaluate`."""
 
 START = PolicySubject(None, "reference")

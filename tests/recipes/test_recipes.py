@@ -11,7 +11,15 @@ from recipe_runner import MY_LOSS, check_record, figures, names_of, read, run, r
 
 ESTIMATES = ("win_rate", "gold_reward", "proxy_reward", "heldout_accuracy", "kl", "response_length")
 TRAINING = {"reference", "sft", "reward", "judge", "dpo-seed0", "ppo-seed0"}
-EVALUATION = {"eval-baseline", "eval-sft", "eval-dpo-seed0", "eval-ppo-seed0", "eval-reward", "reference-samples"}
+EVALUATION = {
+    "eval-baseline",
+    "eval-sft",
+    "eval-dpo-seed0",
+    "eval-ppo-seed0",
+    "eval-reward",
+    "eval-judge",
+    "reference-samples",
+}
 
 
 def check_estimate(estimate, n):

@@ -203,7 +203,11 @@ def test_verdicts_answer_for_their_pairs_in_either_order_and_for_no_others(tmp_p
     assert judge.prefer(["p", "p", "q", "q", "r"], ["b", "a ", "a", "b", "a"], ["a", "b", "b", "a", "b"]) == [
         *[1.0, 0.0, 0.5, 0.5, None],
     ]
-    assert judge.report() == {"judge": "human verdicts (v.jsonl)", "missing": 1, "agreement": None}
+    counts = {"missing": 1, "verdicts": 2, "unmatched": 0}
+    assert judge.report() == {"judge": "human verdicts (v.jsonl)", **counts, "agreement": None}
+    other = HumanVerdicts(tmp_path / "v.jsonl")
+    other.prefer(["p", "p"], ["a", "a"], ["b", "c"])
+    assert (other.report()["missing"], other.report()["unmatched"]) == (1, 1)
     assert not judge.sees_position
     result = head_to_head(judge, ["p", "r"], ["a", "a"], ["b", "b"])
     assert (result.wins, result.missing) == ([0.0, None], 1)

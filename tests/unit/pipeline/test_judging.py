@@ -11,11 +11,22 @@ import pytest
 from eval.comparison.contests import by_gold
 from eval.judges import PLANTED, EndpointConfig, EndpointJudge, HumanVerdicts, JudgeSpec, judge_sentences
 from eval.pipeline.bringing import Brought
-from eval.pipeline.judging import ByAnswers, JudgeConfig, judging, local, open_judge, open_rewards
+from eval.pipeline.judging import (
+    ByAnswers,
+    JudgeConfig,
+    Judging,
+    check_held,
+    judging,
+    local,
+    open_judge,
+    open_people,
+    open_rewards,
+)
 from eval.pipeline.session import Session
 from eval.pipeline.showing import judge_lines
 from eval.pipeline.standing import maximised_by
 from eval.records.comparison import Judge
+from eval.records.figures import Figure
 from eval.settings import EvalConfig
 from eval.subjects import RewardSubject
 from preflab.errors import UserError
@@ -168,6 +179,23 @@ def test_a_judge_that_compares_reports_at_the_end(folder):
     assert facts.report["missing"] == 0
 
 
+def test_people_beside_a_judge(folder):
+    path = str(folder / "verdicts.jsonl")
+    assert open_people(JudgeConfig()) is None
+    people = open_people(JudgeConfig(human_verdicts=path))
+    assert isinstance(people, ByAnswers)
+    assert isinstance(people.judge, HumanVerdicts)
+    with pytest.raises(ValueError, match="verdicts say nothing of a judge that they are"):
+        JudgeConfig(path, human_verdicts=path)
+    with pytest.raises(UserError, match=r"absent\.jsonl"):
+        open_people(JudgeConfig(human_verdicts=str(folder / "absent.jsonl")))
+    nobody, planted = Judging(None, None, None), Judging(None, by_gold, None)
+    check_held(people, planted)
+    check_held(None, nobody)
+    with pytest.raises(UserError, match="nobody judges here: give their file as --judge"):
+        check_held(people, nobody)
+
+
 def test_an_endpoint_that_gave_the_reward_is_found_out_as_judge(tmp_path):
     values = {"world": "function", "model": "m", "reward": "endpoint", "policy_reward": "gold"}
     where = {"reward_endpoint_url": "http://localhost:1/v1", "reward_endpoint_model": "m"}
@@ -192,6 +220,10 @@ def test_what_a_judge_says_of_itself():
         assert part in text
     assert "refused" not in text
     assert judge_lines(judge) == ["Warning, judge: beware", f"Judge: m\x1b[2J. {text}"]
+    share = Figure(0.713, 0.69, 0.735, 1000)
+    labels = "The judge agrees with the labels of 71.3 % [69.0, 73.5] of 1,000 held-out pairs."
+    scores = Judge(name="reward model m", kind="scores", warning=None, heldout_accuracy=share)
+    assert judge_lines(scores) == [f"Judge: reward model m. {labels}"]
     assert judge_lines(Judge(name="planted reward", kind="scores", warning=None)) == judge_lines(None) == []
     odd = {"missing": "many", "inconsistent": None, "cost": 1, "agreement": "yes", "sentences": 3}
     assert judge_sentences(replace(judge, report=odd)) == []
