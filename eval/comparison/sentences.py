@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
-from eval.metrics.kl_exact import KlExact
 from eval.metrics.kl_to_reference import KL
 from eval.metrics.response_length import ResponseLength
 from eval.metrics.reward import GOLD
@@ -18,7 +17,7 @@ from eval.records.comparison import PairTest, Summary
 from eval.records.figures import Figure
 from eval.records.frontier import EqualKl
 
-LENGTH, KL_EXACT = ResponseLength.measures[0].key, KlExact.measures[0].key
+LENGTH = ResponseLength.measures[0].key
 SIGNIFICANT = 0.05
 """Below this, after correction, a p-value makes a verdict; see `eval.statistics.verdict`."""
 
@@ -149,10 +148,9 @@ def sentences(summary: Summary) -> list[str]:
         share = point.attainable
         if share is not None and not point.setting:
             low, high = 100 * share.low, 100 * share.high
-            exact = ", exact at every token" if summary.methods[point.method].figures.get(KL_EXACT) else ""
             found.append(
                 f"{point.method} has {100 * share.mean:.0f} % [{low:.0f}, {high:.0f}] of the gold reward that "
-                f"any policy could have gained at its KL of {point.kl.mean:.2f} nats{exact}."
+                f"any policy could have gained at its KL of {point.kl.mean:.2f} nats."
             )
     found += [tuning_sentence(summary)] if summary.tuning else []
     return [*found, looks_sentence(summary)] if summary.looks > 1 else found

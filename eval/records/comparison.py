@@ -17,7 +17,7 @@ from preflab.errors.terminal import one_line, shown
 
 T = TypeVar("T")
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Raised when a field changes its meaning or goes."""
 
 Severity = Literal["warning", "serious"]
@@ -217,7 +217,7 @@ class Summary:
 
     headline: str
     verdict: tuple[str, ...]
-    schema: Literal[2]
+    schema: Literal[3]
     methods: Mapping[str, Method]
     pairwise: tuple[PairTest, ...]
     untested: tuple[Untested, ...]
