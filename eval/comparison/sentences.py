@@ -16,6 +16,7 @@ from eval.metrics.win_rate import WIN_RATE
 from eval.records.comparison import PairTest, Summary
 from eval.records.figures import Figure
 from eval.records.frontier import EqualKl
+from preflab.experiment.sweep import not_one_objective
 
 LENGTH = ResponseLength.measures[0].key
 SIGNIFICANT = 0.05
@@ -152,8 +153,19 @@ def sentences(summary: Summary) -> list[str]:
                 f"{point.method} has {100 * share.mean:.0f} % [{low:.0f}, {high:.0f}] of the gold reward that "
                 f"any policy could have gained at its KL of {point.kl.mean:.2f} nats."
             )
+    found += sweep_sentences(summary)
     found += [tuning_sentence(summary)] if summary.tuning else []
     return [*found, looks_sentence(summary)] if summary.looks > 1 else found
+
+
+def sweep_sentences(summary: Summary) -> list[str]:
+    """Return that equal values of a sweep are not equal objectives, where methods' settings have two units."""
+    named: dict[str, list[str]] = {}
+    for point in summary.frontier.points if summary.frontier else ():
+        for name in point.setting:
+            named.setdefault(name, []).append(point.method)
+    said = not_one_objective({name: list(dict.fromkeys(methods)) for name, methods in named.items()})
+    return [f"{said}."] if said else []
 
 
 def tuning_sentence(summary: Summary) -> str:

@@ -193,7 +193,8 @@ class Summary:
 
     Attributes:
         headline: the verdict in one sentence.
-        verdict: a sentence for every two methods, and for what each method's KL was put to use.
+        verdict: a sentence for every two methods, and for what each method's KL was put to use; and one where equal
+            values of a sweep are not equal objectives.
         schema: the version of this form.
         methods: by name, the policy that training starts from first.
         pairwise: the test of every two methods.

@@ -151,6 +151,21 @@ def test_the_share_of_what_was_attainable_is_told_of_configured_settings():
     ]
 
 
+def test_a_sweep_over_two_units_is_said_to_match_nothing():
+    said, frontier = made({"sft": 0.0, "dpo": 1.0, "ppo": 1.0}), typed(comparison()).frontier
+    point = replace(frontier.points[0], method="dpo", setting={"beta": 0.1}, attainable=None)
+    other = replace(point, method="ppo", setting={"kl_coefficient": 0.1})
+    frontier = replace(frontier, equal_kl=())
+
+    def told(*points):
+        found = sentences(replace(said, frontier=replace(frontier, points=points)))
+        return [text for text in found if "one objective" in text]
+
+    (text,) = told(point, point, other)
+    assert text.startswith("beta (dpo) and kl_coefficient (ppo) of one value are not one objective")
+    assert told(point) == told(point, replace(other, setting={"share": 0.5})) == []
+
+
 @pytest.mark.parametrize(
     ("p", "said"), [(0.0496, "0.0496"), (0.0499996, "0.0499996"), (0.05, "0.050"), (0.012, "0.012")]
 )
