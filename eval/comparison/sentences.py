@@ -87,6 +87,8 @@ def equal_kl_sentence(row: EqualKl) -> str:
 def _figures(difference: Figure, sign: int) -> str:
     """Return a difference with its interval, turned round where the second is ahead."""
     ends = sorted((sign * difference.low, sign * difference.high))
+    if not math.isfinite(ends[1] - ends[0]):
+        return f"{_signed(sign * difference.mean, _digits(abs(difference.mean)))} [too few prompts for an interval]"
     digits = _digits((ends[1] - ends[0]) / 2 or abs(difference.mean))
     mean, low, high = (_signed(value, digits) for value in (sign * difference.mean, *ends))
     return f"{mean} [{low}, {high}]"
@@ -198,7 +200,8 @@ def pair_sentence(pair: PairTest) -> str:
         first, second = second, first
     digits = _digits((difference.high - difference.low) / 2 or abs(difference.mean))
     interval = _figures(difference, sign) + _effect(pair, sign)
-    figures = f"{MEASURES[pair.measure]} {interval}, corrected p {_p(pair.p_adjusted)}{_disagreement(pair)}"
+    remark = f" ({difference.note})" if difference.note else _disagreement(pair)
+    figures = f"{MEASURES[pair.measure]} {interval}, corrected p {_p(pair.p_adjusted)}{remark}"
     if pair.verdict != "none":
         return f"{first} beats {second}: {figures}."
     seen = pair.detectable
@@ -217,9 +220,7 @@ def _disagreement(pair: PairTest) -> str:
     """Return why a pair's interval leaves 0 out where its corrected p-value makes no verdict."""
     if pair.verdict != "none" or pair.difference.low <= 0.0 <= pair.difference.high:
         return ""
-    if pair.p < SIGNIFICANT:
-        return " (the interval, which leaves 0 out, is of this pair alone and not corrected)"
-    return " (the interval, which leaves 0 out, is approximate; p is exact)"
+    return " (the interval, which leaves 0 out, is of this pair alone and not corrected)"
 
 
 def _judged(summary: Summary) -> str:
@@ -257,7 +258,7 @@ def _distance(summary: Summary, names: Sequence[str]) -> str:
 
 def _digits(size: float) -> int:
     """Return two decimals, or as many as show a half width of this size: rewards have any unit."""
-    return max(2, 1 + math.floor(-math.log10(size))) if size > 0 else 2
+    return max(2, 1 + math.floor(-math.log10(size))) if 0 < size < math.inf else 2
 
 
 def _signed(value: float, digits: int) -> str:

@@ -34,14 +34,17 @@ class PairTest:
         first: a method.
         second: the other.
         measure: what was tested: ``gold_reward``, its mean, or ``win_rate``, the share of wins less that of the other.
-        difference: first minus second.
+        difference: first minus second, with a ``note`` where its interval rests on no spread; without ends where the
+            prompts are too few for any.
         win_rate: of the first.
         wins: share of prompts that the first won.
         ties: share of prompts that tied.
         losses: share of prompts that the second won.
-        p: of the difference alone.
+        p: of the difference alone, never 0: of one seed each a mid-p of sign flips, enumerated up to 13 prompts and
+            drawn beyond; of several seeds approximate, by t quantiles; exact where one side won every prompt.
         p_adjusted: after Holm's correction over all pairs.
-        detectable: smallest true difference seen with 80 % power; null where all verdicts are alike.
+        detectable: smallest true difference seen with 80 % power; null where all verdicts are alike, and where prompts
+            are too few for any.
         verdict: which is better beyond chance.
         effect: the difference of gold rewards in standard deviations of those of the start's own answers, which are
             taken as known; null where something else was tested, or these answers do not differ.

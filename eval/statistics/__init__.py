@@ -4,10 +4,10 @@ Values come as tables ``[S, N]``: S training seeds x N prompts, every seed on th
 intervals and tests keep their word is measured in ``docs/calibration.md``.
 """
 
-from eval.statistics.intervals import Estimate, interval, wilson
+from eval.statistics.intervals import Estimate, interval, unanimous, wilson
 from eval.statistics.length_control import LengthControlled, length_controlled_win_rate
 from eval.statistics.ranking import Rank, bradley_terry
-from eval.statistics.significance import Difference, compare, compare_wins, holm, verdict
+from eval.statistics.significance import Difference, compare, compare_wins, fewest_prompts, holm, verdict
 
 __all__ = [
     "Difference",
@@ -17,9 +17,11 @@ __all__ = [
     "bradley_terry",
     "compare",
     "compare_wins",
+    "fewest_prompts",
     "holm",
     "interval",
     "length_controlled_win_rate",
+    "unanimous",
     "verdict",
     "wilson",
 ]

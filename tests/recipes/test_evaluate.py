@@ -24,7 +24,7 @@ DEFINED = {  # of the figures that depend on what is evaluated
         "heldout_accuracy",
         "ended",
     },
-    "best": {"win_rate", "gold_reward", "proxy_reward", "kl", "heldout_accuracy", "ended"},
+    "best": {"win_rate", "gold_reward", "proxy_reward", "kl", "kl_log_ratio", "heldout_accuracy", "ended"},
     "scorer": {"heldout_accuracy"},
     "file": {"win_rate", "gold_reward", "proxy_reward"},
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import combinations
 
 import pytest
 from report_fixture import bare, comparison, typed
 
+from eval.comparison.contests import NO_SPREAD
 from eval.comparison.sentences import headline, p_digits, sentences
 from eval.records.comparison import PairTest
 from eval.records.figures import Figure
@@ -177,6 +179,15 @@ def test_an_interval_that_disagrees_with_the_corrected_p_is_explained():
     found = made({"sft": 0.0, "a": 0.1, "b": 0.12}, same=[("sft", "a"), ("sft", "b"), ("a", "b")])
     found = with_pair(found, "sft", "a", difference=figure(0.1, 0.08), p=0.02, p_adjusted=0.06)
     assert any("of this pair alone and not corrected" in sentence for sentence in sentences(found))
+
+
+def test_an_interval_that_rests_on_no_spread_or_on_no_flips_says_so():
+    found = made({"sft": 0.0, "a": 1.0})
+    alike = with_pair(found, "sft", "a", difference=Figure(-1.0, -1.0, -1.0, 40, note=NO_SPREAD))
+    assert NO_SPREAD in sentences(alike)[0]
+    assert "[+1.00, +1.00]" in sentences(alike)[0]
+    few = with_pair(found, "sft", "a", difference=Figure(-1.0, -math.inf, math.inf, 8), verdict="none", detectable=None)
+    assert "gold reward -1.00 [too few prompts for an interval], corrected p" in sentences(few)[0]
 
 
 def at_equal_kl(made, *rows):

@@ -188,8 +188,8 @@ def test_inputs_may_be_arrays_or_tensors_and_keep_float64() -> None:
     close = 1.0 + 1e-12  # equal to 1 in float32
     result = load("win_rate").compute(reward=np.array([close]), baseline_reward=torch.ones(1))
     assert result["win_rate"] == 1.0
-    # One win of one: the interval must say how little that is. Wilson: low = 1 / (1 + z²), z² = 3.8415
-    assert result["low"] == pytest.approx(1 / 4.8415, abs=1e-4)
+    # One win of one: the interval must say how little that is. Clopper and Pearson: low = 0.025^(1/1)
+    assert result["low"] == pytest.approx(0.025)
 
 
 def test_a_class_computes_the_interval_of_its_per_prompt_values() -> None:
