@@ -1,4 +1,4 @@
-"""A comparison of made-up numbers in the shape of ``comparison.json`` (schema 2), and samples to go with it.
+"""A comparison of made-up numbers in the shape of ``comparison.json`` (schema 3), and samples to go with it.
 
 Run as a script it writes a report to look at: ``python tests/report_fixture.py FOLDER``.
 """
@@ -29,7 +29,7 @@ def estimate(mean: float, half: float, n: int = 256) -> Row:
 def comparison() -> Row:
     """Return four methods, three seeds, every section filled."""
     return {
-        "schema": 2,
+        "schema": 3,
         "headline": "ppo is better than dpo, ipo and sft under the gold reward, at a higher KL and six times the cost; "
         "between dpo and ipo no difference could be detected.",
         "verdict": [
@@ -134,8 +134,8 @@ def _method(name: str) -> Row:
         "gold_reward": estimate(GOLD[name], 0.08),
         "proxy_reward": estimate(1.1 * GOLD[name] + 0.1, 0.07),
         "heldout_accuracy": estimate(0.5 + 0.06 * min(shift, 3) + 0.02 * (name == "dpo"), 0.02, 1900),
-        "kl": estimate(KL[name], 0.4),
-        "kl_exact": estimate(KL[name] + 0.05, 0.12),
+        "kl": estimate(KL[name], 0.12),
+        "kl_log_ratio": estimate(KL[name] + 0.05, 0.4),
         "entropy": estimate(2.1 - 0.35 * shift, 0.05),
         "distinct_2": estimate(0.62 - 0.06 * shift, 0.01),
         "repetition": estimate(0.03 + 0.01 * shift, 0.004),

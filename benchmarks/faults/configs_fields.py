@@ -13,7 +13,7 @@ from benchmarks.faults.kit import TINY
 
 SHARED = {"--model": "kit/model", "--dataset": "kit/pairs.jsonl", "--output": "out", "--algorithms": "dpo"}
 SHORT = (
-    "threads: 1\nmax_prompt_tokens: 200\nmax_response_tokens: 24\neval_prompts: 4\neval_pairs: 4\noracle_samples: 0\n"
+    "threads: 1\nmax_prompt_tokens: 200\nmax_response_tokens: 24\neval_prompts: 8\neval_pairs: 4\noracle_samples: 0\n"
 )
 TOUCH = f"!!python/object/apply:os.system ['touch {CANARY}']"
 NO_BOUND = ("max_steps",)

@@ -27,7 +27,7 @@ SPECIALS = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 TINY = """threads: 1
 max_prompt_tokens: 200
 max_response_tokens: 24
-eval_prompts: 4
+eval_prompts: 8
 eval_pairs: 4
 baseline_draws: 1
 oracle_samples: 0

@@ -242,6 +242,19 @@ Held-out pairs that share a prompt are not independent either: their intervals a
 (`eval.statistics.intervals.clustered`). Of 60 prompts with five pairs each, of unequal difficulty, intervals over pairs
 covered 80 %, those over prompts 95 % (`tests/unit/statistics/test_statistics.py` repeats it).
 
+## What p is
+
+- **One seed each, up to 13 prompts**: all sign flips, enumerated, ties counted by half (mid-p) and the values
+  themselves whole. The interval holds the differences that the same flips do not reject; below 6 prompts, all.
+- **One seed each, more prompts**: the same of 9,999 drawn flips, an estimate, 0.0001 at the least.
+- **Several seeds**: approximate, by t quantiles of a two-way model (`eval.statistics.variance`).
+- **Wins where all prompts are alike**: exact for wins alone, 2^(1 − N) as in the sign test, with Clopper and Pearson's
+  interval; for ties alone 1, with what unseen games may be.
+
+No p is 0, and an interval leaves 0 out exactly where p < 0.05, before correction. Where the means of two or three seeds
+are one number, as shares of few games may be, the prompts' own spread stands in for a variance that comes out as 0
+(`eval.statistics.intervals.known_scale`); the tables here are without that.
+
 ## Methods that are not alike
 
 Rewards, normal, 96 prompts. One method's seeds differ and the other's do not, numbers of seeds differ, or one side

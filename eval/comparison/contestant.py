@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.records.columns import column
+from eval.records.columns import column, kl_to_reference
 from eval.records.records import Records
 from preflab.disk.files import read_jsonl
 
@@ -54,9 +54,8 @@ class Contestant:
 
     @property
     def kl(self) -> Array | None:
-        """KL to the reference, ``[S, N]``, nats: by the estimate with the lower variance that is there."""
-        exact = self.table("kl")
-        return exact if exact is not None else self.table("log_ratio")
+        """KL to the reference, ``[S, N]``, nats; None where it is not known. See `kl_to_reference`."""
+        return kl_to_reference([records.samples for records in self.records])
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
@@ -17,7 +18,7 @@ from eval.records.columns import needed
 from eval.records.comparison import PairTest, Place, Untested
 from eval.records.figures import Figure
 from eval.records.records import Records
-from eval.statistics import Difference, Estimate, bradley_terry, compare, compare_wins, holm, interval, verdict
+from eval.statistics import Difference, Estimate, bradley_terry, compare, compare_wins, holm, verdict
 from preflab.errors import UserError
 
 Array = NDArray[np.float64]
@@ -27,7 +28,9 @@ Decide = Callable[[Records, Records], Array]
 
 
 FEWEST = 2
-"""Prompts that a test takes: one says nothing of others."""
+"""Prompts that a test takes: one says nothing of others. For a verdict it takes more, see `fewest_prompts`."""
+
+NO_SPREAD = "one difference on every prompt: no spread to make an interval of"
 
 Games = Mapping[tuple[str, str], Array]
 """How often the first of two methods answers better, ``[S, N]``, by their names; see `head_to_head`."""
@@ -93,18 +96,23 @@ def compare_pairs(
             first=first.name,
             second=second.name,
             measure=measure,
-            difference=Figure.of(difference.estimate),
+            difference=_noted(difference.estimate),
             win_rate=Figure.of(win_rate.WIN_RATE.estimate(table)),
             **_shares(first, second, games[first.name, second.name]),
             p=difference.p,
             p_adjusted=float(p),
-            detectable=difference.detectable or None,  # 0 where nothing varies: nobody knows
+            detectable=_known(difference.detectable),
             verdict=verdict(difference.estimate.mean, float(p)),
             sources=sources(difference.components),
             effect=_in_units(difference.estimate, spread) if spread and measure == GOLD.key else None,
         )
         for (first, second), table, (measure, difference), p in zip(pairs, wins, tested, adjusted, strict=True)
     ]
+
+
+def _known(detectable: float) -> float | None:
+    """Return a detectable difference; None where nothing varies, so that nobody knows, and where none can be seen."""
+    return detectable if 0.0 < detectable < math.inf else None
 
 
 def _spread(start: Contestant | None) -> float | None:
@@ -210,10 +218,9 @@ def _tested(
     if scored and gold is not None and other is not None:
         paired = first.replicated and second.replicated
         return GOLD.key, compare(gold, other, comparisons=comparisons, paired=paired)
-    difference = compare_wins(games, comparisons=comparisons)
-    if np.ptp(games) == 0.0:
-        # All verdicts alike: the spread says nothing, their number says how sure that is (Wilson's interval).
-        share = interval(games, rate=True)
-        low, high = 2.0 * share.low - 1.0, 2.0 * share.high - 1.0
-        difference = difference._replace(estimate=difference.estimate._replace(low=low, high=high))
-    return win_rate.WIN_RATE.key, difference
+    return win_rate.WIN_RATE.key, compare_wins(games, comparisons=comparisons)
+
+
+def _noted(estimate: Estimate) -> Figure:
+    """Return a difference as a figure, with what its interval rests on where that is no spread."""
+    return Figure.of(estimate, note=NO_SPREAD if estimate.low == estimate.high else None)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from eval.metrics import measures_of
 from eval.metrics.measures import summarise
-from eval.records.columns import Rows, check_aligned, column
+from eval.records.columns import Rows, check_aligned, column, kl_to_reference
 
 KEYS: dict[str, str] = {measure.key: measure.what for measure in measures_of("samples")}
 """The keys of a summary, each an `Estimate` or null."""
-
-TEXT = "response"
-"""The column that is text."""
 
 
 def summarise_generations(seeds: Sequence[Rows]) -> dict[str, Any]:
@@ -32,10 +29,14 @@ def summarise_generations(seeds: Sequence[Rows]) -> dict[str, Any]:
         return summarise(measures_of("samples"), {})
     check_aligned(seeds, "prompt")
     names = dict.fromkeys(name for measure in measures_of("samples") for name in measure.reads)
-    read = {name: _texts(seeds) if name == TEXT else column(seeds, name) for name in names}
+    read = {name: READERS[name](seeds) if name in READERS else column(seeds, name) for name in names}
     return summarise(measures_of("samples"), {name: values for name, values in read.items() if values is not None})
 
 
 def _texts(seeds: Sequence[Rows]) -> Any:
-    texts = [[row.get(TEXT) for row in rows] for rows in seeds]
+    texts = [[row.get("response") for row in rows] for rows in seeds]
     return None if all(text is None for rows in texts for text in rows) else texts
+
+
+READERS: dict[str, Callable[[Sequence[Rows]], Any]] = {"response": _texts, "kl": kl_to_reference}
+"""How columns are read that are no plain numbers of one name."""

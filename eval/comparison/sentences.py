@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from eval.comparison.human_sentences import contested, human_sentences
-from eval.metrics.kl_exact import KlExact
 from eval.metrics.kl_to_reference import KL
 from eval.metrics.response_length import ResponseLength
 from eval.metrics.reward import GOLD
@@ -19,8 +18,9 @@ from eval.records.comparison import PairTest, Summary
 from eval.records.figures import Figure
 from eval.records.frontier import EqualKl
 from eval.records.variance import Replications
+from preflab.experiment.sweep import not_one_objective
 
-LENGTH, KL_EXACT = ResponseLength.measures[0].key, KlExact.measures[0].key
+LENGTH = ResponseLength.measures[0].key
 SIGNIFICANT = 0.05
 """Below this, after correction, a p-value makes a verdict; see `eval.statistics.verdict`."""
 
@@ -91,6 +91,8 @@ def equal_kl_sentence(row: EqualKl) -> str:
 def _figures(difference: Figure, sign: int) -> str:
     """Return a difference with its interval, turned round where the second is ahead."""
     ends = sorted((sign * difference.low, sign * difference.high))
+    if not math.isfinite(ends[1] - ends[0]):
+        return f"{_signed(sign * difference.mean, _digits(abs(difference.mean)))} [too few prompts for an interval]"
     digits = _digits((ends[1] - ends[0]) / 2 or abs(difference.mean))
     mean, low, high = (_signed(value, digits) for value in (sign * difference.mean, *ends))
     return f"{mean} [{low}, {high}]"
@@ -157,11 +159,11 @@ def sentences(summary: Summary) -> list[str]:
         share = point.attainable
         if share is not None and not point.setting:
             low, high = 100 * share.low, 100 * share.high
-            exact = ", exact at every token" if summary.methods[point.method].figures.get(KL_EXACT) else ""
             found.append(
                 f"{point.method} has {100 * share.mean:.0f} % [{low:.0f}, {high:.0f}] of the gold reward that "
-                f"any policy could have gained at its KL of {point.kl.mean:.2f} nats{exact}."
+                f"any policy could have gained at its KL of {point.kl.mean:.2f} nats."
             )
+    found += sweep_sentences(summary)
     found += [replications_sentence(summary.replications)] if summary.replications else []
     found += [tuning_sentence(summary)] if summary.tuning else []
     return [*found, looks_sentence(summary)] if summary.looks > 1 else found
@@ -175,6 +177,16 @@ def replications_sentence(found: Replications) -> str:
         f"{found.shared:.{digits}f} (start, reward model and what else they share: it cancels in a difference) and of "
         f"each alone by {found.own:.{digits}f}; so few tell such deviations roughly."
     )
+
+
+def sweep_sentences(summary: Summary) -> list[str]:
+    """Return that equal values of a sweep are not equal objectives, where methods' settings have two units."""
+    named: dict[str, list[str]] = {}
+    for point in summary.frontier.points if summary.frontier else ():
+        for name in point.setting:
+            named.setdefault(name, []).append(point.method)
+    said = not_one_objective({name: list(dict.fromkeys(methods)) for name, methods in named.items()})
+    return [f"{said}."] if said else []
 
 
 def tuning_sentence(summary: Summary) -> str:
@@ -207,7 +219,8 @@ def pair_sentence(pair: PairTest) -> str:
         first, second = second, first
     digits = _digits((difference.high - difference.low) / 2 or abs(difference.mean))
     interval = _figures(difference, sign) + _effect(pair, sign)
-    figures = f"{MEASURES[pair.measure]} {interval}, corrected p {_p(pair.p_adjusted)}{_disagreement(pair)}"
+    remark = f" ({difference.note})" if difference.note else _disagreement(pair)
+    figures = f"{MEASURES[pair.measure]} {interval}, corrected p {_p(pair.p_adjusted)}{remark}"
     if pair.verdict != "none":
         return f"{first} beats {second}: {figures}."
     seen = pair.detectable
@@ -226,9 +239,7 @@ def _disagreement(pair: PairTest) -> str:
     """Return why a pair's interval leaves 0 out where its corrected p-value makes no verdict."""
     if pair.verdict != "none" or pair.difference.low <= 0.0 <= pair.difference.high:
         return ""
-    if pair.p < SIGNIFICANT:
-        return " (the interval, which leaves 0 out, is of this pair alone and not corrected)"
-    return " (the interval, which leaves 0 out, is approximate; p is exact)"
+    return " (the interval, which leaves 0 out, is of this pair alone and not corrected)"
 
 
 def _judged(summary: Summary) -> str:
@@ -266,7 +277,7 @@ def _distance(summary: Summary, names: Sequence[str]) -> str:
 
 def _digits(size: float) -> int:
     """Return two decimals, or as many as show a half width of this size: rewards have any unit."""
-    return max(2, 1 + math.floor(-math.log10(size))) if size > 0 else 2
+    return max(2, 1 + math.floor(-math.log10(size))) if 0 < size < math.inf else 2
 
 
 def _signed(value: float, digits: int) -> str:

@@ -22,6 +22,7 @@ from eval.diagnosis.base import (
     sample_shift,
     training_shift,
 )
+from eval.records.columns import kl_to_reference
 from eval.records.comparison import Severity
 from eval.statistics import interval
 
@@ -201,10 +202,10 @@ def missing_end_tokens(evidence: Evidence) -> Observed:
 def _divergences(evidence: Evidence) -> list[tuple[Array, Array, str]]:
     """Return KLs and lengths of responses, and where they were measured: after training, and late in it."""
     found = []
-    kl, length = evidence.sampled("kl"), evidence.sampled("length")
-    kl = evidence.sampled("log_ratio") if kl is None else kl
+    length = evidence.sampled("length")
+    kl = kl_to_reference([evidence.records.samples]) if evidence.records else None
     if kl is not None and length is not None:
-        found.append((kl, length, "samples"))
+        found.append((kl[0], length, "samples"))
     logged, lengths = evidence.series("kl"), evidence.series("response_length")
     late = len(logged) // 4
     if late > 1 and len(lengths) == len(logged):

@@ -1,4 +1,4 @@
-"""How far the policy has moved from the reference, from its own samples."""
+"""How far the policy has moved from the reference: the one estimate that every table, plot and test goes by."""
 
 from __future__ import annotations
 
@@ -11,24 +11,18 @@ from eval.metrics import base
 from eval.metrics.measures import Measure, Unit
 
 
-def per_prompt(log_ratio: ArrayLike) -> NDArray[np.float64]:
-    """Return ``[N]``: the k1 estimate log π(y|x) − log π_ref(y|x) of each response, signed."""
-    return base.vectors(log_ratio=log_ratio)[0]
-
-
-def k3(log_ratio: ArrayLike) -> NDArray[np.float64]:
-    """Return ``[N]``: ``exp(−l) − 1 + l`` for each log ratio l; never negative, infinite on overflow."""
-    ratios = per_prompt(log_ratio)
-    with np.errstate(over="ignore"):
-        return np.asarray(np.expm1(-ratios) + ratios, dtype=np.float64)
+def per_prompt(kl: ArrayLike) -> NDArray[np.float64]:
+    """Return ``[N]``: an unbiased estimate of the KL from each response, nats."""
+    return base.vectors(kl=kl)[0]
 
 
 NATS = Unit("nats per response")
 KL = Measure(
     "kl",
-    "KL to the reference, nats per response: mean of log π/π_ref (k1), signed",
+    "KL to the reference: the next-token KL summed over the positions of an answer; of answers chosen among samples, "
+    "whose policy has no next-token probabilities, the log-ratio",
     per_prompt,
-    ("log_ratio",),
+    ("kl",),
     NATS,
     higher_is_better=False,
     heading="KL to ref.",
@@ -37,39 +31,25 @@ KL = Measure(
 
 
 class KlToReference(base.PromptMetric):
-    """KL(π ‖ π_ref) per response in nats, estimated on responses sampled from π.
+    """KL(π ‖ π_ref) per response in nats, from responses y ~ π; tables, plots and comparisons at equal KL read this.
 
-    The k1 estimate is the mean of log π(y|x) − log π_ref(y|x) summed over the tokens of a response. It is
-    unbiased and signed: near the reference it can be negative by chance. It is wrong, not only noisy,
-    if the responses were not sampled from π itself (other temperature, top-k, top-p).
+    The next-token KL, Σ_v π(v) log π(v)/π_ref(v), summed over the positions of a response. By the chain rule its
+    expectation is the KL over whole responses, as that of the log-ratio is (`kl_log_ratio`); but the choice of token at
+    each position is averaged out (Rao-Blackwell), so that it varies less and is never negative beyond rounding. It is
+    wrong, not only noisy, if the responses were not sampled from π itself (other temperature, top-k, top-p).
 
-    k3 = exp(−l) − 1 + l has the same expectation wherever π covers the support of π_ref, is never negative
-    and is less noisy for small KL. Over whole responses its exponential can explode; nothing is clamped,
-    and the key is left out where its mean is not finite.
+    A policy that chooses among samples (best-of-n) is known by the probabilities of whole responses alone: in the
+    pipeline its log-ratios stand in, which are unbiased too (`eval.records.columns.kl_to_reference`).
     """
 
     of = "samples"
     order = 50
-    version = "1.0.0"
+    version = "2.0.0"
     inputs: ClassVar = {
-        "log_ratio": (
-            "float64",
-            "log π(y|x) − log π_ref(y|x), summed over response tokens, for one response y ~ π per prompt",
-        ),
+        "kl": ("float64", "next-token KL to the reference, summed over the positions of one response y ~ π per prompt")
     }
-    measures: ClassVar = (
-        KL,
-        Measure(
-            "kl_k3",
-            "the same by k3; null where it is not finite",
-            k3,
-            ("log_ratio",),
-            NATS,
-            higher_is_better=False,
-            result="k3",
-            overflows=True,
-        ),
-    )
-    source = """@misc{schulman2020kl,
-  title={Approximating KL Divergence}, author={Schulman, John}, year={2020},
-  howpublished={http://joschu.net/blog/kl-approx.html}}"""
+    measures: ClassVar = (KL,)
+    source = """@article{amini2025better,
+  title={Better Estimation of the KL Divergence Between Language Models},
+  author={Amini, Afra and Vieira, Tim and Cotterell, Ryan},
+  journal={arXiv:2504.10637}, year={2025}}"""

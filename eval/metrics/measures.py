@@ -135,8 +135,12 @@ class Measure:
         return np.asarray(values.reshape(len(values), -1, values.shape[-1]).mean(1))
 
     def estimate(self, values: ArrayLike, *, level: float = 0.95, groups: ArrayLike | None = None) -> Estimate:
-        """Return the mean of values ``[S, N]`` or ``[N]`` with its interval, cut to what the figure can be."""
-        estimate = interval(values, level=level, rate=self.rate, groups=groups)
+        """Return the mean of values ``[S, N]`` or ``[N]`` with its interval, cut to what the figure can be.
+
+        Equal values of whatever lies between 0 and 1 have a rate's interval: their number is all there is to go by.
+        """
+        rate = self.rate or (self.bounds == (0.0, 1.0) and np.ptp(values) == 0.0)
+        estimate = interval(values, level=level, rate=rate, groups=groups)
         return estimate if self.bounds is None else within(estimate, *self.bounds)
 
     def summary(self, *columns: Sequence[Any], groups: ArrayLike | None = None) -> Any:

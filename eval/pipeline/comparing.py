@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from eval.pipeline.arena import Arena
 from eval.pipeline.bringing import Brought
 from eval.pipeline.contestants import judge_rewards, started, train_entries
+from eval.pipeline.enough import fewest_rows, say_what_is_seen
 from eval.pipeline.entries import CompareConfig, at_a_time, check_entries, check_labels
 from eval.pipeline.expected import of_comparison
 from eval.pipeline.following import CourseConfig
@@ -59,8 +60,10 @@ def compare(session: Session) -> Result:
     check_learning(session.config(LearningCurveConfig), config)
     check_tuning(session.config(TuneConfig), session.run.seeds, config.sweep)
     methods = [*session.stage_methods(), *(entry.method for entry in entries)]
-    judged, tuned = ("eval_prompts", "heldout"), session.config(TuneConfig).tune > 0
+    policies = 1 + sum(not entry.varied and entry.method.needs.trains[0] == "policy" for entry in entries)
+    judged, tuned = fewest_rows(policies, session.evaluation.eval_prompts), session.config(TuneConfig).tune > 0
     with session.opened(methods, judged=judged, doing=config.algorithms, tuned=tuned) as experiment:
+        say_what_is_seen(policies, min(len(experiment.eval_prompts), session.evaluation.eval_prompts))
         foundation = brought.foundation(session, experiment, [entry.method.name for entry in entries])
         return compared(Arena(session, foundation, brought, judge, entries), people)
 

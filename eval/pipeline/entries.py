@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from eval.pipeline.session import Session
 from preflab.disk.stages import Stage
 from preflab.errors import UserError
 from preflab.experiment.foundation import AUTO, DATA, START, TRAIN
-from preflab.experiment.sweep import Sweep
+from preflab.experiment.sweep import Sweep, not_one_objective
 from preflab.method.configured import Method
 from preflab.model.model_size import model_size
 from preflab.rewards.specification import ENDPOINT
@@ -22,6 +23,8 @@ from preflab.settings.fields import option
 from preflab.settings.training import MOST_STEPS
 from preflab.tokens.templates import has_template
 from preflab.training.budget import MEASURES, Budget, spent_by, under_budget
+
+logger = logging.getLogger(__name__)
 
 SOURCES = ("method", "reward", "start", DATA)
 """What a seed may draw anew, each standing on the next."""
@@ -49,7 +52,7 @@ class CompareConfig:
     sweep: str | None = option(
         None,
         "train every method at these values of a setting too, as field=value,value; beta stands for kl_coefficient "
-        "in methods that sample",
+        "in methods that sample, whose unit is another",
     )
     match: Literal["none", "tokens", "flops", "time"] = option(
         "none", "stop every method at an equal budget: what the first one named spends, or budget"
@@ -206,13 +209,15 @@ def check_budget(config: CompareConfig, methods: list[Method]) -> None:
 
 
 def swept(session: Session, text: str, methods: list[Method]) -> list[Entry]:
-    """Return every method at every other value of a sweep that it has the setting of.
+    """Return every method at every other value of a sweep that it has the setting of; say so if units differ.
 
     Raises:
         UserError: if none has it.
     """
     sweep = Sweep.parse(text)
     sweep.check(methods)
+    if said := not_one_objective(sweep.named(methods)):
+        logger.warning("--sweep: %s", said)
     return [
         Entry(changed, varied)
         for method in methods

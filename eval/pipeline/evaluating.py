@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from eval.judges import planted
 from eval.pipeline.bringing import Brought
+from eval.pipeline.enough import fewest_rows, say_what_is_seen
 from eval.pipeline.expected import of_answers
 from eval.pipeline.judging import JUDGING, JudgeConfig, check_held, judging, local, open_judge, open_people
 from eval.pipeline.results import Result, about
@@ -30,6 +31,7 @@ from eval.subjects import (
 )
 from preflab.errors import UserError
 from preflab.experiment.foundation import AUTO, NONE, TRAIN
+from preflab.experiment.opening import FEWEST
 from preflab.method import registry
 from preflab.progress import expect
 from preflab.settings.fields import option
@@ -143,8 +145,12 @@ def evaluate(session: Session) -> Result:
     sft, rewards = reference(brought.begin, subjects), brought.rewards
     check_choices(subjects, rewards)
     judge, people = open_judge(session.configs), open_people(session.config(JudgeConfig))
-    judged = ("eval_prompts", "heldout") if config.generate else ("heldout",)
+    policies = 1 + sum(subject.role == "policy" for subject in subjects.values())
+    tested = policies if judge or session.world.judges else 0
+    judged = fewest_rows(tested, session.evaluation.eval_prompts) if config.generate else {"heldout": FEWEST}
     with session.opened(judged=judged, doing=list(subjects)) as experiment:
+        if config.generate:
+            say_what_is_seen(tested, min(len(experiment.eval_prompts), session.evaluation.eval_prompts))
         return evaluated(session, experiment, subjects, sft, rewards, judge, people)
 
 

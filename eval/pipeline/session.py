@@ -169,7 +169,7 @@ class Session:
         self,
         methods: Sequence[Method] = (),
         *,
-        judged: Sequence[str] = (),
+        judged: Mapping[str, int] | None = None,
         doing: Sequence[str] = (),
         tuned: bool = False,
     ) -> Experiment:
@@ -177,7 +177,7 @@ class Session:
 
         Args:
             methods: what will be trained.
-            judged: splits of the world that figures will be means over.
+            judged: splits of the world that figures will be means over, each with the fewest rows it takes.
             doing: what this is about, such as methods' names, for the line that says so first of all.
             tuned: whether settings will be chosen on training rows set aside.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline, own_judge
 from eval.subjects import START, Ground, evaluate_subject
 from preflab.errors import UserError
+from preflab.experiment.opening import FEWEST
 from preflab.progress import expect
 from preflab.settings.fields import option
 
@@ -52,7 +53,8 @@ def train(session: Session, name: str) -> Result:
     Raises:
         UserError: for whatever could not finish, before anything is trained.
     """
-    judged = ("eval_prompts", "heldout") if session.method(name).needs.trains[0] == "policy" else ("heldout",)
+    splits = ("eval_prompts", "heldout") if session.method(name).needs.trains[0] == "policy" else ("heldout",)
+    judged = dict.fromkeys(splits, FEWEST)
     with opened(session, name, judged) as (foundation, method):
         return trained(session, foundation, method)
 
@@ -66,14 +68,14 @@ def train_only(session: Session, name: str) -> tuple[Stage, ...]:
     Raises:
         UserError: for whatever could not finish, before anything is trained.
     """
-    with opened(session, name, ()) as (foundation, method):
+    with opened(session, name, {}) as (foundation, method):
         write_manifest(session, foundation.experiment)
         expect([*below(foundation, method), *(stage_names(session, foundation, method))])
         return tuple(trained_stages(session, foundation, method, *stood_on(foundation, method)))
 
 
 @contextmanager
-def opened(session: Session, name: str, judged: Sequence[str]) -> Iterator[tuple[Foundation, Method]]:
+def opened(session: Session, name: str, judged: Mapping[str, int]) -> Iterator[tuple[Foundation, Method]]:
     """Check the settings of a method and of what it stands on, and open the world."""
     session.layers.check((name,))
     method, (start, reward), brought = session.method(name), session.stage_methods(), Brought.by(session)

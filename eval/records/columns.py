@@ -65,6 +65,19 @@ def column(seeds: Sequence[Rows], name: str) -> NDArray[np.float64] | None:
     return np.array(values, dtype=np.float64)
 
 
+def kl_to_reference(seeds: Sequence[Rows]) -> NDArray[np.float64] | None:
+    """Return KL(π‖π_ref) by the samples' columns, ``[S, N]``, nats: the estimate that all figures go by.
+
+    The next-token KL summed over a response (``kl``) where there is one, which varies less; else the ``log_ratio``, of
+    policies that are known by whole responses alone. None where neither is known, or there is no reference.
+
+    Raises:
+        UserError, ValueError: as `column`.
+    """
+    summed = column(seeds, "kl")
+    return column(seeds, "log_ratio") if summed is None else summed
+
+
 def needed(seeds: Sequence[Rows], name: str) -> NDArray[np.float64]:
     """Return one column as ``[S, N]`` that must be there.
 

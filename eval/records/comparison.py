@@ -20,7 +20,7 @@ from preflab.errors.terminal import one_line, shown
 
 T = TypeVar("T")
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Raised when a field changes its meaning or goes."""
 
 Severity = Literal["warning", "serious"]
@@ -37,14 +37,17 @@ class PairTest:
         first: a method.
         second: the other.
         measure: what was tested: ``gold_reward``, its mean, or ``win_rate``, the share of wins less that of the other.
-        difference: first minus second.
+        difference: first minus second, with a ``note`` where its interval rests on no spread; without ends where the
+            prompts are too few for any.
         win_rate: of the first.
         wins: share of prompts that the first won.
         ties: share of prompts that tied.
         losses: share of prompts that the second won.
-        p: of the difference alone.
+        p: of the difference alone, never 0: of one seed each a mid-p of sign flips, enumerated up to 13 prompts and
+            drawn beyond; of several seeds approximate, by t quantiles; exact where one side won every prompt.
         p_adjusted: after Holm's correction over all pairs.
-        detectable: smallest true difference seen with 80 % power; null where all verdicts are alike.
+        detectable: smallest true difference seen with 80 % power; null where all verdicts are alike, and where prompts
+            are too few for any.
         verdict: which is better beyond chance.
         effect: the difference of gold rewards in standard deviations of those of the start's own answers, which are
             taken as known; null where something else was tested, or these answers do not differ.
@@ -201,7 +204,8 @@ class Summary:
 
     Attributes:
         headline: the verdict in one sentence.
-        verdict: a sentence for every two methods, and for what each method's KL was put to use.
+        verdict: a sentence for every two methods, and for what each method's KL was put to use; and one where equal
+            values of a sweep are not equal objectives.
         schema: the version of this form.
         methods: by name, the policy that training starts from first.
         pairwise: the test of every two methods.
@@ -228,7 +232,7 @@ class Summary:
 
     headline: str
     verdict: tuple[str, ...]
-    schema: Literal[2]
+    schema: Literal[3]
     methods: Mapping[str, Method]
     pairwise: tuple[PairTest, ...]
     untested: tuple[Untested, ...]

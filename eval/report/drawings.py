@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Styles = Mapping[str, Style]
 CURVES = (
     ("reward", "reward (training)"),
-    ("kl", "KL to reference, nats"),
+    ("kl", "log π/π_ref of training answers, nats"),
     ("loss", "loss"),
     ("entropy", "entropy, nats per token"),
     ("response_length", "response length, tokens"),

@@ -5,11 +5,11 @@ intervals and tests keep their word is measured in ``docs/calibration.md``.
 """
 
 from eval.statistics.agreement import Agreement, agreement
-from eval.statistics.intervals import Estimate, interval, wilson
+from eval.statistics.intervals import Estimate, interval, unanimous, wilson
 from eval.statistics.length_control import LengthControlled, length_controlled_win_rate
 from eval.statistics.prediction_powered import FEWEST_VERDICTS, Corrected, prediction_powered
 from eval.statistics.ranking import Rank, bradley_terry
-from eval.statistics.significance import Difference, compare, compare_wins, holm, verdict
+from eval.statistics.significance import Difference, compare, compare_wins, fewest_prompts, holm, verdict
 
 __all__ = [
     "FEWEST_VERDICTS",
@@ -23,10 +23,12 @@ __all__ = [
     "bradley_terry",
     "compare",
     "compare_wins",
+    "fewest_prompts",
     "holm",
     "interval",
     "length_controlled_win_rate",
     "prediction_powered",
+    "unanimous",
     "verdict",
     "wilson",
 ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.statistics.variance import Scale, scale, spread
+from eval.statistics.variance import Scale, Spread, scale, spread
 
 Array = NDArray[np.float64]
+
+_ROUNDING = 1e-9  # of an error: below this share of the prompts' own, what is left is the rounding of float64
 
 
 class Estimate(NamedTuple):
@@ -44,8 +47,12 @@ def interval(
 
     A rate (values 0, 0.5 for a tie, 1) gets Wilson's interval for as many independent trials as would have the
     same standard error: it stays within [0, 1] and keeps its coverage near the ends. Where all values are equal
-    there is no spread to go by, and 20 wins of 20 are compatible with a true rate below one: then the trials are
-    the N prompts, because seeds that share prompts add no independent ones.
+    there is no spread to go by, and 20 wins of 20 are compatible with a true rate below one: then it is that of
+    `unanimous` for the N prompts, because seeds that share prompts add no independent ones.
+
+    Equal values that are no rate show no spread, and nothing bounds them: the interval is the value itself, which is
+    right of the KL of a policy that is its reference, and of other quantities says that nobody knows. One prompt, with
+    nothing but its own value, leaves every mean of others open: from minus to plus infinity.
 
     Values that share a prompt, such as several pairs made of one ranking, are not independent: with `groups` the
     interval is for other prompts, however many values each has; see `clustered`.
@@ -67,17 +74,33 @@ def interval(
     if (table == first).all():
         if rate is None:
             rate = first in (0.0, 0.5, 1.0)
-        low, high = wilson(first, clusters.shape[1], level) if rate else (first, first)
+        low, high = unanimous(first, clusters.shape[1], level) if rate else (first, first)
+        if not rate and table.shape[1] == 1:
+            low, high = -math.inf, math.inf
         return Estimate(first, low, high, table.size)
     if rate and clusters is not table and np.ptp(clusters) < 1e-12:
         # As many right on every prompt: no spread to go by here either.
         return Estimate(mean, *wilson(mean, clusters.shape[1], level), table.size)
-    found = scale(spread(clusters.mean(0), [clusters]))
+    found = known_scale(spread(clusters.mean(0), [clusters]))
     if rate and 0.0 < mean < 1.0:
         ends = rate_interval(table.mean(), found, level)
         return Estimate(mean, float(ends[0]), float(ends[1]), table.size)
     half = float(found.critical(level) * found.error)
     return Estimate(mean, mean - half, mean + half, table.size)
+
+
+def known_scale(found: Spread) -> Scale:
+    """Return the scale of a mean as `scale` does; where the seeds' means coincide, that of the prompts alone.
+
+    The means of two or three seeds may be one number, as shares of few games are. The seeds' part, which counts the
+    rest as well, is then 0, and nothing may be taken off the prompts' part for it: the error would be a difference of
+    two mean squares that is as often 0 as not, and two equal methods with two seeds of 100 games each would be told
+    apart with a p of 0 in one comparison of forty. No batch axes.
+    """
+    alone = np.maximum(found.prompts, found.rest)
+    if len(found.seeds) and found.seeds.sum() <= _ROUNDING**2 * alone:
+        return scale(found._replace(seeds=np.zeros_like(found.seeds), prompts=alone, rest=np.zeros_like(found.rest)))
+    return scale(found)
 
 
 def clustered(table: Array, groups: ArrayLike) -> Array:
@@ -110,6 +133,17 @@ def rate_interval(rate: Array, found: Scale, level: float) -> tuple[Array, Array
     # critical² / trials, with trials = rate·(1 − rate) / error²
     squared = (found.critical(level) * found.error) ** 2 / (rate * (1.0 - rate))
     return _score_interval(rate, squared)
+
+
+def unanimous(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of a mean of values in [0, 1], `n` of which were drawn and all of which are `share`.
+
+    With a = (α/2)^(1/n) at least a share a of all values are like these (Clopper and Pearson 1934), and the rest may
+    lie anywhere: ``[a·share, 1 − a·(1 − share)]``. For wins alone it is their exact interval, which leaves 1/2 out
+    where the two-sided sign test's p, 2^(1 − n), is below α; for ties alone it is as narrow as their number makes it.
+    """
+    alike = ((1.0 - level) / 2.0) ** (1.0 / n)
+    return alike * share, 1.0 - alike * (1.0 - share)
 
 
 def wilson(share: float, n: float, level: float = 0.95) -> tuple[float, float]:

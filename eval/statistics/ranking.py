@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.statistics.intervals import Estimate, check_level
-from eval.statistics.variance import scale, spread
+from eval.statistics.intervals import Estimate, check_level, known_scale
+from eval.statistics.variance import spread
 
 Array = NDArray[np.float64]
 
@@ -145,7 +145,7 @@ def _rating(k: int, strength: Array, games: Mapping[tuple[int, int], Array], sha
     found = spread(per_prompt, tables, players=min(len(tables), 2))
     # The added half games vary too; where every game was won, they alone do.
     added = sum(slope[i, j] ** 2 * 0.5 * (shares[i, j] ** 2 + shares[j, i] ** 2) / (n + 1) ** 2 for i, j in games)
-    error = scale(found._replace(prompts=found.prompts + added))
+    error = known_scale(found._replace(prompts=found.prompts + added))
     half = float(error.critical(level)) * float(error.error)
     return Estimate(mean, mean - half, mean + half, sum(table.size for table in games.values()))
 

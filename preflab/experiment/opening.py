@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 VALIDATION = 0.1
 """Share of the training prompts set aside where evaluations during training are asked for."""
 
+FEWEST = 2
+"""Rows that a mean with an interval takes."""
+
+WHY = {True: "figures with intervals", False: "differences that could be significant"}
+"""What a number of rows is for, by whether it is `FEWEST`."""
+
 LITTLE_SPACE = 200 * 2**20  # bytes
 
 
@@ -39,7 +45,7 @@ def open_experiment(
     lora: LoraSettings,
     methods: Sequence[Method] = (),
     *,
-    judged: Sequence[str] = (),
+    judged: Mapping[str, int] | None = None,
     tuned: bool = False,
 ) -> Experiment:
     """Open the run folder and the world; from here on, heavy work.
@@ -52,7 +58,7 @@ def open_experiment(
         world: which world.
         lora: adapters of every role.
         methods: what will be trained; their settings are tried on the libraries first.
-        judged: splits of the world that figures will be means over.
+        judged: splits of the world that figures will be means over, each with the fewest rows it takes.
         tuned: whether settings will be chosen on training rows set aside.
 
     Raises:
@@ -71,8 +77,8 @@ def open_experiment(
     try:
         check_results(folder)
         experiment = _open(run, settings, world, lora, methods)
-        for split in judged:
-            check_split(experiment, split)
+        for split, fewest in (judged or {}).items():
+            check_split(experiment, split, fewest)
         return experiment
     except UserError:
         if made and not any(run.stages.iterdir()):
@@ -159,18 +165,18 @@ def check_results(folder: Path) -> None:
         logger.warning("%d MiB are free on the disk of %s, which is little for a run", free >> 20, folder)
 
 
-def check_split(experiment: Experiment, name: str) -> None:
-    """Refuse a split that no mean with an interval can be taken over.
+def check_split(experiment: Experiment, name: str, fewest: int) -> None:
+    """Refuse a split that is too small for what is to be said of it.
 
     Raises:
-        UserError: if fewer than two rows of it are within the token limits.
+        UserError: if fewer rows of it are within the token limits.
     """
     count = len(getattr(experiment, name))
-    if count < 2:
+    if count < fewest:
         what = {"eval_prompts": "held-out prompts", "heldout": "held-out pairs"}[name]
         raise UserError(
-            f"{count} {what} are left within the token limits, and figures with intervals take at least 2; give more "
-            "data, or another --heldout-fraction, --heldout or --data-seed"
+            f"{count} {what} are left within the token limits, and {WHY[fewest == FEWEST]} take at least {fewest}; "
+            "give more data, or another --heldout-fraction, --heldout or --data-seed"
         )
 
 

@@ -140,6 +140,11 @@ class WorldConfig(RewardOptions):
         return "real" if self.dataset else "function" if self.reward else "real" if self.heldout else "reviews"
 
     @property
+    def judges(self) -> bool:
+        """Whether the world itself says how good an answer is: by a planted reward, or by one of functions alone."""
+        return self.kind != "real" or self.reward_is_code
+
+    @property
     def gold_share(self) -> float:
         """The share that ``gold_fraction`` stands for."""
         if self.gold_fraction is None:

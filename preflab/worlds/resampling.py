@@ -15,7 +15,6 @@ import numpy as np
 from preflab.data.splits import normalised
 from preflab.disk.digests import digest
 from preflab.errors import UserError
-from preflab.seeds import derive
 from preflab.worlds import World
 
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ def bootstrapped(world: World, seed: int) -> World:
     Raises:
         UserError: if training and evaluation share their prompts in this world.
     """
+    from preflab.seeds import derive  # which imports torch
+
     _check_apart(world)
     rows = {name: rows_of_groups(split) for name in LEARNT_FROM if (split := getattr(world, name)) is not None}
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)

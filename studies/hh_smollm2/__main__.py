@@ -77,7 +77,7 @@ def scores_of(args: argparse.Namespace, title: str) -> tuple[Rows, dict[str, Arr
     # A folder of its own: another held-out file is another world.
     values = {"model": args.model, "heldout": file_of(args.data, SETS[title]), "output": f"{args.output}-{title}"}
     session = Session({**values, **LIMITS}, {}, EVALUATE)
-    with session.opened(judged=("heldout",), doing=[f"reward models on {title}"]) as experiment:
+    with session.opened(judged={"heldout": 2}, doing=[f"reward models on {title}"]) as experiment:
         ground = Ground(experiment, session.evaluation, generate=False)
         start = evaluate_subject("start", START, ground).preferences
         scored = {name: evaluate_subject(name, model, ground).preferences for name, model in models.items()}

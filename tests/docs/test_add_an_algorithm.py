@@ -64,7 +64,7 @@ def preferences(folder):
     """A data file of the simplest format: the chosen response of each prompt says word1, the rejected word2."""
     rows = [
         {"prompt": f"word{3 + i} word{3 + j}", "chosen": "word1 word1", "rejected": "word2 word2 word2"}
-        for i in range(8)
+        for i in range(12)
         for j in range(8)
     ]
     path = folder / "pairs.jsonl"
@@ -131,7 +131,7 @@ def run(command: str, monkeypatch, *more: str) -> None:
 
 
 def test_the_command_runs(folder, preferences, tiny_model_path, monkeypatch):
-    size = ["--max-steps", "2", "--eval-prompts", "4", "--eval-pairs", "4", "--lora-rank", "4"]
+    size = ["--max-steps", "2", "--eval-prompts", "8", "--eval-pairs", "4", "--lora-rank", "4"]
     size += ["--seeds", "0", "--interpolate", "1"]
     limits = ["--max-prompt-tokens", "8", "--max-response-tokens", "4"]
     data = ["--model", str(tiny_model_path), "--dataset", str(preferences)]
@@ -157,7 +157,7 @@ def test_the_policy_gradient_is_what_the_page_says(folder):
 
 
 def test_the_policy_gradient_runs(folder, preferences, tiny_model_path, monkeypatch):
-    size = ["--max-steps", "2", "--eval-prompts", "4", "--eval-pairs", "4", "--lora-rank", "4"]
+    size = ["--max-steps", "2", "--eval-prompts", "8", "--eval-pairs", "4", "--lora-rank", "4"]
     size += ["--seeds", "0", "--interpolate", "1"]
     limits = ["--max-prompt-tokens", "8", "--max-response-tokens", "4"]
     batch = ["--sampled.rollout-prompts", "4", "--sampled.per-device-train-batch-size", "4"]

@@ -80,7 +80,7 @@ def test_the_methods_are_compared(installed, tiny_model_path):
         COMMANDS[2],
         installed,
         *("--model", tiny_model_path, "--dataset", "pairs.jsonl", "--max-steps", 2, "--lora-rank", 4, "--threads", 1),
-        *("--eval-prompts", 4, "--eval-pairs", 4, "--max-prompt-tokens", 8, "--max-response-tokens", 4),
+        *("--eval-prompts", 8, "--eval-pairs", 4, "--max-prompt-tokens", 8, "--max-response-tokens", 4),
         *(part for option in batches for part in (option, 8)),
     )
     comparison = json.loads((installed / "runs/default/comparison.json").read_text())

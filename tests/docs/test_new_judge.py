@@ -30,10 +30,11 @@ def test_it_judges_as_the_page_says(folder):
 
 
 def test_the_command_is_judged_by_it(folder, tiny_model_path):
-    rows = [{"prompt": f"word{3 + i} word4", "chosen": "word1", "rejected": "word2 word2"} for i in range(32)]
+    words = [f"word{3 + i} word{3 + j}" for i in range(16) for j in range(5)]
+    rows = [{"prompt": prompt, "chosen": "word1", "rejected": "word2 word2"} for prompt in words]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = ["--model", str(tiny_model_path), "--dataset", "pairs.jsonl", "--report", "false"]
-    size = ["--max-steps", "2", "--eval-prompts", "4", "--eval-pairs", "4", "--lora-rank", "4"]
+    size = ["--max-steps", "2", "--eval-prompts", "8", "--eval-pairs", "4", "--lora-rank", "4"]
     size += ["--seeds", "0", "--interpolate", "1"]
     limits = ["--max-prompt-tokens", "8", "--max-response-tokens", "4"]
     script, *options = COMMAND.split()
@@ -43,4 +44,4 @@ def test_the_command_is_judged_by_it(folder, tiny_model_path):
     assert comparison["judge"]["kind"] == "compares"
     assert re.search(r"It counted\s+the\s+words\s+of\s+\d+\s+pairs\.", said)
     assert comparison["config"]["shorter"] == {"shorter_least": 2}
-    assert comparison["methods"]["dpo"]["win_rate"]["n"] == 4
+    assert comparison["methods"]["dpo"]["win_rate"]["n"] == 8

@@ -16,7 +16,7 @@ from preflab.errors import UserError
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
 [CODE] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-SMALL = {"max_prompt_tokens": 8, "max_response_tokens": 4, "lora_rank": 4, "eval_prompts": 4, "eval_pairs": 4}
+SMALL = {"max_prompt_tokens": 8, "max_response_tokens": 4, "lora_rank": 4, "eval_prompts": 8, "eval_pairs": 4}
 SECTION = {"max_steps": 2, "per_device_train_batch_size": 4}
 
 
@@ -25,7 +25,7 @@ def data(tmp_path):
     draw = random.Random(0)
     rows = [
         {"prompt": f"word{draw.randrange(24)} word{i % 24}", "chosen": " word1 word2", "rejected": f" word{3 + i % 9}"}
-        for i in range(40)
+        for i in range(80)
     ]
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

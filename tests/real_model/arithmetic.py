@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def sums(count: int = 24) -> list[dict[str, object]]:
+def sums(count: int = 64) -> list[dict[str, object]]:
     """Return rows of messages with a column ``answer``."""
     return [
         {

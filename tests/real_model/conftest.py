@@ -19,7 +19,7 @@ reward: {per_device_train_batch_size: 2, gradient_accumulation_steps: 1}
 sampled: {rollout_prompts: 2, per_device_train_batch_size: 2, gradient_accumulation_steps: 1, rollout_epochs: 1}
 rloo: {samples_per_prompt: 2}
 max_response_tokens: 16
-eval_prompts: 2
+eval_prompts: 8
 eval_pairs: 2
 baseline_draws: 1
 oracle_samples: 0

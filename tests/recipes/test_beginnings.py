@@ -12,7 +12,7 @@ import torch
 from preference_files import preference_rows, write_rows
 
 from eval.judges.settings import EndpointConfig
-from eval.pipeline.comparing import COMPARE
+from eval.pipeline.comparing import COMPARE, compare
 from eval.pipeline.entries import check_entries
 from eval.pipeline.judging import JudgeConfig, open_judge
 from eval.pipeline.session import Session
@@ -30,10 +30,11 @@ SMALL = ["--threads", "1", "--max-prompt-tokens", "16", "--max-response-tokens",
 def opened(tiny_model_path, tmp_path):
     """Open a session on the tiny model and some rows, in a run folder that is not there yet."""
 
-    def make(rows, *argv, methods=(), judged=("eval_prompts", "heldout")):
+    def make(rows, *argv, methods=(), fewest=2):
         data = write_rows(tmp_path / "pairs.jsonl", rows)
         given = ["--model", tiny_model_path, "--dataset", data, "--output", tmp_path / "run", *SMALL, *argv]
         session = Session.read("test", COMPARE, argv=list(map(str, given)))
+        judged = {"eval_prompts": fewest, "heldout": 2}
         return session.open([session.method(name) for name in methods], judged=judged)
 
     return make
@@ -48,6 +49,28 @@ def test_figures_need_two_held_out_prompts_and_pairs(opened, tmp_path, monkeypat
         with pytest.raises(UserError, match=r"1 held-out prompts are left .*at least 2; give more data"):
             opened(preference_rows(40))
         assert (tmp_path / "run").exists() == (not fresh), "what was there before stays"
+
+
+def test_a_comparison_takes_as_many_test_prompts_as_can_show_a_difference(opened, tmp_path):
+    with pytest.raises(
+        UserError, match=r"held-out prompts are left .* could be significant take at least 500; give more"
+    ):
+        opened(preference_rows(40), fewest=500)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_test_prompts_are_answered_before_anything_is_trained(tiny_model_path, tmp_path):
+    def session(rows, **values):
+        data = write_rows(tmp_path / "pairs.jsonl", preference_rows(rows))
+        given = {"model": str(tiny_model_path), "dataset": str(data), "output": str(tmp_path / "run"), **values}
+        limits = {"max_prompt_tokens": 16, "max_response_tokens": 8, "algorithms": ("dpo", "ppo")}
+        return Session({**limits, **given}, configs=COMPARE)
+
+    with pytest.raises(UserError, match=r"--eval-prompts is 6, and with fewer than 7 test prompts"):
+        compare(session(96, eval_prompts=6))
+    with pytest.raises(UserError, match=r"held-out prompts are left .* take at least 7; give more data"):
+        compare(session(40, heldout_fraction=0.1))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["comparison.json", "manifest.json", "report"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest, false_discovery_control, permutation_test, t, ttest_ind
 
-from eval.statistics import compare, compare_wins, holm, verdict
+from eval.statistics import compare, compare_wins, fewest_prompts, holm, verdict
 from eval.statistics.significance import flip, sign_flips
 from eval.statistics.variance import scale, spread
 
@@ -26,11 +27,11 @@ def test_the_estimate_is_first_less_second() -> None:
 
 
 def test_p_of_few_prompts_counts_all_flips() -> None:
-    # Differences without ties: of 2^10 flips, count those further out, and by half the two as far out.
+    # Differences without ties: of 2^10 flips, count those further out, and the two as far out: the values themselves.
     values = np.random.default_rng(1).normal(0.6, 1.0, size=10)
     sums = [abs(sum(s * v for s, v in zip(signs, values, strict=True))) for signs in product((1, -1), repeat=10)]
     beyond = sum(x > abs(values.sum()) * (1 + 1e-9) for x in sums)
-    exact = (beyond + 1) / 1024
+    exact = (beyond + 2) / 1024
     # Linear between the two nearest flips, which are at most one step of 2/1024 apart.
     assert compare(values, np.zeros(10)).p == pytest.approx(exact, abs=2 / 1024)
     scipy = permutation_test(
@@ -50,8 +51,8 @@ def test_p_of_wins_is_mcnemars_mid_p() -> None:
 
 def test_all_equal_differences_leave_only_all_signs_equal() -> None:
     found = compare(np.ones(10), np.zeros(10))
-    # Both all-plus and all-minus are as far out: half of 2 / 2^10.
-    assert found.p == 1 / 1024
+    # Both all-plus and all-minus are as far out.
+    assert found.p == 2 / 1024
     assert found.estimate[:3] == (1.0, 1.0, 1.0)
     assert compare(np.ones(10), np.ones(10)).p == 1.0
 
@@ -90,11 +91,27 @@ def test_signs_begin_with_the_values_as_they_are() -> None:
     np.testing.assert_array_equal(many, sign_flips(40, 99))
 
 
-def test_too_few_prompts_for_flips_get_t() -> None:
-    found = compare([1.0, 2.0, 3.0], [0.0, 0.0, 1.0])
-    values = np.array([1.0, 2.0, 2.0])
-    assert found.p == pytest.approx(2 * t.sf(values.mean() / (values.std(ddof=1) / 3**0.5), 2))
-    assert (found.p < 0.05) == (found.estimate.low > 0)
+@pytest.mark.parametrize("count", [2, 3, 5, 6, 7])
+def test_few_prompts_are_enumerated_and_never_more_sure_than_their_signs(count: int) -> None:
+    values = 1.0 + np.arange(count) / 1000.0  # a t test would call two of these different
+    found = compare(values, np.zeros(count))
+    assert found.p == 2.0 ** (1 - count)
+    assert (found.p < 0.05) == (found.estimate.low > 0) == (count >= fewest_prompts())
+    assert math.isinf(found.estimate.high) == math.isinf(found.detectable) == (count < fewest_prompts())
+    mixed = compare(values * np.where(np.arange(count) == 0, -1, 1), np.zeros(count))
+    assert mixed.p > found.p
+
+
+def test_the_fewest_prompts_are_those_whose_signs_can_tell() -> None:
+    assert [fewest_prompts(comparisons=m) for m in (1, 2, 3, 6, 15)] == [6, 7, 7, 8, 10]
+    for m in range(1, 50):
+        assert 2.0 ** (1 - fewest_prompts(comparisons=m)) < 0.05 / m <= 2.0 ** (2 - fewest_prompts(comparisons=m))
+
+
+def test_no_p_of_drawn_flips_is_zero() -> None:
+    found = compare(np.linspace(1.0, 2.0, 60), np.zeros(60))
+    assert found.p == 1 / 10_000  # (0 + 1) / (9,999 + 1)
+    assert found.estimate.low > 0.0
 
 
 # ---- several seeds -----------------------------------------------------------------------------------
@@ -167,6 +184,40 @@ def test_wins_of_one_seed_each_are_compared_as_differences() -> None:
     assert found == compare(wins, 1.0 - wins)._replace(estimate=found.estimate)
     assert found.estimate[:3] == compare(wins, 1.0 - wins).estimate[:3]
     assert found.estimate.n == 50
+
+
+@pytest.mark.parametrize("count", [2, 5, 6, 20])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+def test_wins_alone_have_the_sign_tests_p_and_its_interval(count: int, shape: tuple[int, ...]) -> None:
+    found = compare_wins(np.ones((*shape, count)))
+    assert found.p == pytest.approx(binomtest(count, count).pvalue)
+    exact = binomtest(count, count).proportion_ci(0.95, method="exact")
+    assert found.estimate[:3] == pytest.approx((1.0, 2 * exact.low - 1, 1.0))
+    assert (found.p < 0.05) == (found.estimate.low > 0)
+    tied = compare_wins(np.full((*shape, count), 0.5))
+    assert (tied.p, tied.estimate.mean) == (1.0, 0.0)
+    assert tied.estimate.low == pytest.approx(-tied.estimate.high)
+    assert tied.estimate.high == pytest.approx(1 - 0.025 ** (1 / count))
+
+
+def test_no_table_of_games_has_an_interval_without_width_or_one_that_its_p_contradicts() -> None:
+    for count in range(2, 11):
+        for wins in range(count + 1):
+            for ties in range(count - wins + 1):
+                games = np.repeat([1.0, 0.5, 0.0], [wins, ties, count - wins - ties])
+                found = compare_wins(games)
+                assert -1.0 <= found.estimate.low < found.estimate.high <= 1.0
+                assert 0.0 < found.p <= 1.0
+                assert (found.p < 0.05) == (not found.estimate.low <= 0.0 <= found.estimate.high)
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_seeds_whose_shares_coincide_are_no_certainty(seeds: int) -> None:
+    # Equal methods, 100 games a seed: the shares of two seeds are one number in 6 % of tables.
+    generator = np.random.default_rng(7)
+    found = [compare_wins(generator.integers(0, 2, size=(seeds, 100))) for _ in range(1500)]
+    assert all(one.estimate.low < one.estimate.high and one.p > 1e-8 for one in found)
+    assert sum(one.p < 0.05 for one in found) < 0.06 * 1500
 
 
 def test_pairs_of_seeds_are_counted_once() -> None:

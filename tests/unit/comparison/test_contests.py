@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -266,6 +267,44 @@ def test_a_comparison_holds_sweeps_apart_from_what_is_compared():
     assert found.headline == "Of these trained models, one training seed each: Against sft: dpo better."
     assert found.training_seeds == 1
     assert found.methods["dpo"].figures["win_rate"].mean > 0.9
+
+
+def test_table_headline_and_frontier_give_one_kl():
+    """The sampled log-ratio is here negative, and half of what the next-token KL says: they are told apart."""
+
+    def measured(name, mean, kl, **fields):
+        made = contestant(name, mean, **fields)
+        seeds = []
+        for one in made.records:
+            rows = [
+                {**row, "kl": kl + 0.1 * (at % 5), "log_ratio": kl / 2 - at % 7} for at, row in enumerate(one.samples)
+            ]
+            seeds.append(Records(rows, []))
+        return replace(made, records=seeds)
+
+    def chosen(name, mean, kl):
+        made = measured(name, mean, kl)
+        rows = [{**row, "kl": None} for row in made.records[0].samples]
+        return replace(made, records=[Records(rows, [])])
+
+    way = [measured("dpo", 0.5 * share, share, varied={"share": share}) for share in (0.5, 1.5)]
+    dpo, ppo = replace(measured("dpo", 1.0, 1.0), back=way), measured("ppo", 0.1, 2.0)
+    found = summarise_comparison(
+        [measured("sft", 0.0, 0.0), dpo, ppo, chosen("best-of-n", 0.2, 1.0)],
+        baseline=[[contestant("base", 0.0).records[0]]],
+        decide=by_gold,
+    )
+    points = {point.method: point.kl for point in found.frontier.points if not point.setting}
+    for name in ("dpo", "ppo", "best-of-n"):
+        assert found.methods[name].figures["kl"] == points[name]
+    # 64 prompts: 0.1 · (0 + 1 + 2 + 3 + 4) · 12 + 0.1 · (0 + 1 + 2 + 3), over 64.
+    assert points["dpo"].mean == pytest.approx(1.0 + (12 + 0.6) / 64)
+    assert f"dpo {points['dpo'].mean:.2f}" in found.headline
+    # Answers chosen among samples have no next-token probabilities: 0.5 less the mean of 0 to 6.
+    assert points["best-of-n"].mean == pytest.approx(0.5 - (9 * 21) / 64)
+    assert found.methods["dpo"].figures["kl_log_ratio"].mean < 0 < found.methods["dpo"].figures["kl"].low
+    followed = [point.kl.mean for point in found.frontier.points if point.setting]
+    assert followed == pytest.approx([share + (12 + 0.6) / 64 for share in (0.5, 1.5)])
 
 
 def test_without_a_judge_nothing_is_ranked():

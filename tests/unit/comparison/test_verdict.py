@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import combinations
 
 import pytest
 from report_fixture import bare, comparison, typed
 
+from eval.comparison.contests import NO_SPREAD
 from eval.comparison.sentences import headline, p_digits, sentences
 from eval.records.comparison import PairTest
 from eval.records.figures import Figure
@@ -149,10 +151,21 @@ def test_the_share_of_what_was_attainable_is_told_of_configured_settings():
     assert [text for text in sentences(said) if "attain" in text or "any policy" in text] == [
         "dpo has 80 % [75, 85] of the gold reward that any policy could have gained at its KL of 2.00 nats."
     ]
-    # Not the estimate that the headline and the table give.
-    exact = replace(said.methods["dpo"], figures={**said.methods["dpo"].figures, "kl_exact": figure(2.0)})
-    said = replace(said, methods={**said.methods, "dpo": exact})
-    assert sentences(said)[-1].endswith("at its KL of 2.00 nats, exact at every token.")
+
+
+def test_a_sweep_over_two_units_is_said_to_match_nothing():
+    said, frontier = made({"sft": 0.0, "dpo": 1.0, "ppo": 1.0}), typed(comparison()).frontier
+    point = replace(frontier.points[0], method="dpo", setting={"beta": 0.1}, attainable=None)
+    other = replace(point, method="ppo", setting={"kl_coefficient": 0.1})
+    frontier = replace(frontier, equal_kl=())
+
+    def told(*points):
+        found = sentences(replace(said, frontier=replace(frontier, points=points)))
+        return [text for text in found if "one objective" in text]
+
+    (text,) = told(point, point, other)
+    assert text.startswith("beta (dpo) and kl_coefficient (ppo) of one value are not one objective")
+    assert told(point) == told(point, replace(other, setting={"share": 0.5})) == []
 
 
 @pytest.mark.parametrize(
@@ -166,6 +179,15 @@ def test_an_interval_that_disagrees_with_the_corrected_p_is_explained():
     found = made({"sft": 0.0, "a": 0.1, "b": 0.12}, same=[("sft", "a"), ("sft", "b"), ("a", "b")])
     found = with_pair(found, "sft", "a", difference=figure(0.1, 0.08), p=0.02, p_adjusted=0.06)
     assert any("of this pair alone and not corrected" in sentence for sentence in sentences(found))
+
+
+def test_an_interval_that_rests_on_no_spread_or_on_no_flips_says_so():
+    found = made({"sft": 0.0, "a": 1.0})
+    alike = with_pair(found, "sft", "a", difference=Figure(-1.0, -1.0, -1.0, 40, note=NO_SPREAD))
+    assert NO_SPREAD in sentences(alike)[0]
+    assert "[+1.00, +1.00]" in sentences(alike)[0]
+    few = with_pair(found, "sft", "a", difference=Figure(-1.0, -math.inf, math.inf, 8), verdict="none", detectable=None)
+    assert "gold reward -1.00 [too few prompts for an interval], corrected p" in sentences(few)[0]
 
 
 def at_equal_kl(made, *rows):

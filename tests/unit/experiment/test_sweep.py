@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from preflab.errors import UserError
-from preflab.experiment.sweep import Sweep
+from preflab.experiment.sweep import Sweep, not_one_objective
 from preflab.method.configured import make_method
 
 
@@ -15,6 +15,15 @@ def test_beta_stands_for_the_price_of_a_nat_in_every_method():
     assert sweep.settings(make_method("ppo")) == [{"kl_coefficient": 0.1}, {"kl_coefficient": 0.5}]
     assert Sweep.parse("kl-coefficient=2").settings(make_method("dpo")) == [{"beta": 2}]
     assert sweep.settings(make_method("best-of-n")) == []
+
+
+def test_equal_values_in_two_units_are_said_to_be_two_objectives():
+    methods = [make_method(name) for name in ("dpo", "ppo", "best-of-n")]
+    assert Sweep.parse("beta=0.1").named(methods) == {"beta": ["dpo"], "kl_coefficient": ["ppo"]}
+    said = not_one_objective({"beta": ["dpo"], "kl_coefficient": ["ppo"], "step": ["ppo"]})
+    assert said.startswith("beta (dpo) and kl_coefficient (ppo) of one value are not one objective")
+    assert not_one_objective(Sweep.parse("beta=0.1").named(methods[:1])) is None
+    assert not_one_objective(Sweep.parse("learning_rate=1,2").named(methods)) is None
 
 
 def test_any_other_setting_is_taken_by_its_name():

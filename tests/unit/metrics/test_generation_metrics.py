@@ -160,10 +160,10 @@ def test_duplicates_and_their_error() -> None:
     np.testing.assert_array_equal(self_similarity.duplicates(["a"]), [0.0])
 
 
-# ---- the exact KL ----
+# ---- the KL ----
 
 
-def test_the_exact_kl_agrees_with_k1_and_varies_less() -> None:
+def test_the_kl_agrees_with_its_log_ratio_and_varies_less() -> None:
     """Two tokens drawn from a policy that depends on the first: KL by the chain rule, three ways."""
     generator = np.random.default_rng(0)
     first = np.array([0.7, 0.3]), np.array([0.5, 0.5])
@@ -173,8 +173,8 @@ def test_the_exact_kl_agrees_with_k1_and_varies_less() -> None:
     drawn = (generator.random(4000) < 0.3).astype(int)
     then = (generator.random(4000) < second[0][drawn, 1]).astype(int)
     ratios = np.log(first[0] / first[1])[drawn] + np.log(second[0] / second[1])[drawn, then]
-    exact = load("kl_exact").compute(kl=start + np.array(step)[drawn])
-    plain = load("kl_to_reference").compute(log_ratio=ratios)
+    exact = load("kl_to_reference").compute(kl=start + np.array(step)[drawn])
+    plain = load("kl_log_ratio").compute(log_ratio=ratios)
     truth = start + first[0] @ step
     assert exact["low"] < truth < exact["high"]
     assert plain["low"] < truth < plain["high"]
@@ -208,8 +208,8 @@ def test_summary_of_two_seeds() -> None:
     assert set(summary) == set(KEYS)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     means = {name: estimate["mean"] for name, estimate in summary.items()}
-    assert means["kl"] == pytest.approx(0.1)
-    assert means["kl_exact"] == pytest.approx(0.15)
+    assert means["kl"] == pytest.approx(0.15)
+    assert means["kl_log_ratio"] == pytest.approx(0.1)
     ratios = 0.1 * np.arange(4) - 0.05
     assert means["kl_k3"] == pytest.approx(np.mean(np.exp(-ratios) - 1 + ratios))
     assert (means["entropy"], means["ended"], means["gold_reward"], means["proxy_reward"]) == (2.5, 0.5, 3.5, 3.0)
@@ -226,14 +226,14 @@ def test_summary_of_two_seeds() -> None:
 def test_summary_leaves_out_what_records_do_not_have() -> None:
     bare = [{"prompt": "p", "response": "a b c", "log_ratio": 0.5, "gold": None, "proxy": None}]
     summary = summarise_generations([bare])
-    missing = {"kl_exact", "entropy", "response_length", "ended", "gold_reward", "proxy_reward"}
+    missing = {"entropy", "response_length", "ended", "gold_reward", "proxy_reward"}
     assert {name for name, value in summary.items() if value is None} == {*missing, "self_similarity", "duplicates"}
     assert summarise_generations([[], []]) == dict.fromkeys(KEYS)
     # exp(800) is no float64; exp(400) is one, but its square, and so its interval, is none.
     for log_ratio in (-800.0, -400.0):
         exploding = summarise_generations([samples(["a", "b"], log_ratio=[log_ratio, 1.0])])
         assert exploding["kl_k3"] is None
-        assert exploding["kl"]["mean"] == (log_ratio + 1) / 2
+        assert exploding["kl_log_ratio"]["mean"] == (log_ratio + 1) / 2
 
 
 def test_summary_refuses_gaps_and_other_prompts() -> None:

@@ -21,7 +21,7 @@ from eval.metrics import (
     columns_of,
     declared,
     in_order,
-    kl_to_reference,
+    kl_log_ratio,
     load,
     preference_accuracy,
     response_length,
@@ -52,8 +52,8 @@ INPUTS: dict[str, dict[str, list[Any]]] = {
     "demonstration_logp": {"chosen_logp": [-3.0, -4.0, -2.0], "chosen_length": [3.0, 8.0, 2.0]},
     "length_controlled_win_rate": {"games": [1.0, 0.5, 0.0], "longer": [1.0, -2.0, 0.0]},
     "win_rate": {"reward": [1.0, 2.0, 3.0], "baseline_reward": [0.0, 2.0, 4.0]},
-    "kl_to_reference": {"log_ratio": [0.5, -0.1, 0.2]},
-    "kl_exact": {"kl": [0.5, 0.0, 0.2]},
+    "kl_to_reference": {"kl": [0.5, 0.0, 0.2]},
+    "kl_log_ratio": {"log_ratio": [0.5, -0.1, 0.2]},
     "entropy": {"entropy": [0.5, 0.0, 0.2]},
     "distinct_n": {"response": ["a b c d", "a b", ""]},
     "repetition": {"response": ["a b c d a b c d", "a b", ""]},
@@ -188,8 +188,8 @@ def test_inputs_may_be_arrays_or_tensors_and_keep_float64() -> None:
     close = 1.0 + 1e-12  # equal to 1 in float32
     result = load("win_rate").compute(reward=np.array([close]), baseline_reward=torch.ones(1))
     assert result["win_rate"] == 1.0
-    # One win of one: the interval must say how little that is. Wilson: low = 1 / (1 + z²), z² = 3.8415
-    assert result["low"] == pytest.approx(1 / 4.8415, abs=1e-4)
+    # One win of one: the interval must say how little that is. Clopper and Pearson: low = 0.025^(1/1)
+    assert result["low"] == pytest.approx(0.025)
 
 
 def test_a_class_computes_the_interval_of_its_per_prompt_values() -> None:
@@ -204,7 +204,7 @@ def test_per_prompt_values() -> None:
     np.testing.assert_array_equal(win_rate.per_prompt([2, 1, 0], [1, 1, 1]), [1.0, 0.5, 0.0])
     np.testing.assert_array_equal(preference_accuracy.per_prompt([2, 1, 0], [1, 1, 1]), [1.0, 0.5, 0.0])
     np.testing.assert_array_equal(reward.per_prompt([2, -1]), [2.0, -1.0])
-    np.testing.assert_array_equal(kl_to_reference.per_prompt([0.5, -0.1]), [0.5, -0.1])
+    np.testing.assert_array_equal(kl_log_ratio.per_prompt([0.5, -0.1]), [0.5, -0.1])
     with pytest.raises(ValueError, match="cannot be negative"):
         response_length.per_prompt([3, -1])
     with pytest.raises(ValueError, match="differ in length"):
@@ -214,8 +214,8 @@ def test_per_prompt_values() -> None:
 
 
 def test_kl_is_signed_and_k3_is_not() -> None:
-    result = load("kl_to_reference").compute(log_ratio=[math.log(2), -math.log(4)])
-    assert result["kl"] == pytest.approx((math.log(2) - math.log(4)) / 2)  # negative, not clamped
+    result = load("kl_log_ratio").compute(log_ratio=[math.log(2), -math.log(4)])
+    assert result["kl_log_ratio"] == pytest.approx((math.log(2) - math.log(4)) / 2)  # negative, not clamped
     # exp(-l) - 1 + l: 1/2 - 1 + log 2 and 4 - 1 - log 4; their mean is (2.5 - log 2) / 2
     assert result["k3"] == pytest.approx((2.5 - math.log(2)) / 2)
 
@@ -224,21 +224,21 @@ def test_kl_estimates_agree_with_the_exact_kl() -> None:
     policy, reference = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5])
     exact = float(np.sum(policy * np.log(policy / reference)))
     drawn = np.random.default_rng(0).choice(3, p=policy, size=20_000)
-    result = load("kl_to_reference").compute(log_ratio=np.log(policy / reference)[drawn])
+    result = load("kl_log_ratio").compute(log_ratio=np.log(policy / reference)[drawn])
     assert result["low"] < exact < result["high"]
     # The log ratio has a standard deviation of 0.7: 4 standard errors of 20,000 samples are 0.02.
     assert result["k3"] == pytest.approx(exact, abs=0.02)
 
 
 def test_kl_of_the_reference_is_exactly_zero_and_an_exploding_k3_is_left_out() -> None:
-    assert load("kl_to_reference").compute(log_ratio=[0.0] * 8) == {
-        "kl": 0.0,
+    assert load("kl_log_ratio").compute(log_ratio=[0.0] * 8) == {
+        "kl_log_ratio": 0.0,
         "low": 0.0,
         "high": 0.0,
         "n": 8,
         "k3": 0.0,
     }
-    assert "k3" not in load("kl_to_reference").compute(log_ratio=[-800.0, 1.0])
+    assert "k3" not in load("kl_log_ratio").compute(log_ratio=[-800.0, 1.0])
 
 
 def test_response_length_reports_the_share_that_ended() -> None:

@@ -48,4 +48,4 @@ def test_no_metric_is_named_outside_its_file():
 def test_a_name_is_seen():
     assert named("row.get('win_rate')") == {"win_rate"}
     assert named("summary['heldout_accuracy'] = f(rows, key='auc')") == {"heldout_accuracy", "auc"}
-    assert {"gold_reward", "accuracy", "ece", "distinct_2", "kl_exact", "demonstration_logp"} <= NAMES
+    assert {"gold_reward", "accuracy", "ece", "distinct_2", "kl_log_ratio", "demonstration_logp"} <= NAMES

@@ -118,12 +118,14 @@ def test_what_is_wrong_is_said_with_file_and_field(path, change, said, tmp_path)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("schema", "said"), [(None, "has schema none"), (1, "has schema 1"), ("2", "has schema '2'")])
+@pytest.mark.parametrize(
+    ("schema", "said"), [(None, "has schema none"), (1, "has schema 1"), (2, "has schema 2"), ("3", "has schema '3'")]
+)
 def test_a_file_of_another_version_is_refused(schema, said, tmp_path):
     content = {**comparison(), "schema": schema}
     if schema is None:
         del content["schema"]
-    with pytest.raises(UserError, match=f"comparison.json {said}, and 2 is read here"):
+    with pytest.raises(UserError, match=f"comparison.json {said}, and 3 is read here"):
         read_comparison(written(tmp_path, content))
 
 

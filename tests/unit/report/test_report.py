@@ -143,7 +143,7 @@ def test_a_comparison_of_little() -> None:
 @pytest.mark.parametrize("key", comparison())
 def test_any_part_may_be_empty(key: str) -> None:
     empty: dict[type, Any] = {str: "", list: [], dict: {}, int: 0}
-    needed = {"schema": 2, "budgets": None, "reward_model": None, "judge": None, "frontier": None}
+    needed = {"schema": 3, "budgets": None, "reward_model": None, "judge": None, "frontier": None}
     compared = comparison()
     compared[key] = needed.get(key, empty[type(compared[key])])
     if key == "budgets":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.special import gamma
 from scipy.stats import binomtest, chi2, nct, norm, t, ttest_1samp
 
-from eval.statistics import Estimate, compare, interval, wilson
+from eval.statistics import Estimate, compare, interval, unanimous, wilson
 from eval.statistics.variance import Scale, Spread, detectable, scale, spread
 
 
@@ -180,14 +181,42 @@ def test_a_rate_stays_between_0_and_1_and_a_number_need_not() -> None:
 
 def test_equal_outcomes_are_no_certainty() -> None:
     won = interval(np.ones(20))
-    # Wilson at p = 1: low = n / (n + z²) = 20 / (20 + 3.8415)
-    assert won[:3] == pytest.approx((1.0, 20 / 23.8415, 1.0), abs=1e-5)
+    exact = binomtest(20, 20).proportion_ci(0.95, method="exact")
+    assert won[:3] == pytest.approx((1.0, exact.low, exact.high), rel=1e-9)
     lost = interval(np.zeros(20))
     assert (lost.low, lost.high) == pytest.approx((1 - won.high, 1 - won.low))
+    # At least 0.025^(1/21) of all games are ties; the others are half a game away at the most.
     tied = interval(np.full(21, 0.5))
-    # Wilson at p = 1/2: half width z / (2·sqrt(n + z²)) = 1.96 / (2·sqrt(24.8415))
-    assert tied.high - 0.5 == pytest.approx(1.96 / (2 * 24.8415**0.5), abs=1e-4)
+    assert tied.high - 0.5 == pytest.approx(0.5 * (1 - 0.025 ** (1 / 21)))
     assert tied.low == pytest.approx(1 - tied.high)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_game_leaves_nearly_everything_open(value: float, seeds: int) -> None:
+    found = interval(np.full((seeds, 1), value), rate=True)
+    assert found[:3] == pytest.approx((value, 0.025 * value, 1 - 0.025 * (1 - value)))
+
+
+def test_unanimous_games_are_covered_whatever_the_rare_others_are() -> None:
+    # The mean furthest from `share` that is still likely to show n alike: a share q of others, all at one end.
+    for share, n in ((1.0, 7), (0.5, 12), (0.25, 30)):
+        low, high = unanimous(share, n)
+        q = 1 - 0.025 ** (1 / n)
+        assert (1 - q) ** n == pytest.approx(0.025)
+        assert (low, high) == pytest.approx(((1 - q) * share, (1 - q) * share + q))
+
+
+def test_shares_that_seeds_have_in_common_by_chance_are_no_certainty() -> None:
+    # Two seeds that win 10 of 20 each, on other prompts: neither seeds' nor prompts' means differ.
+    half = np.repeat([1.0, 0.0], 10)
+    found = interval([half, 1 - half])
+    # The rest alone: mean square 20·2·0.25 / (1·19), over 2·20 values.
+    error = (10 / 19 / 40) ** 0.5
+    assert found.low == pytest.approx(0.5 - t.ppf(0.975, 19) * error)
+    assert 0.0 < interval([half, 1 - half], rate=True).low < 0.5
+    # On the same prompts: the prompts alone, as one seed of them has it.
+    assert interval([half, half], rate=True)[:3] == pytest.approx(interval(half, rate=True)[:3])
 
 
 def test_equal_outcomes_of_several_seeds_count_prompts_once() -> None:
@@ -199,7 +228,9 @@ def test_equal_outcomes_of_several_seeds_count_prompts_once() -> None:
 def test_equal_values_that_are_no_rate_have_no_width() -> None:
     assert interval(np.zeros(20), rate=False) == (0.0, 0.0, 0.0, 20)
     assert interval(np.full(20, 2.5)) == (2.5, 2.5, 2.5, 20)
-    assert interval([3.25]) == (3.25, 3.25, 3.25, 1)
+    # One value of what nothing bounds says nothing of others.
+    assert interval([3.25]) == (3.25, -math.inf, math.inf, 1)
+    assert interval([1.0], rate=False) == (1.0, -math.inf, math.inf, 1)
 
 
 # ---- the bootstrap, which `interval` improves on -----------------------------------------------------
