@@ -47,7 +47,7 @@ class KTO(LossMethod):
     needs = Needs(responses="single", scores=("policy", "reference"), rollout=("policy", "reference"))
     metrics = {
         "accuracy": "share of responses whose log-ratio lies on the right side of z0",
-        "kl": "z0, nats per response",
+        "z0": "what stands for KL(π‖π_ref), nats per response",
         "desirable_logratio": "log-ratio of desirable responses to the reference, nats",
         "undesirable_logratio": "log-ratio of undesirable responses to the reference, nats",
     }
@@ -81,7 +81,7 @@ class KTO(LossMethod):
             weight * (-self.config.beta * gain).sigmoid(),
             {
                 "accuracy": mean_of(gain > 0),
-                "kl": mean_of(kl),
+                "z0": mean_of(kl),
                 "desirable_logratio": mean_of(ratio, desirable),
                 "undesirable_logratio": mean_of(ratio, ~desirable),
             },

@@ -100,6 +100,7 @@ class TRLKTO(TRLBacked):
         metrics=lambda config: {
             "rewards/chosen": Renamed("desirable_logratio", 1 / config.beta),
             "rewards/rejected": Renamed("undesirable_logratio", 1 / config.beta),
+            "kl": Renamed("z0"),
         },
     )
 

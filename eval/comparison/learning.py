@@ -18,12 +18,13 @@ class Learnt(NamedTuple):
 
     Attributes:
         fraction: of the preferences.
-        pairs: how many pairs that is, mean over seeds.
+        preferences: how many it, or the reward model that it maximises, learns from (pairs, rankings or single
+            responses), mean over seeds.
         contestant: the method, evaluated.
     """
 
     fraction: float
-    pairs: float
+    preferences: float
     contestant: Contestant
 
 
@@ -39,7 +40,7 @@ def learning_points(learnt: Sequence[Learnt], rows: Sequence[Method]) -> tuple[L
         LearningPoint(
             method=one.contestant.name,
             fraction=one.fraction,
-            pairs=one.pairs,
+            preferences=one.preferences,
             gold_reward=row.figures.get(GOLD.key),
             win_rate=row.figures.get(WIN_RATE.key),
             heldout_accuracy=row.figures.get(HELDOUT_ACCURACY.key),

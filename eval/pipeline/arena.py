@@ -66,7 +66,7 @@ class Arena(NamedTuple):
     @property
     def sampled(self) -> tuple[str, ...]:
         """What of the data every seed draws anew."""
-        return ("preferences",) if DATA in self.config.sources and len(self.seeds) > 1 else ()
+        return ("preferences",) if DATA in self.config.sources else ()
 
     @property
     def primary(self) -> Literal["gold", "win-rate", "equal-kl"]:
@@ -93,8 +93,7 @@ class Arena(NamedTuple):
 
     def start(self, seed: int) -> Stage | None:
         """Build where the methods of a seed start; None where that is the model itself."""
-        own = self.foundation.of_seed(seed, self.config.sources)
-        return own.sft(seed if self.redrawn.get(self.foundation.start_label) else 0)
+        return self.foundation.start_of(seed, self.config.sources)
 
     def judging(self, replications: Sequence[Replication]) -> Judging:
         """Build who judges all, on what the first seed starts from; it warns if these replications know the judge."""

@@ -6,26 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.pipeline.arena import Arena
-from eval.pipeline.bringing import Brought
+from eval.pipeline.asked import Asked
 from eval.pipeline.contestants import judge_rewards, started, train_entries
 from eval.pipeline.enough import fewest_rows, say_what_is_seen
-from eval.pipeline.entries import CompareConfig, at_a_time, check_entries, check_labels
+from eval.pipeline.entries import CompareConfig, at_a_time, check_labels
 from eval.pipeline.expected import of_comparison
 from eval.pipeline.following import CourseConfig
-from eval.pipeline.judging import JUDGING, JudgeConfig, check_held, compares, open_judge, open_people
-from eval.pipeline.learning_curve import LearningCurveConfig, check_learning, learning_curves
+from eval.pipeline.judging import JUDGING, JudgeConfig, check_held, compares, open_people
+from eval.pipeline.learning_curve import LearningCurveConfig, learning_curves
 from eval.pipeline.pieces import pieces
 from eval.pipeline.results import Result, about, looks_so_far, samples_of, write_manifest
 from eval.pipeline.searching import TuneConfig
 from eval.pipeline.session import Session
-from eval.pipeline.tuning import Tuning, check_tuning, tune
+from eval.pipeline.tuning import Tuning, tune
 from eval.pipeline.way_back import WayBackConfig
 from eval.pipeline.yardsticks import baseline, labels_kept, oracle_line
-from preflab.errors import UserError
 from preflab.progress import expect
 
 if TYPE_CHECKING:
-    from eval.pipeline.judging import ByAnswers, Chosen
+    from eval.pipeline.judging import ByAnswers
 
 COMPARE: dict[str, type] = {
     "comparison": CompareConfig,
@@ -50,35 +49,12 @@ def compare(session: Session) -> Result:
     Raises:
         UserError: for whatever could not finish, before anything is trained.
     """
-    config = session.config(CompareConfig)
-    session = session.capped(config.max_steps)
-    entries = check_entries(session)
-    judge, brought = open_judge(session.configs), Brought.by(session)
-    people = open_people(session.config(JudgeConfig))
-    brought.check_reward(session, maximised=True)
-    check_primary(config, judge)
-    check_learning(session.config(LearningCurveConfig), config)
-    check_tuning(session.config(TuneConfig), session.run.seeds, config.sweep)
-    methods = [*session.stage_methods(), *(entry.method for entry in entries)]
-    policies = 1 + sum(not entry.varied and entry.method.needs.trains[0] == "policy" for entry in entries)
-    judged, tuned = fewest_rows(policies, session.evaluation.eval_prompts), session.config(TuneConfig).tune > 0
-    with session.opened(methods, judged=judged, doing=config.algorithms, tuned=tuned) as experiment:
+    asked = Asked.by(session)
+    session, policies, people = asked.session, asked.tested, open_people(session.config(JudgeConfig))
+    judged, doing = fewest_rows(policies, session.evaluation.eval_prompts), session.config(CompareConfig).algorithms
+    with session.opened(asked.methods, judged=judged, doing=doing, tuned=asked.tuned) as experiment:
         say_what_is_seen(policies, min(len(experiment.eval_prompts), session.evaluation.eval_prompts))
-        foundation = brought.foundation(session, experiment, [entry.method.name for entry in entries])
-        return compared(Arena(session, foundation, brought, judge, entries), people)
-
-
-def check_primary(config: CompareConfig, judge: Chosen | None) -> None:
-    """Refuse a primary endpoint that this judge gives no figures of.
-
-    Raises:
-        UserError: naming both.
-    """
-    if compares(judge) and config.primary in ("gold", "equal-kl"):
-        raise UserError(
-            f"--primary {config.primary} is of gold rewards, and this judge compares answers and scores none; take "
-            "win-rate, or a judge that scores"
-        )
+        return compared(asked.arena(experiment), people)
 
 
 def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
@@ -109,7 +85,7 @@ def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
         build_side_by_side(arena.experiment.run, pieces(arena), workers)
     # 1. What every method shares: the policy they start from, the reward model, the judge.
     judged, grounds = arena.judging(arena.replications(arena.seeds)), arena.grounds(arena.seeds)
-    check_held(people, judged)
+    check_held(people, judged, 1 + sum(entry.method.needs.trains[0] == "policy" for entry in arena.entries))
     starts, stands_on, ground = arena.starts(grounds), arena.below(), grounds[0]._replace(seed=0)
     # 2. That policy, against other draws of itself: it should win half the time.
     draws = [baseline(one) for one in starts]

@@ -33,7 +33,7 @@ def fewest_rows(policies: int, asked: int) -> dict[str, int]:
         tests = f"{pairs} tests" if pairs > 1 else "one test"
         raise UserError(
             f"--eval-prompts is {asked}, and with fewer than {prompts} test prompts no difference could be significant "
-            f"in {tests} of {policies} policies, however large; give {prompts} at the least, some hundreds to see more"
+            f"by its signs in {tests} of {policies} policies; give {prompts} at the least, some hundreds to see more"
         )
     return {"eval_prompts": prompts, "heldout": FEWEST}
 

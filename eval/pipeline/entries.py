@@ -110,6 +110,19 @@ def check_redraw(redraw: Sequence[str]) -> None:
         raise ValueError(f"redraw: what stands on a stage is drawn anew with it; name {','.join(above)}")
 
 
+def check_sampled(config: CompareConfig, seeds: Sequence[int]) -> None:
+    """Refuse a bootstrap sample of the preferences for one seed: it shows no spread, and is less than was brought.
+
+    Raises:
+        UserError: saying what to do.
+    """
+    if DATA in config.sources and len(seeds) < 2:
+        raise UserError(
+            "--redraw data draws the preferences anew for every seed, and one seed shows no spread: it would only "
+            "learn from fewer; give two --seeds or more, or leave data out"
+        )
+
+
 class Entry(NamedTuple):
     """A method at one setting; `varied` holds what a sweep changed, and is empty for the configured one."""
 
@@ -216,6 +229,7 @@ def swept(session: Session, text: str, methods: list[Method]) -> list[Entry]:
     """
     sweep = Sweep.parse(text)
     sweep.check(methods)
+    logger.warning("--sweep gives each method's curve of reward against KL: policies are not interpolated besides")
     if said := not_one_objective(sweep.named(methods)):
         logger.warning("--sweep: %s", said)
     return [

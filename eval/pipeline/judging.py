@@ -130,14 +130,21 @@ def open_people(config: JudgeConfig) -> ByAnswers | None:
     return ByAnswers(HumanVerdicts(Path(config.human_verdicts).expanduser()))
 
 
-def check_held(people: ByAnswers | None, judged: Judging) -> None:
-    """Refuse verdicts of people where there is no judge to hold against them.
+def check_held(people: ByAnswers | None, judged: Judging, policies: int) -> None:
+    """Refuse verdicts of people where there is no judge to hold against them, or nothing that they are about.
+
+    Args:
+        people: the verdicts; None where none were given.
+        judged: who judges.
+        policies: whose answers are compared, the start's among them.
 
     Raises:
         UserError: saying what to do with them.
     """
     if people is not None and judged.decide is None:
         raise UserError("--human-verdicts are to correct a judge, and nobody judges here: give their file as --judge")
+    if people is not None and policies < 2:
+        raise UserError("--human-verdicts are of answers, and no answers of two policies are compared here")
 
 
 def compares(judge: Chosen | None) -> bool:

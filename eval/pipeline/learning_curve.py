@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,14 +23,19 @@ if TYPE_CHECKING:
     from preflab.disk.stages import Stage
 
 
+logger = logging.getLogger(__name__)
+
+FEW_GROUPS = 20
+
+
 @dataclass(frozen=True)
 class LearningCurveConfig:
     """On what parts of the preferences methods are trained besides all of them."""
 
     train_fraction: tuple[float, ...] = option(
         (1.0,),
-        "shares of the preferences, as 0.1,0.3, that every method and the reward model trained for it learn from too, "
-        "for as many epochs: how many are needed",
+        "shares of the preferences, as 0.1,0.3, that methods, and the reward models and starts trained for "
+        "them, learn from too: how many are needed",
         minimum=1e-4,
         maximum=1.0,
     )
@@ -50,6 +56,49 @@ def check_learning(config: LearningCurveConfig, comparison: CompareConfig) -> No
         raise UserError(
             f"--train-fraction trains for as many epochs as all preferences get, and --match {comparison.match} until "
             "a budget is spent; keep one of the two"
+        )
+
+
+def check_samples(arena: Arena) -> None:
+    """Refuse parts of the preferences, or samples of them, that could not be had, and say what is not what it seems.
+
+    Raises:
+        UserError: before anything is trained.
+    """
+    from preflab.worlds.resampling import PREFERENCES, check_apart, rows_of_groups
+
+    parts, world = arena.session.config(LearningCurveConfig).parts, arena.experiment.world
+    if not parts and not arena.sampled:
+        return
+    check_apart(world)
+    groups = {group for name in PREFERENCES if getattr(world, name) for group in rows_of_groups(getattr(world, name))}
+    if len(groups) < FEW_GROUPS:
+        logger.warning("the preferences are of %d groups: parts and samples of so few are hardly others", len(groups))
+    if parts:
+        check_learners(arena)
+
+
+def check_learners(arena: Arena) -> None:
+    """Refuse parts of the preferences that no method learns from; say which do not, and which count steps.
+
+    Raises:
+        UserError: if none does.
+    """
+    found = [entry.method.label for entry in learners(arena)]
+    others = [entry.method.label for entry in arena.entries if not entry.varied and entry.method.label not in found]
+    if not found:
+        raise UserError(
+            f"--train-fraction: {', '.join(others)} learns from no preferences, and maximises no reward model that is "
+            "trained here"
+        )
+    if others:
+        logger.warning("--train-fraction: %s learns from no preferences, and has no curve", ", ".join(others))
+    methods = [entry.method for entry in learners(arena)]
+    methods += [arena.foundation.reward] if any(map(maximises, learners(arena))) else []
+    if counted := [method.label for method in methods if method.train.max_steps > 0]:
+        logger.warning(
+            "--train-fraction: %s trains for max_steps, however few the preferences, which it then sees more often",
+            ", ".join(counted),
         )
 
 
@@ -79,14 +128,13 @@ def learning_curves(arena: Arena, grounds: Sequence[Ground], contestants: Sequen
     config, entries = arena.session.config(LearningCurveConfig), learners(arena)
     if not config.parts or not entries:
         return []
-    names = {entry.method.label for entry in entries}
-    whole = _pairs(grounds)
-    found = [Learnt(1.0, whole, one) for one in contestants if one.name in names and not one.varied]
+    whole = {one.name: one for one in contestants if not one.varied}
+    found = [Learnt(1.0, _preferences(arena, entry, grounds), whole[entry.method.label]) for entry in entries]
     for fraction in config.parts:
         fewer = [on_fewer(arena, ground, fraction) for ground in grounds]
         for entry in entries:
             stages = [train_on(ground, entry, fraction) for ground in fewer]
-            found.append(Learnt(fraction, _pairs(fewer), contest(fewer, entry, stages)))
+            found.append(Learnt(fraction, _preferences(arena, entry, fewer), contest(fewer, entry, stages)))
     return found
 
 
@@ -104,13 +152,19 @@ def learning_pieces(arena: Arena, needs: dict[int, tuple[str, ...]]) -> list[Pie
 
 
 def on_fewer(arena: Arena, ground: Ground, fraction: float) -> Ground:
-    """Return what the methods of a seed share on part of its preferences: the same start, other reward models."""
-    experiment = ground.experiment.with_fewer(fraction, ground.seed)
-    if not any(map(maximises, learners(arena))):
-        return ground._replace(experiment=experiment)
-    number = ground.seed if arena.redrawn.get(REWARD_MODEL) else 0
-    rewards = arena.foundation._replace(experiment=experiment).rewards(ground.sft, number)
-    return ground._replace(experiment=experiment, reward=rewards)
+    """Return what the methods of a seed share on part of its preferences.
+
+    Reward models are trained on the part; so is the start, where its demonstrations are chosen responses.
+    """
+    foundation = arena.foundation._replace(experiment=ground.experiment.with_fewer(fraction, ground.seed))
+    fewer = ground._replace(experiment=foundation.experiment)
+    worlds = [one.experiment.world.fingerprints["demonstrations"] for one in (ground, fewer)]
+    if foundation.trains_start and worlds[0] != worlds[1]:
+        fewer = fewer._replace(sft=foundation.sft(ground.seed if arena.redrawn.get(foundation.start_label) else 0))
+    if any(map(maximises, learners(arena))):
+        number = ground.seed if arena.redrawn.get(REWARD_MODEL) else 0
+        fewer = fewer._replace(reward=foundation.rewards(fewer.sft, number))
+    return fewer
 
 
 def maximises(entry: Entry) -> bool:
@@ -125,9 +179,11 @@ def train_on(ground: Ground, entry: Entry, fraction: float) -> Stage:
     return ground.experiment.train(name, entry.method, seed=ground.seed, sft=ground.sft, reward=ground.reward)
 
 
-def _pairs(grounds: Sequence[Ground]) -> float:
-    """Return how many pairs methods learn from, mean over seeds."""
-    return sum(len(ground.experiment.pairs) for ground in grounds) / len(grounds)
+def _preferences(arena: Arena, entry: Entry, grounds: Sequence[Ground]) -> float:
+    """Return how many rows a method, or the reward model that it maximises, learns from, mean over seeds."""
+    method = arena.foundation.reward if maximises(entry) else entry.method
+    rows = [ground.experiment.learnt_from(method.label, method.needs) or () for ground in grounds]
+    return sum(map(len, rows)) / len(rows)
 
 
 def _stand(arena: Arena, seed: int, fraction: float) -> None:

@@ -6,22 +6,23 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.pipeline.arena import Arena
+from eval.pipeline.asked import Asked
 from eval.pipeline.bringing import Brought
-from eval.pipeline.entries import CompareConfig, check_entries, under
+from eval.pipeline.entries import CompareConfig, under
 from eval.pipeline.following import CourseConfig, taken
-from eval.pipeline.judging import open_judge
 from eval.pipeline.learning_curve import LearningCurveConfig, learners, on_fewer, train_on
 from eval.pipeline.planning import Plan, Planned
-from eval.pipeline.searching import TuneConfig
+from eval.pipeline.searching import EVEN, TUNING_SEED, Place, Search, TuneConfig, search_space_of
 from eval.pipeline.session import Session
 from eval.pipeline.stage_costs import Cost, Costing
 from eval.pipeline.training import check_read, stage_names
 from eval.pipeline.way_back import WayBackConfig, shares_of
 from eval.pipeline.yardsticks import own_judge
 from eval.subjects import Ground
+from preflab.data.encoding import EncodedGroup
 from preflab.disk.stages import Stage, UnbuiltRun
 from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
@@ -40,6 +41,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+class Trained(NamedTuple):
+    """A stage that would be trained.
+
+    Attributes:
+        stage: its name and key.
+        method: what is trained.
+        how: what it would be given.
+        rows: what it would learn from, of its own sample of preferences; None where it samples.
+    """
+
+    stage: Stage
+    method: Method
+    how: dict[str, Any]
+    rows: Sequence[EncodedGroup] | None
+
+
 class Outline(Experiment):
     """An experiment of which nothing is built: it says what would be.
 
@@ -47,10 +64,10 @@ class Outline(Experiment):
         trained: stages that would be trained, in order, with what they would be given.
     """
 
-    def __init__(self, session: Session, methods: Sequence[Method]) -> None:
-        run, world = UnbuiltRun(Path(session.run.output)), with_rows_aside(session.world, methods)
+    def __init__(self, session: Session, methods: Sequence[Method], *, tuned: bool = False) -> None:
+        run, world = UnbuiltRun(Path(session.run.output)), with_rows_aside(session.world, methods, tuned=tuned)
         super().__init__(run, world, session.lora, Path(session.run.cache))
-        self.trained: list[tuple[Stage, Method, dict[str, Any]]] = []
+        self.trained: list[Trained] = []
 
     @staticmethod
     def check_model(name: str) -> None:
@@ -59,8 +76,9 @@ class Outline(Experiment):
     def train(self, name: str, method: Method, **how: Any) -> Stage:
         """Note what would be trained."""
         stage = super().train(name, method, **how)
-        if all(stage.key != other.key for other, *_ in self.trained):
-            self.trained.append((stage, method, how))
+        if all(stage.key != other.stage.key for other in self.trained):
+            rows = how.get("groups") or self.learnt_from(name, method.needs)
+            self.trained.append(Trained(stage, method, how, rows))
         return stage
 
 
@@ -70,11 +88,11 @@ def plan_comparison(session: Session) -> Plan:
     Raises:
         UserError: for whatever could not finish.
     """
-    session = session.capped(session.config(CompareConfig).max_steps)
-    entries, judge, brought = check_entries(session), open_judge(session.configs), Brought.by(session)
-    brought.check_reward(session, maximised=True)
-    outline = _outlined(session, [*session.stage_methods(), *(entry.method for entry in entries)])
-    foundation = brought.foundation(session, outline, [entry.method.name for entry in entries])
+    asked = Asked.by(session)
+    session, entries, judge, _ = asked
+    outline = _outlined(session, asked.methods, tuned=asked.tuned)
+    arena = asked.arena(outline)
+    foundation = arena.foundation
     config, course, seeds = session.config(CompareConfig), session.config(CourseConfig), session.run.seeds
     replications = _replications(foundation, seeds, config.sources)
     sft = replications[0].sft
@@ -84,8 +102,7 @@ def plan_comparison(session: Session) -> Plan:
         logger.warning(
             "match: what %s spends is known when it has run; steps are those of epochs", entries[0].method.label
         )
-    if trials := session.config(TuneConfig).tune:
-        logger.warning("tune: %d trials of each method come before what is planned here, and are not counted", trials)
+    tried = _trials(arena)
     for entry in entries:
         method, kept = under(config.given_budget, entry.method), 0 if entry.varied else taken(course, entry.method)
         for seed, experiment, start, rewards in replications:
@@ -95,9 +112,29 @@ def plan_comparison(session: Session) -> Plan:
     back = sum(len(shares_of(session, entry, config.sweep is not None)) for entry in trained)
     if back and session.config(WayBackConfig).interpolate_by == "log-probabilities":
         logger.warning("interpolate_by: where log-probabilities are mixed two policies say each token; one is counted")
-    learnt = _on_parts(Arena(session, foundation, brought, judge, entries), replications)
-    policies = starts + (len(trained) + back) * len(seeds) + learnt
+    policies = starts + (len(trained) + back) * len(seeds) + _on_parts(arena, replications) + tried
     return _planned(session, outline, sft, policies, session.evaluation.oracle_samples)
+
+
+def _trials(arena: Arena) -> int:
+    """Note what trials of settings would train, at the settings that hang on no result; return how many there are."""
+    config = arena.session.config(TuneConfig)
+    if not config.tune:
+        return 0
+    (one,) = _replications(arena.foundation, (TUNING_SEED,), arena.config.sources)
+    searches = [Search(Place(arena, config), entry) for entry in arena.entries if search_space_of(entry)]
+    for search in searches:
+        for number in range(min(config.tune, EVEN)):
+            method, name = search.tried(search.even(number)), search.stage_name(number)
+            one.experiment.train(name, method, seed=TUNING_SEED, sft=one.sft, reward=one.rewards)
+    if config.tune > EVEN:
+        logger.warning(
+            "tune: of %d trials of each method the first %d are planned; the others, whose settings hang on these, "
+            "cost as much each",
+            config.tune,
+            EVEN,
+        )
+    return len(searches) * config.tune
 
 
 def _on_parts(arena: Arena, replications: Sequence[Replication]) -> int:
@@ -133,7 +170,7 @@ def plan_training(session: Session, name: str, *, evaluate: bool = True) -> Plan
     return _planned(session, outline, sft, policies, 0)
 
 
-def _outlined(session: Session, methods: Sequence[Method]) -> Outline:
+def _outlined(session: Session, methods: Sequence[Method], *, tuned: bool = False) -> Outline:
     """Open the world, and nothing else.
 
     Raises:
@@ -144,7 +181,7 @@ def _outlined(session: Session, methods: Sequence[Method]) -> Outline:
     check_engine(session.lora, methods)
     check_reward(session.world)
     quiet_libraries()
-    return Outline(session, methods)
+    return Outline(session, methods, tuned=tuned)
 
 
 def _replications(foundation: Foundation, seeds: Sequence[int], redraw: Sequence[str]) -> list[Replication]:
@@ -182,15 +219,15 @@ def _planned(session: Session, outline: Outline, sft: Stage | None, policies: in
 def _costed(session: Session, outline: Outline, sketch: Sketch, sft: Stage | None, policies: int, oracle: int) -> Plan:
     costing = Costing(sketch, outline.max_response_tokens, cloned_reference=sft is not None)
     free, resident = free_memory(sketch.device), resident_memory(sketch.device)
-    stages = [_stage(outline, costing, free, *trained) for trained in outline.trained]
+    stages = [_stage(outline, costing, free, trained) for trained in outline.trained]
     stages += _references(outline, costing)
     stages += _evaluation(session, outline, costing, policies, oracle)
     return Plan(tuple(stages), sketch.device, free, resident, sketch.base, _pace(outline, costing))
 
 
-def _stage(outline: Outline, costing: Costing, free: int | None, stage: Stage, method: Method, how: Any) -> Planned:
+def _stage(outline: Outline, costing: Costing, free: int | None, trained: Trained) -> Planned:
     """Cost what would be trained."""
-    rows = how.get("groups") or outline.learnt_from(stage.name, method.needs)
+    stage, method, how, rows = trained
     if method.algorithm.kind != "loss":
         return Planned(stage.name, stage.reused, Cost(None), Cost(None))
     limit, models = outline.max_response_tokens, _reward_models(how.get("reward"))
@@ -228,8 +265,7 @@ def as_fits(method: Method, fitting: Fitting) -> Method:
 def _references(outline: Outline, costing: Costing) -> list[Planned]:
     """Cost the reference's log-probabilities of rows that unfinished methods learn from, once for those alike."""
     found = {}
-    for stage, method, how in outline.trained:
-        rows = how.get("groups") or outline.learnt_from(stage.name, method.needs)
+    for stage, method, _, rows in outline.trained:
         if rows and reads_reference(method) and not stage.reused:
             found[id(rows), method.train.bf16] = costing.reference(rows)
     return [Planned("reference log-probabilities", False, cost, cost) for cost in found.values()]
@@ -274,8 +310,8 @@ def _evaluation(session: Session, outline: Outline, costing: Costing, policies: 
 
 def _pace(outline: Outline, costing: Costing) -> Pace | None:
     """Measure how fast the machine is at the model, on a micro-batch of the first method."""
-    stage, method, how = outline.trained[0]
-    rows = how.get("groups") or outline.learnt_from(stage.name, method.needs) or outline.prompt_groups
+    _, method, _, rows = outline.trained[0]
+    rows = rows or outline.prompt_groups
     batch = costing.typical(rows, method.train.micro_batch)
     if costing.sketch.load_in != "none":
         logger.warning("times are of weights as numbers; restoring them from %s comes on top", costing.sketch.load_in)

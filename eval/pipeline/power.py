@@ -38,7 +38,7 @@ class PowerConfig:
     level: float = option(
         0.95, "confidence of the test, before correction for several pairs", minimum=0.5, maximum=0.9999
     )
-    plan_seeds: tuple[int, ...] = option((2, 3, 5, 8, 12), "numbers of seeds to look at", minimum=1, maximum=MOST_SEEDS)
+    plan_seeds: tuple[int, ...] = option((2, 3, 5, 8, 12), "numbers of seeds to look at", minimum=2, maximum=MOST_SEEDS)
     plan_prompts: tuple[int, ...] = option(
         (), "numbers of prompts to look at; default: the pilot's, a quarter and four times as many", minimum=2
     )
@@ -156,10 +156,10 @@ def power_table(pair: PairTest, found: Sources, config: PowerConfig, pairs: int)
 
 def needed(found: Sources, config: PowerConfig, pairs: int) -> list[str]:
     """Return how many seeds the difference that is asked for takes; nothing where none is."""
+    if not found.groups:
+        return ["One seed each, these models alone: what other seeds would give, and how many it takes, is not known."]
     if config.difference is None:
         return []
-    if not found.groups:
-        return ["One seed each: what other seeds would give, and so how many are needed, is not known."]
     said = []
     for prompts in dict.fromkeys(row.prompts for row in designs(found, config, pairs)):
         likely, safe = (fewest_seeds(found, config, pairs, prompts, cautious=cautious) for cautious in (False, True))

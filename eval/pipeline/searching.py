@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from eval.pipeline.arena import Arena
     from eval.records.tuning import Trial, Tuned
+    from preflab.experiment.experiment import Experiment
+    from preflab.method.configured import Method
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,11 @@ class Place:
 
     def __init__(self, arena: Arena, config: TuneConfig) -> None:
         self.arena, self.config = arena, config
+
+    @cached_property
+    def learnt_on(self) -> Experiment:
+        """What trials learn from: the sample of preferences of their replication."""
+        return self.arena.foundation.of_seed(TUNING_SEED, self.arena.config.sources).experiment
 
     @cached_property
     def ground(self) -> Ground:
@@ -140,6 +147,15 @@ class Search:
             for (name, (low, high)), share in zip(self.space.items(), points[number], strict=True)
         }
 
+    def tried(self, settings: Mapping[str, Any]) -> Method:
+        """Return the method at some settings."""
+        arena = self.place.arena
+        return under(arena.config.given_budget, arena.session.method(self.entry.method.name, settings))
+
+    def stage_name(self, number: int) -> str:
+        """Return what the stage of a trial is called."""
+        return f"tune-{self.entry.method.label}-{number}"
+
     def attempt(self, number: int, settings: Mapping[str, Any]) -> Outcome:
         """Train and judge the method at some settings; what was done before is found again.
 
@@ -150,10 +166,10 @@ class Search:
         from eval.comparison.record import summarise
         from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
 
-        arena, ground, label = self.place.arena, self.place.ground, self.entry.method.label
-        method = under(arena.config.given_budget, arena.session.method(self.entry.method.name, settings))
-        stage = arena.experiment.train(
-            f"tune-{label}-{number}", method, seed=TUNING_SEED, sft=ground.sft, reward=ground.reward
+        ground, label = self.place.ground, self.entry.method.label
+        method = self.tried(settings)
+        stage = self.place.learnt_on.train(
+            self.stage_name(number), method, seed=TUNING_SEED, sft=ground.sft, reward=ground.reward
         )
         found = Contestant(label, [evaluate_subject(stage.name, subject_of(method, stage), ground)])
         gold, kl = found.table("gold"), found.kl
@@ -204,7 +220,12 @@ class Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         arena, method = self.place.arena, self.entry.method
-        decides = [arena.experiment.identity(), method.identity(), self.space, as_dict(self.place.config) | {"tune": 0}]
+        decides = [
+            self.place.learnt_on.identity(),
+            method.identity(),
+            self.space,
+            as_dict(self.place.config) | {"tune": 0},
+        ]
         folder = Path(arena.session.run.output) / "tuning"
         folder.mkdir(exist_ok=True)
         journal = JournalFileBackend(str(folder / f"{method.label}-{content_hash(decides)}.jsonl"))

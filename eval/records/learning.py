@@ -14,7 +14,8 @@ class LearningPoint:
     Attributes:
         method: its name.
         fraction: of the preferences, by groups; 1 is the method as compared.
-        pairs: how many pairs that is, mean over seeds.
+        preferences: how many it, or the reward model that it maximises, learns from (pairs, rankings or single
+            responses), mean over seeds.
         gold_reward: mean; null where rewards are not known.
         win_rate: against answers of the start; null where nobody judges.
         heldout_accuracy: of held-out pairs; null where it gives no scores.
@@ -22,7 +23,7 @@ class LearningPoint:
 
     method: str
     fraction: float
-    pairs: float
+    preferences: float
     gold_reward: Figure | None
     win_rate: Figure | None
     heldout_accuracy: Figure | None

@@ -34,7 +34,7 @@ def learning(comparison: Comparison, styles: Mapping[str, Style]) -> Plot | None
     def draw(axes: Axes) -> None:
         for name in names:
             own, style = [point for point in points if point.method == name], styles[name]
-            pairs = [point.pairs for point in own]
+            pairs = [point.preferences for point in own]
             figures = [vars(point)[measure.key] for point in own]
             mean, low, high = np.array([(f.mean, f.low, f.high) for f in figures], dtype=np.float64).T
             axes.fill_between(pairs, low, high, color=style.colour, alpha=0.15, linewidth=0)
@@ -42,11 +42,11 @@ def learning(comparison: Comparison, styles: Mapping[str, Style]) -> Plot | None
         start = comparison.methods[comparison.baseline].figures.get(measure.key) if comparison.baseline else None
         if start and finite(start.mean):
             axes.axhline(start.mean, color=LIGHT["muted"], linewidth=1, linestyle="--")
-        axes.set(xlabel="pairs to learn from", ylabel=measure.heading, xscale="log")
+        axes.set(xlabel="preferences to learn from", ylabel=measure.heading, xscale="log")
 
     caption = (
-        "Every seed learns from parts of its own, small ones inside larger ones, for as many epochs; so do reward "
-        "models trained for a method. Bands: 95 % intervals over seeds and prompts. Dashed: where training starts."
+        "Every seed learns from parts of its own, small ones inside larger ones, and so do reward models and starts "
+        "trained for a method. Bands: 95 % intervals over seeds and prompts. Dashed: the start on all preferences."
     )
     return Plot("learning", f"{measure.heading} against preferences".capitalize(), caption, WIDE, names, draw)
 

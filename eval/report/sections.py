@@ -26,7 +26,7 @@ from eval.report.text import finite, p_value
 ENDS = ("low", "mean", "high")
 SOURCES = ("seeds", "prompts", "rest")
 DEVIATION = Column("", "", three)
-SHARE, PAIRS = Column("fraction", "share", fixed, " %"), Column("pairs", "pairs", lambda x: f"{x:,.0f}")
+SHARE, PAIRS = Column("fraction", "share", fixed, " %"), Column("preferences", "preferences", lambda x: f"{x:,.0f}")
 
 
 def ranking(comparison: Comparison) -> Table | None:
@@ -185,13 +185,13 @@ def learning(comparison: Comparison) -> Table | None:
             "name": point.method,
             "cells": [
                 cell(100 * point.fraction, SHARE),
-                cell(point.pairs, PAIRS),
+                cell(point.preferences, PAIRS),
                 *(cell(vars(point)[measure.key], measure.column) for measure in measures),
             ],
         }
         for point in comparison.learning
     ]
-    return {"headings": ["share", "pairs", *(m.column.heading for m in measures)], "rows": rows} if rows else None
+    return {"headings": ["share", "preferences", *(m.column.heading for m in measures)], "rows": rows} if rows else None
 
 
 def tuning(comparison: Comparison) -> list[Table]:

@@ -103,17 +103,21 @@ class Foundation(NamedTuple):
         """Return what the methods of each seed stand on; what is not redrawn is that of seed 0, and one for all."""
         drawn, found = self.redrawn(redraw), []
         starts: dict[int, Stage | None] = {}
-        rewards: dict[tuple[int, int, int], Rewards | None] = {}
+        rewards: dict[tuple[int, int], Rewards | None] = {}
         for seed in seeds:
             own = self.of_seed(seed, redraw)
             at, on = (seed if drawn.get(name) else 0 for name in (self.start_label, REWARD_MODEL))
             if at not in starts:
-                starts[at] = own.sft(at)
-            learnt = (at, on, seed if own is not self else 0)  # given ones are on the scale of the start's answers
-            if learnt not in rewards:
-                rewards[learnt] = own.rewards(starts[at], on)
-            found.append(Replication(seed, own.experiment, starts[at], rewards[learnt]))
+                starts[at] = self.start_of(seed, redraw)
+            if (at, on) not in rewards:  # given ones are on the scale of the start's answers, and one for all
+                rewards[at, on] = (own if drawn.get(REWARD_MODEL) else self).rewards(starts[at], on)
+            found.append(Replication(seed, own.experiment, starts[at], rewards[at, on]))
         return found
+
+    def start_of(self, seed: int, redraw: Sequence[str]) -> Stage | None:
+        """Return where the methods of a seed start; None where that is the model itself."""
+        anew = self.redrawn(redraw).get(self.start_label)
+        return self.of_seed(seed, redraw).sft(seed) if anew else self.sft(0)
 
     def of_seed(self, seed: int, redraw: Sequence[str]) -> Foundation:
         """Return the same on the sample of preferences that a seed learns from: its own if `redraw` names data."""

@@ -33,7 +33,7 @@ VALIDATION = 0.1
 FEWEST = 2
 """Rows that a mean with an interval takes."""
 
-WHY = {True: "figures with intervals", False: "differences that could be significant"}
+WHY = {True: "figures with intervals", False: "differences that could be significant by their signs"}
 """What a number of rows is for, by whether it is `FEWEST`."""
 
 LITTLE_SPACE = 200 * 2**20  # bytes

@@ -128,7 +128,7 @@ class EncodedSplits:
         return self._sample(("fewer", fraction, seed), lambda world: fewer(world, fraction, seed))
 
     def _sample(self: S, name: tuple[object, ...], draw: Callable[[World], World]) -> S:
-        """Return the same on other rows to learn from, drawn once for each name; what is encoded is not again."""
+        """Return the same on other rows to learn from, drawn once for each name; no pair is encoded again."""
         if name not in self._samples:
             known = {split: vars(self)[own] for split, own in LEARNT.items() if own in vars(self)}
             world = draw(dataclasses.replace(self.world, encoded={**self.world.encoded, **known}))

@@ -31,11 +31,12 @@ def mixed_logps(start: Tensor, end: Tensor, share: float) -> Tensor:
     Args:
         start: logits or log-probabilities ``[..., V]`` of π_0.
         end: those of π_1.
-        share: λ, 0 the start and 1 the end. What neither gives, −inf in both, nothing between or beyond them gives.
+        share: λ, 0 the start and 1 the end. What one with a weight never gives, −inf, no mixture gives.
     """
-    first, last = (x if x.dtype == torch.float64 else x.float() for x in (start, end))
-    mixed = torch.stack([weight * x for weight, x in ((1.0 - share, first), (share, last)) if weight]).sum(0)
-    return mixed.masked_fill((first == float("-inf")) & (last == float("-inf")), float("-inf")).log_softmax(-1)
+    weighted = [(weight, x) for weight, x in ((1.0 - share, start), (share, end)) if weight]
+    ends = [x if x.dtype == torch.float64 else x.float() for _, x in weighted]
+    mixed = torch.stack([weight * x for (weight, _), x in zip(weighted, ends, strict=True)]).sum(0)
+    return mixed.masked_fill((torch.stack(ends) == float("-inf")).any(0), float("-inf")).log_softmax(-1)
 
 
 class MixedFeed:

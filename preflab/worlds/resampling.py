@@ -39,21 +39,21 @@ def bootstrapped(world: World, seed: int) -> World:
     """
     from preflab.seeds import derive  # which imports torch
 
-    _check_apart(world)
+    check_apart(world)
     rows = {name: rows_of_groups(split) for name in LEARNT_FROM if (split := getattr(world, name)) is not None}
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for group in sorted({group for found in rows.values() for group in found}):
         alike[tuple(name for name, found in rows.items() if group in found)].append(group)
     generator = np.random.default_rng(derive(seed, "preferences"))
     drawn = [groups[i] for groups in alike.values() for i in generator.integers(len(groups), size=len(groups))]
-    facts = {"preferences drawn again": {"seed": seed, "groups": len(drawn), "distinct": len(set(drawn))}}
-    return with_rows(world, {name: _rows(found, drawn) for name, found in rows.items()}, facts)
+    return with_rows(world, {name: _rows(found, drawn) for name, found in rows.items()})
 
 
 def fewer(world: World, fraction: float, seed: int) -> World:
     """Return the world with the preferences of part of its groups; smaller parts are inside larger ones.
 
-    Demonstrations and the prompts that are sampled from stay: they bear no preference.
+    Demonstrations of groups that are left out go with them, as they are such groups' chosen responses. Those of other
+    groups stay, and so do the prompts that are sampled from, which bear no preference.
 
     Args:
         world: as it was built.
@@ -63,29 +63,30 @@ def fewer(world: World, fraction: float, seed: int) -> World:
     Raises:
         UserError: if training and evaluation share their prompts in this world.
     """
-    _check_apart(world)
+    check_apart(world)
     rows = {name: rows_of_groups(split) for name in PREFERENCES if (split := getattr(world, name)) is not None}
     groups = sorted({group for found in rows.values() for group in found}, key=lambda group: digest(f"{seed} {group}"))
-    kept = set(groups[: max(1, round(fraction * len(groups)))])
+    dropped = set(groups[max(1, round(fraction * len(groups))) :])
+    rows["demonstrations"] = rows_of_groups(world.demonstrations)
     # In their own order, which is that of training without a seed.
-    chosen = {name: sorted(_rows(found, (g for g in found if g in kept))) for name, found in rows.items()}
-    return with_rows(world, chosen, {"fewer preferences": {"fraction": fraction, "seed": seed, "groups": len(kept)}})
+    return with_rows(
+        world, {name: sorted(_rows(found, (g for g in found if g not in dropped))) for name, found in rows.items()}
+    )
 
 
-def with_rows(world: World, rows: Mapping[str, Sequence[int]], facts: Mapping[str, Any] | None = None) -> World:
+def with_rows(world: World, rows: Mapping[str, Sequence[int]]) -> World:
     """Return the world with these rows of some splits, in this order, and what of them was encoded.
 
     Args:
         world: as it was built.
         rows: places in each split; one that is named twice is there twice.
-        facts: said of it besides.
     """
     encoded = dict(world.encoded)
     for name in rows.keys() & encoded.keys():
         at = {group.row: group for group in encoded[name]}  # rows over a limit have none
         encoded[name] = [at[row]._replace(row=place) for place, row in enumerate(rows[name]) if row in at]
     splits: dict[str, Any] = {name: getattr(world, name).select(chosen) for name, chosen in rows.items()}
-    return dataclasses.replace(world, **splits, encoded=encoded, facts={**world.facts, **(facts or {})})
+    return dataclasses.replace(world, **splits, encoded=encoded)
 
 
 def rows_of_groups(split: Dataset) -> dict[str, list[int]]:
@@ -102,7 +103,12 @@ def _rows(found: Mapping[str, Sequence[int]], groups: Iterable[str]) -> list[int
     return [row for group in groups for row in found.get(group, ())]
 
 
-def _check_apart(world: World) -> None:
+def check_apart(world: World) -> None:
+    """Refuse a world whose training and evaluation share their prompts.
+
+    Raises:
+        UserError: naming it.
+    """
     if world.cut:
         raise UserError(
             f"the {world.name} world shares its few prompts among all splits; its preferences are not drawn again"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from recipe_runner import run
+from recipe_runner import run, run_warm
 
 from eval.pipeline import outline
 from eval.pipeline.comparing import COMPARE
 from eval.pipeline.plan_table import sentences
 from eval.pipeline.planning import PLAN
 from eval.pipeline.session import Session
+from preflab.errors import UserError
 from preflab.planning.pace import Pace
 
 
@@ -55,6 +56,28 @@ def test_steps_tokens_and_arithmetic_are_those_that_the_run_took(options, record
     assert (ppo.steps, ppo.prompts) == (record["steps"], record["prompts"])
     assert ppo.sampled >= record["sampled_tokens"]
     assert ppo.flops >= 0.99 * record["flops"]
+
+
+def test_trials_and_parts_of_the_preferences_are_planned_by_the_keys_of_the_run_itself(copy, options, tmp_path):
+    asked = ["--tune", "2", "--train-fraction", "0.5", "--algorithms", "dpo,ppo", "--validation-fraction", "0.2"]
+    answer = run_warm("compare.py", *options, "--output", copy, *asked, cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    plan = outline.plan_comparison(session(options, "--output", str(copy), *asked))
+    ahead = {f"tune-{method}-{number}" for method in ("dpo", "ppo") for number in (0, 1)} | {"sft", "reward"}
+    # The chosen settings are known to the run alone.
+    assert ahead <= {stage.name for stage in plan.stages if stage.finished}
+
+
+def test_a_part_of_the_preferences_costs_a_part(options, tmp_path):
+    asked = ["--train-fraction", "0.25", "--algorithms", "dpo", "--dpo.max-steps", "0", "--dpo.num-train-epochs", "2"]
+    plan = outline.plan_comparison(session(options, "--output", str(tmp_path / "new"), *asked))
+    costs = {stage.name: stage.most for stage in plan.stages}
+    assert costs["dpo-seed0-of-0.25"].flops < 0.5 * costs["dpo-seed0"].flops
+
+
+def test_what_a_comparison_refuses_is_not_planned(options, tmp_path):
+    with pytest.raises(UserError, match="--train-fraction trains for as many epochs"):
+        outline.plan_comparison(session(options, "--train-fraction", "0.5", "--match", "tokens"))
 
 
 def test_that_mixed_log_probabilities_take_two_policies_is_said(options, tmp_path, caplog):

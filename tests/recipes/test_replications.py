@@ -62,13 +62,15 @@ def test_learning_curves_take_the_start_as_it_is_and_a_reward_model_of_their_own
     names = ("dpo", "ppo", "best-of-n")
     assert [(point["method"], point["fraction"]) for point in points] == [(n, f) for n in names for f in (0.5, 1.0)]
     for half, whole in zip(points[::2], points[1::2], strict=True):
-        assert half["pairs"] < 0.8 * whole["pairs"]
+        assert half["preferences"] < 0.8 * whole["preferences"]
         figures = comparison["methods"][whole["method"]]
         assert {name: whole[name] for name in figures.keys() & whole} == {n: figures[n] for n in figures.keys() & whole}
         assert {"gold_reward", "win_rate"} < figures.keys() & whole
     made = names_of(set(stages(copy)) - set(before))
     assert {"reward", "dpo-seed0-of-0.5", "ppo-seed0-of-0.5"} <= made
-    assert "sft" not in made, "demonstrations bear no preference"
+    assert "sft" in made, "it learnt from the chosen responses of all pairs"
+    assert "dpo and reward trains for max_steps" not in answer.err
+    assert "dpo, ppo, reward trains for max_steps" in answer.err
     assert 'id="learning"' in (copy / "report" / "report.html").read_text(encoding="utf-8")
     assert (copy / "report" / "figures" / "learning.svg").is_file()
     after = stages(copy)
@@ -82,6 +84,20 @@ def test_a_budget_and_fewer_preferences_are_refused_together(options, tmp_path):
     answer = run_warm("compare.py", *options, "--output", "new", *both, cwd=tmp_path)
     assert answer.status == 2
     assert "--train-fraction trains for as many epochs" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--redraw", "method,reward,start,data", "--seeds", "0"], "one seed shows no spread"),
+        (["--train-fraction", "0.5", "--algorithms", "sft", "--sft", "none"], "sft learns from no preferences"),
+    ],
+)
+def test_samples_that_say_nothing_are_refused_before_anything_is_trained(asked, said, options, tmp_path):
+    answer = run_warm("compare.py", *options, "--output", "new", *asked, cwd=tmp_path)
+    assert answer.status == 2
+    assert said in answer.err
+    assert not list((tmp_path / "new").glob("stages/*-seed*"))
 
 
 @pytest.mark.parametrize(

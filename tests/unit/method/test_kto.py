@@ -25,7 +25,7 @@ def test_kto_worked_values():
     loss = KTO(config).loss(batch, Scores(zero - 1, zero - 4))
     assert loss.values.tolist() == pytest.approx([2 * (1 - sigma(1)), 3 * sigma(1)], rel=1e-12)
     found = {name: (mean.total.item(), mean.items.item()) for name, mean in loss.metrics.items()}
-    assert found == {"accuracy": (1, 2), "kl": (2, 2), "desirable_logratio": (3, 1), "undesirable_logratio": (3, 1)}
+    assert found == {"accuracy": (1, 2), "z0": (2, 2), "desirable_logratio": (3, 1), "undesirable_logratio": (3, 1)}
 
 
 @pytest.mark.parametrize("seed", range(6))

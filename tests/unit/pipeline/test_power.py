@@ -64,7 +64,7 @@ def test_one_seed_plans_no_seeds():
     alone = replace(PILOT, seeds=None, groups=0, training_seeds=1)
     assert [(d.seeds, d.cautious) for d in designs(alone, PowerConfig(plan_prompts=(50,)), 1)] == [(1, None)]
     assert needed(alone, PowerConfig(difference=0.1), 1) == [
-        "One seed each: what other seeds would give, and so how many are needed, is not known."
+        "One seed each, these models alone: what other seeds would give, and how many it takes, is not known."
     ]
 
 

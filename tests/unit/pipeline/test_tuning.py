@@ -35,7 +35,9 @@ def search(folder, trials, **options):
     session = SimpleNamespace(run=SimpleNamespace(output=str(folder)))
     arena = SimpleNamespace(experiment=SimpleNamespace(identity=dict), session=session)
     ground = SimpleNamespace(config=SimpleNamespace(eval_prompts=7))
-    place = SimpleNamespace(arena=arena, config=TuneConfig(tune=trials, **options), ground=ground)
+    place = SimpleNamespace(
+        arena=arena, config=TuneConfig(tune=trials, **options), ground=ground, learnt_on=arena.experiment
+    )
     return Peaked(place, Entry(make_method("dpo", {"learning_rate": 1e-3}), {}))
 
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 
 from preflab.data.encoding import EncodedGroup
-from preflab.disk.stages import Run
+from preflab.disk.stages import Run, content_hash
 from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
 from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig, open_world
-from preflab.worlds.resampling import LEARNT_FROM, PREFERENCES, bootstrapped, fewer, rows_of_groups, with_rows
+from preflab.worlds.resampling import bootstrapped, fewer, rows_of_groups, with_rows
 
 EVALUATED_ON = ("heldout", "eval_prompts", "gold_pairs")
 
@@ -83,8 +83,13 @@ def test_a_small_part_lies_inside_a_larger_one_and_prompts_stay(whole):
     assert [len(part) for part in parts[:2]] == [round(f * len(parts[2])) for f in (0.1, 0.3)]
     assert set(parts[1]) != set(how_often(fewer(whole, 0.3, 6).pairs))
     less = fewer(whole, 0.1, 5)
-    for name in set(LEARNT_FROM) - set(PREFERENCES):
-        assert getattr(less, name) is getattr(whole, name)
+    assert less.prompts is whole.prompts
+    assert how_often(less.demonstrations) == parts[0], "they are the chosen responses of these groups"
+
+
+def test_demonstrations_of_other_groups_stay(whole):
+    others = whole.demonstrations.map(lambda row: {"group": f"other {row['group']}"})
+    assert len(fewer(replace(whole, demonstrations=others), 0.1, 5).demonstrations) == len(others)
 
 
 def test_the_least_part_is_one_group(whole):
@@ -116,7 +121,8 @@ def test_an_experiment_on_another_sample_encodes_nothing_again_and_keys_its_stag
     monkeypatch.setattr(experiment.encoder, "encode_pairs", lambda *_: pytest.fail("encoded again"))
     drawn = experiment.drawn_again(0)
     assert {str(group.prompt_ids) for group in drawn.pairs} < {str(group.prompt_ids) for group in own}
-    assert drawn.identity() != experiment.identity() != experiment.drawn_again(1).identity()
+    keys = [content_hash(one.identity()) for one in (experiment, drawn, experiment.drawn_again(1))]
+    assert len(set(keys)) == 3
     assert experiment.drawn_again(0) is drawn, "drawn once"
     assert experiment.pairs is own
 
