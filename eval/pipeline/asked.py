@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from eval.pipeline.arena import Arena
 from eval.pipeline.bringing import Brought
 from eval.pipeline.entries import CompareConfig, Entry, check_entries, check_sampled
-from eval.pipeline.judging import Chosen, compares, open_judge
+from eval.pipeline.judging import compares, open_judge
 from eval.pipeline.learning_curve import LearningCurveConfig, check_learning, check_samples
 from eval.pipeline.searching import TuneConfig
 from eval.pipeline.session import Session
@@ -16,6 +16,7 @@ from eval.pipeline.tuning import check_tuning
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
+    from eval.pipeline.judging import Chosen
     from preflab.experiment.experiment import Experiment
     from preflab.method.configured import Method
 
