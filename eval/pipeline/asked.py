@@ -62,7 +62,8 @@ class Asked(NamedTuple):
     def tested(self) -> int:
         """How many policies are tested against one another, the start among them; 0 where nobody judges."""
         trained = sum(not entry.varied and entry.method.needs.trains[0] == "policy" for entry in self.entries)
-        return 1 + trained if self.judge or self.session.world.judges else 0
+        world = self.session.world
+        return 1 + trained if self.judge or world.judges or world.gold_share else 0
 
     @property
     def tuned(self) -> bool:

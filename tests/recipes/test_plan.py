@@ -69,7 +69,7 @@ def test_trials_and_parts_of_the_preferences_are_planned_by_the_keys_of_the_run_
 
 
 def test_a_part_of_the_preferences_costs_a_part(options, tmp_path):
-    asked = ["--train-fraction", "0.25", "--algorithms", "dpo", "--dpo.max-steps", "0", "--dpo.num-train-epochs", "2"]
+    asked = ["--train-fraction", "0.25", "--algorithms", "dpo", "--dpo.max-steps=-1", "--dpo.num-train-epochs", "2"]
     plan = outline.plan_comparison(session(options, "--output", str(tmp_path / "new"), *asked))
     costs = {stage.name: stage.most for stage in plan.stages}
     assert costs["dpo-seed0-of-0.25"].flops < 0.5 * costs["dpo-seed0"].flops

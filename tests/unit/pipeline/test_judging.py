@@ -190,10 +190,12 @@ def test_people_beside_a_judge(folder):
     with pytest.raises(UserError, match=r"absent\.jsonl"):
         open_people(JudgeConfig(human_verdicts=str(folder / "absent.jsonl")))
     nobody, planted = Judging(None, None, None), Judging(None, by_gold, None)
-    check_held(people, planted)
-    check_held(None, nobody)
+    check_held(people, planted, 2)
+    check_held(None, nobody, 1)
     with pytest.raises(UserError, match="nobody judges here: give their file as --judge"):
-        check_held(people, nobody)
+        check_held(people, nobody, 2)
+    with pytest.raises(UserError, match="no answers of two policies are compared"):
+        check_held(people, planted, 1)
 
 
 def test_an_endpoint_that_gave_the_reward_is_found_out_as_judge(tmp_path):
