@@ -54,7 +54,7 @@ def test_figures_need_two_held_out_prompts_and_pairs(opened, tmp_path, monkeypat
 def test_a_comparison_takes_as_many_test_prompts_as_can_show_a_difference(opened, tmp_path):
     with pytest.raises(
         UserError,
-        match=r"held-out prompts are left .* could be significant by their signs take at least 500; give more",
+        match=r"held-out prompts are left .* significant by their signs take at least 500; give more",
     ):
         opened(preference_rows(40), fewest=500)
     assert not (tmp_path / "run").exists()
