@@ -6,7 +6,7 @@ from typing import Any
 
 from report_fixture import METHODS, SUBSETS
 
-CHOICES = ("kind", "verdict", "severity", "law", "over")  # of a few words; others are refused
+CHOICES = ("kind", "verdict", "severity", "law", "over", "objective")  # of a few words; others are refused
 HOSTILE = {
     "script": "<script>window.canary = 1</script>",
     "end": "</script></style></title><script>window.canary = 1; alert(1)</script>",

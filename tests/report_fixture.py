@@ -72,6 +72,10 @@ def comparison() -> Row:
             "the FLOPs of dpo.",
         },
         "training_seeds": len(SEEDS),
+        "redrawn": ["sft", "reward model"],
+        "replications": {"shared": 0.21, "own": 0.08, "methods": 3, "training_seeds": len(SEEDS)},
+        "learning": [_learnt(name, share) for name in METHODS[1:] for share in (0.1, 0.3, 1.0)],
+        "tuning": {"dpo": _tuned(0.62, 2), "ppo": _tuned(0.71, 0)},
         "seeds": list(SEEDS),
         "config": {"run": {"output": "runs/default", "seeds": [0, 1, 2]}, "world": {"kind": "reviews", "quick": False}},
         "data": {
@@ -96,7 +100,7 @@ def samples(prompts: int = 256, seeds: tuple[int, ...] = SEEDS) -> dict[str, dic
 
 def bare() -> Row:
     """Return a comparison in which nobody judged, nothing was swept and no curve was logged."""
-    empty = {"ranking": [], "pairwise": [], "training": {}, "diagnosis": {}}
+    empty = {"ranking": [], "pairwise": [], "training": {}, "diagnosis": {}, "tuning": {}, "learning": []}
     methods = {name: {**record, "preferences": None} for name, record in comparison()["methods"].items()}
     return {**comparison(), **empty, "frontier": None, "overoptimisation": None, "methods": methods}
 
@@ -152,6 +156,23 @@ def _method(name: str) -> Row:
         },
         "settings_tried": 4 if policy else 1,
     }
+
+
+def _learnt(name: str, share: float) -> Row:
+    gold = GOLD[name] * (0.6 + 0.4 * share)
+    figures = {"gold_reward": estimate(gold, 0.08 / share**0.5), "win_rate": estimate(0.5 + 0.2 * gold, 0.03)}
+    return {"method": name, "fraction": share, "preferences": 4096 * share, **figures, "heldout_accuracy": None}
+
+
+def _tuned(best: float, chosen: int) -> Row:
+    objectives = [best - 0.1 * abs(number - chosen) for number in range(4)]
+    trials = [
+        {"number": number, "settings": {"learning_rate": 2e-4 * 2**number, "beta": 0.1}, "objective": objective,
+         "kl": 2.0, "seconds": 9.0, "flops": None}
+        for number, objective in enumerate([*objectives[:3], None])
+    ]  # fmt: skip
+    importance = {"learning_rate": 0.7, "beta": 0.3}
+    return {"objective": "gold", "prompts": 64, "chosen": chosen, "trials": trials, "importance": importance}
 
 
 def _preferences(shift: int) -> Row:
@@ -232,7 +253,12 @@ def _pair(first: str, second: str) -> Row:
         "p_adjusted": 0.002 if seen else 0.37,
         "detectable": 0.15,
         "verdict": ("first" if difference > 0 else "second") if seen else "none",
-    }
+        "sources": {
+            "seeds": 0.04, "prompts": 0.31, "rest": 0.7,
+            "groups": 1, "training_seeds": len(SEEDS), "tested_prompts": 256,
+            "shares": {"seeds": 0.31, "prompts": 0.21, "rest": 0.48},
+        },
+    }  # fmt: skip
 
 
 def _attainable(kl: float) -> float:

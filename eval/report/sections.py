@@ -198,6 +198,8 @@ def tuning(comparison: Comparison) -> list[Table]:
     """Return of each tuned method by what it was chosen, from how many trials, and how the chosen one differs."""
     rows = []
     for name, tuned in comparison.tuning.items():
+        if tuned.chosen >= len(tuned.trials):
+            continue
         first, best = tuned.trials[0], tuned.trials[tuned.chosen]
         reached = [fixed(trial.objective) if finite(trial.objective) else ABSENT for trial in (first, best)]
         importance = ", ".join(f"{key} {percent(share)} %" for key, share in tuned.importance.items())

@@ -28,7 +28,14 @@ def test_writes_page_tables_and_figures(report: Any) -> None:
     names = [path.relative_to(folder).as_posix() for path in files]
     assert names[:3] == ["report.html", "table.md", "table.tex"]
     stems = {"frontier", "overoptimisation", "reliability", "length-bias", "training-reward", "training-kl"}
-    stems |= {"training-loss", "training-entropy", "training-response-length", "training-accuracy"}
+    stems |= {
+        "training-loss",
+        "training-entropy",
+        "training-response-length",
+        "training-accuracy",
+        "learning",
+        "tuning",
+    }
     assert set(names[3:]) == {f"figures/{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
     assert sorted(p for p in folder.rglob("*") if p.is_file()) == sorted(files)  # no temporary files are left
     for path in files:
@@ -41,7 +48,7 @@ def test_writes_page_tables_and_figures(report: Any) -> None:
 def test_the_same_comparison_is_the_same_bytes(report: Any, tmp_path: Any) -> None:
     folder, _ = report
     files = write_report(typed({**comparison(), "training": {}, "overoptimisation": None}), {}, tmp_path)
-    assert len(files) == 3 + 2 * 3
+    assert len(files) == 3 + 2 * 5
     for path in files[1:]:
         assert path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes(), path.name
 
@@ -51,14 +58,16 @@ def test_the_verdict_comes_first_and_every_section_follows(report: Any) -> None:
     assert read.text.index(comparison()["headline"]) < read.text.index("Best first;")
     ids = [attrs["id"] for tag, attrs in read.elements if tag in ("section", "header") and "id" in attrs]
     assert ids == [
-        "verdict", "ranking", "pairwise", "frontier", "overoptimisation", "training", "preferences", "generations",
-        "samples", "diagnosis", "costs", "provenance",
+        "verdict", "ranking", "pairwise", "frontier", "overoptimisation", "learning", "tuning", "training",
+        "preferences", "generations", "samples", "diagnosis", "costs", "provenance",
     ]  # fmt: skip
     links = [attrs["href"] for tag, attrs in read.elements if tag == "a"]
     assert links == ["#verdict", *(f"#{name}" for name in ids)]
     every = [attrs["id"] for _, attrs in read.elements if "id" in attrs]
     assert len(every) == len(set(every))
     for part in ("75.4 %", "[72.4, 78.4]", "2–3", "no detectable difference (could have seen 0.15)", "p = 0.002"):
+        assert part in read.text
+    for part in ("share of replications", "0.310", "410", "30.00 %", "learning_rate 70.0 %, beta 30.0 %"):
         assert part in read.text
     assert "python recipes/compare.py" in read.text
     assert "commit f989d30c" in read.text
@@ -143,7 +152,7 @@ def test_a_comparison_of_little() -> None:
 @pytest.mark.parametrize("key", comparison())
 def test_any_part_may_be_empty(key: str) -> None:
     empty: dict[type, Any] = {str: "", list: [], dict: {}, int: 0}
-    needed = {"schema": 3, "budgets": None, "reward_model": None, "judge": None, "frontier": None}
+    needed = {"schema": 3, "budgets": None, "reward_model": None, "judge": None, "frontier": None, "replications": None}
     compared = comparison()
     compared[key] = needed.get(key, empty[type(compared[key])])
     if key == "budgets":
@@ -170,7 +179,7 @@ def test_nulls_and_infinities_within_methods() -> None:
     shown = clean(typed(compared))
     figures = plots(shown)
     assert {page_svg(plot)[:5] for plot in figures} == {"<?xml"}
-    assert sum(plot.main for plot in figures) == 10
+    assert sum(plot.main for plot in figures) == 12
     text = Page(render(shown, {}, figures)).text
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", text)
 
