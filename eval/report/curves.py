@@ -43,6 +43,10 @@ def learning(comparison: Comparison, styles: Mapping[str, Style]) -> Plot | None
         if start and finite(start.mean):
             axes.axhline(start.mean, color=LIGHT["muted"], linewidth=1, linestyle="--")
         axes.set(xlabel="preferences to learn from", ylabel=measure.heading, xscale="log")
+        # Matplotlib would write powers of ten as mathematics, which is off.
+        counts = sorted({round(point.preferences) for point in points if point.preferences > 0})
+        axes.set_xticks(counts, [f"{count:,}" for count in counts])
+        axes.minorticks_off()
 
     caption = (
         "Every seed learns from parts of its own, small ones inside larger ones, and so do reward models and starts "
@@ -68,6 +72,7 @@ def tuning(comparison: Comparison, styles: Mapping[str, Style]) -> Plot | None:
             known = np.isfinite(found)
             axes.plot(number[known], found[known], color=style.colour, marker=style.marker, linestyle="", alpha=0.6)
         axes.set(xlabel="trials", ylabel="objective on prompts set aside")
+        axes.locator_params(axis="x", integer=True)
 
     caption = "Points are trials, the first at the configured setting; the line is the best of them so far."
     return Plot("tuning", "Best so far against trials", caption, PANEL, list(curves), draw)

@@ -74,6 +74,12 @@ def test_the_verdict_comes_first_and_every_section_follows(report: Any) -> None:
     assert "No symptom found in sft , ipo" in read.text
 
 
+def test_no_figure_shows_markup_for_mathematics() -> None:
+    drawn = [page_svg(plot) for plot in plots(typed(comparison()))]
+    assert not [svg for svg in drawn if "mathdefault" in svg]
+    assert any("1,229" in svg for svg in drawn), "counts of preferences are written out"
+
+
 def test_the_page_needs_nothing_but_itself(report: Any) -> None:
     html = (report[0] / "report.html").read_text()
     read = Page(html)
