@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
 from collections import Counter
 from dataclasses import replace
 
@@ -14,33 +12,15 @@ from preflab.disk.stages import Run, content_hash
 from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
 from preflab.settings.training import LoraSettings
-from preflab.worlds import WorldConfig, open_world
 from preflab.worlds.resampling import bootstrapped, fewer, rows_of_groups, with_rows
 
 EVALUATED_ON = ("heldout", "eval_prompts", "gold_pairs")
 
 
 @pytest.fixture(scope="module")
-def config(tiny_model_path, tmp_path_factory):
+def config(grouped):
     """160 prompts in 40 groups of unequal size."""
-    draw = random.Random(0)
-
-    def words():
-        return " ".join(f"word{draw.randrange(24)}" for _ in range(draw.randint(1, 6)))
-
-    rows = [
-        {"prompt": f"word{n % 16} word{n // 16}", "chosen": f" {words()}", "rejected": f" {words()}",
-         "group": f"g{int(40 * draw.random() ** 2)}"}
-        for n in range(160)
-    ]  # fmt: skip
-    path = tmp_path_factory.mktemp("rows") / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return WorldConfig(model=str(tiny_model_path), dataset=str(path), max_prompt_tokens=16, max_response_tokens=8)
-
-
-@pytest.fixture(scope="module")
-def whole(config, tmp_path_factory):
-    return open_world(config, tmp_path_factory.mktemp("cache"))
+    return grouped(lambda n, draw: int(40 * draw.random() ** 2))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from dataclasses import replace
 
 import pytest
@@ -16,37 +15,16 @@ from preflab.experiment.opening import with_rows_aside
 from preflab.experiment.splits import EncodedSplits
 from preflab.method.configured import make_method
 from preflab.settings.training import LoraSettings
-from preflab.worlds import World, WorldConfig, open_world
+from preflab.worlds import World
 from preflab.worlds.validation import LEARNT_FROM, with_validation
 
 TRAIN = {"per_device_train_batch_size": 4, "max_steps": 2, "logging_steps": 1, "learning_rate": 1e-2}
 
 
 @pytest.fixture(scope="module")
-def config(tiny_model_path, tmp_path_factory):
+def config(grouped):
     """160 prompts in 30 groups."""
-    draw = random.Random(0)
-
-    def words():
-        return " ".join(f"word{draw.randrange(24)}" for _ in range(draw.randint(1, 6)))
-
-    rows = [
-        {
-            "prompt": f"word{n % 16} word{n // 16}",
-            "chosen": f" {words()}",
-            "rejected": f" {words()}",
-            "group": f"g{n % 30}",
-        }
-        for n in range(160)
-    ]
-    path = tmp_path_factory.mktemp("rows") / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return WorldConfig(model=str(tiny_model_path), dataset=str(path), max_prompt_tokens=16, max_response_tokens=8)
-
-
-@pytest.fixture(scope="module")
-def whole(config, tmp_path_factory):
-    return open_world(config, tmp_path_factory.mktemp("cache"))
+    return grouped(lambda n, draw: n % 30)
 
 
 def groups(split):
