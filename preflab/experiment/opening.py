@@ -66,6 +66,7 @@ def open_experiment(
     """
     # TRL reports usage statistics by default; nothing is sent from here.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    check_alone()
     check_engine(lora, methods)
     check_reward(world)
     world = with_rows_aside(world, methods, tuned=tuned)
@@ -84,6 +85,20 @@ def open_experiment(
         if made and not any(run.stages.iterdir()):
             shutil.rmtree(folder)
         raise
+
+
+def check_alone() -> None:
+    """Refuse to be one of several processes of a launcher: each would make the whole run.
+
+    Raises:
+        UserError: saying what to do.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes.isdigit() and int(processes) > 1:
+        raise UserError(
+            f"WORLD_SIZE is {processes}: a launcher (torchrun, accelerate) started {processes} processes, and a run is "
+            "of one; start it with python, and --workers N on a CPU for stages side by side"
+        )
 
 
 def check_engine(lora: LoraSettings, methods: Sequence[Method]) -> None:

@@ -160,3 +160,12 @@ def test_an_endpoint_that_nobody_serves_is_said_before_training(tmp_path, monkey
     own = build(EndpointConfig, {**values, "judge_key_variable": "MY_OWN_KEY"}, "here")
     with pytest.raises(UserError, match="MY_OWN_KEY, which is to hold the judge's key, is not set"):
         open_judge({"judge": JudgeConfig("endpoint"), "endpoint": own})
+
+
+def test_one_of_several_processes_is_answered_before_anything_is_opened(opened, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"torchrun, accelerate\) started 2 processes, and a run is of one"):
+        opened(preference_rows(40))
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert opened(preference_rows(40)) is not None
