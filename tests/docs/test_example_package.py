@@ -72,7 +72,7 @@ def test_the_methods_are_listed_by_name(installed):
 
 
 def test_the_methods_are_compared(installed, tiny_model_path):
-    words = [f"word{i}" for i in range(3, 11)]
+    words = [f"word{i}" for i in range(3, 15)]
     rows = [{"prompt": f"{a} {b}", "chosen": "word1 word1", "rejected": "word2 word2"} for a in words for b in words]
     (installed / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     batches = [f"--{name}.{field}" for name in ("opo",) for field in ("rollout-prompts", "per-device-train-batch-size")]
