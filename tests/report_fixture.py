@@ -9,7 +9,8 @@ import math
 import random
 import sys
 from pathlib import Path
-from typing import Any
+
+from report_parts import Row, estimate, preferences
 
 from eval.records.comparison import Comparison
 from eval.records.typed import from_json
@@ -19,11 +20,6 @@ METHODS = ("sft", "dpo", "ipo", "ppo")
 SUBSETS = ("on topic", "tone")
 GOLD = {"sft": 0.31, "dpo": 1.24, "ipo": 1.19, "ppo": 1.52}
 KL = {"sft": 0.02, "dpo": 6.8, "ipo": 6.1, "ppo": 8.9}
-Row = dict[str, Any]
-
-
-def estimate(mean: float, half: float, n: int = 256) -> Row:
-    return {"mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4), "n": n}
 
 
 def comparison() -> Row:
@@ -100,9 +96,10 @@ def samples(prompts: int = 256, seeds: tuple[int, ...] = SEEDS) -> dict[str, dic
 
 def bare() -> Row:
     """Return a comparison in which nobody judged, nothing was swept and no curve was logged."""
-    empty = {"ranking": [], "pairwise": [], "training": {}, "diagnosis": {}, "tuning": {}, "learning": []}
+    empty = {"ranking": [], "pairwise": [], "training": {}, "diagnosis": {}}
     methods = {name: {**record, "preferences": None} for name, record in comparison()["methods"].items()}
-    return {**comparison(), **empty, "frontier": None, "overoptimisation": None, "methods": methods}
+    whole = {name: part for name, part in comparison().items() if name not in ("tuning", "learning")}
+    return {**whole, **empty, "frontier": None, "overoptimisation": None, "methods": methods}
 
 
 def typed(compared: Row) -> Comparison:
@@ -146,7 +143,7 @@ def _method(name: str) -> Row:
         "response_length": estimate(31 + 4 * shift, 1.1),
         "ended": estimate(0.99 - 0.02 * shift, 0.01),
         "demonstration_logp": estimate(-1.31 - 0.06 * shift, 0.02),
-        "preferences": _preferences(shift),
+        "preferences": preferences(shift),
         "train": _train(name),
         "settings": {
             "beta": 0.1,
@@ -173,52 +170,6 @@ def _tuned(best: float, chosen: int) -> Row:
     ]  # fmt: skip
     importance = {"learning_rate": 0.7, "beta": 0.3}
     return {"objective": "gold", "prompts": 64, "chosen": chosen, "trials": trials, "importance": importance}
-
-
-def _preferences(shift: int) -> Row:
-    accuracy = 0.6 + 0.04 * shift
-    bins = [0.55, 0.65, 0.75, 0.85, 0.95]
-    return {
-        "score": "implicit reward",
-        "accuracy": estimate(accuracy, 0.02, 1900),
-        "margin": estimate(0.8 + 0.2 * shift, 0.1, 1900),
-        "auc": estimate(accuracy - 0.01, 0.02, 1900),
-        "log_loss": estimate(0.62 - 0.02 * shift, 0.02, 1900),
-        "brier": estimate(0.215 - 0.01 * shift, 0.008, 1900),
-        "ece": estimate(0.03 + 0.02 * shift, 0.01, 1900),
-        "ties": estimate(0.01, 0.005, 1900),
-        "undecided": 0,
-        "ece_by_chance": 0.02,
-        "recalibrated": None,
-        "subset_mean": estimate(accuracy, 0.02, 1900),
-        "length_correlation": estimate(0.1, 0.05, 1900),
-        "scale": {"value": 0.1, "source": "beta of the method"},
-        "subsets": {
-            "on topic": {"accuracy": estimate(accuracy + 0.05, 0.03, 1100), "n": 1100},
-            "tone": {"accuracy": estimate(accuracy - 0.06, 0.03, 800), "n": 800},
-        },
-        "length_buckets": [
-            {
-                "low": low,
-                "high": high,
-                "accuracy": estimate(accuracy + 0.0025 * shift * (low or -40), 0.05, 380),
-                "n": 380,
-            }
-            for low, high in [(None, -20), (-20, -5), (-5, 5), (5, 20), (20, None)]
-        ],
-        "reliability": [
-            {
-                "confidence": c,
-                "accuracy": c - 0.03 * shift,
-                "low": c - 0.03 * shift - 0.05,
-                "high": c - 0.03 * shift + 0.05,
-                "n": 380,
-            }
-            for c in bins
-        ],
-        "likelihood": {"accuracy": estimate(0.56, 0.02, 1900)},
-        "normalised_likelihood": {"accuracy": estimate(0.58, 0.02, 1900)},
-    }
 
 
 def _train(name: str) -> Row:
