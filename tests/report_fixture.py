@@ -68,8 +68,6 @@ def comparison() -> Row:
             "the FLOPs of dpo.",
         },
         "training_seeds": len(SEEDS),
-        "redrawn": ["sft", "reward model"],
-        "replications": {"shared": 0.21, "own": 0.08, "methods": 3, "training_seeds": len(SEEDS)},
         "learning": [_learnt(name, share) for name in METHODS[1:] for share in (0.1, 0.3, 1.0)],
         "tuning": {"dpo": _tuned(0.62, 2), "ppo": _tuned(0.71, 0)},
         "seeds": list(SEEDS),

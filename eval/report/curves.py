@@ -25,7 +25,8 @@ SHOWN = (GOLD, WIN_RATE, HELDOUT_ACCURACY)
 
 def learning(comparison: Comparison, styles: Mapping[str, Style]) -> Plot | None:
     """What methods make of fewer preferences, each with its interval as a band."""
-    points = [point for point in comparison.learning if point.method in styles]
+    known = [point for point in comparison.learning if finite(point.preferences) and point.preferences > 0]
+    points = [point for point in known if point.method in styles]
     measure = next((m for m in SHOWN if points and all(vars(point)[m.key] for point in points)), None)
     if measure is None:
         return None
@@ -39,12 +40,13 @@ def learning(comparison: Comparison, styles: Mapping[str, Style]) -> Plot | None
             mean, low, high = np.array([(f.mean, f.low, f.high) for f in figures], dtype=np.float64).T
             axes.fill_between(pairs, low, high, color=style.colour, alpha=0.15, linewidth=0)
             axes.plot(pairs, mean, color=style.colour, marker=style.marker, linestyle=style.dashes)
-        start = comparison.methods[comparison.baseline].figures.get(measure.key) if comparison.baseline else None
+        origin = comparison.methods.get(comparison.baseline or "")
+        start = origin.figures.get(measure.key) if origin else None
         if start and finite(start.mean):
             axes.axhline(start.mean, color=LIGHT["muted"], linewidth=1, linestyle="--")
         axes.set(xlabel="preferences to learn from", ylabel=measure.heading, xscale="log")
         # Matplotlib would write powers of ten as mathematics, which is off.
-        counts = sorted({round(point.preferences) for point in points if point.preferences > 0})
+        counts = sorted({round(point.preferences) for point in points})
         axes.set_xticks(counts, [f"{count:,}" for count in counts])
         axes.minorticks_off()
 

@@ -170,7 +170,7 @@ def sources(comparison: Comparison) -> Table:
     for pair in comparison.pairwise:
         if pair.sources:
             parts = [getattr(pair.sources, name) for name in SOURCES]
-            shares = [100 * getattr(pair.sources.shares, name) for name in SOURCES]
+            shares = [_hundredfold(getattr(pair.sources.shares, name)) for name in SOURCES]
             cells = [cell(c, column) for column, values in ((DEVIATION, parts), (SHARE, shares)) for c in values]
             rows.append({"first": pair.first, "second": pair.second, "cells": cells})
     headings = [seeds, "prompts", "rest", f"share of {seeds}", "share of prompts", "share of the rest"]
@@ -184,7 +184,7 @@ def learning(comparison: Comparison) -> Table | None:
         {
             "name": point.method,
             "cells": [
-                cell(100 * point.fraction, SHARE),
+                cell(_hundredfold(point.fraction), SHARE),
                 cell(point.preferences, PAIRS),
                 *(cell(vars(point)[measure.key], measure.column) for measure in measures),
             ],
@@ -192,6 +192,10 @@ def learning(comparison: Comparison) -> Table | None:
         for point in comparison.learning
     ]
     return {"headings": ["share", "preferences", *(m.column.heading for m in measures)], "rows": rows} if rows else None
+
+
+def _hundredfold(share: float | None) -> float | None:
+    return 100 * share if share is not None and finite(share) else None
 
 
 def tuning(comparison: Comparison) -> list[Table]:
@@ -202,7 +206,7 @@ def tuning(comparison: Comparison) -> list[Table]:
             continue
         first, best = tuned.trials[0], tuned.trials[tuned.chosen]
         reached = [fixed(trial.objective) if finite(trial.objective) else ABSENT for trial in (first, best)]
-        importance = ", ".join(f"{key} {percent(share)} %" for key, share in tuned.importance.items())
+        importance = ", ".join(f"{key} {percent(share)} %" for key, share in tuned.importance.items() if finite(share))
         cells = [tuned.objective, str(len(tuned.trials)), *reached, _setting(best.settings), importance or ABSENT]
         rows.append({"name": name, "cells": cells})
     return rows

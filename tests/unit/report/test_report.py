@@ -67,7 +67,7 @@ def test_the_verdict_comes_first_and_every_section_follows(report: Any) -> None:
     assert len(every) == len(set(every))
     for part in ("75.4 %", "[72.4, 78.4]", "2–3", "no detectable difference (could have seen 0.15)", "p = 0.002"):
         assert part in read.text
-    for part in ("share of replications", "0.310", "410", "30.00 %", "learning_rate 70.0 %, beta 30.0 %"):
+    for part in ("share of seeds", "0.310", "410", "30.00 %", "learning_rate 70.0 %, beta 30.0 %"):
         assert part in read.text
     assert "python recipes/compare.py" in read.text
     assert "commit f989d30c" in read.text
@@ -158,7 +158,7 @@ def test_a_comparison_of_little() -> None:
 @pytest.mark.parametrize("key", comparison())
 def test_any_part_may_be_empty(key: str) -> None:
     empty: dict[type, Any] = {str: "", list: [], dict: {}, int: 0}
-    needed = {"schema": 3, "budgets": None, "reward_model": None, "judge": None, "frontier": None, "replications": None}
+    needed = {"schema": 3, "budgets": None, "reward_model": None, "judge": None, "frontier": None}
     compared = comparison()
     compared[key] = needed.get(key, empty[type(compared[key])])
     if key == "budgets":
