@@ -74,6 +74,12 @@ class Arena(NamedTuple):
         return self.config.primary or ("win-rate" if compares(self.judge) else "gold")
 
     @property
+    def is_judged(self) -> bool:
+        """Whether anybody says which answers are better: who was asked for, the world, a model of its pairs."""
+        world = self.experiment.world
+        return self.judge is not None or world.gold is not None or len(world.gold_pairs) > 0
+
+    @property
     def judge_is_kin(self) -> bool:
         """Whether the judge is a reward model trained as those that methods maximise: from one start, by one recipe."""
         world, foundation = self.experiment.world, self.foundation

@@ -54,7 +54,9 @@ def compare(session: Session) -> Result:
     judged, doing = fewest_rows(policies, session.evaluation.eval_prompts), session.config(CompareConfig).algorithms
     with session.opened(asked.methods, judged=judged, doing=doing, tuned=asked.tuned) as experiment:
         say_what_is_seen(policies, min(len(experiment.eval_prompts), session.evaluation.eval_prompts))
-        return compared(asked.arena(experiment), people)
+        arena = asked.arena(experiment)
+        check_held(people, policies if arena.is_judged else 0)
+        return compared(arena, people)
 
 
 def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
@@ -85,7 +87,6 @@ def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
         build_side_by_side(arena.experiment.run, pieces(arena), workers)
     # 1. What every method shares: the policy they start from, the reward model, the judge.
     judged, grounds = arena.judging(arena.replications(arena.seeds)), arena.grounds(arena.seeds)
-    check_held(people, judged, 1 + sum(entry.method.needs.trains[0] == "policy" for entry in arena.entries))
     starts, stands_on, ground = arena.starts(grounds), arena.below(), grounds[0]._replace(seed=0)
     # 2. That policy, against other draws of itself: it should win half the time.
     draws = [baseline(one) for one in starts]

@@ -177,7 +177,8 @@ def evaluated(
     generate, start = session.config(EvaluateConfig).generate, adapter_stage(Path(sft), "policy") if sft else None
     maximised = [*maximised_by(subjects), *(local(one.source) for one in rewards)]
     judged = judging(experiment, session.evaluation, judge, lambda: planted(experiment.world), maximised, start)
-    check_held(people, judged, 1 + sum(one.role == "policy" for one in subjects.values()) if generate else 0)
+    policies = 1 + sum(one.role == "policy" for one in subjects.values()) if generate else 1
+    check_held(people, 0 if judged.decide is None else policies)
     ground = Ground(
         experiment,
         session.evaluation,

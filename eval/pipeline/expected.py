@@ -42,7 +42,7 @@ def of_comparison(arena: Arena) -> list[str]:
     many, start = len(arena.seeds), foundation.start_label
     answers = of_answers(evaluation, start) * (many if arena.redrawn.get(start) else 1)
     trained = of_entries(arena.session, arena.entries)
-    judged = arena.judge is not None or world.gold is not None or len(world.gold_pairs) > 0
+    judged = arena.is_judged
     sampled = ["reference-samples"] if judged and evaluation.oracle_samples and not world.cut else []
     models = many if arena.redrawn.get(REWARD_MODEL) else int(foundation.reads_models)
     below = of_foundation(foundation, arena.seeds, arena.config.sources)

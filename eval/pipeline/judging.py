@@ -130,20 +130,19 @@ def open_people(config: JudgeConfig) -> ByAnswers | None:
     return ByAnswers(HumanVerdicts(Path(config.human_verdicts).expanduser()))
 
 
-def check_held(people: ByAnswers | None, judged: Judging, policies: int) -> None:
+def check_held(people: ByAnswers | None, tested: int) -> None:
     """Refuse verdicts of people where there is no judge to hold against them, or nothing that they are about.
 
     Args:
         people: the verdicts; None where none were given.
-        judged: who judges.
-        policies: whose answers are compared, the start's among them.
+        tested: policies whose answers are judged against one another, the start's among them; 0 where nobody judges.
 
     Raises:
         UserError: saying what to do with them.
     """
-    if people is not None and judged.decide is None:
+    if people is not None and tested == 0:
         raise UserError("--human-verdicts are to correct a judge, and nobody judges here: give their file as --judge")
-    if people is not None and policies < 2:
+    if people is not None and tested == 1:
         raise UserError("--human-verdicts are of answers, and no answers of two policies are compared here")
 
 

@@ -125,3 +125,12 @@ def test_what_is_no_verdict_is_answered_before_anything_is_trained(options, tmp_
     assert answer.status == 2
     assert "bad.jsonl, row 1: verdict 'left'" in answer.err
     assert not (tmp_path / "new").exists()
+
+
+def test_verdicts_that_correct_nobody_are_answered_before_anything_is_trained(options, tmp_path):
+    write_rows(tmp_path / "few.jsonl", [{"prompt": "p", "first": "a", "second": "b", "verdict": "first"}])
+    asked = ["--output", "new", "--human-verdicts", "few.jsonl", "--gold-fraction", "0"]
+    answer = run_warm("compare.py", *options, *asked, cwd=tmp_path)
+    assert answer.status == 2
+    assert "nobody judges here: give their file as --judge" in answer.err
+    assert not list((tmp_path / "new").glob("stages/*"))

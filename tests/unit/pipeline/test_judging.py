@@ -14,7 +14,6 @@ from eval.pipeline.bringing import Brought
 from eval.pipeline.judging import (
     ByAnswers,
     JudgeConfig,
-    Judging,
     check_held,
     judging,
     local,
@@ -189,13 +188,12 @@ def test_people_beside_a_judge(folder):
         JudgeConfig(path, human_verdicts=path)
     with pytest.raises(UserError, match=r"absent\.jsonl"):
         open_people(JudgeConfig(human_verdicts=str(folder / "absent.jsonl")))
-    nobody, planted = Judging(None, None, None), Judging(None, by_gold, None)
-    check_held(people, planted, 2)
-    check_held(None, nobody, 1)
+    check_held(people, 2)
+    check_held(None, 0)
     with pytest.raises(UserError, match="nobody judges here: give their file as --judge"):
-        check_held(people, nobody, 2)
+        check_held(people, 0)
     with pytest.raises(UserError, match="no answers of two policies are compared"):
-        check_held(people, planted, 1)
+        check_held(people, 1)
 
 
 def test_an_endpoint_that_gave_the_reward_is_found_out_as_judge(tmp_path):
