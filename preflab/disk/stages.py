@@ -195,11 +195,12 @@ class UnbuiltRun(Run):
     """A run that is looked at and left as it is: nothing is made or locked, and no stage is built.
 
     Attributes:
-        asked: the stages that were asked for, in order, ``reused`` where they are finished; their records are empty.
+        asked: the stages that were asked for, in order, each with its inputs; ``reused`` where they are finished, and
+            their records are empty.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.stages, self.asked = folder, folder / "stages", list[Stage]()
+        self.folder, self.stages, self.asked = folder, folder / "stages", list[tuple[Stage, Mapping[str, Any]]]()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -209,7 +210,7 @@ class UnbuiltRun(Run):
         _, key = identified(name, inputs)
         folder = self.stages / f"{name}-{key}"
         stage = Stage(name, key, folder, {}, (folder / RECORD).is_file())
-        self.asked.append(stage)
+        self.asked.append((stage, inputs))
         return stage
 
 

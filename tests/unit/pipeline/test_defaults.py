@@ -9,8 +9,9 @@ import pytest
 
 from eval.pipeline.comparing import COMPARE
 from eval.pipeline.defaults import DEFAULTS, nearest
-from eval.pipeline.entries import CompareConfig, at_a_time
+from eval.pipeline.entries import CompareConfig
 from eval.pipeline.session import Session
+from eval.pipeline.workers import at_a_time
 from preflab.errors import UserError
 from preflab.experiment.layers import Layers
 from preflab.method import registry
@@ -172,10 +173,11 @@ def test_methods_are_compared_by_whole_replications_unless_it_is_quick(tmp_path)
 
 
 def test_stages_are_made_side_by_side_where_nothing_is_shared_that_cannot_be(monkeypatch):
-    monkeypatch.setattr("eval.pipeline.entries.os.sched_getaffinity", lambda process: {0, 1, 2})
+    monkeypatch.setattr("eval.pipeline.workers.os.sched_getaffinity", lambda process: {0, 1, 2})
 
     def workers(**values):
-        return at_a_time(Session(values, {}, COMPARE))
+        session = Session(values, {}, COMPARE)
+        return at_a_time(session, timed=session.config(CompareConfig).match == "time")
 
     asked = {
         "dataset": "owner/data",
