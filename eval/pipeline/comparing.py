@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.pipeline.again import comparison_again, tuning_again
 from eval.pipeline.arena import Arena
 from eval.pipeline.asked import Asked
 from eval.pipeline.contestants import judge_rewards, started, train_entries
@@ -71,7 +73,7 @@ def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
     from eval.records.comparison import Comparison
 
     run, session, config, foundation = arena.experiment.run, arena.session, arena.config, arena.foundation
-    workers = at_a_time(session, timed=config.match == "time")
+    crew = partial(crew_of, session, run, at_a_time(session, timed=config.match == "time"))
     check_labels([entry.method.label for entry in arena.entries if not entry.varied], foundation.start_label)
     if config.redraw:
         foundation.say_what_is_shared(config.redraw)
@@ -81,12 +83,12 @@ def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
     tuning = Tuning({}, {}, ())
     if session.config(TuneConfig).tune:
         searches = searches_of(arena)
-        execute(run, tuning_graph(arena, searches), crew_of(run, workers))
+        execute(run, tuning_graph(arena, searches), crew(partial(tuning_again, session)))
         tuning = tuned(arena, searches)
         arena = arena.at(tuning.best)
     entries, looks = arena.entries, list(dict.fromkeys([*looks, arena.look()]))
     write_manifest(session, arena.experiment, primary=arena.primary, looks=looks)
-    execute(run, comparison_graph(arena), crew_of(run, workers))
+    execute(run, comparison_graph(arena), crew(partial(comparison_again, session, tuning.best)))
     # 1. What every method shares: the policy they start from, the reward model, the judge.
     judged, grounds = arena.judging(arena.replications(arena.seeds)), arena.grounds(arena.seeds)
     starts, stands_on, ground = arena.starts(grounds), arena.below(), grounds[0]._replace(seed=0)

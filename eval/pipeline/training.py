@@ -76,13 +76,8 @@ def train_only(session: Session, name: str) -> tuple[Stage, ...]:
     """
     with opened(session, name, {}) as (foundation, method):
         write_manifest(session, foundation.experiment)
-        built(session, training_graph(session, foundation, method, evaluate=False), foundation.experiment.run)
+        build(session, foundation, method, evaluate=False)
         return tuple(trained_stages(session, foundation, method, *stood_on(foundation, method)))
-
-
-def built(session: Session, graph: Graph, run: Run) -> None:
-    """Build all that a graph is made of, by as many workers as the session says."""
-    execute(run, graph, crew_of(run, at_a_time(session, timed=False, compares=False)))
 
 
 @contextmanager
@@ -119,7 +114,7 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
 
     experiment, policy = foundation.experiment, method.needs.trains[0] == "policy"
     write_manifest(session, experiment)
-    built(session, training_graph(session, foundation, method, evaluate=True), experiment.run)
+    build(session, foundation, method, evaluate=True)
     seeds = session.run.seeds
     ground = ground_for(session, foundation, method)
     stages = trained_stages(session, foundation, method, ground.sft, ground.reward)
@@ -174,6 +169,21 @@ def trained_stages(
 
 
 # ---- the same as a graph -------------------------------------------------------------------------
+
+
+def build(session: Session, foundation: Foundation, method: Method, *, evaluate: bool) -> None:
+    """Build all that trains a method and, if asked to, evaluates it, by as many workers as the session says."""
+    run, opens = foundation.experiment.run, partial(training_again, session, method.name, evaluate=evaluate)
+    crew = crew_of(session, run, at_a_time(session, timed=False, compares=False), opens)
+    execute(run, training_graph(session, foundation, method, evaluate=evaluate), crew)
+
+
+def training_again(session: Session, name: str, *, evaluate: bool) -> tuple[Run, Graph]:
+    """Join the run that trains one method, in another process, and return what it builds."""
+    method = session.method(name)
+    experiment = session.joined([*session.stage_methods(), method])
+    foundation = Brought.by(session).foundation(session, experiment, [method.name])
+    return experiment.run, training_graph(session, foundation, method, evaluate=evaluate)
 
 
 def training_graph(session: Session, foundation: Foundation, method: Method, *, evaluate: bool) -> Graph:

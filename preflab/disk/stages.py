@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from preflab.disk.attempts import go_on
 from preflab.disk.digests import digest
 from preflab.disk.files import (
     disk_space,
@@ -133,8 +134,10 @@ class Run:
         self, name: str, key: str, inputs: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]]
     ) -> Stage:
         """Build a stage in a working folder, and give it its name."""
-        final, working = self.stages / f"{name}-{key}", self.stages / f".{name}-{key}.partial"
+        final = self.stages / f"{name}-{key}"
+        working = self._working(final)
         with stage(name):
+            go_on(working)
             self._workplace(working)
             record, changed = json_ready(dict(_built(build, working)))
             if changed:
@@ -143,12 +146,20 @@ class Run:
                 )
             write_json(working / RECORD, {"inputs": inputs, "record": record})
             seal(working)
-            working.replace(final)
+            self._named(working, final)
             sync(self.stages)
         self._verified[final] = _signature(final)
         self.built.add(final)
         self.known.add(final)
         return Stage(name, key, final, record, False)
+
+    def _working(self, final: Path) -> Path:
+        """Return the folder that a stage is built in."""
+        return final.with_name(f".{final.name}.partial")
+
+    def _named(self, working: Path, final: Path) -> None:
+        """Give the folder that a stage was built in its name."""
+        working.replace(final)
 
     @contextmanager
     def _alone(self, key: str) -> Iterator[None]:

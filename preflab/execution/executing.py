@@ -7,13 +7,16 @@ afterwards finds them. Nothing else comes back, so that a piece which dies costs
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
+from preflab.disk.attempts import tidy
 from preflab.disk.stages import Run
+from preflab.errors import UserError
 from preflab.execution.graph import Graph, Piece
 from preflab.progress import Made, elsewhere, expect, listed, progress
 
@@ -47,9 +50,13 @@ class Crew(Protocol):
 
     Attributes:
         size: how many pieces at a time.
+        tries: how often a piece is begun whose process dies.
+        gives_back: whether what still dies is left to this process, which then builds it itself.
     """
 
     size: int
+    tries: int
+    gives_back: bool
 
     def begin(self, piece: Piece) -> None:
         """Begin to build a piece; no more than `size` are under way."""
@@ -69,7 +76,7 @@ class Crew(Protocol):
 class Here:
     """Builds in this process, one after the other."""
 
-    size = 1
+    size, tries, gives_back = 1, 1, True
 
     def begin(self, piece: Piece) -> None:
         """Take the next piece."""
@@ -90,7 +97,8 @@ class Here:
 def execute(run: Run, graph: Graph, crew: Crew) -> None:
     """Build what a graph is made of.
 
-    A piece whose process dies is said and left to whoever asks for its stages, with those that need it.
+    A piece whose process dies is said, and begun again as often as the crew does that; then it is left to whoever asks
+    for its stages, with those that need it.
 
     Args:
         run: the run whose stages they build.
@@ -100,33 +108,51 @@ def execute(run: Run, graph: Graph, crew: Crew) -> None:
     Raises:
         BaseException: what ended a piece; the others are stopped.
     """
-    said, done, begun, waiting = set[tuple[str, str]](), set[str](), 0, list(graph)
+    said, done, begun, waiting = set[tuple[str, str]](), set[str](), Counter[str](), list(graph)
     expect(graph.stages)
-    title = f"{crew.size} pieces at a time"
+    title, under_way = f"{crew.size} pieces at a time", 0
     shown = progress(title, total=len(graph), unit="piece") if crew.size > 1 else nullcontext()
     with shown as task, crew:
-        while waiting or begun:
+        while waiting or under_way:
             ready = [piece for piece in waiting if done.issuperset(piece.needs)]
-            for piece in ready[: crew.size - begun]:
+            for piece in ready[: crew.size - under_way]:
                 waiting.remove(piece)
                 crew.begin(piece)
-                begun += 1
-            if not begun:
+                begun[piece.name] += 1
+                under_way += 1
+            if not under_way:
                 logger.warning("%s: left for later, as what it needs is not there", listed([p.name for p in waiting]))
                 return
             for name, report in crew.ended():
-                begun -= 1
+                under_way -= 1
+                if report is None:
+                    _died(name, crew, begun[name])
+                    waiting[:0] = [graph[name]] if begun[name] < crew.tries else []
+                    continue
                 _told(run, name, report, said)
-                done |= {name} if report else set()
+                done.add(name)
                 if task is not None:
                     task.advance()
+    tidy(run.stages)
 
 
-def _told(run: Run, name: str, report: Report | None, said: set[tuple[str, str]]) -> None:
+def _died(name: str, crew: Crew, times: int) -> None:
+    """Say that the process of a piece died, and what comes of it.
+
+    Raises:
+        UserError: if nobody tries again.
+    """
+    killed = f"the process of {name} was killed, by the system if memory ran out"
+    if times < crew.tries:
+        logger.warning("%s; it is begun again", killed)
+    elif crew.gives_back:
+        logger.warning("%s; it is done again later", killed)
+    else:
+        raise UserError(f"{killed}, {times} times; what it had sealed by then is kept: run the same command again")
+
+
+def _told(run: Run, name: str, report: Report, said: set[tuple[str, str]]) -> None:
     """Say what a piece has made and logged, each line once; raise what ended it."""
-    if report is None:
-        logger.warning("the process of %s was killed, by the system if memory ran out; it is done again later", name)
-        return
     run.known.update(report.built)  # what it found is said by who asks for it
     for one in report.made:
         elsewhere(one)

@@ -28,6 +28,8 @@ class Forked:
         size: how many at a time.
     """
 
+    tries, gives_back = 1, True
+
     def __init__(self, run: Run, size: int) -> None:
         self.run, self.size, self.members = run, size, dict[str, _Member]()
 

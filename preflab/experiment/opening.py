@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from preflab.disk.joined import JoinedRun
 from preflab.disk.stages import Run
 from preflab.endpoint.wire import Wire
 from preflab.errors import UserError, crash
@@ -47,6 +48,7 @@ def open_experiment(
     *,
     judged: Mapping[str, int] | None = None,
     tuned: bool = False,
+    joined: bool = False,
 ) -> Experiment:
     """Open the run folder and the world; from here on, heavy work.
 
@@ -60,6 +62,7 @@ def open_experiment(
         methods: what will be trained; their settings are tried on the libraries first.
         judged: splits of the world that figures will be means over, each with the fewest rows it takes.
         tuned: whether settings will be chosen on training rows set aside.
+        joined: whether another process holds the run, and has looked at all that.
 
     Raises:
         UserError: for anything that could not finish.
@@ -72,6 +75,8 @@ def open_experiment(
     world = with_rows_aside(world, methods, tuned=tuned)
     # A folder that cannot be used is answered before the seconds that importing torch takes.
     folder = Path(settings.output)
+    if joined:
+        return _open(JoinedRun(folder), settings, world, lora, methods)
     made = not folder.exists()
     run = Run(folder)
     crash.log_in(folder)
