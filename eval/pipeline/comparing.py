@@ -21,6 +21,7 @@ from eval.pipeline.session import Session
 from eval.pipeline.tuning import Tuning, tune
 from eval.pipeline.way_back import WayBackConfig
 from eval.pipeline.yardsticks import baseline, labels_kept, oracle_line
+from preflab import ranks
 from preflab.progress import expect
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
     expect(of_comparison(arena))
     if workers > 1:
         build_side_by_side(arena.experiment.run, pieces(arena), workers)
+    if ranks.ranks() > 1:
+        for piece in pieces(arena):
+            piece.build()
+        ranks.dismiss()
     # 1. What every method shares: the policy they start from, the reward model, the judge.
     judged, grounds = arena.judging(arena.replications(arena.seeds)), arena.grounds(arena.seeds)
     starts, stands_on, ground = arena.starts(grounds), arena.below(), grounds[0]._replace(seed=0)

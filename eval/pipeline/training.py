@@ -15,6 +15,7 @@ from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
 from eval.pipeline.yardsticks import baseline, own_judge
 from eval.subjects import START, Ground, evaluate_subject
+from preflab import ranks
 from preflab.errors import UserError
 from preflab.experiment.opening import FEWEST
 from preflab.progress import expect
@@ -116,6 +117,7 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
     first = [Contestant("start", [evaluate_subject("start", START, ground)])] if policy else []
     contestants = [*first, contest([ground._replace(seed=seed) for seed in seeds], Entry(method, {}), stages)]
     draws = [baseline(ground)] if policy else []
+    ranks.dismiss()
     summary = summarise_comparison(contestants, baseline=draws, decide=by_gold if ground.judge else None)
     comparison = Comparison(
         **vars(summary),
