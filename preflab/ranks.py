@@ -16,7 +16,7 @@ T = TypeVar("T")
 P = TypeVar("P")
 
 PATIENCE = timedelta(days=7)
-"""How long a process waits for the others: the first may ask an endpoint for hours. One that dies is noticed at once."""
+"""How long a process waits for others: the first may ask an endpoint for hours. One that dies is noticed at once."""
 
 _alone: list[bool] = []
 

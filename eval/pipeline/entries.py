@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from eval.pipeline.defaults import TINY, nearest
 from eval.pipeline.session import Session
+from preflab import ranks
 from preflab.disk.stages import Stage
 from preflab.errors import UserError
 from preflab.experiment.foundation import AUTO, DATA, START, TRAIN
@@ -145,6 +146,11 @@ def check_entries(session: Session) -> list[Entry]:
     start = session.stage_methods()[0].label
     check_labels([method.label for method in methods], start if trains_start(session) else START)
     check_budget(config, methods)
+    if (config.workers or 1) > 1 and ranks.ranks() > 1:
+        raise UserError(
+            f"--workers {config.workers}: a launcher has started {ranks.ranks()} processes that share every stage; "
+            "leave it out, or start with python"
+        )
     entries = [Entry(method, {}) for method in methods]
     return entries if config.sweep is None else [*entries, *swept(session, config.sweep, methods)]
 
@@ -159,6 +165,8 @@ def at_a_time(session: Session) -> int:
 
     asked, threads = session.config(CompareConfig).workers, session.run.threads
     asks_endpoint = any(part.source == ENDPOINT for part in session.world.reward_parts)
+    if ranks.ranks() > 1:
+        return 1
     if (asked or 1) > 1:
         if torch.cuda.is_available():
             raise UserError("--workers: processes side by side are for the CPU, and a GPU is there; leave it out")
