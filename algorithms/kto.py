@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from preflab import Batch, Labels, Loss, LossMethod, Needs, Rollout, Scores, masked_sum, mean_of, option, sum_over_ranks
+from preflab import Batch, Labels, Loss, LossMethod, Needs, Rollout, Scores, masked_sum, mean_of, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +36,8 @@ class KTO(LossMethod):
     """L = λ_D [1 − σ(β (u − z0))] if desirable, λ_U [1 − σ(β (z0 − u))] if not, with u = log π/π_ref(y|x).
 
     z0 = max(0, mean of u over the optimiser batch's responses, each to another one's prompt) stands for
-    KL(π‖π_ref); no gradient flows through it. It is read before the step, from the whole optimiser batch on all
-    ranks, so that the size of micro-batches changes nothing.
+    KL(π‖π_ref); no gradient flows through it. It is read before the step, from the whole optimiser batch, so that the
+    size of micro-batches changes nothing.
 
     What it converges to is not known: σ has no finite maximum, and how strongly a response is preferred
     counts only through the share of labels that call it desirable.
@@ -59,8 +59,7 @@ class KTO(LossMethod):
         """Estimate z0 from the mismatched responses (index 1) and drop them; the reference's pass is kept."""
         mask = rollout.batch.response_mask
         ratios = masked_sum(rollout.scores.logps - rollout.scores.reference_logps, mask)[:, 1]
-        total, count = sum_over_ranks(ratios.sum(), mask[:, 1].any(-1).sum().to(ratios.dtype))
-        kl = (total / count.clamp(min=1)).clamp(min=0.0)
+        kl = (ratios.sum() / mask[:, 1].any(-1).sum().clamp(min=1)).clamp(min=0.0)
         matched, desirable = rollout.batch.select(mask.new_zeros(len(mask), 1).long()), rollout.batch.feedback.desirable
         if desirable is None:
             raise ValueError("KTO learns from responses that are desirable or not, and the data do not say which")

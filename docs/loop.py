@@ -27,7 +27,7 @@ from preflab.model.in_parts import score_in_parts
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import Sampler, TransformersSampler
 from preflab.seeds import derive
-from preflab.training.sources import Shard
+from preflab.training.sources import Shuffled
 from preflab.worlds import World, WorldConfig, open_world
 from preflab.worlds.exact import all_responses, reward_table
 
@@ -36,7 +36,7 @@ from preflab.worlds.exact import all_responses, reward_table
 
 def offline_batches(pairs: Sequence[EncodedGroup], train: TrainConfig, pad_id: int, seed: int) -> Iterator[Batch]:
     """Yield the batch of each optimiser step: rows of the data set, shuffled anew each time it is used up."""
-    rows, size = Shard(len(pairs), seed), train.optimiser_batch
+    rows, size = Shuffled(len(pairs), seed), train.optimiser_batch
     step = 0
     while True:
         # Prompts [B, P] padded on the left, responses [B, 2, T] on the right, chosen before rejected.
@@ -49,7 +49,7 @@ def rollout_batches(
 ) -> Iterator[Batch]:
     """Yield the batch of each optimiser step: minibatches of rollouts, each drawn from the policy as it then is."""
     config, size = method.config, train.optimiser_batch
-    rows, rollout = Shard(len(prompts), seed), 0
+    rows, rollout = Shuffled(len(prompts), seed), 0
     while True:
         # 1. The policy answers some prompts, K times each.
         asked = [prompts[row] for row in rows.take(rollout * config.rollout_prompts, config.rollout_prompts)]

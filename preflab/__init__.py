@@ -58,7 +58,6 @@ from preflab.method.maths import (
     masked_sum,
     moments,
     plackett_luce,
-    sum_over_ranks,
     win_probability,
 )
 from preflab.method.pairwise import Pair, Pairwise
@@ -135,7 +134,6 @@ __all__ = [
     "policy_metrics",
     "policy_ratio",
     "response_scores",
-    "sum_over_ranks",
     "unit_mask",
     "value_metrics",
     "whiten",

@@ -17,10 +17,17 @@ def derive(seed: int, *purpose: object) -> int:
 
 @contextmanager
 def seeded(seed: int, *purpose: object) -> Iterator[None]:
-    """Draw from torch's generators as seeded for one purpose; the caller's state is put back."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    """Draw from torch's generators, those of the CPU and of this process's own GPU, as seeded for one purpose.
+
+    The caller's states are put back.
+    """
+    own = derive(seed, *purpose)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive(seed, *purpose))
+        # Not torch.manual_seed, which would seed the GPUs of other processes too.
+        torch.default_generator.manual_seed(own)
+        for _ in devices:
+            torch.cuda.manual_seed(own)
         yield
 
 

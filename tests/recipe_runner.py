@@ -68,6 +68,16 @@ def run(recipe: str, *arguments: str | Path, cwd: Path, limit: float = LIMIT, **
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
+def torchrun(script: Path, *arguments: str | Path, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start a script in two processes by torchrun; what they say is read by `communicate`."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", str(script), *map(str, arguments)]
+    path = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), *filter(None, sys.path)])
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(launcher, cwd=cwd, env=settings, **pipes)
+
+
 def _given(recipe: str, arguments: Sequence[str | Path]) -> list[str]:
     """Return what a recipe is given: comparisons go nowhere back to the start where no test asks for it."""
     given = [str(argument) for argument in arguments]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from eval.harness.rows import Tokens, world_batch
 from eval.judges import Judge
 from eval.records.records import PREFERENCES, Records, Rows
 from eval.settings import EvalConfig
+from preflab import ranks
 from preflab.data.asked import Asked
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
@@ -182,9 +183,15 @@ def score_preferences(
     subsets = data["subset"] if "subset" in data.column_names else [None] * len(data)
     given = data["group"] if "group" in data.column_names else [None] * len(data)
     rows: dict[int, dict[str, Any]] = {}
-    for part in _by_length(tokens.pairs, config.eval_batch_size, f"{title}: held-out pairs"):
+    parts = _by_length(tokens.pairs, config.eval_batch_size)
+
+    def of_part(part: Sequence[int]) -> dict[str, Any]:
+        batch = collate([tokens.pairs[i] for i in part], _pad(tokens))
+        return {name: x.double().tolist() for name, x in columns(batch).items()}
+
+    shown = partial(tracked, title=f"{title}: held-out pairs", unit="batch")
+    for part, found in zip(parts, ranks.spread(parts, of_part, shown), strict=True):
         groups = [tokens.pairs[i] for i in part]
-        found = {name: x.double().tolist() for name, x in columns(collate(groups, _pad(tokens))).items()}
         for at, (i, group) in enumerate(zip(part, groups, strict=True)):
             at_prompt = given[group.row] or _hashed(data[group.row]["prompt"])
             row: dict[str, Any] = {"row": group.row, "subset": subsets[group.row], "group": at_prompt}
@@ -202,10 +209,9 @@ def _hashed(prompt: str) -> str:
     return digest(group_key(prompt), 16)
 
 
-def _by_length(groups: Sequence[EncodedGroup], size: int, title: str) -> Iterator[list[int]]:
+def _by_length(groups: Sequence[EncodedGroup], size: int) -> list[list[int]]:
     order = sorted(range(len(groups)), key=lambda i: len(groups[i].prompt_ids) + max(map(len, groups[i].response_ids)))
-    parts = [order[at : at + size] for at in range(0, len(order), size)]
-    return tracked(parts, title, "batch")
+    return [order[at : at + size] for at in range(0, len(order), size)]
 
 
 def _answers(
@@ -290,17 +296,23 @@ def _figures(
     found: dict[str, list[float | None]] = {
         name: [None] * len(batch.prompt_ids) for name in ("log_ratio", "kl", "entropy")
     }
-    for at in tracked(alike(batch, config.eval_batch_size), f"{title}: scores", "batch"):
+
+    def of_part(at: Tensor) -> dict[str, list[float]]:
         part = batch.rows(at).to(policy.roles.device)
         figures = policy.figures(roles, part, config.eval_temperature)
         log_ratio = figures.log_ratio
         if policy.comparable and log_ratio is None:
             with policy.roles.at_temperature(config.eval_temperature), roles.at_temperature(config.eval_temperature):
                 log_ratio = policy.likelihoods(roles, part)["score"]
-        for name, values in (("log_ratio", log_ratio), ("kl", figures.kl), ("entropy", figures.entropy)):
-            if values is not None:
-                for row, value in zip(at.tolist(), values[:, 0].tolist(), strict=True):
-                    found[name][row] = value
+        columns = {"log_ratio": log_ratio, "kl": figures.kl, "entropy": figures.entropy}
+        return {name: values[:, 0].tolist() for name, values in columns.items() if values is not None}
+
+    parts = alike(batch, config.eval_batch_size)
+    shown = partial(tracked, title=f"{title}: scores", unit="batch")
+    for at, figures in zip(parts, ranks.spread(parts, of_part, shown), strict=True):
+        for name, values in figures.items():
+            for row, value in zip(at.tolist(), values, strict=True):
+                found[name][row] = value
     return found
 
 
@@ -320,7 +332,8 @@ def _judged(
     if roles.gives_rewards:
         proxies = reward_scores(roles, batch, config.eval_batch_size)[:, 0].tolist()
     if judge:
-        golds = [row[0] for row in judge(batch, prompts, [[text] for text in texts])]
+        given_by = partial(judge, batch, prompts, [[text] for text in texts])
+        golds = [row[0] for row in ranks.once(given_by)]
     given = {name: columns.get(name, none) for name in ("length", "ended", "log_ratio", "kl", "entropy")}
     messages = {name: columns[name] for name in ("messages",) if name in columns}
     table = {"prompt": prompts, **messages, "response": texts, **given, "gold": golds, "proxy": proxies}
@@ -337,13 +350,22 @@ def _part(folder: Path | None, name: str, make: Callable[[], Rows]) -> Rows:
     if folder is None:
         return make()
     path = folder / name
-    if os.path.lexists(path):
-        trouble = file_damage(path)
-        if trouble is None:
-            return read_jsonl(path)
-        logger.warning("%s: %s; that part is evaluated again", folder.name, trouble)
-        remove(path)
+    kept = ranks.once(partial(_kept, path))
+    if kept is not None:
+        return kept
     rows = make()
     write_jsonl(path, rows)
     seal_file(path)
     return rows
+
+
+def _kept(path: Path) -> Rows | None:
+    """Return the rows of a part that is whole; say so and remove it where it is not."""
+    if not os.path.lexists(path):
+        return None
+    trouble = file_damage(path)
+    if trouble is None:
+        return read_jsonl(path)
+    logger.warning("%s: %s; that part is evaluated again", path.parent.name, trouble)
+    remove(path)
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from eval.conformance.exact import Exact
 from eval.frontier import Oracle, exact_oracle
 from eval.judges import Judge
 from eval.settings import EvalConfig
+from preflab import ranks
 from preflab.experiment.experiment import Experiment
 from preflab.model.roles import Roles
 from preflab.progress import tracked
@@ -48,7 +50,7 @@ def sample_rewards(experiment: Experiment, roles: Roles, judge: Judge, config: E
             ]
             for x in zip(batch.response_ids, batch.response_mask, strict=True)
         ]
-        parts.append(np.array(judge(batch, prompts, texts), dtype=np.float64))
+        parts.append(np.array(ranks.once(partial(judge, batch, prompts, texts)), dtype=np.float64))
     return np.concatenate(parts)
 
 

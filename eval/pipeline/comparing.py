@@ -23,6 +23,7 @@ from eval.pipeline.tuning import Tuning, searches_of, tuned, tuning_graph
 from eval.pipeline.way_back import WayBackConfig
 from eval.pipeline.workers import WORKERS, at_a_time, crew_of
 from eval.pipeline.yardsticks import baseline, labels_kept, oracle_line
+from preflab import ranks
 from preflab.execution.executing import execute
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
     entries, looks = arena.entries, list(dict.fromkeys([*looks, arena.look()]))
     write_manifest(session, arena.experiment, primary=arena.primary, looks=looks)
     execute(run, comparison_graph(arena), crew(partial(comparison_again, session, tuning.best)))
+    ranks.dismiss()
     # 1. What every method shares: the policy they start from, the reward model, the judge.
     judged, grounds = arena.judging(arena.replications(arena.seeds)), arena.grounds(arena.seeds)
     starts, stands_on, ground = arena.starts(grounds), arena.below(), grounds[0]._replace(seed=0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.pipeline.results import write_manifest
 from eval.pipeline.session import Session
+from preflab import ranks
 from preflab.errors import UserError, crash
 from preflab.errors.terminal import console, say
 from preflab.method import registry
@@ -59,6 +60,10 @@ def conform(session: Session) -> list[str]:
         UserError: for whatever could not finish, before anything is trained.
     """
     config = session.config(ConformanceConfig)
+    if ranks.ranks() > 1:
+        raise UserError(
+            f"a launcher has started {ranks.ranks()} processes, and methods are measured by one; start with python"
+        )
     if config.docs is not None and BEGIN not in _page(config.docs):
         raise UserError(f"--docs {config.docs} holds no conformance.md with the lines {BEGIN.strip()} and {END}")
     names = config.algorithms or tuple(registry.registered())

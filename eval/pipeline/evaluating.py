@@ -28,6 +28,7 @@ from eval.subjects import (
     evaluate_subject,
     open_subjects,
 )
+from preflab import ranks
 from preflab.errors import UserError
 from preflab.experiment.foundation import AUTO, NONE, TRAIN
 from preflab.experiment.opening import FEWEST
@@ -191,6 +192,7 @@ def evaluated(
     expect([f"eval-{name}" for name in (*answers, *every)])
     draws = [baseline(ground)] if generate else []
     found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
+    ranks.dismiss()
     evaluation = Evaluation(
         **vars(summarise_subjects(every, found, draws, judged.decide if generate else None, people)),
         baseline="reference",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.pipeline.session import Session
+from preflab import ranks
 from preflab.disk.files import read_object
 from preflab.errors import UserError
 
@@ -58,11 +60,16 @@ def write_manifest(session: Session, experiment: Experiment, **more: Any) -> Non
     """Say in the run folder, before the first stage, what the run is made of, and `more`."""
     from preflab.disk.files import write_result
 
-    write_result(Path(session.run.output) / MANIFEST, {**about(session, experiment), **more})
+    if ranks.first():
+        write_result(Path(session.run.output) / MANIFEST, {**about(session, experiment), **more})
 
 
 def looks_so_far(folder: Path) -> list[str]:
     """Return the comparisons that a run folder's test prompts have been used for, by their keys."""
+    return ranks.once(partial(_looks, folder))
+
+
+def _looks(folder: Path) -> list[str]:
     path = folder / MANIFEST
     try:
         before = read_object(path).get("looks") if path.is_file() else []

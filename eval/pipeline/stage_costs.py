@@ -186,7 +186,7 @@ class Costing:
     def worst(self, source: OfflineSource, rows: Sequence[EncodedGroup], steps: int) -> Batch[Any]:
         """Return the longest micro-batch among those that the first steps read."""
         micro, size = source.train.micro_batch, source.train.optimiser_batch
-        read = source.shard.take(0, size * min(steps, LOOKED_AT))
+        read = source.order.take(0, size * min(steps, LOOKED_AT))
         parts = [[rows[row] for row in read[at : at + micro]] for at in range(0, len(read), micro)]
         return collate(max(parts, key=lambda part: sum(map(_length, part))), 0)
 

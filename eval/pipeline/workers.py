@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eval.pipeline.defaults import TINY, nearest
+from preflab import ranks
 from preflab.errors import UserError
 from preflab.model.model_size import model_size
 from preflab.rewards.specification import ENDPOINT
@@ -38,6 +39,20 @@ WORKERS: dict[str, type] = {"workers": WorkersConfig}
 """The configs of a session whose work can be spread."""
 
 
+def check_launched(session: Session) -> None:
+    """Refuse workers of processes that a launcher has started to share every stage.
+
+    Raises:
+        UserError: saying what to do.
+    """
+    asked, many = _config(session).workers, ranks.ranks()
+    if (asked or 1) > 1 and many > 1:
+        raise UserError(
+            f"--workers {asked}: a launcher has started {many} processes that share every stage; leave it out, or "
+            "start with python"
+        )
+
+
 def at_a_time(session: Session, *, timed: bool, compares: bool = True) -> int:
     """Return how many pieces are built side by side.
 
@@ -56,7 +71,7 @@ def at_a_time(session: Session, *, timed: bool, compares: bool = True) -> int:
         _check(session, asked or 1, gpus, timed)
     if asked:
         return asked
-    if not compares or timed or _asks_endpoint(session):
+    if ranks.ranks() > 1 or not compares or timed or _asks_endpoint(session):
         return 1
     if gpus:
         return gpus

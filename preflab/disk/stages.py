@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, NamedTuple
 
+from preflab import ranks
 from preflab.disk.attempts import go_on
 from preflab.disk.digests import digest
 from preflab.disk.files import (
@@ -54,6 +56,8 @@ class Stage(NamedTuple):
 
 class Run:
     """A folder of stages. Only one process, and what it forks off, may write to it at a time.
+
+    Of the processes of a launcher that is the first; the others hold a `JoinedRun` (see `open_run`).
 
     Args:
         folder: made if it does not exist.
@@ -117,7 +121,7 @@ class Run:
         """
         inputs, key = identified(name, inputs)
         final = self.stages / f"{name}-{key}"
-        kept = self._finished(final, inputs)
+        kept = ranks.from_first(self._finished(final, inputs))
         if kept is not None:
             if final not in self.known:
                 reused(name)
@@ -128,7 +132,8 @@ class Run:
             if kept is not None:
                 self.known.add(final)
                 return Stage(name, key, final, kept, True)
-            return self._made(name, key, inputs, build)
+            made = self._made(name, key, inputs, build)
+            return made._replace(record=ranks.from_first(made.record))
 
     def _made(
         self, name: str, key: str, inputs: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]]
@@ -200,6 +205,46 @@ class Run:
             raise UserError(
                 f"{working} cannot be written: {error.strerror or error}; choose another --output"
             ) from None
+
+
+class JoinedRun(Run):
+    """The run of a process that the first has beside it: it builds along, and what it writes is dropped.
+
+    Whoever reads a finished stage reads the first one's: the folder must be on a disk that all see.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.stages = folder, folder / "stages"
+        self.built, self.known = set[Path](), set[Path]()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def stage(self, name: str, inputs: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]]) -> Stage:
+        """Return a stage that the first process has found, or builds now, beside this one."""
+        _, key = identified(name, inputs)
+        final = self.stages / f"{name}-{key}"
+        kept: dict[str, Any] | None = ranks.from_first(None)
+        if kept is not None:
+            return Stage(name, key, final, kept, True)
+        with TemporaryDirectory(prefix="preflab-") as folder:
+            build(Path(folder))
+        record: dict[str, Any] = ranks.from_first({})
+        if not (final / RECORD).is_file():
+            raise UserError(
+                f"process {ranks.rank()} does not see {final}, which the first has made: --output must be on a disk "
+                "that all machines share"
+            )
+        return Stage(name, key, final, record, False)
+
+
+def open_run(folder: Path) -> Run:
+    """Open a run's folder, each process of a launcher in its own part.
+
+    Raises:
+        UserError: as `Run` does.
+    """
+    return Run(folder) if ranks.first() else JoinedRun(folder)
 
 
 class UnbuiltRun(Run):

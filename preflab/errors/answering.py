@@ -8,12 +8,14 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from preflab import ranks
 from preflab.errors import PluginError, UserError, crash, terminal
 
 
@@ -22,6 +24,8 @@ class Terminated(KeyboardInterrupt):  # noqa: N818: it is no error
 
 
 INTERRUPTS = (KeyboardInterrupt, Terminated)
+
+PATIENCE = 2.0  # seconds
 
 """What only a person or the system raises; subclasses are some plug-in's own."""
 
@@ -49,10 +53,14 @@ def run_recipe(main: Callable[[], int | None]) -> None:
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != folder]
     terminal.lasting_streams()
     terminal.log_to_stderr()
+    if not ranks.first():
+        terminal.leave_it_to_the_first()
     with _signals_and_threads():
         try:
             status = _finished(main)
             sys.stdout.flush()  # so that a full disk under `> file` is found while it can still be said
+        except ranks.Dismissed:
+            status = 0
         except BaseException as error:
             status = _answer(error)
     if status:
@@ -77,6 +85,9 @@ def _left_by_argparse(error: BaseException) -> bool:
 
 def _answer(error: BaseException) -> int:
     """Say in one line what went wrong, and return the exit status."""
+    if not ranks.first():
+        # Most mistakes are everybody's: the launcher ends this process once the first has said so.
+        time.sleep(PATIENCE)
     _end_progress_bars()
     if type(error) in INTERRUPTS:
         _complain("interrupted; run the same command again to go on")
@@ -161,6 +172,8 @@ def _signals_and_threads() -> Iterator[None]:
 
     hook, threading.excepthook = threading.excepthook, in_a_thread
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    # One beside the first has nothing to say or to save, and may be waiting where no handler is run.
+    ours = ours and ranks.first()
     if ours:
         signal.signal(signal.SIGTERM, terminate)
     try:

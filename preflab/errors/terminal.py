@@ -88,6 +88,12 @@ def log_to_stderr() -> None:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
+def leave_it_to_the_first() -> None:
+    """Say nothing but what ends this process: of several that do the same, one tells."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the process's life)
+    logging.disable(logging.WARNING)
+
+
 class _Outlet(io.FileIO):
     """A descriptor whose reader may go away, as ``| head`` does: what comes after is dropped, and work goes on."""
 

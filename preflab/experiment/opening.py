@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preflab.disk.joined import JoinedRun
-from preflab.disk.stages import Run
+from preflab import ranks
+from preflab.disk.guest import GuestRun
+from preflab.disk.stages import Run, open_run
 from preflab.endpoint.wire import Wire
 from preflab.errors import UserError, crash
 from preflab.experiment.settings import RunConfig
@@ -69,16 +70,18 @@ def open_experiment(
     """
     # TRL reports usage statistics by default; nothing is sent from here.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    check_alone()
+    check_shared(methods)
     check_engine(lora, methods)
     check_reward(world)
     world = with_rows_aside(world, methods, tuned=tuned)
     # A folder that cannot be used is answered before the seconds that importing torch takes.
     folder = Path(settings.output)
     if joined:
-        return _open(JoinedRun(folder), settings, world, lora, methods)
-    made = not folder.exists()
-    run = Run(folder)
+        return _open(GuestRun(folder), settings, world, lora, methods)
+    made = ranks.first() and not folder.exists()
+    ranks.start()
+    run = open_run(folder)
+    ranks.barrier()
     crash.log_in(folder)
     try:
         check_results(folder)
@@ -92,18 +95,38 @@ def open_experiment(
         raise
 
 
-def check_alone() -> None:
-    """Refuse to be one of several processes of a launcher: each would make the whole run.
+def check_shared(methods: Sequence[Method]) -> None:
+    """Refuse processes of a launcher that cannot meet, and what they cannot share.
 
     Raises:
-        UserError: saying what to do.
+        UserError: naming the method, or the launcher's setting, and what to change.
     """
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes.isdigit() and int(processes) > 1:
+    many = ranks.ranks()
+    if many == 1:
+        return
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise UserError(
-            f"WORLD_SIZE is {processes}: a launcher (torchrun, accelerate) started {processes} processes, and a run is "
-            "of one; start it with python, and --workers N on a CPU for stages side by side"
+            f"WORLD_SIZE is {many}, and {missing[0]} is not set: processes that cannot meet would each make the whole "
+            "run; start it with torchrun or accelerate launch, or unset WORLD_SIZE"
         )
+    for engine, variable in (("DeepSpeed", "ACCELERATE_USE_DEEPSPEED"), ("FSDP", "ACCELERATE_USE_FSDP")):
+        if os.environ.get(variable) == "true":
+            raise UserError(
+                f"accelerate is set to {engine}, which would wrap layers that are run by hand; choose distributed_type "
+                "MULTI_GPU (docs/processes.md), and --shard-base for a base that is too large for one GPU"
+            )
+    for method in methods:
+        if method.algorithm.kind == "trainer":
+            raise UserError(
+                f"{method.name}: {many} processes share preflab's own loop, and this method brings a trainer of its "
+                "own; leave it out, or start with python"
+            )
+        batch = method.train.optimiser_batch
+        if method.algorithm.kind == "loss" and batch % many:
+            raise UserError(
+                f"{method.name}: {many} processes cannot share {method.train.batch_in_words} evenly; set "
+                f"train_batch_size to {many * max(1, round(batch / many))}"
+            )
 
 
 def check_engine(lora: LoraSettings, methods: Sequence[Method]) -> None:

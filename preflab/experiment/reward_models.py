@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from preflab import ranks
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import Sampler
 from preflab.scoring.batching import rows_at_once
@@ -50,7 +51,7 @@ def sampled_rewards(
     sample = sampler(roles, "policy", prompts, k=1, temperature=1.0, seed=derive(seed, "normalise"))
     size = rows_at_once(NORMALISED_AT_ONCE, max(map(len, prompts)) + limit, batch_size)
     parts = [sample.batch.rows(slice(at, at + size)) for at in range(0, len(prompts), size)]
-    return torch.cat([roles(part, ("reward",)).rewards for part in parts])
+    return torch.cat(ranks.spread(parts, lambda part: roles(part, ("reward",)).rewards)).to(roles.device)
 
 
 def save_classifier_tokenizer(roles: Roles, tokenizer: Any, ends: tuple[int, ...], folder: Path) -> None:

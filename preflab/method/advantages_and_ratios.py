@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from preflab.method.contract import Batch, Mean, Rollout, Scores, Unit, mean_of, unit_mask
 from preflab.method.feedback import ActorCriticFeedback, Behaviour
-from preflab.method.maths import KL_ESTIMATORS, kl_k1, kl_k3, masked_mean, masked_sum, moments, sum_over_ranks
+from preflab.method.maths import KL_ESTIMATORS, kl_k1, kl_k3, masked_mean, masked_sum, moments
 from preflab.settings.policy_gradient import PolicyGradientConfig, TokenPolicyGradientConfig
 
 if TYPE_CHECKING:
@@ -148,8 +148,8 @@ def next_kl_coefficient(rollout: Rollout, config: PolicyGradientConfig, coeffici
         return coefficient
     mask = rollout.batch.response_mask
     kl = masked_sum(kl_k1(rollout.scores.logps, rollout.scores.reference_logps), mask).sum()
-    total, responses = sum_over_ranks(kl, mask.any(-1).sum().to(kl.dtype))
-    mean = (total / responses).item()
+    responses = mask.any(-1).sum().to(kl.dtype)
+    mean = (kl / responses).item()
     return adapted_kl_coefficient(coefficient, mean, config.kl_target, config.kl_horizon, responses.item())
 
 
@@ -163,7 +163,7 @@ def adapted_kl_coefficient(coefficient: float, kl: float, target: float, horizon
         kl: mean KL(π‖π_ref) of the rollout, nats per response.
         target: what it should be.
         horizon: responses over which an error moves β by its own size.
-        responses: how many the rollout has, on all ranks.
+        responses: how many the rollout has.
     """
     error = min(max(kl / target - 1, -0.2), 0.2)
     # A rollout larger than the horizon would otherwise push β past 0.

@@ -94,22 +94,11 @@ def win_probability(reference_logps: Tensor, rewards: Tensor, mask: Tensor) -> T
 
 
 def moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and unbiased variance of `x` over all true entries of `mask`, on all ranks."""
-    clean = x.masked_fill(~mask, 0.0)
-    count, total = sum_over_ranks(mask.sum().to(x.dtype), clean.sum())
-    mean = total / count.clamp(min=1)
-    (squares,) = sum_over_ranks(((clean - mean).masked_fill(~mask, 0.0) ** 2).sum())
+    """Return mean and unbiased variance of `x` over all true entries of `mask`."""
+    clean, count = x.masked_fill(~mask, 0.0), mask.sum().to(x.dtype)
+    mean = clean.sum() / count.clamp(min=1)
+    squares = ((clean - mean).masked_fill(~mask, 0.0) ** 2).sum()
     return mean, squares / (count - 1).clamp(min=1)
-
-
-def sum_over_ranks(*sums: Tensor) -> tuple[Tensor, ...]:
-    """Return each tensor summed over all ranks, in place; as it is where there is one process."""
-    import torch.distributed as distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        for value in sums:
-            distributed.all_reduce(value)
-    return sums
 
 
 def kl_k1(logps: Tensor, reference_logps: Tensor) -> Tensor:

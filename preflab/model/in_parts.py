@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from preflab import ranks
 from preflab.method.contract import Batch, Role, Scores
 from preflab.model.halves import joined
 from preflab.model.roles import Roles
@@ -17,17 +19,20 @@ from preflab.progress import listed, progress, tracked
 def score_in_parts(roles: Roles, batch: Batch, wanted: Sequence[Role], micro: int) -> Scores:
     """Score a batch by some roles, `micro` prompts at a time, each part cut to its own longest.
 
-    A reward that is a function gets the whole batch at once: calls run side by side, and it may compare responses.
+    Several processes share the parts. A reward that is a function gets the whole batch at once, from the first process
+    alone: calls run side by side, and it may compare responses.
     """
     if "reward" in wanted and roles.reward_function is not None:
         others = [role for role in wanted if role != "reward"]
         found = score_in_parts(roles, batch, others, micro) if others else Scores()
-        return found._replace(rewards=roles(batch, ("reward",)).rewards)
-    width = batch.response_ids.shape[-1]
-    starts = tracked(range(0, len(batch.prompt_ids), micro), f"scores of {listed(wanted)}", "batch")
-    parts = [roles(batch.rows(slice(at, at + micro)), wanted) for at in starts]
+        rewards = ranks.once(lambda: roles(batch, ("reward",)).rewards)
+        return found._replace(rewards=rewards.to(batch.prompt_ids.device))
+    width, device = batch.response_ids.shape[-1], batch.prompt_ids.device
+    starts = range(0, len(batch.prompt_ids), micro)
+    shown = partial(tracked, title=f"scores of {listed(wanted)}", unit="batch")
+    parts = ranks.spread(starts, lambda at: roles(batch.rows(slice(at, at + micro)), wanted), shown)
 
-    fields = [[x for x in field if x is not None] for field in zip(*parts, strict=True)]
+    fields = [[x.to(device) for x in field if x is not None] for field in zip(*parts, strict=True)]
     return Scores(*(joined(found, width) if found else None for found in fields))
 
 
@@ -38,7 +43,7 @@ def reward_scores(roles: Roles, batch: Batch, size: int) -> Tensor:
 
 
 def scored(score: Callable[[Batch], Tensor], batch: Batch, size: int) -> Tensor:
-    """Return the `score` ``[B, K]`` of each response, float64 on the CPU.
+    """Return the `score` ``[B, K]`` of each response, float64 on the CPU; several processes share the work.
 
     A prompt's responses go together, `size` responses at a time.
     """
@@ -48,10 +53,20 @@ def scored(score: Callable[[Batch], Tensor], batch: Batch, size: int) -> Tensor:
         for draws in torch.split(torch.arange(many), size):
             index = draws.expand(len(scores), -1)
             part = batch.select(index.to(batch.response_ids.device))
-            for at in alike(part, max(1, size // len(draws))):
-                scores[at[:, None], draws] = score(part.rows(at)).double().cpu()
-                task.advance(len(at) * len(draws))
+
+            def shown(rows: Sequence[Tensor], drawn: int = len(draws)) -> Iterator[Tensor]:
+                for at in rows:
+                    yield at
+                    task.advance(len(at) * drawn)
+
+            rows = alike(part, max(1, size // len(draws)))
+            for at, found in zip(rows, ranks.spread(rows, partial(_of_rows, score, part), shown), strict=True):
+                scores[at[:, None], draws] = found.double().cpu()
     return scores
+
+
+def _of_rows(score: Callable[[Batch], Tensor], batch: Batch, at: Tensor) -> Tensor:
+    return score(batch.rows(at))
 
 
 def alike(batch: Batch, size: int) -> list[Tensor]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
+from preflab import ranks
 from preflab.progress.bars import Bars
 from preflab.progress.board import Board, Display, Lines, Made, Nothing
 
@@ -18,7 +18,7 @@ BEAT = 1.0  # seconds
 
 
 def _display() -> Display:
-    if os.environ.get("RANK", "0") != "0":
+    if not ranks.first():
         return Nothing()
     return _BARS if sys.stderr.isatty() else _LINES
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,6 +13,7 @@ from accelerate.utils import release_memory
 from torch import Tensor
 from torch.nn import functional
 
+from preflab import ranks
 from preflab.data.batches import padded
 from preflab.errors import UserError
 from preflab.errors.answering import is_out_of_memory
@@ -121,7 +122,7 @@ class TransformersSampler:
         ids, mask = padded(prompts, self.pad_id, left=True, device=roles.device)
         with self._reading(roles, role), _evaluating(roles.model):
             feeder = self._feeder(roles, role, ids, mask)
-            draw = self._generate if feeder is None else self._fitting(functools.partial(self._decode, feeder))
+            draw = self._generate if feeder is None else self._fitting(partial(self._decode, feeder))
             responses, logps = draw(roles.model, prompts, k, temperature, seed)
         real = until_end(responses, self.end_ids)
         width = int(real.sum(-1).max())
@@ -130,7 +131,8 @@ class TransformersSampler:
             logps = logps[..., :width].masked_fill(~batch.response_mask, 0.0)
             if not logps.isfinite().all():
                 raise UserError(f"the {role} gives no finite probabilities: it has diverged; lower the learning rate")
-        roles.work.add(sampled(batch, prompt_once=feeder is not None))
+        if ranks.first():  # costs are summed over processes
+            roles.work.add(sampled(batch, prompt_once=feeder is not None))
         return Samples(batch, is_end(responses, self.end_ids).any(-1), logps=logps)
 
     def _reading(self, roles: Roles, role: Role) -> AbstractContextManager[None]:
@@ -150,7 +152,7 @@ class TransformersSampler:
                     return draw(model, prompts, k, *rest)
                 except Exception as error:
                     size = self._at_once(prompts)
-                    if size == 1 or not is_out_of_memory(error):
+                    if size == 1 or ranks.ranks() > 1 or not is_out_of_memory(error):  # all cut alike
                         raise
                 # Here, where the exception no longer holds on to what the attempt had in memory.
                 self.sequences_at_once = size // 2
@@ -164,9 +166,12 @@ class TransformersSampler:
         return rows_at_once(self.sequences_at_once, longest, self.batch_size)
 
     def _chunks(self, prompts: Sequence[Sequence[int]], k: int) -> Iterator[tuple[slice, list[slice]]]:
-        """Yield stretches of prompts, with the stretches of their `k` samples that are drawn together."""
+        """Yield stretches of prompts, with the stretches of their `k` samples that are drawn together.
+
+        There are as many as processes at least, where there are as many prompts.
+        """
         size = self._at_once(prompts)
-        rows, samples = max(1, size // k), min(k, size)
+        rows, samples = min(max(1, size // k), -(-len(prompts) // ranks.ranks())), min(k, size)
         stretches = [slice(start, min(k, start + samples)) for start in range(0, k, samples)]
         return ((slice(start, start + rows), stretches) for start in range(0, len(prompts), rows))
 
@@ -183,20 +188,24 @@ class TransformersSampler:
         generator = torch.Generator().manual_seed(derive(seed, "sample"))
         shape = (self.max_response_tokens, len(prompts), k)
         noise = torch.rand(shape, dtype=torch.float64, generator=generator).to(model.device)
-        parts = []
         how: dict[str, Any] = {"end_ids": self.end_ids, "temperature": temperature, "feeder": feeder}
         chunks = list(self._chunks(prompts, k))
-        with progress("sampling", sum(len(stretches) for _, stretches in chunks) * len(noise), "token") as task:
-            for rows, stretches in chunks:
+        total = sum(len(stretches) for _, stretches in chunks) * len(noise) / ranks.ranks()
+        with progress("sampling", total, "token") as task:
+
+            def drawn(chunk: tuple[slice, list[slice]]) -> tuple[Tensor, ...]:
+                rows, stretches = chunk
                 given = padded(prompts[rows], self.pad_id, left=True, device=model.device)
-                drawn = []
+                found = []
                 for samples in stretches:
                     through = task.done + len(noise)  # a stretch in which all have ended leaves the rest out
-                    drawn.append(decode(model, *given, noise[:, rows, samples], stepped=task.advance, **how))
+                    found.append(decode(model, *given, noise[:, rows, samples], stepped=task.advance, **how))
                     task.reach(through)
-                parts.append(tuple(torch.cat(found, 1) for found in zip(*drawn, strict=True)))
+                return tuple(torch.cat(found, 1) for found in zip(*found, strict=True))
+
+            parts = ranks.spread(chunks, drawn)
         tokens, logps = zip(*parts, strict=True)
-        return torch.cat(tokens), torch.cat(logps)
+        return torch.cat(tokens).to(model.device), torch.cat(logps).to(model.device)
 
     def _generate(
         self, model: Any, prompts: Sequence[Sequence[int]], k: int, temperature: float, seed: int
@@ -213,25 +222,29 @@ class TransformersSampler:
             eos_token_id=list(several(self.end_ids)),
             pad_token_id=self.pad_id,
         )
-        parts, own = [], model.generation_config
+        own = model.generation_config
+
+        def drawn(chunk: tuple[slice, list[slice]]) -> Tensor:
+            rows, stretches = chunk
+            ids, mask = padded(prompts[rows], self.pad_id, left=True, device=model.device)
+            found = []
+            for samples in stretches:
+                config.num_return_sequences = samples.stop - samples.start
+                with seeded(seed, "sample", rows.start, *([samples.start] if samples.start else [])):
+                    output = model.generate(input_ids=ids, attention_mask=mask.long(), generation_config=config)
+                responses = output[:, ids.shape[1] :].reshape(len(ids), config.num_return_sequences, -1)
+                missing = self.max_response_tokens - responses.shape[-1]
+                # An end token as filler keeps every chunk T wide and is masked out like any other padding.
+                found.append(functional.pad(responses, (0, missing), value=several(self.end_ids)[0]))
+            return torch.cat(found, 1)
+
         # `generate` fills what `config` leaves unset (min_length, repetition_penalty, …) from the model's own.
         model.generation_config = GenerationConfig()
         try:
-            for rows, stretches in tracked(list(self._chunks(prompts, k)), "sampling", "part"):
-                ids, mask = padded(prompts[rows], self.pad_id, left=True, device=model.device)
-                drawn = []
-                for samples in stretches:
-                    config.num_return_sequences = samples.stop - samples.start
-                    with seeded(seed, "sample", rows.start, *([samples.start] if samples.start else [])):
-                        output = model.generate(input_ids=ids, attention_mask=mask.long(), generation_config=config)
-                    responses = output[:, ids.shape[1] :].reshape(len(ids), config.num_return_sequences, -1)
-                    missing = self.max_response_tokens - responses.shape[-1]
-                    # An end token as filler keeps every chunk T wide and is masked out like any other padding.
-                    drawn.append(functional.pad(responses, (0, missing), value=several(self.end_ids)[0]))
-                parts.append(torch.cat(drawn, 1))
+            parts = ranks.spread(list(self._chunks(prompts, k)), drawn, partial(tracked, title="sampling", unit="part"))
         finally:
             model.generation_config = own
-        return torch.cat(parts), None
+        return torch.cat(parts).to(model.device), None
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from preflab import ranks
 from preflab.disk.files import read_object, remove, sync, write_json
 from preflab.disk.seals import damage, seal
 from preflab.errors import UserError
@@ -36,7 +37,8 @@ class SealCheckpoints(TrainerCallback):
             control.should_log = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Seal what has just been saved."""
+        """Seal what has just been saved, once all have saved what is theirs."""
+        ranks.barrier()
         if state.is_world_process_zero:
             checkpoint = self.folder / f"checkpoint-{state.global_step}"
             write_json(checkpoint / TAKEN, {"snapshots": _taken(self.folder, state.global_step)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from preflab import ranks
 from preflab.settings.training import TrainConfig
 
 
@@ -11,13 +12,19 @@ class Fitting:
     Only what the settings leave open (``auto``) is ever tightened. No result depends on it but by rounding: losses
     are summed over the optimiser batch, which stays.
 
+    Settings mean the optimiser batch of all processes; each passes its own part of it.
+
     Attributes:
-        size: prompts in a pass; it divides those of the optimiser batch.
+        batch: prompts of the optimiser batch.
+        whole: those of this process's part.
+        size: prompts in a pass; it divides those of the part.
         recomputes: whether activations are computed again in the backward pass rather than kept.
     """
 
     def __init__(self, train: TrainConfig) -> None:
-        self.size, self.whole = train.micro_batch, train.optimiser_batch
+        self.batch = train.optimiser_batch
+        self.whole = self.batch // ranks.ranks()
+        self.size = next(size for size in range(min(train.micro_batch, self.whole), 0, -1) if self.whole % size == 0)
         self.recomputes = train.gradient_checkpointing is True
         self._finds_size = train.per_device_train_batch_size == "auto"
         self._may_recompute = train.gradient_checkpointing == "auto"
@@ -26,6 +33,11 @@ class Fitting:
     def per_step(self) -> int:
         """Micro-batches of an optimiser step."""
         return self.whole // self.size
+
+    @property
+    def own(self) -> slice:
+        """Which rows of an optimiser batch are this process's part."""
+        return slice(ranks.rank() * self.whole, (ranks.rank() + 1) * self.whole)
 
     @property
     def is_open(self) -> bool:

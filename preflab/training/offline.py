@@ -22,7 +22,7 @@ from preflab.model.work import scored
 from preflab.settings.training import TrainConfig
 from preflab.training.fitting import Fitting
 from preflab.training.reference import ReferenceLogps
-from preflab.training.sources import Shard
+from preflab.training.sources import Shuffled
 
 
 class OfflineSource:
@@ -46,8 +46,6 @@ class OfflineSource:
         train: TrainConfig,
         pad_id: int,
         seed: int,
-        rank: int = 0,
-        ranks: int = 1,
         *,
         reference: ReferenceLogps | None = None,
         algorithm: LossMethod | None = None,
@@ -57,24 +55,24 @@ class OfflineSource:
         self.reference, self.roles = reference, roles
         self.algorithm = algorithm if algorithm is not None and algorithm.needs.rollout else None
         self.mismatched = algorithm is not None and algorithm.needs.responses == "single"
-        self.shard = Shard(len(groups), seed, rank, ranks)
+        self.order = Shuffled(len(groups), seed)
         self.sampled_tokens = 0
-        self.steps_per_epoch = math.ceil(len(groups) / (train.optimiser_batch * ranks))
+        self.steps_per_epoch = math.ceil(len(groups) / train.optimiser_batch)
 
     def batches(self, start_step: int) -> Iterator[Batch]:
         """Yield micro-batches from optimiser step `start_step` on."""
-        step, size = start_step, self.train.optimiser_batch
+        step, size, own = start_step, self.fitting.batch, self.fitting.own
         while True:
-            micro = self.fitting.size
-            rows, new = self.shard.take(step * size, size), self.shard.new(step * size, size)
+            micro, whole = self.fitting.size, self.fitting.whole
+            rows, new = self.order.take(step * size, size), self.order.new(step * size, size) - own.start
             if self.algorithm is None:
-                for at in range(0, size, micro):
-                    batch = self._collate(rows[at : at + micro])
+                for at in range(0, whole, micro):
+                    batch = self._collate(rows[own][at : at + micro])
                     self._charge_reference(batch, min(micro, new - at))
                     yield batch
             else:
-                prepared = self._prepared(self._collate(rows))
-                for at in range(0, size, micro):
+                prepared = self._prepared(self._collate(rows)).rows(own)
+                for at in range(0, whole, micro):
                     yield prepared.rows(slice(at, at + micro))
             step += 1
 

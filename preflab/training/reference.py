@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from preflab import ranks
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
 from preflab.method.contract import Batch
@@ -53,13 +56,15 @@ class ReferenceLogps:
         lengths = [len(group.prompt_ids) + sum(map(len, group.response_ids)) for group in groups]
         order = sorted(range(len(groups)), key=lengths.__getitem__)
         size = rows_at_once(MOST, max(lengths, default=0), batch_size)
-        found: dict[int, Tensor] = {}
-        for at in tracked(range(0, len(order), size), title, "batch"):
-            part = order[at : at + size]
+        parts = [order[at : at + size] for at in range(0, len(order), size)]
+
+        def scored(part: Sequence[int]) -> list[Tensor]:
             batch = collate([groups[i] for i in part], pad_id).to(roles.device)
             logps = roles(batch, ("reference",)).reference_logps
-            for i, values, mask in zip(part, logps, batch.response_mask, strict=True):
-                found[i] = values[mask].float().cpu()
+            return [values[mask].float().cpu() for values, mask in zip(logps, batch.response_mask, strict=True)]
+
+        scores = ranks.spread(parts, scored, partial(tracked, title=title, unit="batch"))
+        found = dict(zip(chain(*parts), chain(*scores), strict=True))
         return cls(torch.cat([found[i] for i in range(len(groups))]), groups)
 
     def save(self, folder: Path) -> None:

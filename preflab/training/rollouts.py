@@ -35,7 +35,7 @@ from preflab.sampling.sampler import Sampler, Samples
 from preflab.seeds import derive
 from preflab.settings.training import TrainConfig
 from preflab.training.fitting import Fitting
-from preflab.training.sources import Shard
+from preflab.training.sources import Shuffled
 
 ROLLOUT_METRICS = {
     "reward": "what the policy maximises, per response: the frozen reward model's score, normalised, or --reward",
@@ -104,15 +104,13 @@ class RolloutSource:
         prompts: Sequence[Sequence[int]],
         train: TrainConfig,
         seed: int,
-        rank: int = 0,
-        ranks: int = 1,
     ) -> None:
         self.algorithm, self.needs, self.roles, self.sampler = algorithm, needs, roles, sampler
-        self.prompts, self.fitting, self.seed, self.rank = prompts, Fitting(train), seed, rank
+        self.prompts, self.fitting, self.seed = prompts, Fitting(train), seed
         self.config = algorithm.config
-        self.shard = Shard(len(prompts), seed, rank, ranks)
+        self.order = Shuffled(len(prompts), seed)
         self.steps_per_rollout = self.config.steps_per_rollout(train)
-        rollouts = math.ceil(len(prompts) / (self.config.rollout_prompts * ranks))
+        rollouts = math.ceil(len(prompts) / self.config.rollout_prompts)
         self.steps_per_epoch = rollouts * self.steps_per_rollout
         self.sampled_tokens = 0
         self.moves: tuple[Role, ...] = ("reference",) if self.config.reference_mixup else ()
@@ -147,14 +145,14 @@ class RolloutSource:
         config, count = self.config, self.config.rollout_prompts
         if config.reference_mixup and index and index % config.reference_sync == 0:
             self.roles.blend("policy", "reference", config.reference_mixup)
-        prompts = [self.prompts[row] for row in self.shard.take(index * count, count)]
+        prompts = [self.prompts[row] for row in self.order.take(index * count, count)]
         samples = self.sampler(
             self.roles,
             "policy",
             prompts,
             k=config.samples_per_prompt,
             temperature=config.temperature,
-            seed=derive(self.seed, "rollout", index, self.rank),
+            seed=derive(self.seed, "rollout", index, 0),
         )
         batch = samples.batch
         rollout = Rollout(batch, self._scored(samples), samples.ended)
@@ -202,16 +200,17 @@ class RolloutSource:
         return self._prepared(held.number, held.rollout._replace(scores=found))
 
     def _minibatches(self, prepared: Batch, index: int) -> Iterator[Batch]:
-        micro, count = self.fitting.size, len(prepared.prompt_ids)
+        fitting, count = self.fitting, len(prepared.prompt_ids)
         for epoch in range(self.config.rollout_epochs):
             # Samples come in random order already; the first epoch keeps it (see the class).
             order = torch.arange(count)
             if epoch:
-                generator = torch.Generator().manual_seed(derive(self.seed, "minibatches", index, epoch, self.rank))
+                generator = torch.Generator().manual_seed(derive(self.seed, "minibatches", index, epoch, 0))
                 order = torch.randperm(count, generator=generator)
-            for at in range(0, count, micro):
-                rows = prepared.rows(order[at : at + micro].to(prepared.prompt_ids.device))
-                yield rows.emptied() if self._halted else rows
+            for step in order.split(fitting.batch):
+                for part in step[fitting.own].split(fitting.size):
+                    rows = prepared.rows(part.to(prepared.prompt_ids.device))
+                    yield rows.emptied() if self._halted else rows
 
     def heaviest(self, size: int) -> Batch:
         """Return the longest prompts, with responses that all reach the length limit."""

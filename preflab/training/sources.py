@@ -52,24 +52,20 @@ class Source(Protocol):
         ...
 
 
-class Shard:
-    """Which rows of a shuffled, endless stream belong to this rank.
+class Shuffled:
+    """An endless stream of rows: one permutation of them after another, each a function of seed and epoch."""
 
-    The stream is one permutation of the rows after another, each a function of seed and epoch.
-    """
-
-    def __init__(self, size: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
-        self.size, self.seed, self.rank, self.ranks = size, seed, rank, ranks
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
         self._cached: tuple[int, np.ndarray] | None = None
 
     def take(self, start: int, count: int) -> list[int]:
-        """Return this rank's `count` rows of the global stretch that begins at row ``start · ranks``."""
-        first = start * self.ranks + self.rank * count
-        return [self._row(position) for position in range(first, first + count)]
+        """Return `count` rows from position `start` on."""
+        return [self._row(position) for position in range(start, start + count)]
 
     def new(self, start: int, count: int) -> int:
         """Return how many of the rows that `take` would give are read for the first time; they come first."""
-        return max(0, min(count, self.size - start * self.ranks - self.rank * count))
+        return max(0, min(count, self.size - start))
 
     def _row(self, position: int) -> int:
         epoch, offset = divmod(position, self.size)

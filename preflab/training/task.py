@@ -19,7 +19,7 @@ class TrainRecord(NamedTuple):
         seconds: wall time of training, loading excluded.
         tokens: prompt and response tokens that went through a training pass.
         sampled_tokens: response tokens drawn from the policy.
-        peak_memory_bytes: peak resident memory of the process (allocated memory on CUDA).
+        peak_memory_bytes: peak resident memory of the process (allocated memory on CUDA); of several, of the first.
         final: the last logged metrics.
         trained_tokens: response tokens that went through a training pass.
         prompts: prompts that went through one; like tokens, as often as they did.

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,7 @@ from accelerate.utils import release_memory
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
+from preflab import ranks
 from preflab.disk.files import read_object
 from preflab.errors import UserError
 from preflab.errors.answering import is_out_of_memory
@@ -32,6 +33,7 @@ from preflab.training.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, p
 from preflab.training.callbacks import StopAtBudget, watch
 from preflab.training.checkpoints import last_checkpoint, remove_checkpoints
 from preflab.training.foresight import foresee
+from preflab.training.gradients import average_gradients, check_alike
 from preflab.training.memory import PeakMemory
 from preflab.training.rates import clipped_apart, grouped, own_rates
 from preflab.training.snapshots import TakeSnapshots
@@ -42,6 +44,9 @@ from preflab.training.validation import Evaluate, Measure
 logger = logging.getLogger(__name__)
 
 CARRIED = "carried.json"
+
+SPENT = (*COUNTS, "flops", "seconds")
+"""Costs that processes count each for itself."""
 
 
 class PreferenceTrainer(Trainer):
@@ -65,6 +70,8 @@ class PreferenceTrainer(Trainer):
         budget: Budget | None = None,
     ) -> None:
         super().__init__(model=roles, args=args, data_collator=lambda rows: rows)
+        # Gradients are averaged here; a wrapper would do it again, and within each backward pass.
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         # Read by versions of transformers that have no `loss_is_scaled_for_ga`.
         self.model_accepts_loss_kwargs = True
         self.roles, self.algorithm, self.source = roles, algorithm, source
@@ -72,6 +79,7 @@ class PreferenceTrainer(Trainer):
         self.budget, self.counts = budget, dict.fromkeys(COUNTS, 0)
         self._started, self._seconds_before = time.perf_counter(), 0.0
         self._work_before = roles.work.flops
+        self._elsewhere = dict.fromkeys(SPENT, 0.0)  # what costs of all processes are beyond our own
         self._sums: dict[str, Mean] = {}
         self._step: dict[str, Mean] = {}  # of the last optimiser step alone
         self._steps = _Steps(source, self)
@@ -106,7 +114,7 @@ class PreferenceTrainer(Trainer):
         noise = random_states(self.roles.device)
         while True:
             try:
-                return self._gradients(model, batches, num_items_in_batch)
+                return self._taken(model, batches, num_items_in_batch)
             except Exception as error:
                 if not is_out_of_memory(error) or self.accelerator.num_processes > 1:
                     raise
@@ -124,12 +132,11 @@ class PreferenceTrainer(Trainer):
             self._step, self._sums, self.counts, self.roles.work.flops = {}, dict(sums), dict(counts), flops
             set_random_states(self.roles.device, noise)
 
-    def _gradients(self, model: Any, batches: list[Batch], units: Any) -> Tensor:
-        """Add up the gradients of micro-batches, and return their loss; ranks meet at the last of them."""
-        losses = []
-        for number, batch in enumerate(tracked(batches, "passes", "batch"), 1):
-            with nullcontext() if number == len(batches) else self.accelerator.no_sync(model):
-                losses.append(super().training_step(model, batch, units))
+    def _taken(self, model: Any, batches: list[Batch], units: Any) -> Tensor:
+        """Add up the gradients of micro-batches, and return their loss; processes meet behind the last of them."""
+        losses = [Trainer.training_step(self, model, batch, units) for batch in tracked(batches, "passes", "batch")]
+        average_gradients(self.roles.parameters())
+        self._count_others()
         return torch.stack(losses).sum()
 
     def _prepare_inputs(self, inputs: Any) -> Any:
@@ -174,7 +181,7 @@ class PreferenceTrainer(Trainer):
         with answering(self.algorithm, "loss"):
             loss = self.algorithm.loss(batch, scores)
         check_loss(self.algorithm, loss, mask)
-        # Ranks' gradients are averaged after this; the units were counted over all of them.
+        # Gradients of all processes are averaged after this; the units were counted over all of them.
         return loss.values.masked_fill(~mask, 0.0).sum() * self.accelerator.num_processes / units, loss.metrics
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -200,17 +207,17 @@ class PreferenceTrainer(Trainer):
 
     # ---- metrics ---------------------------------------------------------------------------------
 
-    def _over_ranks(self, sums: dict[str, Mean]) -> dict[str, Mean]:
-        names = sorted(sums)
-        if not names:
-            return {}
-        rows = torch.stack([torch.stack([sums[n].total, sums[n].items]).float() for n in names])
-        total = cast(Tensor, self.accelerator.reduce(rows, "sum"))
-        return {name: Mean(*row) for name, row in zip(names, total, strict=True)}
+    @staticmethod
+    def _over_ranks(sums: dict[str, Mean]) -> dict[str, Mean]:
+        """Return the metrics of all processes together; one that had no rows has none."""
+        found: dict[str, Mean] = {}
+        for one in ranks.gathered(sums):
+            _add(found, one)
+        return found
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the method's metrics, averaged since the last line over all ranks."""
-        if self._sums and "loss" in logs:
+        if "loss" in logs:
             sums = self._over_ranks(self._sums)
             logs |= {name: (sums[name].total / sums[name].items).item() for name in sums if sums[name].items > 0}
             self._sums = {}
@@ -221,9 +228,9 @@ class PreferenceTrainer(Trainer):
     # ---- budgets ---------------------------------------------------------------------------------
 
     def share(self) -> float:
-        """Return which part of the budget is spent."""
+        """Return which part of the budget is spent: by the first process's clock, as all must stop together."""
         assert self.budget is not None
-        return self.budget.share(self.costs())
+        return ranks.from_first(self.budget.share(self.costs()))
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Return the learning rate's schedule; under a budget, one that ends with it."""
@@ -261,20 +268,38 @@ class PreferenceTrainer(Trainer):
             self.roles.start(role, folder / role)
         carried = read_object(folder / CARRIED)
         costs, self.algorithm.state = carried["costs"], carried["state"]
-        self.counts = {name: costs[name] for name in COUNTS}
+        # What was spent by then is the first process's: costs are sums over all.
+        own = {name: costs[name] if ranks.first() else 0 for name in (*COUNTS, "flops")}
+        self.counts = {name: own[name] for name in COUNTS}
         self.source.sampled_tokens, self._seconds_before = costs["sampled_tokens"], costs["seconds"]
-        self._work_before = self.roles.work.flops - costs["flops"]
+        self._work_before = self.roles.work.flops - own["flops"]
         self.source.fitting.go_on(carried.get("fitting", self.source.fitting.carried()))
         self.roles.checkpoint_activations(self.source.fitting.recomputes)
 
     def costs(self) -> dict[str, Any]:
-        """Return what `TrainRecord` counts, so far; what was spent before an interruption is included."""
+        """Return what `TrainRecord` counts, so far; what was spent before an interruption is included.
+
+        Of several processes it is what all have spent up to the last optimiser step, by the first one's clock.
+        """
+        own = self._own_costs()
+        return {name: own[name] + type(own[name])(self._elsewhere.get(name, 0)) for name in own}
+
+    def _own_costs(self) -> dict[str, Any]:
         return {
             **self.counts,
             "seconds": self._seconds_before + time.perf_counter() - self._started,
-            "sampled_tokens": self.source.sampled_tokens,
+            "sampled_tokens": self.source.sampled_tokens,  # of all already: each process knows every response
             "flops": self.roles.work.flops - self._work_before,
         }
+
+    def _count_others(self) -> None:
+        """Learn what other processes have spent."""
+        if ranks.ranks() > 1:
+            own = self._own_costs()
+            every = ranks.gathered([own[name] for name in SPENT])
+            total = {name: sum(column) for name, column in zip(SPENT, zip(*every, strict=True), strict=True)}
+            total["seconds"] = every[0][SPENT.index("seconds")]
+            self._elsewhere = {name: total[name] - own[name] for name in SPENT}
 
 
 def _add(sums: dict[str, Mean], metrics: Mapping[str, Mean]) -> None:
@@ -337,6 +362,7 @@ def run_training(
     Raises:
         UserError: for settings the library refuses, or when the loss becomes NaN or infinite.
     """
+    folder = ranks.from_first(folder)
     steps, budget = total_steps(train, source), Budget.of(train)
     arguments = training_arguments(train, steps, folder, seed, roles.device)
     roles.learn(algorithm.needs.trains)
@@ -360,12 +386,14 @@ def run_training(
         evaluate = Evaluate(train, judged_by, measure, folder, save, log, trainer.uncharged, seed=seed, title=title)
         trainer.add_callback(evaluate)
     memory = PeakMemory(roles.device)
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder, steps))
+    trainer.train(resume_from_checkpoint=ranks.from_first(last_checkpoint(folder, steps) if ranks.first() else None))
     peak, costs = memory.peak(), trainer.costs()
     looked = None if evaluate is None else evaluate.finish(partial(_start_roles, roles, algorithm.needs.trains))
     roles.learn(())
     roles.autocast = False
-    remove_checkpoints(folder)
+    check_alike(roles.parameters(), title)
+    if ranks.first():
+        remove_checkpoints(folder)
     steps, final = trainer.state.global_step, last_metrics(trainer)
     return TrainRecord(steps=steps, peak_memory_bytes=peak, final=final, validation=looked, **costs)
 

@@ -192,7 +192,7 @@ def _given_groups(task: Task) -> tuple[list[EncodedGroup], int]:
         raise UserError("TRL has no soft labels; take a native method for preferences that are probabilities")
     source = OfflineSource(task.groups, task.train, task.tokenizer.pad_token_id, task.seed)
     steps = _steps(task, source)
-    return [task.groups[row] for row in source.shard.take(0, steps * task.train.optimiser_batch)], steps
+    return [task.groups[row] for row in source.order.take(0, steps * task.train.optimiser_batch)], steps
 
 
 def _steps(task: Task, source: Any) -> int:
@@ -204,7 +204,7 @@ def _steps(task: Task, source: Any) -> int:
         return total_steps(train, source)
     spent = steps = 0
     while spent < train.budget:
-        rows = [task.groups[row] for row in source.shard.take(steps * batch, batch)]
+        rows = [task.groups[row] for row in source.order.take(steps * batch, batch)]
         spent += sum(len(group.prompt_ids) + sum(map(len, group.response_ids)) for group in rows)
         steps += 1
     return steps
@@ -227,7 +227,7 @@ def _sampled_groups(algorithm: Any, task: Task) -> tuple[list[EncodedGroup], int
     source = RolloutSource(algorithm, algorithm.needs, task.roles, no_sampler, task.prompts, task.train, task.seed)
     steps = _steps(task, source)
     count = math.ceil(steps / source.steps_per_rollout) * algorithm.config.rollout_prompts
-    return [EncodedGroup(task.prompts[row], [], row) for row in source.shard.take(0, count)], steps
+    return [EncodedGroup(task.prompts[row], [], row) for row in source.order.take(0, count)], steps
 
 
 def _reward_function(task: Task, k: int) -> Callable[..., list[float]]:

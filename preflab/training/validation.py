@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import TrainerCallback
 
+from preflab import ranks
 from preflab.disk.files import write_jsonl
 from preflab.disk.seals import damage, seal
 from preflab.errors import UserError
@@ -145,12 +146,17 @@ class Evaluate(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up what was measured up to the checkpoint that the run goes on from, and forget what came after."""
         rows = [row for row in state.log_history if any(name.startswith(PREFIX) for name in row)]
+        self.judged = [Judged(row["step"], self._value(row)) for row in rows]
+        if ranks.first():
+            self._take_up(state.global_step, rows)
+
+    def _take_up(self, step_now: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Let the files say what was known after a step, and no more."""
         kept = [{name: row[name] for name in row if name == "step" or name.startswith(PREFIX)} for row in rows]
         write_jsonl(self.folder / FILE, [{"step": row["step"], **row} for row in kept])
-        self.judged = [Judged(row["step"], self._value(row)) for row in rows]
         known = {self._best().step} if self.judged and self.train.early_stopping else set()
         for path in (self.folder / BEST).glob("*"):
-            if not path.name.isdecimal() or int(path.name) > state.global_step:
+            if not path.name.isdecimal() or int(path.name) > step_now:
                 shutil.rmtree(path)
         for step in known:
             if trouble := damage(self.folder / BEST / str(step)):
@@ -176,9 +182,15 @@ class Evaluate(TrainerCallback):
             control.should_training_stop, control.should_log, control.should_save = True, True, False
 
     def _keep(self, step: int, figures: dict[str, float]) -> None:
+        self.judged.append(Judged(step, self._value(figures)))
+        if ranks.first():
+            self._write(step, figures)
+        ranks.barrier()
+
+    def _write(self, step: int, figures: dict[str, float]) -> None:
+        """Add a line to the file; keep the weights where they are the best so far."""
         with (self.folder / FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **figures}) + "\n")
-        self.judged.append(Judged(step, self._value(figures)))
         shown = [f"{name} {figures[PREFIX + name]:.3g}" for name in SHOWN if PREFIX + name in figures]
         say(f"{self.title}, looked at after step {step}: {', '.join(shown)}")
         if self.train.early_stopping and self._best().step == step:
@@ -215,6 +227,8 @@ class Evaluate(TrainerCallback):
         if self.train.early_stopping:
             best = self._best()
             start(self.folder / BEST / str(best.step))
-            shutil.rmtree(self.folder / BEST)
+            ranks.barrier()
+            if ranks.first():
+                shutil.rmtree(self.folder / BEST)
             record["best_step"] = best.step
         return record

@@ -75,7 +75,6 @@ PUBLIC = [
     "policy_metrics",
     "policy_ratio",
     "response_scores",
-    "sum_over_ranks",
     "unit_mask",
     "value_metrics",
     "whiten",

@@ -92,7 +92,7 @@ def test_both_sides_have_the_same_losses_of_the_same_tokens(model):
         assert len(native.losses) == 3
         assert len(set(native.losses)) > 1
         assert native.losses == pytest.approx(trl.losses, rel=1e-5)
-        read = [bench.groups[row] for row in bench.source().shard.take(0, 6)]
+        read = [bench.groups[row] for row in bench.source().order.take(0, 6)]
         tokens = sum(len(group.prompt_ids) + sum(map(len, group.response_ids)) for group in read) / 3
         for side in (native, trl):
             assert side.tokens_per_second * side.seconds == pytest.approx(tokens)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from preflab.disk.joined import JoinedRun
+from preflab.disk.guest import GuestRun
 from preflab.disk.stages import Run
 from preflab.errors import UserError
 from preflab.execution.executing import execute
@@ -93,7 +93,7 @@ def test_other_versions_than_ours_are_refused(run, tmp_path, monkeypatch):
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     with pytest.raises(UserError, match="choose such an --output"):
-        JoinedRun(tmp_path / "nowhere")
+        GuestRun(tmp_path / "nowhere")
 
 
 PARENT = """

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from preflab.disk.joined import JoinedRun
+from preflab.disk.guest import GuestRun
 from preflab.disk.seals import seal
 from preflab.disk.stages import Run
 from preflab.errors import UserError
@@ -16,7 +16,7 @@ from preflab.execution.graph import Graph, Piece
 
 def joined(folder: Path) -> tuple[Run, Graph]:
     """Join the run, and make its graph."""
-    run = JoinedRun(folder / "run")
+    run = GuestRun(folder / "run")
     return run, graph(run, folder)
 
 

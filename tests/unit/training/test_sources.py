@@ -17,7 +17,7 @@ from preflab.sampling.sampler import TransformersSampler
 from preflab.settings.training import LoraSettings, TrainConfig
 from preflab.training.offline import OfflineSource
 from preflab.training.rollouts import ROLLOUT_METRICS, RolloutSource, rollout_metrics
-from preflab.training.sources import Shard
+from preflab.training.sources import Shuffled
 
 VOCABULARY, PAD, END = 31, 0, 2
 
@@ -30,29 +30,21 @@ def same(one: Batch, other: Batch) -> bool:
     return all(torch.equal(left[name], right[name]) for name in tensors)
 
 
-# ---- shards ------------------------------------------------------------------------------------------
+# ---- order -------------------------------------------------------------------------------------------
 
 
 def test_every_epoch_is_another_permutation():
-    shard = Shard(7, seed=0)
-    epochs = [shard.take(7 * epoch, 7) for epoch in range(3)]
+    order = Shuffled(7, seed=0)
+    epochs = [order.take(7 * epoch, 7) for epoch in range(3)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert epochs[0] != Shard(7, seed=1).take(0, 7)
+    assert epochs[0] != Shuffled(7, seed=1).take(0, 7)
 
 
 def test_a_stretch_may_cross_epochs_and_start_anywhere():
-    whole = Shard(5, seed=0).take(0, 23)
+    whole = Shuffled(5, seed=0).take(0, 23)
     for start, count in ((0, 3), (3, 5), (4, 12), (17, 6)):
-        assert Shard(5, seed=0).take(start, count) == whole[start : start + count]
-
-
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_share_the_stream_of_one(ranks):
-    alone = Shard(12, seed=4).take(0, 4 * ranks * 3)
-    for step in range(3):
-        parts = [Shard(12, 4, rank, ranks).take(step * 4, 4) for rank in range(ranks)]
-        assert list(itertools.chain(*parts)) == alone[step * 4 * ranks : (step + 1) * 4 * ranks]
+        assert Shuffled(5, seed=0).take(start, count) == whole[start : start + count]
 
 
 # ---- offline -----------------------------------------------------------------------------------------

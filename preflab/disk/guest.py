@@ -1,4 +1,4 @@
-"""A run that another process holds, joined by one that builds stages of it."""
+"""A run that another process holds, and a guest that builds stages of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preflab.disk.stages import Run, Stage
 from preflab.errors import UserError
 
 
-class JoinedRun(Run):
+class GuestRun(Run):
     """A folder of stages that somebody else opened, and holds; stages are built in attempts (`preflab.disk.attempts`).
 
     Args:
