@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from eval.pipeline.defaults import TINY, nearest
 from preflab import ranks
 from preflab.errors import UserError
+from preflab.execution import on_ray, on_slurm
 from preflab.model.model_size import model_size
 from preflab.rewards.specification import ENDPOINT
 from preflab.settings.fields import option
@@ -33,28 +34,59 @@ class WorkersConfig:
         minimum=1,
         maximum=1024,
     )
+    ray: str | None = option(
+        None,
+        "build on a Ray cluster: local (one of this machine), auto (one that runs on it) or HOST:PORT of its head; a GPU "
+        "to a stage where the cluster has any, else a CPU; --workers bounds how many at a time",
+    )
+    slurm: str | None = option(
+        None,
+        "build by SLURM jobs, one to a stage: submitit's parameters as name=value,name=value, such as "
+        "partition=gpu,gpus_per_node=1,timeout_min=240; cluster=local tries it here; --workers bounds how many at a time",
+    )
+
+    def __post_init__(self) -> None:
+        if self.ray is not None and self.slurm is not None:
+            raise ValueError("ray and slurm both say who builds; keep one of the two")
+
+    @property
+    def flag(self) -> str | None:
+        """The option by which more than this process builds; None where it alone is asked to."""
+        if self.ray is not None:
+            return f"--ray {self.ray}"
+        if self.slurm is not None:
+            return "--slurm"
+        return f"--workers {self.workers}" if (self.workers or 1) > 1 else None
 
 
 WORKERS: dict[str, type] = {"workers": WorkersConfig}
 """The configs of a session whose work can be spread."""
 
+JOBS = 64
+"""SLURM jobs at a time, queued ones included, unless it is said how many."""
 
-def check_launched(session: Session) -> None:
-    """Refuse workers of processes that a launcher has started to share every stage.
+
+def check_workers(session: Session) -> None:
+    """Refuse builders that are not there, or beside processes of a launcher, which share every stage.
 
     Raises:
         UserError: saying what to do.
     """
-    asked, many = _config(session).workers, ranks.ranks()
-    if (asked or 1) > 1 and many > 1:
+    config, many = _config(session), ranks.ranks()
+    if config.flag and many > 1:
         raise UserError(
-            f"--workers {asked}: a launcher has started {many} processes that share every stage; leave it out, or "
+            f"{config.flag}: a launcher has started {many} processes that share every stage; leave it out, or "
             "start with python"
         )
+    if config.ray is not None:
+        on_ray.check_installed()
+    if config.slurm is not None:
+        on_slurm.parameters_of(config.slurm)
+        on_slurm.check_installed()
 
 
 def at_a_time(session: Session, *, timed: bool, compares: bool = True) -> int:
-    """Return how many pieces are built side by side.
+    """Return how many pieces are built side by side on this machine.
 
     Args:
         session: the settings.
@@ -66,11 +98,11 @@ def at_a_time(session: Session, *, timed: bool, compares: bool = True) -> int:
     """
     from preflab.execution.spawned import visible_devices
 
-    asked, gpus = _config(session).workers, len(visible_devices())
-    if (asked or 1) > 1:
-        _check(session, asked or 1, gpus, timed)
-    if asked:
-        return asked
+    config, gpus = _config(session), len(visible_devices())
+    if config.flag is not None:
+        _check(session, config, gpus, timed)
+    if config.workers:
+        return config.workers
     if ranks.ranks() > 1 or not compares or timed or _asks_endpoint(session):
         return 1
     if gpus:
@@ -86,17 +118,25 @@ def crew_of(session: Session, run: Run, workers: int, opens: Opens) -> Crew:
     Args:
         session: the settings.
         run: the run.
-        workers: how many pieces at a time.
+        workers: how many pieces at a time on this machine.
         opens: joins the run in another process, and makes the same graph.
+
+    Raises:
+        UserError: for a cluster that cannot be reached.
     """
     from preflab.execution.executing import Here
     from preflab.execution.forked import Forked
     from preflab.execution.spawned import Spawned, visible_devices
 
-    gpus = visible_devices()
+    config, threads = _config(session), session.run.threads or 1
+    if config.ray is not None:
+        return on_ray.OnRay(opens, config.ray, config.workers, threads)
+    if config.slurm is not None:
+        parameters, folder = on_slurm.parameters_of(config.slurm), run.folder.resolve() / "slurm"
+        return on_slurm.OnSlurm(opens, parameters, config.workers or JOBS, folder, threads)
     if workers == 1:
         return Here()
-    if gpus:
+    if gpus := visible_devices():
         threads = session.run.threads or max(1, (os.cpu_count() or 1) // workers)
         return Spawned(opens, workers, gpus[:workers], threads)
     return Forked(run, workers) if sys.platform == "linux" else Spawned(opens, workers)
@@ -112,20 +152,24 @@ def _asks_endpoint(session: Session) -> bool:
     return any(part.source == ENDPOINT for part in session.world.reward_parts)
 
 
-def _check(session: Session, asked: int, gpus: int, timed: bool) -> None:
-    """Refuse several workers that would share what cannot be shared.
+def _check(session: Session, config: WorkersConfig, gpus: int, timed: bool) -> None:
+    """Refuse several builders that would share what cannot be shared.
 
     Raises:
         UserError: naming it.
     """
-    threads = session.run.threads or 1
+    threads, asked = session.run.threads or 1, config.workers or 1
     if timed:
-        raise UserError("match time measures training, and workers side by side slow each other; set workers to 1")
+        raise UserError(
+            f"{config.flag}: --match time measures training, and stages side by side slow each other; set workers to 1"
+        )
     if _asks_endpoint(session):
         raise UserError(
-            "--workers: each process would ask the reward's endpoint at a pace and within a budget of its own; "
+            f"{config.flag}: each process would ask the reward's endpoint at a pace and within a budget of its own; "
             "leave it out"
         )
+    if config.ray is not None or config.slurm is not None:
+        return
     if gpus and asked > gpus:
         raise UserError(
             f"--workers {asked}: each has a GPU of its own, and {gpus} can be seen here; give {gpus} or less"

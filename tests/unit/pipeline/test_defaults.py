@@ -194,7 +194,7 @@ def test_stages_are_made_side_by_side_where_nothing_is_shared_that_cannot_be(mon
         workers(**asked, workers=2)
     with pytest.raises(UserError, match="one CPU thread"):
         workers(threads=4, workers=2)
-    with pytest.raises(UserError, match="match time measures"):
+    with pytest.raises(UserError, match="--match time measures"):
         workers(match="time", workers=2)
 
 
