@@ -79,7 +79,7 @@ def check_workers(session: Session) -> None:
             "start with python"
         )
     if config.ray is not None:
-        on_ray.check_installed()
+        on_ray.check(config.ray)
     if config.slurm is not None:
         on_slurm.parameters_of(config.slurm)
         on_slurm.check_installed()

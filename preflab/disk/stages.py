@@ -31,7 +31,7 @@ from preflab.versions import versions
 
 logger = logging.getLogger(__name__)
 
-RECORD = "stage.json"
+RECORD, SECONDS = "stage.json", "seconds"
 PATIENCE = 2.0
 """Seconds until a folder counts as in use: what a killed run had forked off is a moment behind it."""
 
@@ -140,7 +140,7 @@ class Run:
     ) -> Stage:
         """Build a stage in a working folder, and give it its name."""
         final = self.stages / f"{name}-{key}"
-        working = self._working(final)
+        working, began = self._working(final), time.monotonic()
         with stage(name):
             go_on(working)
             self._workplace(working)
@@ -149,7 +149,8 @@ class Run:
                 logger.warning(
                     "%s: JSON cannot hold all of its record: %s; written as null or text", name, "; ".join(changed)
                 )
-            write_json(working / RECORD, {"inputs": inputs, "record": record})
+            seconds = time.monotonic() - began  # of the attempt that finished it, for whoever foretells a like one
+            write_json(working / RECORD, {"inputs": inputs, "record": record, SECONDS: seconds})
             seal(working)
             self._named(working, final)
             sync(self.stages)

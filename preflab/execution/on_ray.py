@@ -34,25 +34,26 @@ QUIET = {
 PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "TOKENIZERS_PARALLELISM")
 
 
-def check_installed() -> None:
-    """Refuse Ray where it is not there.
+def check(address: str) -> None:
+    """Refuse Ray where it is not there, and an address of another form.
 
     Raises:
-        UserError: saying how it comes.
+        UserError: saying which.
     """
+    host, _, port = address.rpartition(":")
+    if address not in (LOCAL, AUTO) and not (host and port.isdigit() and "/" not in address):
+        raise UserError(f"--ray {address}: it takes local, auto (a cluster on this machine) or HOST:PORT of the head")
     if importlib.util.find_spec("ray") is None:
         raise UserError("--ray builds on a Ray cluster, and Ray is not installed: pip install 'preflab[ray]'")
 
 
 def _check_reachable(address: str) -> None:
-    """Refuse an address of another form, or where nobody answers.
+    """Refuse an address where nobody answers.
 
     Raises:
-        UserError: saying which.
+        UserError: naming it.
     """
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or "/" in address:
-        raise UserError(f"--ray {address}: it takes local, auto (a cluster on this machine) or HOST:PORT of the head")
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), PATIENCE).close()
     except (OSError, OverflowError) as error:

@@ -14,7 +14,7 @@ from preflab.execution.executing import execute
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'preflab[ray]'")
 
-from preflab.execution.on_ray import QUIET, OnRay  # noqa: E402
+from preflab.execution.on_ray import QUIET, OnRay, check  # noqa: E402
 
 
 @pytest.fixture
@@ -64,6 +64,6 @@ def test_a_cluster_that_is_not_there_or_is_too_small_is_said_in_one_line(tmp_pat
         with pytest.raises(UserError, match="no cluster can be reached there"):
             OnRay(opens, f"127.0.0.1:{taken.getsockname()[1]}", None)
     with pytest.raises(UserError, match=r"it takes local, auto .* or HOST:PORT"):
-        OnRay(opens, "somewhere", None)
+        check("somewhere")
     with pytest.raises(UserError, match="--workers 4: the cluster at --ray local has 2 CPUs; give 2 or less"):
         OnRay(opens, "local", 4, threads=2)
