@@ -42,7 +42,7 @@ class WorkersConfig:
     slurm: str | None = option(
         None,
         "build by SLURM jobs, one to a stage: submitit's parameters as name=value,name=value, such as "
-        "partition=gpu,gpus_per_node=1,timeout_min=240; cluster=local tries it here; --workers bounds how many at a time",
+        "slurm_partition=gpu,gpus_per_node=1,timeout_min=240; cluster=local tries it here; --workers bounds how many at a time",
     )
 
     def __post_init__(self) -> None:

@@ -40,7 +40,9 @@ def parameters_of(text: str) -> dict[str, str | int]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = part.partition("=")
         if not equals or not name or not value:
-            raise UserError(f"--slurm: {part!r} must have the form name=value, as in partition=gpu,timeout_min=240")
+            raise UserError(
+                f"--slurm: {part!r} must have the form name=value, as in slurm_partition=gpu,timeout_min=240"
+            )
         found[name] = int(value) if value.isdigit() else value
     return found
 

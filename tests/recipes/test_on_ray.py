@@ -91,7 +91,7 @@ def test_a_killed_driver_takes_its_workers_along_and_the_same_command_goes_on(fi
 
 def test_options_that_contradict_each_other_are_said_in_one_line(options, tmp_path):
     for more, said in (
-        (["--ray", "local", "--slurm", "partition=gpu"], "ray and slurm both say who builds"),
+        (["--ray", "local", "--slurm", "slurm_partition=gpu"], "ray and slurm both say who builds"),
         (["--ray", "local", "--match", "time"], "--ray local: --match time measures training"),
         (["--ray", "http://head:6379"], "it takes local, auto"),
         (["--ray", "local", "--workers", "0"], "workers"),

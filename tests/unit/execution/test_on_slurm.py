@@ -42,10 +42,10 @@ def test_a_mistake_ends_all_at_once(run, tmp_path):
 
 
 def test_parameters_are_read_and_what_slurm_or_submitit_refuses_is_said(tmp_path):
-    assert parameters_of("partition=gpu, gpus_per_node=1") == {"partition": "gpu", "gpus_per_node": 1}
+    assert parameters_of("slurm_partition=gpu, gpus_per_node=1") == {"slurm_partition": "gpu", "gpus_per_node": 1}
     with pytest.raises(UserError, match="'gpu' must have the form name=value"):
         parameters_of("gpu")
-    with pytest.raises(UserError, match="--slurm: .*partitoin"):
+    with pytest.raises(UserError, match=r"--slurm: .*partitoin"):
         OnSlurm(partial(toy.joined, tmp_path), {"cluster": "local", "partitoin": "gpu"}, 1, tmp_path)
     with pytest.raises(UserError, match="--slurm: "):
-        OnSlurm(partial(toy.joined, tmp_path), {"partition": "gpu"}, 1, tmp_path)
+        OnSlurm(partial(toy.joined, tmp_path), {"slurm_partition": "gpu"}, 1, tmp_path)
