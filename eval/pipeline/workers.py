@@ -36,13 +36,14 @@ class WorkersConfig:
     )
     ray: str | None = option(
         None,
-        "build on a Ray cluster: local (one of this machine), auto (one that runs on it) or HOST:PORT of its head; a GPU "
-        "to a stage where the cluster has any, else a CPU; --workers bounds how many at a time",
+        "build on a Ray cluster: local (one of this machine), auto (one that runs on it) or HOST:PORT of its head; a "
+        "GPU to a stage where the cluster has any, else a CPU; --workers bounds how many at a time",
     )
     slurm: str | None = option(
         None,
         "build by SLURM jobs, one to a stage: submitit's parameters as name=value,name=value, such as "
-        "slurm_partition=gpu,gpus_per_node=1,timeout_min=240; cluster=local tries it here; --workers bounds how many at a time",
+        "slurm_partition=gpu,gpus_per_node=1,timeout_min=240; cluster=local tries it here; --workers bounds how many "
+        "at a time",
     )
 
     def __post_init__(self) -> None:

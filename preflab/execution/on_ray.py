@@ -1,8 +1,8 @@
 """Pieces built by actors of a Ray cluster: this machine's own, or one that an address leads to.
 
-A piece is a call of an actor. Actors live as long as the crew: opening libraries, data and a GPU's context takes seconds,
-and many pieces take no longer. Ray's own retries stay off, as what is begun again, and how often, is decided for all
-crews alike; an actor that dies is replaced wherever there is room.
+A piece is a call of an actor. Actors live as long as the crew: opening libraries, data and a GPU's context takes
+seconds, and many pieces take no longer. Ray's own retries stay off, as what is begun again, and how often, is decided
+for all crews alike; an actor that dies is replaced wherever there is room.
 """
 
 from __future__ import annotations
