@@ -22,8 +22,8 @@ from benchmarks.pages import update
 from eval.pipeline.comparing import COMPARE
 from eval.pipeline.planning import PLAN
 from eval.pipeline.session import Session
-from preflab.disk.files import read_object
-from preflab.disk.stages import RECORD, SECONDS, UnbuiltRun
+from preflab.disk.files import read_jsonl, read_object
+from preflab.disk.stages import SECONDS, UnbuiltRun
 from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
 from preflab.execution.graph import Graph
@@ -85,18 +85,13 @@ def measured(folder: Path) -> tuple[Graph, dict[str, float]]:
     arena, graph = outlined_comparison(session)
     assert isinstance(arena.experiment, Outline)
     assert isinstance(arena.experiment.run, UnbuiltRun)
+    took = {row["stage"]: row["seconds"] for row in read_jsonl(folder / SECONDS)}
     found = {}
     for piece, asked in arena.experiment.asks(graph):
-        found[piece.name] = sum(_seconds(stage.folder) for stage, _ in asked)
+        if missing := [stage.folder.name for stage, _ in asked if stage.folder.name not in took]:
+            raise UserError(f"{folder / SECONDS} has no seconds of {missing[0]}: finish the run by this version first")
+        found[piece.name] = sum(took[stage.folder.name] for stage, _ in asked)
     return graph, found
-
-
-def _seconds(folder: Path) -> float:
-    record = folder / RECORD
-    seconds = read_object(record).get(SECONDS) if record.is_file() else None
-    if not isinstance(seconds, float):
-        raise UserError(f"{folder} says nothing of its seconds: finish the run by this version first")
-    return seconds
 
 
 def table(graph: Graph, seconds: Mapping[str, float], opening: float) -> list[list[str]]:
