@@ -45,7 +45,7 @@ class Asked(NamedTuple):
             UserError: for whatever could not finish.
         """
         config = session.config(CompareConfig)
-        check_workers(session)
+        check_workers(session, timed=config.match == "time")
         session = session.capped(config.max_steps)
         found = cls(session, check_entries(session), open_judge(session.configs), Brought.by(session))
         found.brought.check_reward(session, maximised=True)

@@ -67,17 +67,32 @@ JOBS = 64
 """SLURM jobs at a time, queued ones included, unless it is said how many."""
 
 
-def check_workers(session: Session) -> None:
-    """Refuse builders that are not there, or beside processes of a launcher, which share every stage.
+def check_workers(session: Session, *, timed: bool = False) -> None:
+    """Refuse several builders that are not there, or would share what cannot be shared, as far as settings say.
+
+    Args:
+        session: the settings.
+        timed: whether training is held to a budget of time, which pieces side by side would take from each other.
 
     Raises:
         UserError: saying what to do.
     """
     config, many = _config(session), ranks.ranks()
-    if config.flag and many > 1:
+    if config.flag is None:
+        return
+    if many > 1:
         raise UserError(
             f"{config.flag}: a launcher has started {many} processes that share every stage; leave it out, or "
             "start with python"
+        )
+    if timed:
+        raise UserError(
+            f"{config.flag}: --match time measures training, and stages side by side slow each other; set workers to 1"
+        )
+    if _asks_endpoint(session):
+        raise UserError(
+            f"{config.flag}: each process would ask the reward's endpoint at a pace and within a budget of its own; "
+            "leave it out"
         )
     if config.ray is not None:
         on_ray.check(config.ray)
@@ -87,21 +102,29 @@ def check_workers(session: Session) -> None:
 
 
 def at_a_time(session: Session, *, timed: bool, compares: bool = True) -> int:
-    """Return how many pieces are built side by side on this machine.
+    """Return how many pieces are built side by side on this machine; of settings that `check_workers` has seen.
 
     Args:
         session: the settings.
-        timed: whether training is held to a budget of time, which pieces side by side would take from each other.
+        timed: as for `check_workers`.
         compares: whether there are many pieces.
 
     Raises:
-        UserError: if several are asked for where they cannot share a device or an endpoint, or are to have threads.
+        UserError: if several are asked for that would share a GPU, or are to have threads.
     """
     from preflab.execution.spawned import visible_devices
 
-    config, gpus = _config(session), len(visible_devices())
-    if config.flag is not None:
-        _check(session, config, gpus, timed)
+    config, gpus, threads = _config(session), len(visible_devices()), session.run.threads or 1
+    asked, elsewhere = config.workers or 1, config.ray is not None or config.slurm is not None
+    if asked > 1 and not elsewhere:
+        if gpus and asked > gpus:
+            raise UserError(
+                f"--workers {asked}: each has a GPU of its own, and {gpus} can be seen here; give {gpus} or less"
+            )
+        if not gpus and threads > 1:
+            raise UserError(
+                f"--workers gives each process one CPU thread, and --threads {threads}; keep one of the two"
+            )
     if config.workers:
         return config.workers
     if ranks.ranks() > 1 or not compares or timed or _asks_endpoint(session):
@@ -109,8 +132,7 @@ def at_a_time(session: Session, *, timed: bool, compares: bool = True) -> int:
     if gpus:
         return gpus
     tiny = session.world.model is None or nearest(model_size(session.world.model).parameters) == TINY
-    alone = sys.platform != "linux" or (session.run.threads or 1) > 1
-    return len(os.sched_getaffinity(0)) if tiny and not alone else 1
+    return len(os.sched_getaffinity(0)) if tiny and sys.platform == "linux" and threads == 1 else 1
 
 
 def crew_of(session: Session, run: Run, workers: int, opens: Opens) -> Crew:
@@ -151,29 +173,3 @@ def _config(session: Session) -> WorkersConfig:
 
 def _asks_endpoint(session: Session) -> bool:
     return any(part.source == ENDPOINT for part in session.world.reward_parts)
-
-
-def _check(session: Session, config: WorkersConfig, gpus: int, timed: bool) -> None:
-    """Refuse several builders that would share what cannot be shared.
-
-    Raises:
-        UserError: naming it.
-    """
-    threads, asked = session.run.threads or 1, config.workers or 1
-    if timed:
-        raise UserError(
-            f"{config.flag}: --match time measures training, and stages side by side slow each other; set workers to 1"
-        )
-    if _asks_endpoint(session):
-        raise UserError(
-            f"{config.flag}: each process would ask the reward's endpoint at a pace and within a budget of its own; "
-            "leave it out"
-        )
-    if config.ray is not None or config.slurm is not None:
-        return
-    if gpus and asked > gpus:
-        raise UserError(
-            f"--workers {asked}: each has a GPU of its own, and {gpus} can be seen here; give {gpus} or less"
-        )
-    if not gpus and threads > 1:
-        raise UserError(f"--workers gives each process one CPU thread, and --threads {threads}; keep one of the two")
