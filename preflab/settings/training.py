@@ -141,6 +141,12 @@ class TrainConfig:
         False,
         "recompute activations in the backward pass: less memory, more work; auto: once a pass does not fit otherwise",
     )
+    shard_base: bool = option(
+        False,
+        "keep the frozen base in pieces on the processes of a launcher while gradients are taken (FSDP2); each has it "
+        "whole while it samples and scores",
+        keyed="never",
+    )
     bf16: bool = option(False, "bfloat16 passes over a float32 base; one loaded in bfloat16 (dtype) has them anyway")
     eval_steps: int = option(
         0,
