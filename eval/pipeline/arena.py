@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from eval.pipeline.entries import CompareConfig
+from eval.pipeline.footing import Footing, names
 from eval.pipeline.judging import compares, judging
 from eval.pipeline.standing import maximised_by, stood_on
-from eval.pipeline.yardsticks import own_judge
+from eval.pipeline.yardsticks import JUDGE, own_judge
 from eval.subjects import Ground
-from preflab.disk.stages import content_hash
+from preflab.disk.stages import UnbuiltRun, content_hash
+from preflab.execution.graph import Piece
 from preflab.experiment.foundation import DATA, REWARD_MODEL
 from preflab.settings.fields import as_dict
 
@@ -64,6 +66,11 @@ class Arena(NamedTuple):
         return self.foundation.redrawn(self.config.sources)
 
     @property
+    def footing(self) -> Footing:
+        """What methods stand on, as pieces."""
+        return Footing(self.foundation, self.config.sources)
+
+    @property
     def sampled(self) -> tuple[str, ...]:
         """What of the data every seed draws anew."""
         return ("preferences",) if DATA in self.config.sources else ()
@@ -80,12 +87,39 @@ class Arena(NamedTuple):
         return self.judge is not None or world.gold is not None or len(world.gold_pairs) > 0
 
     @property
+    def gives_gold(self) -> bool:
+        """Whether anybody gives answers a score, the one that compares them aside."""
+        world, scores = self.experiment.world, self.judge is not None and not compares(self.judge)
+        return scores or world.gold is not None or len(world.gold_pairs) > 0
+
+    @property
+    def trains_judge(self) -> bool:
+        """Whether who gives gold rewards is a reward model trained here, on pairs of its own."""
+        world = self.experiment.world
+        return (self.judge is None or compares(self.judge)) and world.gold is None and len(world.gold_pairs) > 0
+
+    @property
+    def is_outline(self) -> bool:
+        """Whether nothing is built here: stages have names and keys, and neither files nor records."""
+        return isinstance(self.experiment.run, UnbuiltRun)
+
+    @property
     def judge_is_kin(self) -> bool:
         """Whether the judge is a reward model trained as those that methods maximise: from one start, by one recipe."""
         world, foundation = self.experiment.world, self.foundation
         own = self.judge is None and world.gold is None and len(world.gold_pairs) > 0
         learnt = any(entry.method.needs.uses("reward") for entry in self.entries)
         return own and learnt and foundation.reads_models and not foundation.given
+
+    def at(self, settings: Mapping[str, Mapping[str, Any]]) -> Arena:
+        """Return the same with methods at other settings, by their labels."""
+        entries = [
+            entry._replace(method=self.session.method(entry.method.name, settings[entry.method.label]))
+            if entry.method.label in settings
+            else entry
+            for entry in self.entries
+        ]
+        return self._replace(entries=entries)
 
     def look(self) -> str:
         """Return what tells this comparison from others on the same test prompts."""
@@ -106,7 +140,8 @@ class Arena(NamedTuple):
         start = self.start(self.seeds[0])
         every = list({id(one.rewards): one.rewards for one in replications}.values())
         methods = [entry.method for entry in self.entries]
-        evaluation, maximised = self.session.evaluation, maximised_by(self.session, every, methods, self.brought)
+        evaluation = self.session.evaluation
+        maximised = maximised_by(self.session, every, methods, self.brought) if every else []
         own = partial(own_judge, self.foundation, start, evaluation)
         return judging(self.experiment, evaluation, self.judge, own, maximised, start)
 
@@ -131,3 +166,28 @@ class Arena(NamedTuple):
         """Return the stages trained here that methods stand on, with what they cost."""
         methods = [entry.method for entry in self.entries if not entry.varied]
         return stood_on(self.foundation, self.replications(self.seeds), self.redrawn, methods)
+
+    # ---- as pieces -------------------------------------------------------------------------------
+
+    def pieces_below(self, seeds: Sequence[int]) -> list[Piece]:
+        """Return what builds all that the methods of some seeds stand on, and who judges; each once."""
+        found = [piece for seed in (self.seeds[0], *seeds) for piece in self.footing.starts(seed)]
+        found += [piece for seed in seeds for piece in self.footing.rewards(seed)]
+        return list({piece.name: piece for piece in [*found, *self.judge_pieces()]}.values())
+
+    def judge_pieces(self) -> list[Piece]:
+        """Return who judges, where that is a stage: a reward model trained on pairs of its own, or several given."""
+        given = len(self.judge) if isinstance(self.judge, list) else 0
+        if given < 2 and not self.trains_judge:
+            return []
+        stages = (JUDGE, *(f"{JUDGE}-{number}" for number in range(1, given)))
+        return [Piece(JUDGE, partial(self.judging, ()), names(self.footing.starts(self.seeds[0])), stages)]
+
+    def standing(self, seed: int) -> tuple[str, ...]:
+        """Return the pieces that a seed's methods need which maximise a reward: its models, or where they start."""
+        return names(self.footing.rewards(seed) or self.footing.starts(seed))
+
+    def judged_on(self, seed: int) -> tuple[str, ...]:
+        """Return what the evaluations of a seed's methods need: who judges them, and what gives the proxy reward."""
+        own = self.judge_pieces() or self.footing.starts(self.seeds[0])
+        return tuple(dict.fromkeys((*self.standing(seed), *names(own))))

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.pipeline.again import comparison_again, tuning_again
 from eval.pipeline.arena import Arena
 from eval.pipeline.asked import Asked
 from eval.pipeline.contestants import judge_rewards, started, train_entries
 from eval.pipeline.enough import fewest_rows, say_what_is_seen
-from eval.pipeline.entries import CompareConfig, at_a_time, check_labels
-from eval.pipeline.expected import of_comparison
+from eval.pipeline.entries import CompareConfig, check_labels
 from eval.pipeline.following import CourseConfig
 from eval.pipeline.judging import JUDGING, JudgeConfig, check_held, compares, open_people
 from eval.pipeline.learning_curve import LearningCurveConfig, learning_curves
-from eval.pipeline.pieces import pieces
+from eval.pipeline.pieces import comparison_graph
 from eval.pipeline.results import Result, about, looks_so_far, samples_of, write_manifest
 from eval.pipeline.searching import TuneConfig
 from eval.pipeline.session import Session
-from eval.pipeline.tuning import Tuning, tune
+from eval.pipeline.tuning import Tuning, searches_of, tuned, tuning_graph
 from eval.pipeline.way_back import WayBackConfig
+from eval.pipeline.workers import WORKERS, at_a_time, crew_of
 from eval.pipeline.yardsticks import baseline, labels_kept, oracle_line
 from preflab import ranks
-from preflab.progress import expect
+from preflab.execution.executing import execute
 
 if TYPE_CHECKING:
     from eval.pipeline.judging import ByAnswers
@@ -33,6 +35,7 @@ COMPARE: dict[str, type] = {
     "way_back": WayBackConfig,
     "tuning": TuneConfig,
     "learning": LearningCurveConfig,
+    **WORKERS,
     **JUDGING,
 }
 """The configs of a session that `compare` takes."""
@@ -69,33 +72,31 @@ def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
     """
     from eval.comparison.record import summarise_comparison
     from eval.records.comparison import Comparison
-    from preflab.experiment.side_by_side import build_side_by_side
 
-    session, config, start = arena.session, arena.config, arena.foundation.start_label
-    workers = at_a_time(session)
-    check_labels([entry.method.label for entry in arena.entries if not entry.varied], start)
+    run, session, config, foundation = arena.experiment.run, arena.session, arena.config, arena.foundation
+    crew = partial(crew_of, session, run, at_a_time(session, timed=config.match == "time"))
+    check_labels([entry.method.label for entry in arena.entries if not entry.varied], foundation.start_label)
     if config.redraw:
-        arena.foundation.say_what_is_shared(config.redraw)
+        foundation.say_what_is_shared(config.redraw)
     looks = looks_so_far(Path(session.run.output))
     write_manifest(session, arena.experiment, primary=arena.primary, looks=looks)
-    # 0. The setting of every method, if it is to be found first.
-    tuning = tune(arena, workers) if session.config(TuneConfig).tune else Tuning(arena.entries, {}, ())
-    arena = arena._replace(entries=tuning.entries)
+    # 0. The setting of every method, if it is to be found first; then all that there is to build.
+    tuning = Tuning({}, {}, ())
+    if session.config(TuneConfig).tune:
+        searches = searches_of(arena)
+        execute(run, tuning_graph(arena, searches), crew(partial(tuning_again, session)))
+        tuning = tuned(arena, searches)
+        arena = arena.at(tuning.best)
     entries, looks = arena.entries, list(dict.fromkeys([*looks, arena.look()]))
     write_manifest(session, arena.experiment, primary=arena.primary, looks=looks)
-    expect(of_comparison(arena))
-    if workers > 1:
-        build_side_by_side(arena.experiment.run, pieces(arena), workers)
-    if ranks.ranks() > 1:
-        for piece in pieces(arena):
-            piece.build()
-        ranks.dismiss()
+    execute(run, comparison_graph(arena), crew(partial(comparison_again, session, tuning.best)))
+    ranks.dismiss()
     # 1. What every method shares: the policy they start from, the reward model, the judge.
     judged, grounds = arena.judging(arena.replications(arena.seeds)), arena.grounds(arena.seeds)
     starts, stands_on, ground = arena.starts(grounds), arena.below(), grounds[0]._replace(seed=0)
     # 2. That policy, against other draws of itself: it should win half the time.
     draws = [baseline(one) for one in starts]
-    first = started(arena.foundation, starts)
+    first = started(foundation, starts)
     # 3. Each method, each setting, each seed.
     anew = (*(stage.name for stage in stands_on if stage.redrawn), *arena.sampled)
     contestants = [first, *train_entries(session, grounds, entries, stands_on, replicated=bool(anew))]
@@ -119,7 +120,7 @@ def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
     methods = {entry.method.label: entry.method.identity() for entry in entries if not entry.varied}
     comparison = Comparison(
         **vars(summary),
-        baseline=start,
+        baseline=foundation.start_label,
         judge=judged.described(None if compares(arena.judge) else labels_kept(ground)),
         reward_model=judge_rewards(arena.scored(grounds), arena.brought.rewards),
         seeds=tuple(arena.seeds),

@@ -95,20 +95,28 @@ def judge_rewards(grounds: Sequence[Ground], given: Sequence[RewardSubject]) -> 
     from eval.comparison.record import summarise_reward_model
     from preflab.experiment.rewards import Rewards
 
-    if len(given) == 1:
-        records = [evaluate_subject("reward", given[0], grounds[0])]
-        return summarise_reward_model(Contestant("reward", records, gives="reward"))
     found, costs = [], []
-    for ground in grounds:
-        rewards = ground.reward if isinstance(ground.reward, Rewards) else None
-        models = rewards.trained if rewards else None
-        if given and rewards and rewards.function:  # with weights of their own
-            models = rewards
-        if models is None:
+    for ground in grounds[:1] if len(given) == 1 else grounds:
+        subject = rewards_judged(ground, given)
+        if subject is None:
             return None
-        found.append(evaluate_subject("reward", TrainedReward(models), ground))
-        costs += [] if given else [stage.record for stage in models.stages]
+        found.append(evaluate_subject("reward", subject, ground))
+        if isinstance(subject, TrainedReward) and not given:
+            costs += [stage.record for stage in Rewards.of(subject.source).stages]
     return summarise_reward_model(Contestant("reward", found, costs, gives="reward"))
+
+
+def rewards_judged(ground: Ground, given: Sequence[RewardSubject]) -> RewardSubject | TrainedReward | None:
+    """Return the reward models that the policies of a ground learnt from, as what is evaluated; None without any."""
+    from preflab.experiment.rewards import Rewards
+
+    if len(given) == 1:
+        return given[0]
+    rewards = ground.reward if isinstance(ground.reward, Rewards) else None
+    models = rewards.trained if rewards else None
+    if given and rewards and rewards.function:  # with weights of their own
+        models = rewards
+    return None if models is None else TrainedReward(models)
 
 
 def contest(

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from eval.pipeline.defaults import TINY, nearest
 from eval.pipeline.session import Session
-from preflab import ranks
 from preflab.disk.stages import Stage
 from preflab.errors import UserError
 from preflab.experiment.foundation import AUTO, DATA, START, TRAIN
 from preflab.experiment.sweep import Sweep, not_one_objective
 from preflab.method.configured import Method
-from preflab.model.model_size import model_size
-from preflab.rewards.specification import ENDPOINT
 from preflab.settings.fields import option
 from preflab.settings.training import MOST_STEPS
 from preflab.tokens.templates import has_template
@@ -63,13 +57,6 @@ class CompareConfig:
         "what match counts; own: each method's own training, all: with the start and the reward model trained for it",
     )
     budget: float | None = option(None, "how many tokens, FLOPs or seconds (see match)", minimum=1e-9, maximum=1e30)
-    workers: int | None = option(
-        None,
-        "stages trained and evaluated side by side, by processes of one CPU thread each; default: as many as there are "
-        "cores where the model has below 20 million parameters, else 1",
-        minimum=1,
-        maximum=1024,
-    )
     primary: Literal["gold", "win-rate", "equal-kl"] | None = option(
         None,
         "the endpoint that the answer is about, fixed in the manifest before anything is trained, all else being "
@@ -82,8 +69,6 @@ class CompareConfig:
         check_redraw(self.sources)
         if self.budget is not None and self.match == "none":
             raise ValueError("budget says how much, and match of what: tokens, flops or time")
-        if self.match == "time" and (self.workers or 1) > 1:
-            raise ValueError("match time measures training, and workers side by side slow each other; set workers to 1")
         if self.charge == "all" and self.match == "none":
             raise ValueError("charge says what match counts, and match is none: set it to tokens, flops or time")
 
@@ -146,45 +131,8 @@ def check_entries(session: Session) -> list[Entry]:
     start = session.stage_methods()[0].label
     check_labels([method.label for method in methods], start if trains_start(session) else START)
     check_budget(config, methods)
-    if (config.workers or 1) > 1 and ranks.ranks() > 1:
-        raise UserError(
-            f"--workers {config.workers}: a launcher has started {ranks.ranks()} processes that share every stage; "
-            "leave it out, or start with python"
-        )
     entries = [Entry(method, {}) for method in methods]
     return entries if config.sweep is None else [*entries, *swept(session, config.sweep, methods)]
-
-
-def at_a_time(session: Session) -> int:
-    """Return how many stages are made side by side.
-
-    Raises:
-        UserError: if several are asked for where they cannot share a device or an endpoint, or are to have threads.
-    """
-    import torch
-
-    asked, threads = session.config(CompareConfig).workers, session.run.threads
-    asks_endpoint = any(part.source == ENDPOINT for part in session.world.reward_parts)
-    if ranks.ranks() > 1:
-        return 1
-    if (asked or 1) > 1:
-        if torch.cuda.is_available():
-            raise UserError("--workers: processes side by side are for the CPU, and a GPU is there; leave it out")
-        if asks_endpoint:
-            raise UserError(
-                "--workers: each process would ask the reward's endpoint at a pace and within a budget of its own; "
-                "leave it out"
-            )
-        if (threads or 1) > 1:
-            raise UserError(
-                f"--workers gives each process one CPU thread, and --threads {threads}; keep one of the two"
-            )
-    if asked:
-        return asked
-    tiny = session.world.model is None or nearest(model_size(session.world.model).parameters) == TINY
-    alone = torch.cuda.is_available() or session.config(CompareConfig).match == "time"
-    alone = alone or asks_endpoint or sys.platform != "linux" or (threads or 1) > 1
-    return len(os.sched_getaffinity(0)) if tiny and not alone else 1
 
 
 def trains_start(session: Session) -> bool:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from eval.judges import planted
 from eval.pipeline.bringing import Brought
 from eval.pipeline.enough import fewest_rows, say_what_is_seen
-from eval.pipeline.expected import of_answers
 from eval.pipeline.judging import JUDGING, JudgeConfig, check_held, judging, local, open_judge, open_people
 from eval.pipeline.results import Result, about
 from eval.pipeline.session import Session
-from eval.pipeline.yardsticks import baseline
+from eval.pipeline.yardsticks import BASELINE, baseline
 from eval.records.comparison import Evaluation
 from eval.records.figures import Fingerprint
 from eval.subjects import (
@@ -189,8 +188,8 @@ def evaluated(
         generate=generate,
     )
     every = {"reference": START, **subjects}
-    answers = of_answers(session.evaluation, "reference") if generate else ["eval-reference"]
-    expect([*answers, *(f"eval-{name}" for name in subjects)])
+    answers = [BASELINE] * session.evaluation.baseline_draws if generate else []
+    expect([f"eval-{name}" for name in (*answers, *every)])
     draws = [baseline(ground)] if generate else []
     found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
     ranks.dismiss()

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from eval.pipeline.yardsticks import subject_of
-from eval.subjects import Ground, evaluate_subject
+from eval.subjects import Ground, Subject, evaluate_subject
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
     from eval.comparison.contestant import Contestant
     from preflab.disk.stages import Stage
     from preflab.method.configured import Method
+    from preflab.training.snapshots import Snapshot
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,24 @@ def follow(
     from eval.comparison.laws import mean_step
     from preflab.training.snapshots import snapshots
 
-    prompts = min(grounds[0].config.eval_prompts, config.snapshot_prompts)
-    # Only the answers are asked for.
-    asked = replace(grounds[0].config, eval_prompts=prompts, eval_pairs=2)
     kept = [{snapshot.number: snapshot for snapshot in snapshots(stage.folder)} for stage in stages]
     course = []
     for number in sorted(set.intersection(*map(set, kept))):
-        records, steps = [], []
-        for ground, stage, by_number in zip(grounds, stages, kept, strict=True):
-            at = by_number[number]
-            name, key = (f"{text}-step{at.step}" for text in (stage.name, stage.key))
-            subject = subject_of(method, stage._replace(name=name, key=key, folder=at.folder))
-            records.append(evaluate_subject(name, subject, ground._replace(config=asked)))
-            steps.append(at.step)
-        course.append(Contestant(method.label, records, varied={"step": mean_step(steps)}))
+        at = [by_number[number] for by_number in kept]
+        records = [
+            evaluate_subject(*on_the_way(ground, config, method, stage, snapshot))
+            for ground, stage, snapshot in zip(grounds, stages, at, strict=True)
+        ]
+        varied = {"step": mean_step([snapshot.step for snapshot in at])}
+        course.append(Contestant(method.label, records, varied=varied))
     return course
+
+
+def on_the_way(
+    ground: Ground, config: CourseConfig, method: Method, stage: Stage, at: Snapshot
+) -> tuple[str, Subject, Ground]:
+    """Return what the evaluation of a snapshot is called, what is evaluated, and where: by its answers alone."""
+    prompts = min(ground.config.eval_prompts, config.snapshot_prompts)
+    name, key = (f"{text}-step{at.step}" for text in (stage.name, stage.key))
+    subject = subject_of(method, stage._replace(name=name, key=key, folder=at.folder))
+    return name, subject, ground._replace(config=replace(ground.config, eval_prompts=prompts, eval_pairs=2))

@@ -244,6 +244,8 @@ def _warning(judge: Sequence[str | Path], maximised: Sequence[str | Path]) -> st
     """Say so where policies were trained to please their judge."""
     from eval.judges import PLANTED, warn_if_trained_against
 
+    if not maximised:
+        return None
     if PLANTED in judge and PLANTED in maximised:
         return "policies that maximise a reward were given the judge's own; its errors, if any, count as quality here"
     return warn_if_trained_against(judge, maximised)

@@ -9,9 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from eval.pipeline.contestants import contest
+from eval.pipeline.yardsticks import subject_of
+from eval.subjects import evaluation_stage
 from preflab.errors import UserError
+from preflab.execution.graph import Piece
 from preflab.experiment.foundation import REWARD_MODEL
-from preflab.experiment.side_by_side import Piece
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
@@ -138,16 +140,20 @@ def learning_curves(arena: Arena, grounds: Sequence[Ground], contestants: Sequen
     return found
 
 
-def learning_pieces(arena: Arena, needs: dict[int, tuple[str, ...]]) -> list[Piece]:
-    """Return the parts of it that can be made side by side, after what each seed's methods stand on."""
-    found = []
-    for fraction in arena.session.config(LearningCurveConfig).parts:
+def learning_pieces(arena: Arena) -> list[Piece]:
+    """Return the parts of it: what each seed's methods stand on, these, and their evaluations."""
+    found, methods = [], learners(arena)
+    for fraction in arena.session.config(LearningCurveConfig).parts if methods else ():
         for seed in arena.seeds:
-            ground = f"{fraction:g} of the preferences, seed {seed}"
-            found.append(Piece(ground, partial(_stand, arena, seed, fraction), needs[seed]))
-            for entry in learners(arena):
-                build = partial(_learn, arena, entry, seed, fraction)
-                found.append(Piece(f"{entry.method.label} on {ground}", build, (ground,)))
+            stands = f"{fraction:g} of the preferences, seed {seed}"
+            models = arena.footing.rewards(seed) if any(map(maximises, methods)) else []
+            stages = tuple(stage for piece in models for stage in piece.stages)
+            found.append(Piece(stands, partial(_fewer, arena, seed, fraction), arena.judged_on(seed), stages))
+            for entry in methods:
+                name = part_name(entry, seed, fraction)
+                train, judge = (partial(work, arena, entry, seed, fraction) for work in (_train, _evaluate))
+                found.append(Piece(name, train, (stands,), (name,)))
+                found.append(Piece(f"eval-{name}", judge, (name,), (f"eval-{name}",)))
     return found
 
 
@@ -173,9 +179,14 @@ def maximises(entry: Entry) -> bool:
     return needs.uses("reward") and "reward" not in needs.trains
 
 
+def part_name(entry: Entry, seed: int, fraction: float) -> str:
+    """Return what the stage of a method on a part of the preferences is called."""
+    return f"{entry.method.label}-seed{seed}-of-{fraction:g}"
+
+
 def train_on(ground: Ground, entry: Entry, fraction: float) -> Stage:
     """Train a method on the part of the preferences that a ground stands on."""
-    name = f"{entry.method.label}-seed{ground.seed}-of-{fraction:g}"
+    name = part_name(entry, ground.seed, fraction)
     return ground.experiment.train(name, entry.method, seed=ground.seed, sft=ground.sft, reward=ground.reward)
 
 
@@ -186,14 +197,17 @@ def _preferences(arena: Arena, entry: Entry, grounds: Sequence[Ground]) -> float
     return sum(map(len, rows)) / len(rows)
 
 
-def _stand(arena: Arena, seed: int, fraction: float) -> None:
+def _fewer(arena: Arena, seed: int, fraction: float) -> Ground:
     """Build what the methods of a seed share on part of its preferences."""
     (ground,) = arena.grounds([seed])
-    on_fewer(arena, ground, fraction)
+    return on_fewer(arena, ground, fraction)
 
 
-def _learn(arena: Arena, entry: Entry, seed: int, fraction: float) -> None:
-    """Train and evaluate a method with a seed on part of its preferences."""
-    (ground,) = arena.grounds([seed])
-    fewer = on_fewer(arena, ground, fraction)
-    contest([fewer], entry, [train_on(fewer, entry, fraction)])
+def _train(arena: Arena, entry: Entry, seed: int, fraction: float) -> None:
+    train_on(_fewer(arena, seed, fraction), entry, fraction)
+
+
+def _evaluate(arena: Arena, entry: Entry, seed: int, fraction: float) -> None:
+    fewer = _fewer(arena, seed, fraction)
+    stage = train_on(fewer, entry, fraction)
+    evaluation_stage(stage.name, subject_of(entry.method, stage), fewer)

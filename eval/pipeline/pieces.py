@@ -1,111 +1,218 @@
-"""The parts of a comparison that can be made side by side, each by the calls that the comparison makes in turn."""
+"""A comparison as a graph: what every seed stands on, every method at every setting, what evaluates it, yardsticks.
+
+Each piece makes the very calls that the comparison reads its stages by, so that these find them. Whoever shows, plans
+or spreads a comparison takes this graph.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from eval.pipeline.contestants import judge_rewards, started, train_entries, trained_stage
-from eval.pipeline.entries import spent
-from eval.pipeline.learning_curve import learning_pieces
+from eval.pipeline.contestants import followed, rewards_judged, trained_stage
+from eval.pipeline.entries import left, spent, under
+from eval.pipeline.following import CourseConfig, on_the_way
+from eval.pipeline.footing import names
+from eval.pipeline.judging import compares
+from eval.pipeline.learning_curve import learning_pieces, maximises
 from eval.pipeline.standing import charged_below
-from eval.pipeline.yardsticks import baseline, oracle_line
+from eval.pipeline.way_back import WayBackConfig, on_the_way_back, scales, shares_of
+from eval.pipeline.yardsticks import BASELINE, JUDGE, LINE, baseline_draws, line_stage, subject_of
+from eval.subjects import START, Ground, ScoringJudge, evaluation_stage
+from preflab.execution.graph import Graph, Piece
 from preflab.experiment.foundation import REWARD_MODEL
-from preflab.experiment.side_by_side import Piece
+from preflab.experiment.splits import reads_reference
 
 if TYPE_CHECKING:
     from eval.pipeline.arena import Arena
     from eval.pipeline.entries import Entry
-    from preflab.training.budget import Budget
-
-JUDGE = "judge"
 
 
-def pieces(arena: Arena) -> list[Piece]:
-    """Return the parts of a comparison: of each seed what its methods stand on, who judges, every method, yardsticks.
+def comparison_graph(arena: Arena) -> Graph:
+    """Return all that a comparison builds.
 
-    Methods that sample come first, as they take longest. Where the first method sets the budget, all wait for it.
+    Methods that sample come before others, as they take longest, and whatever is trained before what evaluates it.
+    Where the first method sets the budget, all wait for it.
     """
-    start, model = (_drawn(arena, stage) for stage in (arena.foundation.start_label, REWARD_MODEL))
-    starts = {seed: f"start {start[seed]}" for seed in arena.seeds}
-    stands = {seed: f"reward model {model[seed]} on start {start[seed]}" for seed in arena.seeds}
-    first, everything = arena.seeds[0], tuple(dict.fromkeys(stands.values()))
-    found = [Piece(starts[seed], partial(arena.start, seed)) for seed in _once(starts)]
-    found += [Piece(stands[seed], partial(arena.replications, [seed]), (starts[seed],)) for seed in _once(stands)]
-    found.append(Piece(JUDGE, partial(arena.judging, ()), (starts[first],)))
-    sets = _sets_budget(arena)
-    needs = everything if arena.config.charge == "all" else ()
-    if sets is not None:
-        name = _named(sets, first)
-        found.append(Piece(name, partial(_train, arena, sets, first), (*needs, stands[first], JUDGE)))
-        needs = (*needs, name)
-    for entry in sorted(arena.entries, key=lambda entry: not entry.method.needs.rollout):
-        for seed in arena.seeds:
-            if (entry, seed) != (sets, first):
-                build = partial(_train, arena, entry, seed)
-                found.append(Piece(_named(entry, seed), build, (*needs, stands[seed], JUDGE)))
-    found += learning_pieces(arena, {seed: (stands[seed], JUDGE) for seed in arena.seeds})
-    for seed in _once(starts):
-        found.append(Piece(f"answers of {starts[seed]}", partial(_begin, arena, seed), (stands[seed], JUDGE)))
-    for seed in _once(stands):
-        found.append(Piece(f"evaluation of {stands[seed]}", partial(_score, arena, seed), (stands[seed], JUDGE)))
-    found.append(Piece("oracle line", partial(_line, arena), (stands[first], JUDGE)))
-    return found
+    entries = sorted(arena.entries, key=lambda entry: not entry.method.needs.rollout)
+    sets, first = sets_budget(arena), arena.seeds[0]
+    every = [(entry, seed) for entry in entries for seed in arena.seeds if (entry, seed) != (sets, first)]
+    every = [*([(sets, first)] if sets else []), *every]
+    found = [*arena.pieces_below(arena.seeds), *_references(arena, entries)]
+    found += [_trained(arena, entry, seed) for entry, seed in every]
+    found += learning_pieces(arena)
+    found += [piece for entry, seed in every for piece in _evaluated(arena, entry, seed)]
+    return Graph([*found, *_yardsticks(arena)])
 
 
-def _drawn(arena: Arena, stage: str) -> dict[int, int]:
-    """Return the seed of the stage that each seed's methods stand on."""
-    return {seed: seed if arena.redrawn.get(stage) else 0 for seed in arena.seeds}
-
-
-def _once(names: Mapping[int, str]) -> list[int]:
-    """Return the first seed of each name."""
-    first: dict[str, int] = {}
-    for seed, name in names.items():
-        first.setdefault(name, seed)
-    return list(first.values())
-
-
-def _named(entry: Entry, seed: int) -> str:
-    return f"{entry.method.label} {dict(entry.varied) or ''} seed {seed}"
-
-
-def _line(arena: Arena) -> None:
-    """Sample the oracle line of the first seed's start."""
-    (ground,) = arena.grounds(arena.seeds[:1])
-    oracle_line(ground._replace(seed=0))
-
-
-def _score(arena: Arena, seed: int) -> None:
-    """Evaluate the reward models of a seed."""
-    (ground,) = arena.grounds([seed])
-    judge_rewards(arena.scored([ground]), arena.brought.rewards)
-
-
-def _begin(arena: Arena, seed: int) -> None:
-    """Evaluate the start of a seed, and the draws that win rates are against."""
-    for ground in arena.starts(arena.grounds([seed])):
-        baseline(ground)
-        started(arena.foundation, [ground])
-
-
-def _train(arena: Arena, entry: Entry, seed: int) -> None:
-    """Train and evaluate a method at a setting with one seed."""
-    below = arena.below() if arena.config.charge == "all" else ()
-    train_entries(arena.session, arena.grounds([seed]), [entry], below, _budget(arena, entry))
-
-
-def _sets_budget(arena: Arena) -> Entry | None:
+def sets_budget(arena: Arena) -> Entry | None:
     """Return what sets the budget of the others; None where there is none, or it is given."""
     return arena.entries[0] if arena.config.match != "none" and arena.config.given_budget is None else None
 
 
-def _budget(arena: Arena, entry: Entry) -> Budget | None:
-    """Return the budget that a method is under; None for the one that sets it."""
-    sets = _sets_budget(arena)
-    if sets is None or entry is sets:
-        return arena.config.given_budget
-    below = arena.below() if arena.config.charge == "all" else ()
-    stage = trained_stage(arena.session, arena.grounds(arena.seeds[:1])[0], sets)
-    return spent(arena.config, stage, charged_below(below, sets.method, arena.config))
+# ---- methods -------------------------------------------------------------------------------------
+
+
+def _references(arena: Arena, entries: Sequence[Entry]) -> Iterator[Piece]:
+    """Yield what computes the reference's log-probabilities, once for methods that learn from the same rows."""
+    named = set()
+    for entry in filter(lambda entry: reads_reference(entry.method), entries):
+        for seed in arena.seeds:
+            if (name := _reference_name(arena, entry, seed)) not in named:
+                named.add(name)
+                scores, below = partial(_score_reference, arena, entry, seed), names(arena.footing.starts(seed))
+                yield Piece(name, scores, below, ("reference",))
+
+
+def _reference_name(arena: Arena, entry: Entry, seed: int) -> str:
+    rows = f"{entry.method.needs.responses}s" + (f" of seed {seed}" if arena.sampled else "")
+    half = " in bfloat16" if entry.method.train.bf16 else ""
+    return f"reference {arena.footing.start_name(seed)}: {rows}{half}"
+
+
+def _trained(arena: Arena, entry: Entry, seed: int) -> Piece:
+    """Return what trains a method at a setting with a seed."""
+    below = arena.standing(seed) if maximises(entry) else names(arena.footing.starts(seed))
+    if arena.config.charge == "all":  # what all of it took is read
+        below = names(arena.pieces_below(arena.seeds))
+    sets, first = sets_budget(arena), arena.seeds[0]
+    waits = (piece_name(sets, first),) if sets and (entry, seed) != (sets, first) else ()
+    reads = (_reference_name(arena, entry, seed),) if reads_reference(entry.method) else ()
+    needs = tuple(dict.fromkeys((*below, *reads, *waits)))
+    return Piece(piece_name(entry, seed), partial(_train, arena, entry, seed), needs, (_stage_name(entry, seed),))
+
+
+def _evaluated(arena: Arena, entry: Entry, seed: int) -> Iterator[Piece]:
+    """Yield what evaluates what a method's seed trained: at its end, on its way, on its way back to the start."""
+    trained, name = piece_name(entry, seed), f"eval-{_stage_name(entry, seed)}"
+    needs = tuple(dict.fromkeys((trained, *arena.judged_on(seed))))
+    yield Piece(f"eval-{trained}", partial(_evaluate, arena, entry, seed), needs, (name,))
+    if not arena.gives_gold:
+        return
+    for number in range(1, followed(arena.session, entry) + 1):
+        follows = partial(_follow, arena, entry, seed, number)
+        yield Piece(f"eval-{trained} snapshot {number}", follows, needs, (name,))
+    for share in shares_of(arena.session, entry, arena.config.sweep is not None):
+        goes = partial(_go_back, arena, entry, seed, share)
+        yield Piece(f"eval-{trained}-at-{share:g}", goes, needs, (f"{name}-at-{share:g}",))
+
+
+def piece_name(entry: Entry, seed: int) -> str:
+    """Return what the piece is called that trains a method at a setting with a seed."""
+    varied = "".join(f" {name}={value}" for name, value in entry.varied.items())
+    return _stage_name(entry, seed) + varied
+
+
+def _stage_name(entry: Entry, seed: int) -> str:
+    return f"{entry.method.label}-seed{seed}"
+
+
+def _standing(arena: Arena, entry: Entry, seed: int) -> Ground:
+    """Return what a method stands on to be trained, and no more."""
+    if maximises(entry):
+        (one,) = arena.replications([seed])
+        return Ground(one.experiment, arena.session.evaluation, one.sft, one.rewards, seed=seed)
+    own = arena.foundation.of_seed(seed, arena.config.sources)
+    return Ground(own.experiment, arena.session.evaluation, arena.start(seed), seed=seed)
+
+
+def _score_reference(arena: Arena, entry: Entry, seed: int) -> None:
+    ground, method = _standing(arena, entry, seed), entry.method
+    rows = ground.experiment.learnt_from(method.label, method.needs)
+    assert rows is not None
+    train = method.train
+    ground.experiment.reference_stage(rows, ground.sft, bf16=train.bf16, batch_size=train.micro_batch)
+
+
+def _train(arena: Arena, entry: Entry, seed: int) -> None:
+    trained_stage(arena.session, _standing(arena, entry, seed), _budgeted(arena, entry))
+
+
+def _budgeted(arena: Arena, entry: Entry) -> Entry:
+    """Return a method under its budget; in outline, what the first one spends is not known."""
+    config, budget = arena.config, arena.config.given_budget
+    below = arena.below() if config.charge == "all" and not arena.is_outline else ()
+    sets = sets_budget(arena)
+    if sets is not None and entry is not sets and not arena.is_outline:
+        stage = trained_stage(arena.session, _standing(arena, sets, arena.seeds[0]), sets)
+        budget = spent(config, stage, charged_below(below, sets.method, config))
+    charged = charged_below(below, entry.method, config)
+    return entry._replace(method=under(left(budget, entry.method, charged), entry.method))
+
+
+def _evaluate(arena: Arena, entry: Entry, seed: int) -> None:
+    (ground,) = arena.grounds([seed])
+    stage = trained_stage(arena.session, ground, _budgeted(arena, entry))
+    evaluation_stage(stage.name, subject_of(entry.method, stage), ground)
+
+
+def _follow(arena: Arena, entry: Entry, seed: int, number: int) -> None:
+    from preflab.training.snapshots import snapshots
+
+    (ground,) = arena.grounds([seed])
+    stage = trained_stage(arena.session, ground, _budgeted(arena, entry))
+    for snapshot in snapshots(stage.folder):
+        if snapshot.number == number:
+            evaluation_stage(*on_the_way(ground, arena.session.config(CourseConfig), entry.method, stage, snapshot))
+
+
+def _go_back(arena: Arena, entry: Entry, seed: int, share: float) -> None:
+    (ground,) = arena.grounds([seed])
+    stage = trained_stage(arena.session, ground, _budgeted(arena, entry))
+    by = arena.session.config(WayBackConfig).interpolate_by
+    if arena.is_outline or by != "weights" or scales(stage):
+        evaluation_stage(*on_the_way_back(ground, stage, share, by))
+
+
+# ---- yardsticks ----------------------------------------------------------------------------------
+
+
+def _yardsticks(arena: Arena) -> Iterator[Piece]:
+    """Yield what evaluates starts, reward models and the judge, and draws the oracle line."""
+    label, evaluation, world = arena.foundation.start_label, arena.session.evaluation, arena.experiment.world
+    anew = arena.redrawn
+    for seed in arena.seeds if anew.get(label) else arena.seeds[:1]:
+        needs, name = arena.judged_on(seed), arena.footing.start_name(seed)
+        for draw in range(evaluation.baseline_draws):
+            draws = partial(_draw, arena, seed, draw)
+            yield Piece(f"eval-{BASELINE} {draw + 1} of {name}", draws, needs, (f"eval-{BASELINE}",))
+        yield Piece(f"eval-{name}", partial(_begin, arena, seed), needs, (f"eval-{label}",))
+    if arena.foundation.reads_models or len(arena.brought.rewards) == 1:
+        for seed in arena.seeds if anew.get(REWARD_MODEL) else arena.seeds[:1]:
+            needs = arena.judged_on(seed)
+            yield Piece(f"eval-reward of seed {seed}", partial(_judge_rewards, arena, seed), needs, ("eval-reward",))
+    needs = arena.judged_on(arena.seeds[0])
+    if arena.gives_gold and evaluation.oracle_samples and not world.cut:
+        yield Piece("oracle line", partial(_line, arena), needs, (LINE,))
+    if arena.gives_gold and not compares(arena.judge) and world.gold is None:
+        yield Piece(f"eval-{JUDGE}", partial(_judge_the_judge, arena), needs, (f"eval-{JUDGE}",))
+
+
+def _draw(arena: Arena, seed: int, draw: int) -> None:
+    for ground in arena.starts(arena.grounds([seed])):
+        evaluation_stage(BASELINE, START, baseline_draws(ground)[draw])
+
+
+def _begin(arena: Arena, seed: int) -> None:
+    for ground in arena.starts(arena.grounds([seed])):
+        evaluation_stage(arena.foundation.start_label, START, ground)
+
+
+def _judge_rewards(arena: Arena, seed: int) -> None:
+    (ground,) = arena.scored(arena.grounds([seed]))
+    subject = rewards_judged(ground, arena.brought.rewards)
+    if subject is not None:
+        evaluation_stage("reward", subject, ground)
+
+
+def _line(arena: Arena) -> None:
+    (ground,) = arena.grounds(arena.seeds[:1])
+    if ground.judge is not None:
+        line_stage(ground._replace(seed=0), ground.judge)
+
+
+def _judge_the_judge(arena: Arena) -> None:
+    (ground,) = arena.grounds(arena.seeds[:1])
+    if ground.judge is not None:
+        evaluation_stage(JUDGE, ScoringJudge(ground.judge), ground._replace(seed=0))

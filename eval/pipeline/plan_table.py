@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from eval.pipeline.planning import Plan, Planned
 from preflab.errors.terminal import console, one_line
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from eval.pipeline.planning import Plan, Planned
 
-WIDTH = 120
+WIDTH = 132
 SURE = (0.7, 1.5)
 """How far the time that stages take lies from what a moment's measurement says."""
 
@@ -26,17 +28,34 @@ def show_plan(plan: Plan) -> None:
 
 
 def plan_table(plan: Plan) -> RichTable:
-    """Return the stages, a row each."""
+    """Return the stages, a row each, and what each stands on; evaluations that stand on the same share a row."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("stage", title="what the run would do", box=box.SIMPLE_HEAD)
+    table = Table(title="what the run would do", box=box.SIMPLE_HEAD)
+    table.add_column("stage", min_width=14)
+    table.add_column("after", min_width=14)
     for column in ("steps", "prompts", "tokens", "sampled", "FLOPs", "peak memory", "disk", "time"):
         table.add_column(column, justify="right")
-    for stage in plan.stages:
-        table.add_row(Text(one_line(stage.name)), *_cells(plan, stage))
+    for stage in gathered(plan.stages):
+        table.add_row(Text(one_line(stage.name)), Text(one_line(", ".join(stage.needs))), *_cells(plan, stage))
     return table
+
+
+def gathered(stages: Sequence[Planned]) -> list[Planned]:
+    """Return stages with unfinished evaluations that stand on the same put together, where the first of them stands."""
+    found, alike = dict[object, Planned](), Counter[object]()
+    for number, stage in enumerate(stages):
+        plain = stage.finished or stage.most.steps is None or not stage.name.startswith("eval-")
+        key: object = number if plain else stage.needs
+        alike[key] += 1
+        if (first := found.get(key)) is not None:
+            stage = first._replace(least=first.least.then(stage.least), most=first.most.then(stage.most))
+        found[key] = stage
+    return [
+        stage._replace(name=f"{alike[key]} evaluations") if alike[key] > 1 else stage for key, stage in found.items()
+    ]
 
 
 def _cells(plan: Plan, stage: Planned) -> list[str]:

@@ -35,6 +35,7 @@ class Planned(NamedTuple):
         most: what it takes where they reach the limit.
         ways: settings under which it would fit; none where it fits as it is.
         found: what settings that leave it open would come to.
+        needs: the pieces of the run that it stands on.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Planned(NamedTuple):
     most: Cost
     ways: tuple[str, ...] = ()
     found: str | None = None
+    needs: tuple[str, ...] = ()
 
 
 class Plan(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from eval.pipeline.entries import Entry, under
 from eval.pipeline.yardsticks import subject_of
-from eval.subjects import Ground, evaluate_subject
+from eval.subjects import Ground, evaluation_stage
 from preflab.disk.stages import content_hash
 from preflab.errors import UserError
 from preflab.progress import say
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from eval.pipeline.arena import Arena
     from eval.records.tuning import Trial, Tuned
+    from preflab.disk.stages import Stage
     from preflab.experiment.experiment import Experiment
     from preflab.method.configured import Method
 
@@ -117,11 +118,13 @@ class Search:
 
     Attributes:
         outcomes: what each trial came to, by its number; those that ended.
+        failed: what ended others that were made ahead.
     """
 
     def __init__(self, place: Place, entry: Entry) -> None:
         self.place, self.entry = place, entry
         self.space, self.outcomes = search_space_of(entry), dict[int, Outcome]()
+        self.failed = dict[int, UserError]()
 
     @property
     def count(self) -> int:
@@ -156,6 +159,18 @@ class Search:
         """Return what the stage of a trial is called."""
         return f"tune-{self.entry.method.label}-{number}"
 
+    def build(self, number: int, settings: Mapping[str, Any]) -> tuple[Stage, Stage]:
+        """Train the method at some settings and evaluate it; return both stages.
+
+        Raises:
+            UserError: as training does.
+        """
+        ground, method = self.place.ground, self.tried(settings)
+        stage = self.place.learnt_on.train(
+            self.stage_name(number), method, seed=TUNING_SEED, sft=ground.sft, reward=ground.reward
+        )
+        return stage, evaluation_stage(stage.name, subject_of(method, stage), ground)
+
     def attempt(self, number: int, settings: Mapping[str, Any]) -> Outcome:
         """Train and judge the method at some settings; what was done before is found again.
 
@@ -165,13 +180,12 @@ class Search:
         from eval.comparison.contestant import Contestant
         from eval.comparison.record import summarise
         from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
+        from eval.records.records import Records
 
-        ground, label = self.place.ground, self.entry.method.label
-        method = self.tried(settings)
-        stage = self.place.learnt_on.train(
-            self.stage_name(number), method, seed=TUNING_SEED, sft=ground.sft, reward=ground.reward
-        )
-        found = Contestant(label, [evaluate_subject(stage.name, subject_of(method, stage), ground)])
+        if number in self.failed:
+            raise self.failed[number]
+        label, stage, evaluated = self.entry.method.label, *self.build(number, settings)
+        found = Contestant(label, [Records.read(evaluated.folder)])
         gold, kl = found.table("gold"), found.kl
         if self.place.config.tune_by == "heldout":
             right = summarise(found).figures[HELDOUT_ACCURACY.key]
@@ -204,11 +218,6 @@ class Search:
         said = ", ".join(f"{name} {value:g}" for name, value in best.settings.items())
         say(f"tuned {label}: best of {len(trials)} trials is {said}, {found.objective} {best.objective:.3g}")
         return found
-
-    def best(self, found: Tuned) -> Entry:
-        """Return the method at the chosen setting."""
-        chosen = found.trials[found.chosen]
-        return Entry(self.place.arena.session.method(self.entry.method.name, chosen.settings), self.entry.varied)
 
     # ---- the study -------------------------------------------------------------------------------
 

@@ -186,6 +186,10 @@ class Session:
             logger.warning("settings of %s change nothing: nothing here is trained by it", listed(sorted(unread)))
         return open_experiment(self.run, self.world, self.lora, methods, judged=judged, tuned=tuned)
 
+    def joined(self, methods: Sequence[Method] = (), *, tuned: bool = False) -> Experiment:
+        """Open the run that another process has opened with these settings, to build stages of it."""
+        return open_experiment(self.run, self.world, self.lora, methods, tuned=tuned, joined=True)
+
     @contextmanager
     def opened(self, methods: Sequence[Method] = (), **asked: Any) -> Iterator[Experiment]:
         """Open as `open` does; at the end, whatever it is, the run folder is free for others, this process included."""

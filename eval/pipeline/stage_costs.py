@@ -77,6 +77,16 @@ class Cost(NamedTuple):
         """Return this with the arithmetic of another, whose memory is no more."""
         return self._replace(scoring=self.scoring + other.scoring)
 
+    def then(self, other: Cost) -> Cost:
+        """Return what both take, one after the other, where neither trains: memory is that of the larger."""
+        larger = max(self, other, key=lambda cost: cost.peak or 0)
+        return larger._replace(
+            sampled=self.sampled + other.sampled,
+            scoring=self.scoring + other.scoring,
+            drawing=self.drawing + other.drawing,
+            disk=self.disk + other.disk,
+        )
+
     def seconds(self, pace: Pace) -> float:
         """Return how long all this takes at a pace."""
         return self.training / pace.training + self.scoring / pace.scoring + self.drawing / pace.drawing

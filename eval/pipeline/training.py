@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from eval.pipeline.bringing import Brought
 from eval.pipeline.contestants import contest
 from eval.pipeline.entries import Entry
-from eval.pipeline.expected import below, of_answers
+from eval.pipeline.footing import Footing, names
 from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
-from eval.pipeline.yardsticks import baseline, own_judge
-from eval.subjects import START, Ground, evaluate_subject
+from eval.pipeline.workers import WORKERS, at_a_time, check_launched, crew_of
+from eval.pipeline.yardsticks import BASELINE, baseline, baseline_draws, own_judge, subject_of
+from eval.subjects import START, Ground, evaluate_subject, evaluation_stage
 from preflab import ranks
 from preflab.errors import UserError
+from preflab.execution.executing import execute
+from preflab.execution.graph import Graph, Piece
+from preflab.experiment.foundation import NONE
+from preflab.experiment.foundation import START as START_LABEL
+from preflab.experiment.foundation import TRAIN as TRAIN_START
 from preflab.experiment.opening import FEWEST
-from preflab.progress import expect
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
-    from preflab.disk.stages import Stage
+    from preflab.disk.stages import Run, Stage
     from preflab.experiment.foundation import Foundation
     from preflab.experiment.rewards import Rewards
     from preflab.method.configured import Method
@@ -35,7 +41,7 @@ class TrainingConfig:
     evaluate: bool = option(True, "judge the method on held-out rows; false: train it, and say where the weights are")
 
 
-TRAIN: dict[str, type] = {"what follows": TrainingConfig}
+TRAIN: dict[str, type] = {"what follows": TrainingConfig, **WORKERS}
 """The configs of a session that a recipe for one method takes."""
 
 
@@ -71,13 +77,14 @@ def train_only(session: Session, name: str) -> tuple[Stage, ...]:
     """
     with opened(session, name, {}) as (foundation, method):
         write_manifest(session, foundation.experiment)
-        expect([*below(foundation, method), *(stage_names(session, foundation, method))])
+        build(session, foundation, method, evaluate=False)
         return tuple(trained_stages(session, foundation, method, *stood_on(foundation, method)))
 
 
 @contextmanager
 def opened(session: Session, name: str, judged: Mapping[str, int]) -> Iterator[tuple[Foundation, Method]]:
     """Check the settings of a method and of what it stands on, and open the world."""
+    check_launched(session)
     session.layers.check((name,))
     method, (start, reward), brought = session.method(name), session.stage_methods(), Brought.by(session)
     check_read(session, brought, method, judged=bool(judged))
@@ -109,15 +116,14 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
 
     experiment, policy = foundation.experiment, method.needs.trains[0] == "policy"
     write_manifest(session, experiment)
-    names, seeds = stage_names(session, foundation, method), session.run.seeds
-    answers = of_answers(session.evaluation, "start") if policy else []
-    expect([*below(foundation, method), *names, *answers, *(f"eval-{name}" for name in names)])
+    build(session, foundation, method, evaluate=True)
+    ranks.dismiss()
+    seeds = session.run.seeds
     ground = ground_for(session, foundation, method)
     stages = trained_stages(session, foundation, method, ground.sft, ground.reward)
     first = [Contestant("start", [evaluate_subject("start", START, ground)])] if policy else []
     contestants = [*first, contest([ground._replace(seed=seed) for seed in seeds], Entry(method, {}), stages)]
     draws = [baseline(ground)] if policy else []
-    ranks.dismiss()
     summary = summarise_comparison(contestants, baseline=draws, decide=by_gold if ground.judge else None)
     comparison = Comparison(
         **vars(summary),
@@ -140,10 +146,14 @@ def ground_for(session: Session, foundation: Foundation, method: Method) -> Grou
 
 def stood_on(foundation: Foundation, method: Method) -> tuple[Stage | None, Rewards | None]:
     """Build the policy that a method starts from and the reward it maximises, where it has any."""
+    sft = foundation.given_start() if method.needs.responses == "demonstration" else foundation.sft()
+    return sft, foundation.rewards(sft) if uses_reward(foundation, method) else None
+
+
+def uses_reward(foundation: Foundation, method: Method) -> bool:
+    """Whether a method maximises a reward, or a given one is to be the proxy reward besides."""
     needs = method.needs
-    sft = foundation.given_start() if needs.responses == "demonstration" else foundation.sft()
-    uses = needs.uses("reward") or bool(foundation.given)  # a given one gives the proxy reward besides
-    return sft, foundation.rewards(sft) if uses and "reward" not in needs.trains else None
+    return (needs.uses("reward") or bool(foundation.given)) and "reward" not in needs.trains
 
 
 def stage_names(session: Session, foundation: Foundation, method: Method) -> list[str]:
@@ -155,8 +165,80 @@ def trained_stages(
     session: Session, foundation: Foundation, method: Method, sft: Stage | None, rewards: Stage | Rewards | None
 ) -> list[Stage]:
     """Train the method with every seed."""
-    names = stage_names(session, foundation, method)
     return [
         foundation.experiment.train(name, method, seed=seed, sft=sft, reward=rewards)
-        for name, seed in zip(names, session.run.seeds, strict=True)
+        for name, seed in zip(stage_names(session, foundation, method), session.run.seeds, strict=True)
     ]
+
+
+# ---- the same as a graph -------------------------------------------------------------------------
+
+
+def build(session: Session, foundation: Foundation, method: Method, *, evaluate: bool) -> None:
+    """Build all that trains a method and, if asked to, evaluates it, by as many workers as the session says."""
+    run, opens = foundation.experiment.run, partial(training_again, session, method.name, evaluate=evaluate)
+    crew = crew_of(session, run, at_a_time(session, timed=False, compares=False), opens)
+    execute(run, training_graph(session, foundation, method, evaluate=evaluate), crew)
+
+
+def training_again(session: Session, name: str, *, evaluate: bool) -> tuple[Run, Graph]:
+    """Join the run that trains one method, in another process, and return what it builds."""
+    method = session.method(name)
+    experiment = session.joined([*session.stage_methods(), method])
+    foundation = Brought.by(session).foundation(session, experiment, [method.name])
+    return experiment.run, training_graph(session, foundation, method, evaluate=evaluate)
+
+
+def training_graph(session: Session, foundation: Foundation, method: Method, *, evaluate: bool) -> Graph:
+    """Return all that trains a method with every seed and, if asked to, evaluates it."""
+    footing, seeds = Footing(foundation), session.run.seeds
+    starts = own_start(foundation) if method.needs.responses == "demonstration" else footing.starts(0)
+    below = [*starts, *(footing.rewards(0) if uses_reward(foundation, method) else ())]
+    called = stage_names(session, foundation, method)
+    trained = [
+        Piece(
+            name if called.count(name) == 1 else f"{name} of seed {seed}",  # that of a start bears no seed
+            partial(_train, foundation, method, seed),
+            names(below),
+            (name,),
+        )
+        for name, seed in zip(called, seeds, strict=True)
+    ]
+    if not evaluate:
+        return Graph([*below, *trained])
+    found = []
+    if method.needs.trains[0] == "policy":
+        for draw in range(session.evaluation.baseline_draws):
+            draws = partial(_draw, session, foundation, method, draw)
+            found.append(Piece(f"eval-{BASELINE} {draw + 1}", draws, names(below), (f"eval-{BASELINE}",)))
+        begins = partial(_begin, session, foundation, method)
+        found.append(Piece("eval-start", begins, names(below), ("eval-start",)))
+    for piece, seed in zip(trained, seeds, strict=True):
+        (name,), judge = piece.stages, partial(_evaluate, session, foundation, method, seed)
+        found.append(Piece(f"eval-{piece.name}", judge, (piece.name,), (f"eval-{name}",)))
+    return Graph([*below, *trained, *found])
+
+
+def own_start(foundation: Foundation) -> list[Piece]:
+    """Return where a method starts that trains what others start from: one piece, or none where that is the model."""
+    given = foundation.begin not in (NONE, TRAIN_START)
+    return [Piece(START_LABEL, foundation.given_start, (), (START_LABEL,))] if given else []
+
+
+def _train(foundation: Foundation, method: Method, seed: int) -> Stage:
+    sft, rewards = stood_on(foundation, method)
+    name = foundation.stage_name(method, seed)
+    return foundation.experiment.train(name, method, seed=seed, sft=sft, reward=rewards)
+
+
+def _evaluate(session: Session, foundation: Foundation, method: Method, seed: int) -> None:
+    stage, ground = _train(foundation, method, seed), ground_for(session, foundation, method)
+    evaluation_stage(stage.name, subject_of(method, stage), ground._replace(seed=seed))
+
+
+def _draw(session: Session, foundation: Foundation, method: Method, draw: int) -> None:
+    evaluation_stage(BASELINE, START, baseline_draws(ground_for(session, foundation, method))[draw])
+
+
+def _begin(session: Session, foundation: Foundation, method: Method) -> None:
+    evaluation_stage("start", START, ground_for(session, foundation, method))

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eval.pipeline.searching import EVEN, TUNING_SEED, Place, Search, TuneConfig, search_space_of
 from preflab.errors import UserError
+from preflab.execution.graph import Graph, Piece
 
 if TYPE_CHECKING:
     from eval.comparison.budgets import Below
     from eval.pipeline.arena import Arena
-    from eval.pipeline.entries import Entry
     from eval.records.tuning import Tuned
-    from preflab.experiment.side_by_side import Piece
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +30,12 @@ class Tuning(NamedTuple):
     """What tuning found.
 
     Attributes:
-        entries: every method at its best setting.
-        tuned: the record of each method that has something to tune.
+        best: the best settings of each method that has something to tune, by its label.
+        tuned: the record of each.
         costs: what the trials took.
     """
 
-    entries: Sequence[Entry]
+    best: Mapping[str, Mapping[str, float]]
     tuned: Mapping[str, Tuned]
     costs: Sequence[Below]
 
@@ -55,50 +54,63 @@ def check_tuning(config: TuneConfig, seeds: Sequence[int], sweep: str | None) ->
         raise UserError(f"seed {TUNING_SEED} is that of the trials of --tune, and no compared seed; choose another")
 
 
-def tune(arena: Arena, workers: int) -> Tuning:
-    """Try settings of every method, and return the best of each.
+def searches_of(arena: Arena) -> list[Search]:
+    """Return the searches of a comparison: of each method that has a setting to vary."""
+    config = arena.session.config(TuneConfig)
+    place = Place(arena, config)
+    return [Search(place, entry) for entry in arena.entries if search_space_of(entry)] if config.tune else []
+
+
+def tuning_graph(arena: Arena, searches: Sequence[Search]) -> Graph:
+    """Return what tuning builds: trials that hang on no other side by side, then of each method those that do."""
+    below, trials, later = arena.pieces_below([TUNING_SEED]), [], []
+    needs = arena.judged_on(TUNING_SEED)
+    for number in range(EVEN):
+        for search in (one for one in searches if number < one.count):
+            name = search.stage_name(number)
+            trials.append(Piece(name, partial(_attempt, search, number), needs, (name, f"eval-{name}")))
+    for search in (one for one in searches if one.count > EVEN):
+        names = tuple(search.stage_name(number) for number in range(EVEN, search.count))
+        before = tuple(search.stage_name(number) for number in range(EVEN))
+        stages = tuple(stage for name in names for stage in (name, f"eval-{name}"))
+        title = f"later trials of {search.entry.method.label}"
+        later.append(Piece(title, partial(_go_on, search), before, stages))
+    return Graph([*below, *trials, *later])
+
+
+def tuned(arena: Arena, searches: Sequence[Search]) -> Tuning:
+    """Return the best setting of every method, of the trials that a `tuning_graph` has built.
+
+    Args:
+        arena: where methods meet.
+        searches: as `searches_of` returns them.
 
     Raises:
         UserError: if nobody gives gold rewards to go by, or no trial of a method ended.
     """
     from eval.comparison.budgets import Below
 
-    config = arena.session.config(TuneConfig)
-    place = Place(arena, config)
-    searches = [Search(place, entry) for entry in arena.entries if search_space_of(entry)]
-    if workers > 1:
-        from preflab.experiment.side_by_side import build_side_by_side
-
-        build_side_by_side(arena.experiment.run, _pieces(arena, place, searches), workers)
     found = {search.entry.method.label: search.run() for search in searches}
     for entry in arena.entries:
         if entry.method.label not in found:
             logger.warning("%s has no setting that --tune varies: it is compared as it is", entry.method.label)
-    entries = [search.best(found[search.entry.method.label]) for search in searches]
-    by_label = {entry.method.label: entry for entry in entries}
+    best = {name: trials.trials[trials.chosen].settings for name, trials in found.items()}
     costs = [
         Below("tuning", [outcome.record for outcome in search.outcomes.values()], [search.entry.method.label])
         for search in searches
     ]
-    return Tuning([by_label.get(entry.method.label, entry) for entry in arena.entries], found, costs)
-
-
-def _pieces(arena: Arena, place: Place, searches: Sequence[Search]) -> list[Piece]:
-    """Return the trials that hang on no other, after what they stand on."""
-    from preflab.experiment.side_by_side import Piece
-
-    ground = "what trials stand on"
-    found = [Piece(ground, partial(arena.grounds, [TUNING_SEED]))]
-    for number in range(min(place.config.tune, EVEN)):
-        for search in searches:
-            name = f"trial {number} of {search.entry.method.label}"
-            found.append(Piece(name, partial(_attempt, search, number), (ground,)))
-    return found
+    return Tuning(best, found, costs)
 
 
 def _attempt(search: Search, number: int) -> None:
     """Make a trial ahead; who asks for it hears why it failed."""
     try:
-        search.attempt(number, search.even(number))
+        search.build(number, search.even(number))
     except UserError as error:
-        logger.info("%s", error)
+        search.failed[number] = error
+
+
+def _go_on(search: Search) -> None:
+    """Make the trials whose settings hang on others."""
+    if not search.place.arena.is_outline:
+        search.run()

@@ -69,26 +69,35 @@ def way_back(
         by: what is taken there.
     """
     from eval.comparison.contestant import Contestant
-    from preflab.model.adapter_config import read_config
 
     if grounds[0].judge is None or not shares:
         return []
-    config = read_config(stages[0].folder / "policy")
-    if by == "weights" and (config.get("use_dora") or config.get("lora_bias")):
+    if by == "weights" and not scales(stages[0]):
         logger.warning(
             "%s: DoRA and adapters with biases cannot be scaled: nothing is said of it at equal KL; with "
             "--interpolate-by log-probabilities it is",
             name,
         )
         return []
-    asked = replace(grounds[0].config, eval_pairs=2)  # only the answers are asked for
     found = []
     for share in shares:
         records = [
-            evaluate_subject(
-                f"{stage.name}-at-{share:g}", TrainedPolicy(stage, share=share, by=by), ground._replace(config=asked)
-            )
+            evaluate_subject(*on_the_way_back(ground, stage, share, by))
             for ground, stage in zip(grounds, stages, strict=True)
         ]
         found.append(Contestant(name, records, varied={SHARE: share}))
     return found
+
+
+def scales(stage: Stage) -> bool:
+    """Whether the adapter that a stage trained can be taken at a share: not so DoRA, and adapters with biases."""
+    from preflab.model.adapter_config import read_config
+
+    config = read_config(stage.folder / "policy")
+    return not (config.get("use_dora") or config.get("lora_bias"))
+
+
+def on_the_way_back(ground: Ground, stage: Stage, share: float, by: Interpolated) -> tuple[str, TrainedPolicy, Ground]:
+    """Return what the evaluation at a share is called, what is evaluated, and where: by its answers alone."""
+    asked = replace(ground.config, eval_pairs=2)
+    return f"{stage.name}-at-{share:g}", TrainedPolicy(stage, share=share, by=by), ground._replace(config=asked)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 JUDGE = "judge"
 """The stage that trains the world's own, and what that of its evaluation is called after."""
 
+BASELINE, LINE = "baseline", "reference-samples"
+"""What the evaluations of the start's draws are called after, and the stage of the oracle line."""
+
 LINE_TOLERANCE = 0.05  # of the oracle line; what the default number of samples can keep up to a nat or so
 
 
@@ -55,11 +58,15 @@ def subject_of(method: Method, stage: Stage) -> Subject:
 
 def baseline(ground: Ground) -> list[Records]:
     """Let the policy that training starts from answer every prompt several times; win rates are against these."""
+    return [evaluate_subject(BASELINE, START, one) for one in baseline_draws(ground)]
+
+
+def baseline_draws(ground: Ground) -> list[Ground]:
+    """Return where each of the baseline's answers is drawn."""
     config = replace(ground.config, eval_pairs=2)  # only its answers are asked for
     # Of each replication others: one policy's luck is not to be every policy's.
     first = config.baseline_draws * ground.seed + 1
-    draws = range(first, first + config.baseline_draws)
-    return [evaluate_subject("baseline", START, ground._replace(seed=-draw, config=config)) for draw in draws]
+    return [ground._replace(seed=-draw, config=config) for draw in range(first, first + config.baseline_draws)]
 
 
 def labels_kept(ground: Ground) -> Figure | None:
@@ -86,18 +93,28 @@ def oracle_line(ground: Ground) -> tuple[Oracle, Any] | None:
     import numpy as np
 
     from eval.frontier import sampled_oracle
-    from eval.harness.reference_samples import enumerated_oracle, sample_rewards
+    from eval.harness.reference_samples import enumerated_oracle
 
-    config, experiment, judge = ground.config, ground.experiment, ground.judge
-    if judge is None:
+    if ground.judge is None:
         return None
-    exact = enumerated_oracle(experiment, config)
+    exact = enumerated_oracle(ground.experiment, ground.config)
     if exact is not None:
         return exact, None
-    if not config.oracle_samples:
+    if not ground.config.oracle_samples:
         return None
+    rewards = np.load(line_stage(ground, ground.judge).folder / "rewards.npy", allow_pickle=False)
+    return sampled_oracle(rewards, LINE_TOLERANCE), rewards
+
+
+def line_stage(ground: Ground, judge: JudgeSpec) -> Stage:
+    """Sample the start, for the oracle line, and let the judge score it."""
+    import numpy as np
+
+    config, experiment = ground.config, ground.experiment
 
     def work(folder: Path) -> dict[str, Any]:
+        from eval.harness.reference_samples import sample_rewards
+
         roles = experiment.open_roles(("policy",), sft=ground.sft, reward=None)
         rewards = sample_rewards(experiment, roles, judge.open(roles), config)
         np.save(folder / "rewards.npy", rewards, allow_pickle=False)
@@ -105,6 +122,4 @@ def oracle_line(ground: Ground) -> tuple[Oracle, Any] | None:
 
     start = StandsOn.of(ground.sft, None).start()
     inputs = {**experiment.identity(), **start, "judge": judge.key, "config": as_dict(config)}
-    stage = experiment.run.stage("reference-samples", inputs, work)
-    rewards = np.load(stage.folder / "rewards.npy", allow_pickle=False)
-    return sampled_oracle(rewards, LINE_TOLERANCE), rewards
+    return experiment.run.stage(LINE, inputs, work)

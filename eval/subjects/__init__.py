@@ -26,7 +26,7 @@ from eval.subjects.trained import Interpolated, TrainedPolicy, TrainedReward
 from preflab.data.reading import SUFFIXES
 from preflab.disk.files import read_object
 from preflab.disk.seals import SUMS
-from preflab.disk.stages import RECORD
+from preflab.disk.stages import RECORD, Stage
 from preflab.errors import UserError
 from preflab.experiment.identity import StandsOn
 from preflab.settings.fields import as_dict
@@ -44,6 +44,7 @@ __all__ = [
     "TrainedReward",
     "adapter_stage",
     "evaluate_subject",
+    "evaluation_stage",
     "open_subject",
     "open_subjects",
 ]
@@ -170,6 +171,11 @@ def _model(source: str, architecture: str, labels: int) -> Subject:
 
 
 def evaluate_subject(name: str, subject: Subject, ground: Ground) -> Records:
+    """Evaluate a subject as `evaluation_stage` does, and read what was found."""
+    return Records.read(evaluation_stage(name, subject, ground).folder)
+
+
+def evaluation_stage(name: str, subject: Subject, ground: Ground) -> Stage:
     """Evaluate a subject as a stage of the experiment's run: finished ones are reused, killed ones go on.
 
     Args:
@@ -194,4 +200,4 @@ def evaluate_subject(name: str, subject: Subject, ground: Ground) -> Records:
         records.write(folder)
         return {"samples": len(records.samples), "preferences": len(records.preferences)}
 
-    return Records.read(experiment.run.stage(f"eval-{name}", inputs, work).folder)
+    return experiment.run.stage(f"eval-{name}", inputs, work)

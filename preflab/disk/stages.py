@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any, NamedTuple
 
 from preflab import ranks
+from preflab.disk.attempts import go_on
 from preflab.disk.digests import digest
 from preflab.disk.files import (
     disk_space,
@@ -138,8 +139,10 @@ class Run:
         self, name: str, key: str, inputs: Mapping[str, Any], build: Callable[[Path], Mapping[str, Any]]
     ) -> Stage:
         """Build a stage in a working folder, and give it its name."""
-        final, working = self.stages / f"{name}-{key}", self.stages / f".{name}-{key}.partial"
+        final = self.stages / f"{name}-{key}"
+        working = self._working(final)
         with stage(name):
+            go_on(working)
             self._workplace(working)
             record, changed = json_ready(dict(_built(build, working)))
             if changed:
@@ -148,12 +151,20 @@ class Run:
                 )
             write_json(working / RECORD, {"inputs": inputs, "record": record})
             seal(working)
-            working.replace(final)
+            self._named(working, final)
             sync(self.stages)
         self._verified[final] = _signature(final)
         self.built.add(final)
         self.known.add(final)
         return Stage(name, key, final, record, False)
+
+    def _working(self, final: Path) -> Path:
+        """Return the folder that a stage is built in."""
+        return final.with_name(f".{final.name}.partial")
+
+    def _named(self, working: Path, final: Path) -> None:
+        """Give the folder that a stage was built in its name."""
+        working.replace(final)
 
     @contextmanager
     def _alone(self, key: str) -> Iterator[None]:
@@ -240,11 +251,12 @@ class UnbuiltRun(Run):
     """A run that is looked at and left as it is: nothing is made or locked, and no stage is built.
 
     Attributes:
-        asked: the stages that were asked for, in order, ``reused`` where they are finished; their records are empty.
+        asked: the stages that were asked for, in order, each with its inputs; ``reused`` where they are finished, and
+            their records are empty.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.stages, self.asked = folder, folder / "stages", list[Stage]()
+        self.folder, self.stages, self.asked = folder, folder / "stages", list[tuple[Stage, Mapping[str, Any]]]()
 
     def close(self) -> None:
         """Nothing is held."""
@@ -254,7 +266,7 @@ class UnbuiltRun(Run):
         _, key = identified(name, inputs)
         folder = self.stages / f"{name}-{key}"
         stage = Stage(name, key, folder, {}, (folder / RECORD).is_file())
-        self.asked.append(stage)
+        self.asked.append((stage, inputs))
         return stage
 
 

@@ -324,15 +324,19 @@ class Experiment(EncodedSplits):
         train = training.method.train
         return self.reference_logps(rows, training.sft, bf16=train.bf16, batch_size=train.micro_batch)
 
-    def reference_logps(
+    def reference_logps(self, groups: Sequence[EncodedGroup], sft: Stage | None, **how: Any) -> ReferenceLogps:
+        """Return log π_ref of every response token of some groups, which `reference_stage` computes."""
+        return ReferenceLogps.load(self.reference_stage(groups, sft, **how).folder, groups)
+
+    def reference_stage(
         self,
         groups: Sequence[EncodedGroup],
         sft: Stage | None,
         *,
         bf16: bool = False,
         batch_size: int | None = None,
-    ) -> ReferenceLogps:
-        """Return log π_ref of every response token of some groups, computed once for model and data.
+    ) -> Stage:
+        """Compute log π_ref of every response token of some groups, once for model and data.
 
         With `bf16` it is rounded as the policy's own passes are: the two then agree before the first step.
         `batch_size` bounds memory and is no part of the result.
@@ -350,7 +354,7 @@ class Experiment(EncodedSplits):
             found.save(folder)
             return {"groups": len(groups), "tokens": len(found.flat)}
 
-        return ReferenceLogps.load(self.run.stage("reference", inputs, work).folder, groups)
+        return self.run.stage("reference", inputs, work)
 
     def own_reward(self) -> list[WeightedReward]:
         """Return the parts of the world's reward that score texts: those of ``--reward``, or the planted one.

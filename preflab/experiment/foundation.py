@@ -151,13 +151,14 @@ class Foundation(NamedTuple):
 
     def reward_models(self, sft: Stage | None, seed: int = 0) -> list[Stage]:
         """Train the reward models of a seed, one or an ensemble; the first one's stage bears no number."""
+        return [self.reward_model(sft, seed, number) for number in range(self.settings.reward_ensemble)]
+
+    def reward_model(self, sft: Stage | None, seed: int, number: int) -> Stage:
+        """Train one of the reward models of a seed."""
         from preflab.seeds import derive
 
-        found = []
-        for number, name in enumerate(self.reward_names(seed)):
-            own = derive(seed, "reward", number) % 2**32 if seed else number  # the library takes no more
-            found.append(self.experiment.train(name, self.reward, seed=own, sft=sft))
-        return found
+        own = derive(seed, "reward", number) % 2**32 if seed else number  # the library takes no more
+        return self.experiment.train(self.reward_names(seed)[number], self.reward, seed=own, sft=sft)
 
     def reward_names(self, seed: int = 0) -> list[str]:
         """Return what the stages of a seed's reward models are called."""

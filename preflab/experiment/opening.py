@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preflab import ranks
+from preflab.disk.guest import GuestRun
 from preflab.disk.stages import Run, open_run
 from preflab.endpoint.wire import Wire
 from preflab.errors import UserError, crash
@@ -48,6 +49,7 @@ def open_experiment(
     *,
     judged: Mapping[str, int] | None = None,
     tuned: bool = False,
+    joined: bool = False,
 ) -> Experiment:
     """Open the run folder and the world; from here on, heavy work.
 
@@ -61,6 +63,7 @@ def open_experiment(
         methods: what will be trained; their settings are tried on the libraries first.
         judged: splits of the world that figures will be means over, each with the fewest rows it takes.
         tuned: whether settings will be chosen on training rows set aside.
+        joined: whether another process holds the run, and has looked at all that.
 
     Raises:
         UserError: for anything that could not finish.
@@ -73,6 +76,8 @@ def open_experiment(
     world = with_rows_aside(world, methods, tuned=tuned)
     # A folder that cannot be used is answered before the seconds that importing torch takes.
     folder = Path(settings.output)
+    if joined:
+        return _open(GuestRun(folder), settings, world, lora, methods)
     made = ranks.first() and not folder.exists()
     ranks.start()
     run = open_run(folder)

@@ -112,7 +112,7 @@ class Board:
         self.clock, self.tasks, self._opened = clock, list[Task](), opened
         self._choose, self._shown = display, display()
         self._lock = threading.RLock()
-        self._coming: Counter[str] = Counter()
+        self._coming: Counter[str] = Counter()  # by kind: at which step a snapshot lies is known when it is there
         self._stages = self._number = self._inside = 0
         self._took: dict[str, list[float]] = {}
         self.made = list[Made]()
@@ -164,7 +164,7 @@ class Board:
 
     def expect(self, names: Sequence[str]) -> None:
         """Learn which stages are to come, those that are finished already included; who knows better says so again."""
-        self._coming, self._stages = Counter(names), self._number + len(names)
+        self._coming, self._stages = Counter(map(kind, names)), self._number + len(names)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -207,7 +207,7 @@ class Board:
 
     def _headline(self, name: str) -> str:
         self._number += 1
-        self._coming -= Counter([name])
+        self._coming -= Counter([kind(name)])
         whole = f" of {max(self._stages, self._number)}" if self._stages else ""
         return f"stage {self._number}{whole}: {name}"
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from recipe_runner import run, run_warm
 
-from eval.pipeline import outline
+from eval.pipeline import foretelling, outline
 from eval.pipeline.comparing import COMPARE
 from eval.pipeline.plan_table import sentences
 from eval.pipeline.planning import PLAN
@@ -18,11 +18,11 @@ from preflab.planning.pace import Pace
 
 @pytest.fixture(autouse=True)
 def no_clock(monkeypatch):
-    monkeypatch.setattr(outline, "measured", lambda *args: Pace(1e9, 1e9, 1e8))
+    monkeypatch.setattr(foretelling, "measured", lambda *args: Pace(1e9, 1e9, 1e8))
 
 
 def session(options, *more):
-    return Session.read("", {**COMPARE, **PLAN}, argv=[*map(str, options), *more])
+    return Session.read("", {**COMPARE, **PLAN}, argv=[*map(str, options), "--interpolate", "1", *more])
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,16 @@ def records(finished):
 
 def test_what_is_finished_is_said_by_the_keys_of_the_run_itself(options, finished):
     plan = outline.plan_comparison(session(options, "--output", str(finished[0])))
-    trained = {stage.name for stage in plan.stages if stage.finished}
-    assert trained == {"sft", "reward", "judge", "dpo-seed0", "ppo-seed0"}
+    named = {stage.name for stage in plan.stages}
+    assert {"sft", "reward", "judge", "dpo-seed0", "ppo-seed0", "eval-dpo-seed0", "oracle line"} <= named
+    assert {stage.name for stage in plan.stages if stage.finished} == named
+    assert len(plan.stages) == len(list((finished[0] / "stages").iterdir())), "no stage is built beside the graph"
     other = outline.plan_comparison(session(options, "--output", str(finished[0]), "--dpo.beta", "0.3"))
-    assert {stage.name for stage in other.stages if stage.finished} == trained - {"dpo-seed0"}
+    assert {stage.name for stage in other.stages if not stage.finished} == {"dpo-seed0", "eval-dpo-seed0"}
+    needs = {stage.name: stage.needs for stage in other.stages}
+    assert needs["dpo-seed0"] == ("reference sft: pairs",)
+    assert set(needs["eval-dpo-seed0"]) == {"dpo-seed0", "reward", "judge"}
+    assert needs["ppo-seed0"] == ("reward",)
 
 
 def test_steps_tokens_and_arithmetic_are_those_that_the_run_took(options, records, tmp_path):
@@ -50,7 +56,7 @@ def test_steps_tokens_and_arithmetic_are_those_that_the_run_took(options, record
         record, cost = records[name], told[name]
         assert cost.steps == record["steps"]
         assert cost.tokens == pytest.approx(record["tokens"], rel=0.1)
-        own = record["flops"] - (told["reference log-probabilities"].flops * shared if name == "dpo-seed0" else 0)
+        own = record["flops"] - (told["reference sft: pairs"].flops * shared if name == "dpo-seed0" else 0)
         assert cost.flops == pytest.approx(own, rel=0.1)
     ppo, record = told["ppo-seed0"], records["ppo-seed0"]
     assert (ppo.steps, ppo.prompts) == (record["steps"], record["prompts"])
@@ -98,7 +104,7 @@ def test_nothing_is_written(options, tmp_path):
 def test_where_it_does_not_fit_settings_are_named_under_which_it_does(options, tmp_path, monkeypatch):
     here = session(options, "--output", str(tmp_path / "run"))
     whole = {stage.name: stage.most for stage in outline.plan_comparison(here).stages}["dpo-seed0"]
-    monkeypatch.setattr(outline, "free_memory", lambda device: whole.peak - 1)
+    monkeypatch.setattr(foretelling, "free_memory", lambda device: whole.peak - 1)
     plan = outline.plan_comparison(here)
     (ways,) = (stage.ways for stage in plan.stages if stage.name == "dpo-seed0")
     ways = [way for way in ways if way.startswith("per_device_train_batch_size")]
@@ -115,7 +121,7 @@ def test_what_auto_leaves_open_is_found(options, tmp_path, monkeypatch):
     auto = ("--dpo.train-batch-size", "8", "--dpo.per-device-train-batch-size", "auto")
     here = session(options, "--output", str(tmp_path / "run"), *auto)
     whole = {stage.name: stage.most for stage in outline.plan_comparison(here).stages}["dpo-seed0"]
-    monkeypatch.setattr(outline, "free_memory", lambda device: whole.peak - 1)
+    monkeypatch.setattr(foretelling, "free_memory", lambda device: whole.peak - 1)
     plan = outline.plan_comparison(here)
     (found,) = (stage for stage in plan.stages if stage.name == "dpo-seed0")
     assert found.most.peak < whole.peak

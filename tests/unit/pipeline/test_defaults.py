@@ -9,9 +9,11 @@ import pytest
 
 from eval.pipeline.comparing import COMPARE
 from eval.pipeline.defaults import DEFAULTS, nearest
-from eval.pipeline.entries import CompareConfig, at_a_time
+from eval.pipeline.entries import CompareConfig
 from eval.pipeline.session import Session
+from eval.pipeline.workers import at_a_time, crew_of
 from preflab.errors import UserError
+from preflab.execution.executing import Here
 from preflab.experiment.layers import Layers
 from preflab.method import registry
 from preflab.model.model_size import model_size
@@ -172,10 +174,11 @@ def test_methods_are_compared_by_whole_replications_unless_it_is_quick(tmp_path)
 
 
 def test_stages_are_made_side_by_side_where_nothing_is_shared_that_cannot_be(monkeypatch):
-    monkeypatch.setattr("eval.pipeline.entries.os.sched_getaffinity", lambda process: {0, 1, 2})
+    monkeypatch.setattr("eval.pipeline.workers.os.sched_getaffinity", lambda process: {0, 1, 2})
 
     def workers(**values):
-        return at_a_time(Session(values, {}, COMPARE))
+        session = Session(values, {}, COMPARE)
+        return at_a_time(session, timed=session.config(CompareConfig).match == "time")
 
     asked = {
         "dataset": "owner/data",
@@ -193,3 +196,21 @@ def test_stages_are_made_side_by_side_where_nothing_is_shared_that_cannot_be(mon
         workers(threads=4, workers=2)
     with pytest.raises(UserError, match="match time measures"):
         workers(match="time", workers=2)
+
+
+def test_gpus_have_a_process_each_and_no_more(monkeypatch):
+    monkeypatch.setattr("preflab.execution.spawned.visible_devices", lambda: ["2", "3"])
+
+    def workers(compares=True, **values):
+        return at_a_time(Session(values, {}, COMPARE), timed=False, compares=compares)
+
+    assert workers() == workers(model="owner/of-any-size") == 2
+    assert workers(workers=1) == workers(compares=False) == 1
+    assert workers(workers=2, threads=4) == 2, "threads are for what the CPU does beside"
+    with pytest.raises(UserError, match="--workers 3: each has a GPU of its own, and 2 can be seen here"):
+        workers(workers=3)
+    session = Session({"threads": 4}, {}, COMPARE)
+    crew = crew_of(session, None, 2, opens=None)
+    assert [crew.environment(place)["CUDA_VISIBLE_DEVICES"] for place in range(2)] == ["2", "3"]
+    assert crew.environment(0)["OMP_NUM_THREADS"] == "4"
+    assert isinstance(crew_of(session, None, 1, opens=None), Here)

@@ -11,7 +11,9 @@ import pytest
 
 from preflab.disk.stages import Run
 from preflab.errors import UserError
-from preflab.experiment.side_by_side import Elsewhere, Piece, build_side_by_side
+from preflab.execution.executing import Elsewhere, execute
+from preflab.execution.forked import Forked
+from preflab.execution.graph import Graph, Piece
 
 
 def stage(run, name, needs=(), seconds=0.0, content=None):
@@ -38,7 +40,7 @@ def run(tmp_path):
 
 def test_each_piece_is_built_once_elsewhere_after_those_that_it_needs(run, capfd):
     pieces = [stage(run, "a", seconds=0.2), stage(run, "b"), stage(run, "c", ("a", "b")), stage(run, "d", ("c",))]
-    build_side_by_side(run, pieces, 2)
+    execute(run, Graph(pieces), Forked(run, 2))
     found = {name: run.stage(name, {}, forbidden).record for name in "abcd"}
     assert len({record["pid"] for record in found.values()} | {os.getpid()}) == 5
     assert found["c"]["of"] == [found["a"]["pid"], found["b"]["pid"]]
@@ -54,7 +56,7 @@ def test_they_run_at_the_same_time_and_no_more_of_them_than_asked_for(run):
         return {"from": began, "to": time.monotonic()}
 
     names = [f"s{number}" for number in range(4)]
-    build_side_by_side(run, [Piece(name, lambda name=name: run.stage(name, {}, work)) for name in names], 2)
+    execute(run, Graph([Piece(name, lambda name=name: run.stage(name, {}, work)) for name in names]), Forked(run, 2))
     spans = [run.stage(name, {}, forbidden).record for name in names]
     at_once = [sum(other["from"] <= one["from"] < other["to"] for other in spans) for one in spans]
     assert max(at_once) == 2
@@ -74,7 +76,7 @@ def test_a_stage_that_two_pieces_need_is_built_by_one_of_them(run):
 
         return run.stage(name, {}, work)
 
-    build_side_by_side(run, [Piece(name, lambda name=name: own(name)) for name in "abc"], 3)
+    execute(run, Graph([Piece(name, lambda name=name: own(name)) for name in "abc"]), Forked(run, 3))
     found = {run.stage(name, {}, forbidden).record["of"] for name in "abc"}
     assert found == {run.stage("common", {}, forbidden).record["pid"]}
 
@@ -83,7 +85,7 @@ def test_what_was_finished_before_is_said_by_who_asks_for_it(run, tmp_path, capf
     run.stage("a", {}, lambda folder: {"pid": 0})
     run.close()
     again = Run(tmp_path / "run")
-    build_side_by_side(again, [stage(again, "a"), stage(again, "b", ("a",))], 1)
+    execute(again, Graph([stage(again, "a"), stage(again, "b", ("a",))]), Forked(again, 1))
     capfd.readouterr()
     for name in "ab":
         again.stage(name, {}, forbidden)
@@ -100,7 +102,7 @@ def test_what_ends_one_ends_all_and_is_raised_with_its_traceback(run):
     slow = stage(run, "slow", seconds=60)
     began = time.monotonic()
     with pytest.raises(UserError, match="row 7") as found:
-        build_side_by_side(run, [slow, Piece("fails", fails), stage(run, "late", ("fails",))], 2)
+        execute(run, Graph([slow, Piece("fails", fails), stage(run, "late", ("fails",))]), Forked(run, 2))
     assert time.monotonic() - began < 20
     assert isinstance(found.value.__cause__, Elsewhere)
     assert "in fails" in str(found.value.__cause__)
@@ -115,14 +117,14 @@ def test_an_error_that_cannot_be_sent_comes_as_text(run):
         raise Local("odd")
 
     with pytest.raises(RuntimeError, match="Local: odd"):
-        build_side_by_side(run, [Piece("fails", fails)], 1)
+        execute(run, Graph([Piece("fails", fails)]), Forked(run, 1))
 
 
 def test_a_piece_that_is_killed_is_said_and_left_with_what_needs_it(run, caplog):
     def dies():
         os.kill(os.getpid(), signal.SIGKILL)
 
-    build_side_by_side(run, [Piece("dies", dies), stage(run, "other"), stage(run, "late", ("dies",))], 1)
+    execute(run, Graph([Piece("dies", dies), stage(run, "other"), stage(run, "late", ("dies",))]), Forked(run, 1))
     assert "the process of dies was killed" in caplog.text
     assert "late: left for later" in caplog.text
     assert run.stage("other", {}, forbidden).record
@@ -133,20 +135,17 @@ def test_what_pieces_log_is_said_once(run, caplog):
     def warns():
         logging.getLogger("preflab.some").warning("%d rows are doubtful", 3)
 
-    build_side_by_side(run, [Piece("one", warns), Piece("two", warns)], 2)
+    execute(run, Graph([Piece("one", warns), Piece("two", warns)]), Forked(run, 2))
     assert [record.getMessage() for record in caplog.records] == ["3 rows are doubtful"]
-
-
-def test_needing_what_is_none_before_it_is_a_mistake(run):
-    with pytest.raises(ValueError, match="needs 'b'"):
-        build_side_by_side(run, [stage(run, "a", ("b",)), stage(run, "b")], 2)
 
 
 PARENT = """
 import sys, time
 from pathlib import Path
 from preflab.disk.stages import Run
-from preflab.experiment.side_by_side import Piece, build_side_by_side
+from preflab.execution.executing import execute
+from preflab.execution.forked import Forked
+from preflab.execution.graph import Graph, Piece
 
 folder = Path(sys.argv[1])
 run = Run(folder / "run")
@@ -155,7 +154,7 @@ def build(name):
     (folder / name).write_text("begun")
     time.sleep(60)
 
-build_side_by_side(run, [Piece("a", lambda: build("a")), Piece("b", lambda: build("b"))], 2)
+execute(run, Graph([Piece("a", lambda: build("a")), Piece("b", lambda: build("b"))]), Forked(run, 2))
 """
 
 
