@@ -65,36 +65,53 @@ class Work(NamedTuple):
         )
 
 
-# `embedded` is what recipes/compare.py does of itself; the others have as much of it as a few minutes take.
+# `embedded` is what recipes/compare.py does of itself; the others are as much of it as a few minutes take.
 WORKS = {
     "embedded": Work(
-        "", Stage(62, 32, 5e-3), Stage(750, 16, 3e-3), Stage(125, 32, 1e-3), Stage(120, 64, 1.5e-3), 128, 2, 400, 1000
+        shape="",
+        sft=Stage(62, 32, 5e-3),
+        reward=Stage(750, 16, 3e-3),
+        dpo=Stage(125, 32, 1e-3),
+        ppo=Stage(120, 64, 1.5e-3),
+        rollout=128,
+        epochs=2,
+        prompts=400,
+        pairs=1000,
     ),
     "llama-5.6m": Work(
-        "llama-5.6m",
-        Stage(30, 32, 1e-3),
-        Stage(60, 16, 1e-3),
-        Stage(30, 32, 5e-4),
-        Stage(8, 64, 5e-4),
-        128,
-        2,
-        128,
-        256,
+        shape="llama-5.6m",
+        sft=Stage(24, 32, 1e-3),
+        reward=Stage(48, 16, 1e-3),
+        dpo=Stage(24, 32, 5e-4),
+        ppo=Stage(8, 64, 5e-4),
+        rollout=128,
+        epochs=2,
+        prompts=128,
+        pairs=256,
     ),
     "llama-60m": Work(
-        "llama-60m", Stage(8, 32, 5e-4), Stage(16, 16, 5e-4), Stage(8, 32, 2e-4), Stage(4, 32, 2e-4), 64, 2, 64, 64
+        shape="llama-60m",
+        sft=Stage(8, 32, 5e-4),
+        reward=Stage(16, 16, 5e-4),
+        dpo=Stage(8, 32, 2e-4),
+        ppo=Stage(4, 32, 2e-4),
+        rollout=64,
+        epochs=2,
+        prompts=64,
+        pairs=64,
     ),
+    # Each row once, and so the same tokens on both sides.
     "toy": Work(
-        "llama-toy",
-        Stage(6, 100, 1e-3),
-        Stage(12, 100, 1e-3),
-        Stage(12, 100, 1e-3),
-        Stage(4, 8, 1e-3),
-        16,
-        1,
-        8,
-        300,
-        True,
+        shape="llama-toy",
+        sft=Stage(6, 100, 1e-3),
+        reward=Stage(12, 100, 1e-3),
+        dpo=Stage(12, 100, 1e-3),
+        ppo=Stage(4, 8, 1e-3),
+        rollout=16,
+        epochs=1,
+        prompts=8,
+        pairs=300,
+        quick=True,
     ),
 }
 
