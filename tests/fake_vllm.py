@@ -27,9 +27,9 @@ from preflab.sampling.decoding import decode
 from preflab.scoring.logps import single_logps
 
 ENGINE_OPTIONS = {
-    "trust_remote_code", "dtype", "max_model_len", "gpu_memory_utilization", "kv_cache_memory_bytes",
-    "enable_chunked_prefill", "enable_prefix_caching", "enable_lora", "max_loras", "max_lora_rank", "skip_tokenizer_init", "generation_config",
-    "logprobs_mode", "use_tqdm_on_load", "seed",
+    "trust_remote_code", "dtype", "max_model_len", "gpu_memory_utilization", "kv_cache_memory_bytes", "enable_lora",
+    "enable_chunked_prefill", "enable_prefix_caching", "max_loras", "max_lora_rank", "skip_tokenizer_init",
+    "generation_config", "logprobs_mode", "use_tqdm_on_load", "seed",
 }  # fmt: skip
 
 

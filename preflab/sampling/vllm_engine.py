@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -146,12 +147,14 @@ def _on_this(share: float, cpu: bool) -> dict[str, Any]:
 def _process_left_alone() -> Iterator[None]:
     """Put back what an engine changes of the process it is in: generators, and on a CPU the threads and their setter.
 
-    torch's own generators are the sampler's to keep, in drawing too.
+    torch's own generators are the sampler's to keep, in drawing too. What vLLM's own code is warned of stays with it.
     """
     setter, threads = torch.set_num_threads, torch.get_num_threads()
     states = random.getstate(), np.random.get_state()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         torch.set_num_threads = setter
         torch.set_num_threads(threads)
