@@ -136,11 +136,15 @@ def check_engine(lora: LoraSettings, methods: Sequence[Method]) -> None:
         UserError: naming the method and what to change.
     """
     for method in methods:
-        if lora.load_in != "none" and isinstance(method.config, RolloutConfig) and method.config.sampler == "vllm":
+        if lora.load_in != "none" and _draws_with_vllm(method):
             raise UserError(
                 f"{method.name}: vLLM would sample the base as it lies there, and load_in {lora.load_in} scores "
                 "another; set sampler to transformers, or load_in to none"
             )
+
+
+def _draws_with_vllm(method: Method) -> bool:
+    return isinstance(method.config, RolloutConfig) and method.config.sampler == "vllm"
 
 
 def check_reward(world: WorldConfig) -> None:
@@ -180,6 +184,7 @@ def _open(
         import torch
 
         from preflab.experiment.experiment import Experiment
+        from preflab.sampling.vllm_engine import check_base
         from preflab.training.rehearsal import rehearse
 
     if settings.threads:
@@ -188,7 +193,10 @@ def _open(
     for method in methods:
         rehearse(method)
     with progress(f"opening the {world.kind} world"):
-        return Experiment(run, world, lora, Path(settings.cache))
+        experiment = Experiment(run, world, lora, Path(settings.cache))
+    if any(map(_draws_with_vllm, methods)):
+        check_base(experiment.world.model, world.trust_remote_code)
+    return experiment
 
 
 def check_results(folder: Path) -> None:
