@@ -57,7 +57,9 @@ REFUSED = [
     ("compare.py", ["--algorithms", "trl-dpo"], MET, ["trl-dpo", "trainer of its own"]),
     ("compare.py", [], {"WORLD_SIZE": "2"}, ["WORLD_SIZE is 2", "RANK is not set"]),
     ("compare.py", [], {**MET, "ACCELERATE_USE_DEEPSPEED": "true"}, ["DeepSpeed", "MULTI_GPU"]),
-    ("compare.py", [], {**MET, "ACCELERATE_USE_FSDP": "true"}, ["FSDP", "--shard-base"]),
+    ("compare.py", [], {**MET, "ACCELERATE_USE_FSDP": "true"}, ["FSDP", "shard-base"]),
+    ("compare.py", ["--algorithms", "rloo", "--rloo.sampler", "vllm"], MET, ["vLLM"]),
+    ("compare.py", ["--config", "engine.yaml"], {}, ["extra.deepspeed", "shard_base"]),
     ("conformance.py", ["--quick"], MET, ["2 processes"]),
     ("evaluate.py", ["--models", "a=nowhere"], MET, ["nowhere"]),
 ]
@@ -65,6 +67,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("recipe", "wrong", "environment", "parts"), REFUSED)
 def test_what_processes_cannot_share_is_refused(options, tmp_path, recipe, wrong, environment, parts):
+    (tmp_path / "engine.yaml").write_text("dpo: {extra: {deepspeed: zero2.json}}")
     given = wrong if recipe == "conformance.py" else [*options, *wrong]
     answer = run(recipe, *given, cwd=tmp_path, **environment)
     assert answer.status == 2, answer
