@@ -118,7 +118,9 @@ def check_base(model: str, trust_remote_code: bool = False) -> None:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code).get_text_config()
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # A model without attention has no heads.
+    heads = getattr(config, "num_attention_heads", None)
+    width = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else CPU_WIDTH)
     if on_cpu() and width < CPU_WIDTH:
         raise UserError(
             f"vLLM on a CPU takes attention heads of {CPU_WIDTH} numbers or more, and those of {model!r} have {width}; "
