@@ -33,7 +33,8 @@ def shard(backbone: Any) -> None:
     mesh = init_device_mesh(backbone.device.type, (get_world_size(),))
     for layer in layers:
         adapters = {weight for name, weight in layer.named_parameters() if "lora_" in name}
-        fully_shard(layer, mesh=mesh, ignored_params=adapters)
+        # Each is called by hand, the root of its own tree, which would else keep its weights until the way back.
+        fully_shard(layer, mesh=mesh, ignored_params=adapters, reshard_after_forward=True)
 
 
 def is_sharded(module: nn.Module) -> bool:
