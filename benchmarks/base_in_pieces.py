@@ -39,8 +39,6 @@ def main(model: str) -> None:
         if ranks.first():
             held, how = sum(map(_bytes, roles.parameters())), "in pieces" if pieces else "whole"
             print(f"{how:10} weights {held / MIB:7.0f} MiB   pass {_peak(profiled) / MIB:7.0f} MiB")
-                f"{'in pieces' if pieces else 'whole':10} weights {held:7.0f} MiB   pass {_peak(profiled) / MIB:7.0f} MiB"
-            )
 
 
 def train_once(roles: Roles) -> None:
