@@ -310,7 +310,7 @@ def test_what_both_sides_multiply_is_counted_per_unit(model, monkeypatch, page, 
     assert float(row[4].strip("*")) == pytest.approx(trl / native, abs=0.02)
     assert trl > native  # its prompts run twice, and through the head
     few, many = (arithmetic.counted(job(model, "reward", units=units)).seconds for units in (1, 9))
-    assert few == pytest.approx(many, rel=0.2)  # of a step, however many
+    assert few == pytest.approx(many, rel=0.2)  # of a step, however many; the trial of paths is no part of one
 
 
 # ---- growth ------------------------------------------------------------------------------------------
