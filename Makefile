@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-trl-1.12: $(TRL112)/.installed  ## TRL 1.12 for benchmarks/against_trl.py
+trl-1.12: $(TRL112)/.installed  ## TRL 1.12 for benchmarks/against_trl.py and benchmarks/end_to_end
 
 $(TRL112)/.installed:
 	test -x $(TRL112)/bin/python || $(PYTHON) -m venv $(TRL112)

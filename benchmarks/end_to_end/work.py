@@ -87,7 +87,7 @@ WORKS = {
         rollout=128,
         epochs=2,
         prompts=128,
-        pairs=256,
+        pairs=128,
     ),
     "llama-60m": Work(
         shape="llama-60m",
