@@ -13,7 +13,7 @@ from eval.pipeline.learning_curve import LearningCurveConfig, check_learning, ch
 from eval.pipeline.searching import TuneConfig
 from eval.pipeline.session import Session
 from eval.pipeline.tuning import check_tuning
-from eval.pipeline.workers import check_launched
+from eval.pipeline.workers import check_workers
 from preflab.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Asked(NamedTuple):
             UserError: for whatever could not finish.
         """
         config = session.config(CompareConfig)
-        check_launched(session)
+        check_workers(session, timed=config.match == "time")
         session = session.capped(config.max_steps)
         found = cls(session, check_entries(session), open_judge(session.configs), Brought.by(session))
         found.brought.check_reward(session, maximised=True)

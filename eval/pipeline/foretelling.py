@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.pipeline.planning import Plan, Planned
@@ -54,14 +53,10 @@ def foretold(session: Session, outline: Outline, graph: Graph, sft: Stage | None
 def _costed(session: Session, outline: Outline, graph: Graph, sketch: Sketch, sft: Stage | None) -> Plan:
     costing = Costing(sketch, outline.max_response_tokens, cloned_reference=sft is not None)
     free, resident = free_memory(sketch.device), resident_memory(sketch.device)
-    found, known = list[Planned](), set[Path]()
-    for piece in graph:
-        at = len(outline.run.asked)
-        piece.build()
-        new = {stage.folder: (stage, inputs) for stage, inputs in outline.run.asked[at:] if stage.folder not in known}
-        known |= new.keys()
+    found = list[Planned]()
+    for piece, asked in outline.asks(graph):
         costed = []
-        for stage, inputs in new.values():
+        for stage, inputs in asked:
             if (trained := outline.trained.get(stage.key)) is not None:
                 costed.append(_training(outline, costing, free, trained))
             else:

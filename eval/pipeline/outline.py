@@ -31,16 +31,26 @@ def plan_comparison(session: Session) -> Plan:
     Raises:
         UserError: for whatever could not finish.
     """
+    arena, graph = outlined_comparison(session)
+    _say_what_is_not_known(arena)
+    assert isinstance(arena.experiment, Outline)
+    return foretold(arena.session, arena.experiment, graph, arena.start(arena.seeds[0]))
+
+
+def outlined_comparison(session: Session) -> tuple[Arena, Graph]:
+    """Return where methods would meet, and all that a comparison would build.
+
+    Raises:
+        UserError: for whatever could not finish.
+    """
     asked = Asked.by(session)
     outline = _outlined(asked.session, asked.methods, tuned=asked.tuned)
     arena = UnjudgedArena(*asked.arena(outline))
     foundation = Unopened(*arena.foundation)
     foundation.say_what_is_closed()
     arena = arena._replace(foundation=foundation)
-    _say_what_is_not_known(arena)
     pieces = [*(tuning_graph(arena, searches_of(arena)) if asked.tuned else ()), *comparison_graph(arena)]
-    graph = Graph({piece.name: piece for piece in pieces}.values())  # what trials stand on, methods may too
-    return foretold(asked.session, outline, graph, arena.start(arena.seeds[0]))
+    return arena, Graph({piece.name: piece for piece in pieces}.values())  # what trials stand on, methods may too
 
 
 def _say_what_is_not_known(arena: Arena) -> None:

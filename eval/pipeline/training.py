@@ -14,7 +14,7 @@ from eval.pipeline.entries import Entry
 from eval.pipeline.footing import Footing, names
 from eval.pipeline.results import Result, about, samples_of, write_manifest
 from eval.pipeline.session import Session
-from eval.pipeline.workers import WORKERS, at_a_time, check_launched, crew_of
+from eval.pipeline.workers import WORKERS, at_a_time, check_workers, crew_of
 from eval.pipeline.yardsticks import BASELINE, baseline, baseline_draws, own_judge, subject_of
 from eval.subjects import START, Ground, evaluate_subject, evaluation_stage
 from preflab import ranks
@@ -84,7 +84,7 @@ def train_only(session: Session, name: str) -> tuple[Stage, ...]:
 @contextmanager
 def opened(session: Session, name: str, judged: Mapping[str, int]) -> Iterator[tuple[Foundation, Method]]:
     """Check the settings of a method and of what it stands on, and open the world."""
-    check_launched(session)
+    check_workers(session)
     session.layers.check((name,))
     method, (start, reward), brought = session.method(name), session.stage_methods(), Brought.by(session)
     check_read(session, brought, method, judged=bool(judged))

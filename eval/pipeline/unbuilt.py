@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ from eval.pipeline.judging import Judging
 from eval.pipeline.session import Session
 from preflab.data.encoding import EncodedGroup
 from preflab.disk.stages import Stage, UnbuiltRun
+from preflab.execution.graph import Graph, Piece
 from preflab.experiment.experiment import Experiment
 from preflab.experiment.foundation import Foundation, Replication
 from preflab.experiment.opening import with_rows_aside
@@ -56,6 +57,16 @@ class Outline(Experiment):
         run, world = UnbuiltRun(Path(session.run.output)), with_rows_aside(session.world, methods, tuned=tuned)
         super().__init__(run, world, session.lora, Path(session.run.cache))
         self.trained, self.scored = dict[str, Trained](), dict[str, Sequence[EncodedGroup]]()
+
+    def asks(self, graph: Graph) -> Iterator[tuple[Piece, list[tuple[Stage, Mapping[str, Any]]]]]:
+        """Yield the pieces of a graph with the stages, and their inputs, that each asks for and none before it."""
+        known = set[Path]()
+        for piece in graph:
+            at = len(self.run.asked)
+            piece.build()
+            new = {stage.folder: (stage, inputs) for stage, inputs in self.run.asked[at:] if stage.folder not in known}
+            known |= new.keys()
+            yield piece, list(new.values())
 
     @staticmethod
     def check_model(name: str) -> None:

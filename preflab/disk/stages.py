@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, NamedTuple
@@ -32,6 +33,13 @@ from preflab.versions import versions
 logger = logging.getLogger(__name__)
 
 RECORD = "stage.json"
+SECONDS = "seconds.jsonl"
+"""In a run folder: how long each stage took, of the attempt that finished it; beside the stages, which are the same to
+the byte whenever they are built."""
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What network storage answers that has none."""
+
 PATIENCE = 2.0
 """Seconds until a folder counts as in use: what a killed run had forked off is a moment behind it."""
 
@@ -90,8 +98,10 @@ class Run:
         """Whether the folder is this process's now; the kernel frees it however a process ends, SIGKILL included."""
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                return False
+            logger.warning("%s: its storage has no locks: see that one command at a time writes there", self.folder)
         return True
 
     def close(self) -> None:
@@ -140,7 +150,7 @@ class Run:
     ) -> Stage:
         """Build a stage in a working folder, and give it its name."""
         final = self.stages / f"{name}-{key}"
-        working = self._working(final)
+        working, began = self._working(final), time.monotonic()
         with stage(name):
             go_on(working)
             self._workplace(working)
@@ -153,6 +163,8 @@ class Run:
             seal(working)
             self._named(working, final)
             sync(self.stages)
+        with (self.folder / SECONDS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"stage": final.name, "seconds": time.monotonic() - began}) + "\n")
         self._verified[final] = _signature(final)
         self.built.add(final)
         self.known.add(final)
@@ -170,11 +182,16 @@ class Run:
     def _alone(self, key: str) -> Iterator[None]:
         """Wait until no other process builds the stage of a key; of those forked off, two may need one stage."""
         place = int(key, 16)  # a byte of its own: these locks are of ranges and of processes, and need no file each
-        fcntl.lockf(self._building, fcntl.LOCK_EX, 1, place)
+        try:
+            fcntl.lockf(self._building, fcntl.LOCK_EX, 1, place)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         try:
             yield
         finally:
-            fcntl.lockf(self._building, fcntl.LOCK_UN, 1, place)
+            with suppress(OSError):  # as above
+                fcntl.lockf(self._building, fcntl.LOCK_UN, 1, place)
 
     def _finished(self, final: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the record of a stage that is whole; say so and move it away where it is not."""

@@ -11,7 +11,7 @@ from eval.pipeline.comparing import COMPARE
 from eval.pipeline.defaults import DEFAULTS, nearest
 from eval.pipeline.entries import CompareConfig
 from eval.pipeline.session import Session
-from eval.pipeline.workers import at_a_time, crew_of
+from eval.pipeline.workers import at_a_time, check_workers, crew_of
 from preflab.errors import UserError
 from preflab.execution.executing import Here
 from preflab.experiment.layers import Layers
@@ -178,7 +178,9 @@ def test_stages_are_made_side_by_side_where_nothing_is_shared_that_cannot_be(mon
 
     def workers(**values):
         session = Session(values, {}, COMPARE)
-        return at_a_time(session, timed=session.config(CompareConfig).match == "time")
+        timed = session.config(CompareConfig).match == "time"
+        check_workers(session, timed=timed)
+        return at_a_time(session, timed=timed)
 
     asked = {
         "dataset": "owner/data",
@@ -194,7 +196,7 @@ def test_stages_are_made_side_by_side_where_nothing_is_shared_that_cannot_be(mon
         workers(**asked, workers=2)
     with pytest.raises(UserError, match="one CPU thread"):
         workers(threads=4, workers=2)
-    with pytest.raises(UserError, match="match time measures"):
+    with pytest.raises(UserError, match="--match time measures"):
         workers(match="time", workers=2)
 
 
