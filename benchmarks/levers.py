@@ -2,16 +2,20 @@
 
     python -m benchmarks.levers [--preset cpu] [--lengths 128/64] [--repeats 7] [--write]
 
-A pass scores a micro-batch, of pairs where nothing else is said, and goes back through the adapters; a rollout draws a
-response to each of 32 prompts. A ratio is the median over the pairs of runs, with the smallest and the largest.
+A pass scores a micro-batch, of pairs where nothing else is said, and goes back through the adapters; **both** is one of
+the policy and one of the value; a rollout draws a response to each of 32 prompts. A ratio is the median over the pairs
+of runs, with the smallest and the largest.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -24,7 +28,8 @@ from preflab.errors.answering import run_recipe
 
 HEADINGS = ("lever", "prompt/response", "measured on", "with, ms", "without, ms", "without / with")
 ROLLOUT_PROMPTS = 32
-FIELDS = {"policy": "logps", "reward": "rewards"}
+FIELDS = {"policy": "logps", "value": "values", "reward": "rewards"}
+BOTH = "both"
 
 Patch = Callable[[Any], AbstractContextManager[Any]]
 
@@ -96,6 +101,31 @@ def feeder(name: str) -> Patch:
     return patch
 
 
+def at_once(passes: Sequence[Callable[[], None]]) -> None:
+    """Make passes at once, each by a thread with an equal share of the cores."""
+    import torch
+
+    threads = torch.get_num_threads()
+
+    def alone(work: Callable[[], None]) -> None:
+        torch.set_num_threads(max(1, threads // len(passes)))
+        work()
+
+    with ThreadPoolExecutor(len(passes)) as pool:
+        list(pool.map(alone, passes))
+    torch.set_num_threads(threads)
+
+
+def in_turn(roles: Any) -> AbstractContextManager[Any]:
+    """Make passes one after the other, each on all cores."""
+
+    def made(passes: Sequence[Callable[[], None]]) -> None:
+        for work in passes:
+            work()
+
+    return mock.patch.object(sys.modules[__name__], "at_once", made)
+
+
 LEVERS = (
     Lever("decoder by hand, last layer for asked-for tokens", "policy", path("prompt_once")),
     Lever("decoder by hand, last layer for asked-for tokens", "reward", path("prompt_once")),
@@ -104,13 +134,14 @@ LEVERS = (
     Lever("adapters folded into wide products", "policy", beside),
     Lever("adapters folded into wide products", "reward", beside),
     Lever("head's gradient on the way forward", "policy", kept_logits),
+    Lever("policy and value at once, each on its share of the cores", BOTH, in_turn, k=1),
     Lever("decode steps by hand", "rollout", feeder("Feed")),
     Lever("a decode loop of our own", "rollout", feeder("generate"), base=feeder("Feed")),
 )
 
 
 def runner(job: Job, roles: Any, on: str, k: int) -> Callable[[], None]:
-    """Return one pass of a role there and back, or one rollout."""
+    """Return one pass of a role there and back, one of policy and value each, or one rollout."""
     from preflab.data.batches import collate
     from preflab.sampling.sampler import TransformersSampler
 
@@ -121,12 +152,25 @@ def runner(job: Job, roles: Any, on: str, k: int) -> Callable[[], None]:
         return lambda: sampler(roles, "policy", prompts, k=1, temperature=1.0, seed=0) and None
     batch = collate(make_groups(job.batch, job.prompt, job.response, k, **words), 0).to(roles.device)
 
-    def run() -> None:
-        roles.learn((on,))
-        getattr(roles(batch, (on,)), FIELDS[on]).sum().backward()
-        roles.zero_grad()
+    def run(own: Any, role: Any) -> None:
+        own.learn((role,))
+        getattr(own(batch, (role,)), FIELDS[role]).sum().backward()
+        own.zero_grad()
 
-    return run
+    if on == BOTH:
+        # Of one base but one adapter can be read at a time.
+        passes = [partial(run, roles, "policy"), partial(run, new_roles(job), "value")]
+        return lambda: at_once(passes)
+    return partial(run, roles, on)
+
+
+def new_roles(job: Job) -> Any:
+    """Return roles as PPO has them."""
+    from preflab.method.configured import make_method
+    from preflab.settings.training import LoraSettings
+
+    dtype = "bfloat16" if PRESETS[job.preset].bf16 else "auto"
+    return make_roles(make_method("ppo"), job.model, LoraSettings(dtype=dtype))
 
 
 def row(job: Job, roles: Any, lever: Lever, repeats: int) -> list[str]:
@@ -152,18 +196,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7, help="runs with and without")
     args = choices(parser, ["ppo"], argv)
-    from preflab.method.configured import make_method
-    from preflab.settings.training import LoraSettings
-
     if args.write:
         update(BENCHMARKS, f"levers-{args.preset}", HEADINGS, [], keys=3)  # ends here if the page has no place for it
     print(table(HEADINGS, []), end="", flush=True)
-    dtype = "bfloat16" if PRESETS[args.preset].bf16 else "auto"
     with models(args.preset, ["ppo"], args.lengths) as folders:
         for lengths in args.lengths:
             model = folders["ppo", lengths]
             job = Job("ppo", "native", args.preset, model, lengths, args.warm_up, args.steps)
-            roles = make_roles(make_method("ppo"), model, LoraSettings(dtype=dtype))
+            roles = new_roles(job)
             for lever in LEVERS:
                 found = row(job, roles, lever, args.repeats)
                 print(f"| {' | '.join(found)} |", flush=True)

@@ -29,6 +29,7 @@ class Shape(NamedTuple):
 
 SHAPES = {
     "toy": Shape("qwen2", 512, 32, 64, 2, 4, 2),
+    "llama-toy": Shape("llama", 512, 32, 64, 2, 4, 2),
     "llama-5.6m": Shape("llama", 4096, 256, 640, 6, 4, 4),
     "llama-60m": Shape("llama", 4096, 640, 1664, 12, 10, 10),
     "smollm2-135m": Shape("llama", 49_152, 576, 1536, 30, 9, 3),

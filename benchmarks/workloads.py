@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 TRL_1_12 = ROOT / ".venv-trl112" / "bin" / "python"
 
 Side = Literal["native", "trl"]
+SIDES: tuple[Side, ...] = ("native", "trl")
 
 
 class Workload(NamedTuple):
@@ -164,17 +165,17 @@ class Result(NamedTuple):
 # ---- processes ---------------------------------------------------------------------------------------
 
 
-def run_alone(job: Job) -> Result | str:
-    """Run a job in a fresh process; return its last words where it fails."""
+def run_alone(job: Job, module: str | None = None) -> Result | str:
+    """Run a job in a fresh process, by its side's own module or another; return its last words where it fails."""
     what = job.what
-    module, python = "benchmarks.bench", sys.executable
+    runs, python = "benchmarks.bench", sys.executable
     if job.side == "trl" and what.rival == PPO_TRAINER:
-        module, python = "benchmarks.ppo_trl_1_12", str(TRL_1_12)
+        runs, python = "benchmarks.ppo_trl_1_12", str(TRL_1_12)
         if not TRL_1_12.exists():
             return "no environment with TRL 1.12; make trl-1.12"
     # Nothing is to be asked of the hub, and nothing to be reported to it.
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    command = [python, "-W", "ignore", "-m", module, json.dumps(job._asdict())]
+    command = [python, "-W", "ignore", "-m", module or runs, json.dumps(job._asdict())]
     answer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **quiet})
     if answer.returncode:
         lines = answer.stderr.strip().splitlines() or [f"status {answer.returncode}"]

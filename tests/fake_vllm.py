@@ -1,30 +1,35 @@
 """A stand-in for vLLM: the part of its API that preflab uses, by means of preflab's own decode loop.
 
 It keeps what is easily got wrong about the real one: defaults that cut responses short, end tokens of the model's own,
-log-probabilities before the temperature, adapters kept by their number and prompts by their adapter's name.
+log-probabilities before the temperature, adapters kept by their number and prompts by their adapter's name, what is not
+finite kept for whoever draws next, and on a CPU torch's threads taken for itself.
 """
 
 from __future__ import annotations
 
 import copy
 import importlib.machinery
+import random
 import sys
 import types
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from preflab.data.batches import padded
 from preflab.method.contract import Batch
+from preflab.sampling import vllm_engine
 from preflab.sampling.decoding import decode
 from preflab.scoring.logps import single_logps
 
 ENGINE_OPTIONS = {
-    "trust_remote_code", "dtype", "max_model_len", "gpu_memory_utilization", "enable_prefix_caching", "enable_lora",
-    "max_loras", "max_lora_rank", "skip_tokenizer_init", "generation_config", "logprobs_mode", "seed",
+    "trust_remote_code", "dtype", "max_model_len", "gpu_memory_utilization", "kv_cache_memory_bytes", "enable_lora",
+    "enable_chunked_prefill", "enable_prefix_caching", "max_loras", "max_lora_rank", "skip_tokenizer_init",
+    "generation_config", "logprobs_mode", "use_tqdm_on_load", "seed",
 }  # fmt: skip
 
 
@@ -91,7 +96,7 @@ class Call:
 
 
 class LLM:
-    """The engine; ``calls`` keeps what it was asked, ``made`` every engine there is."""
+    """The engine; ``calls`` keeps what it was asked, ``closed`` that it was given up, ``made`` every one there is."""
 
     made = []
 
@@ -103,10 +108,20 @@ class LLM:
         self.base = AutoModelForCausalLM.from_pretrained(model).requires_grad_(False).eval()
         self.by_number: dict[int, Any] = {}
         self.by_name: dict[str, Any] = {}
-        torch.manual_seed(options.get("seed", 0))
+        self.spoilt = self.closed = False
+        self.llm_engine = types.SimpleNamespace(engine_core=types.SimpleNamespace(shutdown=self._close))
+        assert all(engine.closed for engine in LLM.made), "they would share, and lose, what is the process's"
+        for seed in (torch.manual_seed, random.seed, np.random.seed):
+            seed(options.get("seed", 0))
+        torch.set_num_threads(1)
+        torch.set_num_threads = lambda number: None
         LLM.made.append(self)
 
+    def _close(self) -> None:
+        self.closed = True
+
     def generate(self, prompts, sampling_params, *, use_tqdm=True, lora_request=None):
+        assert not self.closed
         assert len(prompts) == len(sampling_params)
         prompts = [prompt["prompt_token_ids"] for prompt in prompts]
         self.calls.append(Call(prompts, sampling_params, lora_request))
@@ -139,6 +154,9 @@ class LLM:
         tokens, logps = decode(
             model, ids, mask, torch.stack(noise, 1)[:, None], end_ids=-1, temperature=params.temperature
         )
+        self.spoilt = self.spoilt or not logps.isfinite().all()
+        if self.spoilt:
+            logps = torch.full_like(logps, torch.nan)
         if self.options.get("logprobs_mode", "raw_logprobs") == "raw_logprobs":
             logps = single_logps(model, Batch(ids, mask, tokens, torch.ones_like(tokens, dtype=torch.bool)), 1.0)
         return RequestOutput(
@@ -156,15 +174,18 @@ def completion(index: int, tokens: list[int], logps: list[float], ends: set[int]
     return CompletionOutput(index, tokens[:length], found, "stop" if places else "length")
 
 
-def install(monkeypatch) -> Any:
-    """Put the stand-in where vLLM would be; return it."""
-    vllm, lora, request = (types.ModuleType(name) for name in ("vllm", "vllm.lora", "vllm.lora.request"))
+def install(monkeypatch, *, cpu: bool = True) -> Any:
+    """Put the stand-in where vLLM would be, of a machine without CUDA or with it; return it."""
+    names = ("vllm", "vllm.lora", "vllm.lora.request", "vllm.platforms")
+    vllm, _, request, platforms = modules = [types.ModuleType(name) for name in names]
     vllm.__spec__ = importlib.machinery.ModuleSpec("vllm", None)
     vllm.LLM, vllm.SamplingParams, vllm.TokensPrompt = LLM, SamplingParams, dict
     request.LoRARequest = LoRARequest
-    for module in (vllm, lora, request):
+    platforms.current_platform = types.SimpleNamespace(is_cpu=lambda: cpu, get_device_total_memory=lambda: 2**34)
+    for module in modules:
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(LLM, "made", [])
-    for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "VLLM_ENABLE_V1_MULTIPROCESSING"):
+    monkeypatch.setattr(vllm_engine, "_held", [])
+    for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_LOGGING_LEVEL"):
         monkeypatch.delenv(name, raising=False)
     return vllm

@@ -119,6 +119,11 @@ def _advice(error: BaseException) -> str | None:
             f"out of memory ({crash.described(error)}); lower per_device_train_batch_size (auto finds what fits), "
             "eval_batch_size, rollout_prompts or the token limits, or take a smaller model. Finished stages are kept"
         )
+    if _lost_another(error):
+        return (
+            "another process of this run has ended, and this one waits for it in vain; its own lines say why. Finished "
+            "stages are kept: run the same command again"
+        )
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return (
             "too many files are open; allow more (ulimit -n) and run the same command again: finished stages are kept"
@@ -134,6 +139,13 @@ def _advice(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's, of a path such as ~nobody/run
         return f"{error} A path begins with ~ and the name of nobody here; write it out"
     return None
+
+
+def _lost_another(error: BaseException) -> bool:
+    """Whether an exception says that a process beside this one is gone, in the words of gloo or NCCL's class."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    said = isinstance(error, RuntimeError) and "by peer" in str(error)
+    return ranks.launched() and (said or "DistBackendError" in names)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

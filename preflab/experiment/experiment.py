@@ -81,7 +81,6 @@ class Experiment(EncodedSplits):
         truncate = world_config.truncated
         super().__init__(world, Encoder(self.tokenizer, *limits, chat=world.chat, cut=world.cut, truncate=truncate))
         self.ends = self.encoder.ends.ids
-        self._engines: dict[float, VllmSampler] = {}
 
     @cached_property
     def instructed(self) -> bool:
@@ -127,17 +126,15 @@ class Experiment(EncodedSplits):
         pad_id = self.tokenizer.pad_token_id
         if rollouts is None or rollouts.sampler == "transformers":
             return TransformersSampler(self.ends, pad_id, self.max_response_tokens, batch_size=batch_size)
-        if rollouts.vllm_memory not in self._engines:
-            self._engines[rollouts.vllm_memory] = VllmSampler(
-                self.world.model,
-                self.ends,
-                pad_id,
-                self.world_config.max_prompt_tokens,
-                self.max_response_tokens,
-                rollouts.vllm_memory,
-                self.world_config.trust_remote_code,
-            )
-        return self._engines[rollouts.vllm_memory]
+        return VllmSampler(
+            self.world.model,
+            self.ends,
+            pad_id,
+            self.world_config.max_prompt_tokens,
+            self.max_response_tokens,
+            rollouts.vllm_memory,
+            self.world_config.trust_remote_code,
+        )
 
     def load_base(self) -> Any:
         """Load the frozen base model afresh."""

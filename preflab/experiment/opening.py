@@ -17,6 +17,7 @@ from preflab.disk.stages import Run, open_run
 from preflab.endpoint.wire import Wire
 from preflab.errors import UserError, crash
 from preflab.experiment.settings import RunConfig
+from preflab.experiment.shared import check_launcher, check_shared
 from preflab.method.configured import Method
 from preflab.progress import progress
 from preflab.rewards import wanted_columns
@@ -70,7 +71,8 @@ def open_experiment(
     """
     # TRL reports usage statistics by default; nothing is sent from here.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    check_shared(methods)
+    check_launcher()
+    check_shared(lora, methods)
     check_engine(lora, methods)
     check_reward(world)
     world = with_rows_aside(world, methods, tuned=tuned)
@@ -95,40 +97,6 @@ def open_experiment(
         raise
 
 
-def check_shared(methods: Sequence[Method]) -> None:
-    """Refuse processes of a launcher that cannot meet, and what they cannot share.
-
-    Raises:
-        UserError: naming the method, or the launcher's setting, and what to change.
-    """
-    many = ranks.ranks()
-    if many == 1:
-        return
-    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-        raise UserError(
-            f"WORLD_SIZE is {many}, and {missing[0]} is not set: processes that cannot meet would each make the whole "
-            "run; start it with torchrun or accelerate launch, or unset WORLD_SIZE"
-        )
-    for engine, variable in (("DeepSpeed", "ACCELERATE_USE_DEEPSPEED"), ("FSDP", "ACCELERATE_USE_FSDP")):
-        if os.environ.get(variable) == "true":
-            raise UserError(
-                f"accelerate is set to {engine}, which would wrap layers that are run by hand; choose distributed_type "
-                "MULTI_GPU (docs/processes.md), and --shard-base for a base that is too large for one GPU"
-            )
-    for method in methods:
-        if method.algorithm.kind == "trainer":
-            raise UserError(
-                f"{method.name}: {many} processes share preflab's own loop, and this method brings a trainer of its "
-                "own; leave it out, or start with python"
-            )
-        batch = method.train.optimiser_batch
-        if method.algorithm.kind == "loss" and batch % many:
-            raise UserError(
-                f"{method.name}: {many} processes cannot share {method.train.batch_in_words} evenly; set "
-                f"train_batch_size to {many * max(1, round(batch / many))}"
-            )
-
-
 def check_engine(lora: LoraSettings, methods: Sequence[Method]) -> None:
     """Refuse an engine that would sample another base than is scored.
 
@@ -136,11 +104,15 @@ def check_engine(lora: LoraSettings, methods: Sequence[Method]) -> None:
         UserError: naming the method and what to change.
     """
     for method in methods:
-        if lora.load_in != "none" and isinstance(method.config, RolloutConfig) and method.config.sampler == "vllm":
+        if lora.load_in != "none" and _draws_with_vllm(method):
             raise UserError(
                 f"{method.name}: vLLM would sample the base as it lies there, and load_in {lora.load_in} scores "
                 "another; set sampler to transformers, or load_in to none"
             )
+
+
+def _draws_with_vllm(method: Method) -> bool:
+    return isinstance(method.config, RolloutConfig) and method.config.sampler == "vllm"
 
 
 def check_reward(world: WorldConfig) -> None:
@@ -180,6 +152,7 @@ def _open(
         import torch
 
         from preflab.experiment.experiment import Experiment
+        from preflab.sampling.vllm_engine import check_base
         from preflab.training.rehearsal import rehearse
 
     if settings.threads:
@@ -188,7 +161,10 @@ def _open(
     for method in methods:
         rehearse(method)
     with progress(f"opening the {world.kind} world"):
-        return Experiment(run, world, lora, Path(settings.cache))
+        experiment = Experiment(run, world, lora, Path(settings.cache))
+    if any(map(_draws_with_vllm, methods)):
+        check_base(experiment.world.model, world.trust_remote_code)
+    return experiment
 
 
 def check_results(folder: Path) -> None:

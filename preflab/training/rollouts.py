@@ -132,7 +132,8 @@ class RolloutSource:
             )
         while True:
             if held is None:
-                prepared = self.collect(index)
+                with self.roles.whole():
+                    prepared = self.collect(index)
             else:
                 # The policy that drew it is still there to be asked before the first step alone.
                 prepared = held.prepared if inside else self._rescored(held)
@@ -207,8 +208,8 @@ class RolloutSource:
             if epoch:
                 generator = torch.Generator().manual_seed(derive(self.seed, "minibatches", index, epoch, 0))
                 order = torch.randperm(count, generator=generator)
-            for step in order.split(fitting.batch):
-                for part in step[fitting.own].split(fitting.size):
+            for step in torch.split(order, fitting.batch):
+                for part in torch.split(step[fitting.own], fitting.size):
                     rows = prepared.rows(part.to(prepared.prompt_ids.device))
                     yield rows.emptied() if self._halted else rows
 

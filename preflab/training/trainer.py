@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -32,21 +30,19 @@ from preflab.training.arguments import total_steps, training_arguments
 from preflab.training.budget import RESOLUTION, SCHEDULES_WITHOUT_END, Budget, paced, trained_on
 from preflab.training.callbacks import StopAtBudget, watch
 from preflab.training.checkpoints import last_checkpoint, remove_checkpoints
+from preflab.training.costs import Costs
 from preflab.training.foresight import foresee
 from preflab.training.gradients import average_gradients, check_alike
 from preflab.training.memory import PeakMemory
 from preflab.training.rates import clipped_apart, grouped, own_rates
 from preflab.training.snapshots import TakeSnapshots
 from preflab.training.sources import Source
-from preflab.training.task import COUNTS, TrainRecord
+from preflab.training.task import TrainRecord
 from preflab.training.validation import Evaluate, Measure
 
 logger = logging.getLogger(__name__)
 
 CARRIED = "carried.json"
-
-SPENT = (*COUNTS, "flops", "seconds")
-"""Costs that processes count each for itself."""
 
 
 class PreferenceTrainer(Trainer):
@@ -76,10 +72,7 @@ class PreferenceTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.roles, self.algorithm, self.source = roles, algorithm, source
         self.rates, self._state = own_rates(algorithm.config), dict(algorithm.state)
-        self.budget, self.counts = budget, dict.fromkeys(COUNTS, 0)
-        self._started, self._seconds_before = time.perf_counter(), 0.0
-        self._work_before = roles.work.flops
-        self._elsewhere = dict.fromkeys(SPENT, 0.0)  # what costs of all processes are beyond our own
+        self.budget, self.costs = budget, Costs(source, roles.work)
         self._sums: dict[str, Mean] = {}
         self._step: dict[str, Mean] = {}  # of the last optimiser step alone
         self._steps = _Steps(source, self)
@@ -110,7 +103,7 @@ class PreferenceTrainer(Trainer):
             Exception: that memory ran out, where nothing is left to make smaller.
         """
         batches: list[Batch] = inputs
-        sums, counts, flops = dict(self._sums), dict(self.counts), self.roles.work.flops
+        sums, counts, flops = dict(self._sums), dict(self.costs.counts), self.roles.work.flops
         noise = random_states(self.roles.device)
         while True:
             try:
@@ -129,14 +122,17 @@ class PreferenceTrainer(Trainer):
             self.algorithm.state = dict(self._state)
             batches = next(iter(self._steps))
             self.source.take_metrics()
-            self._step, self._sums, self.counts, self.roles.work.flops = {}, dict(sums), dict(counts), flops
+            self._step, self._sums = {}, dict(sums)
+            self.costs.back_to(counts, flops)
             set_random_states(self.roles.device, noise)
 
     def _taken(self, model: Any, batches: list[Batch], units: Any) -> Tensor:
         """Add up the gradients of micro-batches, and return their loss; processes meet behind the last of them."""
         losses = [Trainer.training_step(self, model, batch, units) for batch in tracked(batches, "passes", "batch")]
+        if not any(batch.response_mask.any() for batch in batches):
+            model.zero_grad()  # of passes that only kept others company
         average_gradients(self.roles.parameters())
-        self._count_others()
+        self.costs.meet()
         return torch.stack(losses).sum()
 
     def _prepare_inputs(self, inputs: Any) -> Any:
@@ -153,9 +149,13 @@ class PreferenceTrainer(Trainer):
         takes one more pass without a graph.
         """
         batch: Batch = inputs
+        reduced_by = self._reduced
         if not batch.response_mask.any():
-            # Without a backward pass there is no gradient, and the optimiser leaves such parameters alone.
-            return torch.zeros((), device=batch.prompt_ids.device, requires_grad=True)
+            if not self.roles.is_sharded:
+                # Without a backward pass there is no gradient, and the optimiser leaves such parameters alone.
+                return torch.zeros((), device=batch.prompt_ids.device, requires_grad=True)
+            # Others need this process's pieces of the base: it goes through what they go through, and learns nothing.
+            batch, reduced_by = _with_a_token(batch), _nothing
         needs = self.algorithm.needs
         *others, last = self.roles.passes([role for role in needs.scores if role in needs.trains])
         first = others[0] if others else last
@@ -164,15 +164,15 @@ class PreferenceTrainer(Trainer):
             scores: Scores = model(batch, [role for role in needs.scores if role not in constant])
         for group in others:
             scores = merged_scores(scores, model(batch, group))
-            reduced, _ = self._reduced(batch, stood_in(scores, batch, needs), num_items_in_batch)
+            reduced, _ = reduced_by(batch, stood_in(scores, batch, needs), num_items_in_batch)
             self.accelerator.backward(reduced)
             scores = Scores(*(None if x is None else x.detach() for x in scores))
         scores = merged_scores(scores, model(batch, last))
-        reduced, metrics = self._reduced(batch, scores, num_items_in_batch)
+        reduced, metrics = reduced_by(batch, scores, num_items_in_batch)
         _add(self._sums, metrics)
         _add(self._step, metrics)
-        for name, count in trained_on(batch, needs.unit).items():
-            self.counts[name] += count
+        for name, count in trained_on(inputs, needs.unit).items():
+            self.costs.counts[name] += count
         return (reduced, scores) if return_outputs else reduced
 
     def _reduced(self, batch: Batch, scores: Scores, units: Tensor) -> tuple[Tensor, Mapping[str, Mean]]:
@@ -230,7 +230,7 @@ class PreferenceTrainer(Trainer):
     def share(self) -> float:
         """Return which part of the budget is spent: by the first process's clock, as all must stop together."""
         assert self.budget is not None
-        return ranks.from_first(self.budget.share(self.costs()))
+        return ranks.from_first(self.budget.share(self.costs.so_far()))
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Return the learning rate's schedule; under a budget, one that ends with it."""
@@ -242,16 +242,6 @@ class PreferenceTrainer(Trainer):
         schedule.lr_lambdas = [paced(factor, warmup, self.share) for factor in schedule.lr_lambdas]
         return schedule
 
-    @contextmanager
-    def uncharged(self) -> Iterator[None]:
-        """Leave time and work out of what training costs."""
-        began, work = time.perf_counter(), self.roles.work.flops
-        try:
-            yield
-        finally:
-            self._started += time.perf_counter() - began
-            self._work_before += self.roles.work.flops - work
-
     # ---- checkpoints -----------------------------------------------------------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -259,7 +249,7 @@ class PreferenceTrainer(Trainer):
         for role in (*self.algorithm.needs.trains, *self.source.moves):
             self.roles.save(role, folder / role)
         fitting = self.source.fitting.carried()
-        carried = {"costs": self.costs(), "state": dict(self.algorithm.state), "fitting": fitting}
+        carried = {"costs": self.costs.so_far(), "state": dict(self.algorithm.state), "fitting": fitting}
         (folder / CARRIED).write_text(json.dumps(carried))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -267,39 +257,22 @@ class PreferenceTrainer(Trainer):
         for role in (*self.algorithm.needs.trains, *self.source.moves):
             self.roles.start(role, folder / role)
         carried = read_object(folder / CARRIED)
-        costs, self.algorithm.state = carried["costs"], carried["state"]
-        # What was spent by then is the first process's: costs are sums over all.
-        own = {name: costs[name] if ranks.first() else 0 for name in (*COUNTS, "flops")}
-        self.counts = {name: own[name] for name in COUNTS}
-        self.source.sampled_tokens, self._seconds_before = costs["sampled_tokens"], costs["seconds"]
-        self._work_before = self.roles.work.flops - own["flops"]
+        self.algorithm.state = carried["state"]
+        self.costs.go_on(carried["costs"])
         self.source.fitting.go_on(carried.get("fitting", self.source.fitting.carried()))
         self.roles.checkpoint_activations(self.source.fitting.recomputes)
 
-    def costs(self) -> dict[str, Any]:
-        """Return what `TrainRecord` counts, so far; what was spent before an interruption is included.
 
-        Of several processes it is what all have spent up to the last optimiser step, by the first one's clock.
-        """
-        own = self._own_costs()
-        return {name: own[name] + type(own[name])(self._elsewhere.get(name, 0)) for name in own}
+def _with_a_token(batch: Batch) -> Batch:
+    """Return a batch with one token in each response, whatever was there."""
+    mask = torch.zeros_like(batch.response_mask)
+    mask[..., 0] = True
+    return batch.replace(response_mask=mask)
 
-    def _own_costs(self) -> dict[str, Any]:
-        return {
-            **self.counts,
-            "seconds": self._seconds_before + time.perf_counter() - self._started,
-            "sampled_tokens": self.source.sampled_tokens,  # of all already: each process knows every response
-            "flops": self.roles.work.flops - self._work_before,
-        }
 
-    def _count_others(self) -> None:
-        """Learn what other processes have spent."""
-        if ranks.ranks() > 1:
-            own = self._own_costs()
-            every = ranks.gathered([own[name] for name in SPENT])
-            total = {name: sum(column) for name, column in zip(SPENT, zip(*every, strict=True), strict=True)}
-            total["seconds"] = every[0][SPENT.index("seconds")]
-            self._elsewhere = {name: total[name] - own[name] for name in SPENT}
+def _nothing(batch: Batch, scores: Scores, units: Any) -> tuple[Tensor, Mapping[str, Mean]]:
+    """Return a loss of 0 that goes back through every score that learns."""
+    return torch.stack([0.0 * score.sum() for score in scores if score is not None and score.requires_grad]).sum(), {}
 
 
 def _add(sums: dict[str, Mean], metrics: Mapping[str, Mean]) -> None:
@@ -367,8 +340,11 @@ def run_training(
     arguments = training_arguments(train, steps, folder, seed, roles.device)
     roles.learn(algorithm.needs.trains)
     foresee(source, roles, algorithm.needs, bf16=train.bf16)
+    source.fitting.go_on(ranks.from_first(source.fitting.carried()))
     roles.checkpoint_activations(source.fitting.recomputes)
     roles.autocast = train.bf16
+    if train.shard_base and ranks.ranks() > 1:
+        roles.shard_base()
     try:
         trainer = PreferenceTrainer(roles, algorithm, source, arguments, budget)
     except (ValueError, RuntimeError) as error:  # report_to names something unknown, or not installed
@@ -383,11 +359,14 @@ def run_training(
     if measure is not None:
         trains, log = algorithm.needs.trains, trainer.log
         save = partial(_save_roles, roles, trains)
-        evaluate = Evaluate(train, judged_by, measure, folder, save, log, trainer.uncharged, seed=seed, title=title)
+        evaluate = Evaluate(
+            train, judged_by, measure, folder, save, log, roles.whole, trainer.costs.uncharged, seed=seed, title=title
+        )
         trainer.add_callback(evaluate)
     memory = PeakMemory(roles.device)
     trainer.train(resume_from_checkpoint=ranks.from_first(last_checkpoint(folder, steps) if ranks.first() else None))
-    peak, costs = memory.peak(), trainer.costs()
+    peak, costs = memory.peak(), trainer.costs.so_far()
+    roles.gather_base()
     looked = None if evaluate is None else evaluate.finish(partial(_start_roles, roles, algorithm.needs.trains))
     roles.learn(())
     roles.autocast = False

@@ -120,6 +120,7 @@ class Evaluate(TrainerCallback):
         folder: of the run.
         save: writes what is trained into a folder.
         log: takes the figures, as the trainer's own lines.
+        whole: has the model whole on every process.
         uncharged: work in it is not training's.
         seed: of whatever an evaluation draws.
         title: of the run.
@@ -133,13 +134,15 @@ class Evaluate(TrainerCallback):
         folder: Path,
         save: Callable[[Path], None],
         log: Callable[[dict[str, float]], None],
+        whole: Callable[[], Any],
         uncharged: Callable[[], Any],
         *,
         seed: int,
         title: str,
     ) -> None:
         self.train, self.metric, self.measure, self.folder = train, metric, measure, folder
-        self.save, self.log, self.uncharged, self.seed, self.title = save, log, uncharged, seed, title
+        self.save, self.log, self.whole, self.uncharged = save, log, whole, uncharged
+        self.seed, self.title = seed, title
         self.judged: list[Judged] = []
         self.seconds = 0.0
 
@@ -169,7 +172,7 @@ class Evaluate(TrainerCallback):
         if state.global_step % self.train.eval_steps and not ends:
             return
         began = time.perf_counter()
-        with self.uncharged(), seeded(self.seed, "validation"), progress("validation"):
+        with self.whole(), self.uncharged(), seeded(self.seed, "validation"), progress("validation"):
             figures = {f"{PREFIX}{name}": value for name, value in self.measure().items()}
         self.seconds += time.perf_counter() - began
         due = control.should_log

@@ -1,9 +1,11 @@
-"""Several methods trained on the tiny model, by one process or by several: shared_run.py RUN GIVEN."""
+"""Several methods trained on the tiny model, by one process or by several: shared_run.py RUN GIVEN [SHARDED …]."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from preflab import ranks
 from preflab.disk.stages import open_run
@@ -36,14 +38,16 @@ def open_experiment(folder: Path, given: Path) -> Experiment:
     return Experiment(open_run(folder), config, LoraSettings(lora_rank=4, lora_alpha=8), folder.parent)
 
 
-def train(experiment: Experiment) -> None:
-    """Train every method from one start; those that sample maximise the reward model."""
-    sft = experiment.train("sft", make_method("sft", {**TRAIN, "max_steps": 2}))
-    reward = experiment.train("reward", make_method("reward", METHODS["reward"]), sft=sft)
-    for name, settings in METHODS.items():
+def train(experiment: Experiment, names: Iterable[str] = METHODS, **more: Any) -> None:
+    """Train methods from one start; those that sample maximise the reward model."""
+    sft = experiment.train("sft", make_method("sft", {**TRAIN, "max_steps": 2, **more}))
+    reward = experiment.train("reward", make_method("reward", {**METHODS["reward"], **more}), sft=sft)
+    for name in names:
         if name != "reward":
-            experiment.train(name, make_method(name, settings), sft=sft, reward=reward)
+            experiment.train(name, make_method(name, {**METHODS[name], **more}), sft=sft, reward=reward)
 
 
 if __name__ == "__main__":
-    train(open_experiment(Path(sys.argv[1]), Path(sys.argv[2])))
+    run, given, *sharded = sys.argv[1:]
+    more = {"shard_base": True} if sharded else {}
+    train(open_experiment(Path(run), Path(given)), sharded or METHODS, **more)

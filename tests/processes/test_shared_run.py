@@ -113,3 +113,13 @@ def test_a_killed_process_changes_no_weight(one, given, tmp_path, rank):
     assert not list((tmp_path / "run").glob("stages/ppo-*")), "too late"
     finish(torchrun(SCRIPT, tmp_path / "run", given, cwd=tmp_path))
     check_same(one, tmp_path / "run" / "stages", ["dpo", "ppo", "rloo"])
+
+
+def test_a_base_in_pieces_changes_no_weight(one, given, tmp_path):
+    folder, names = tmp_path / "run", ["reward", "dpo", "ppo"]
+    finish(torchrun(SCRIPT, folder, given, *names, cwd=tmp_path))
+    check_same(one, folder / "stages", names)
+
+
+def test_what_processes_do_together(given, tmp_path):
+    finish(torchrun(SCRIPT.with_name("primitives.py"), given / "model", tmp_path, cwd=tmp_path))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from recipe_runner import RECIPES, figures, read, run, run_warm, stages, torchrun
 
@@ -53,7 +57,9 @@ REFUSED = [
     ("compare.py", ["--algorithms", "trl-dpo"], MET, ["trl-dpo", "trainer of its own"]),
     ("compare.py", [], {"WORLD_SIZE": "2"}, ["WORLD_SIZE is 2", "RANK is not set"]),
     ("compare.py", [], {**MET, "ACCELERATE_USE_DEEPSPEED": "true"}, ["DeepSpeed", "MULTI_GPU"]),
-    ("compare.py", [], {**MET, "ACCELERATE_USE_FSDP": "true"}, ["FSDP", "--shard-base"]),
+    ("compare.py", [], {**MET, "ACCELERATE_USE_FSDP": "true"}, ["FSDP", "shard-base"]),
+    ("compare.py", ["--algorithms", "rloo", "--rloo.sampler", "vllm"], MET, ["vLLM"]),
+    ("compare.py", ["--config", "engine.yaml"], {}, ["extra.deepspeed", "shard_base"]),
     ("conformance.py", ["--quick"], MET, ["2 processes"]),
     ("evaluate.py", ["--models", "a=nowhere"], MET, ["nowhere"]),
 ]
@@ -61,6 +67,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("recipe", "wrong", "environment", "parts"), REFUSED)
 def test_what_processes_cannot_share_is_refused(options, tmp_path, recipe, wrong, environment, parts):
+    (tmp_path / "engine.yaml").write_text("dpo: {extra: {deepspeed: zero2.json}}")
     given = wrong if recipe == "conformance.py" else [*options, *wrong]
     answer = run(recipe, *given, cwd=tmp_path, **environment)
     assert answer.status == 2, answer
@@ -73,3 +80,45 @@ def test_a_mistake_is_said_once(options, tmp_path):
     status, _, err = finished_by_two("compare.py", *options, "--dpo.bta", "1", cwd=tmp_path)
     assert status != 0
     assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1, err
+
+
+WITNESS = '''
+"""DPO that notes which process it runs in."""
+import os
+import pathlib
+
+from algorithms.dpo import DPO, DPOConfig
+
+
+class Witness(DPO):
+    """As DPO."""
+
+    def loss(self, batch, scores):
+        """As DPO's."""
+        pathlib.Path(os.environ["SEEN"], os.environ["RANK"]).touch()
+        return super().loss(batch, scores)
+'''
+CONFIGS = RECIPES / "configs"
+
+
+def launched(config, *more, cwd):
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / config)]
+    recipe = [RECIPES / "train.py", "witness.py:Witness", "--quick", "--evaluate", "false", "--max-steps", "2"]
+    command = [*accelerate, "--num_processes", "2", *more, *map(str, recipe), "--output", "run"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEEN": str(cwd)}
+    return subprocess.Popen(command, cwd=cwd, env=environment, **pipes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "machines"), [("accelerate_1x8.yaml", 1), ("accelerate_2x8.yaml", 2)])
+def test_accelerate_starts_the_processes_of_a_config(tmp_path, config, machines):
+    (tmp_path / "witness.py").write_text(WITNESS)
+    of_several = ["--num_machines", str(machines), "--main_process_port", "29533"] if machines > 1 else []
+    begun = [launched(config, *of_several, "--machine_rank", str(rank), cwd=tmp_path) for rank in range(machines)]
+    for launcher in begun:
+        _, err = launcher.communicate(timeout=LIMIT)
+        assert launcher.returncode == 0, err[-3000:]
+    assert {path.name for path in tmp_path.iterdir()} >= {"0", "1"}
+    (stage,) = tmp_path.glob("run/stages/[Ww]itness-*/stage.json")
+    assert read(stage)["record"]["steps"] == 2

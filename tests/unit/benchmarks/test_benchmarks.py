@@ -1,10 +1,11 @@
 import math
+import threading
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import against_trl, growth, levers, pages, profile
+from benchmarks import against_trl, arithmetic, growth, levers, pages, profile
 from benchmarks.bench import Bench, make_roles
 from benchmarks.floor import Seen, decoding, floor
 from benchmarks.shapes import END, SHAPES, make_groups, make_model
@@ -37,9 +38,9 @@ def in_process(monkeypatch):
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     path = tmp_path / "benchmarks.md"
-    names = ("trl-toy", "profile-toy", "growth-toy", "levers-toy")
+    names = ("trl-toy", "profile-toy", "growth-toy", "levers-toy", "arithmetic-toy")
     path.write_text("".join(f"<!-- figures:{name} -->\n<!-- /figures -->\n" for name in names))
-    for module in (against_trl, profile, growth, levers):
+    for module in (against_trl, profile, growth, levers, arithmetic):
         monkeypatch.setattr(module, "BENCHMARKS", path)
     return path
 
@@ -231,7 +232,7 @@ def test_decoding_reads_the_weights_once_a_step_and_the_cache_of_what_goes_on():
 
 
 def seams():
-    return [dict(scoring.PATHS), scoring.token_logps, lora.folds, packing._whole]
+    return [dict(scoring.PATHS), scoring.token_logps, lora.folds, packing._whole, levers.at_once]
 
 
 def test_levers_are_taken_away_and_put_back(page, capsys):
@@ -242,7 +243,11 @@ def test_levers_are_taken_away_and_put_back(page, capsys):
         assert [row[2] for row in rows(page, lever.title)].count(lever.on) == 1
 
 
-@pytest.mark.parametrize("lever", levers.LEVERS, ids=lambda lever: f"{lever.title}, {lever.on}")
+def of_one_pass():
+    return [lever for lever in levers.LEVERS if lever.on != levers.BOTH]
+
+
+@pytest.mark.parametrize("lever", of_one_pass(), ids=lambda lever: f"{lever.title}, {lever.on}")
 def test_a_lever_changes_how_a_pass_is_made_and_not_what_it_says(lever, model):
     roles = make_roles(make_method("ppo"), model, LoraSettings())
     batch = collate(make_groups(2, 8, 8, lever.k, vocabulary=512), 0)
@@ -260,6 +265,52 @@ def test_a_lever_changes_how_a_pass_is_made_and_not_what_it_says(lever, model):
         with lever.off(roles):
             assert [*seams(), decoding_module._FEEDERS.get(roles.model)] != patched
             torch.testing.assert_close(found(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_passes_at_once_have_the_gradients_of_passes_in_turn_and_a_share_of_the_threads(model):
+    batch = collate(make_groups(2, 8, 8, 1, vocabulary=512), 0)
+    both = {role: make_roles(make_method("ppo"), model, LoraSettings()) for role in ("policy", "value")}
+    threads = []
+
+    def run(role):
+        threads.append((threading.get_ident(), torch.get_num_threads()))
+        both[role].learn((role,))
+        getattr(both[role](batch, (role,)), levers.FIELDS[role]).square().sum().backward()
+
+    def gradients(made):
+        made([lambda: run("policy"), lambda: run("value")])
+        found = [p.grad for role in both for p in both[role].parameters_of(role)]
+        for roles in both.values():
+            roles.zero_grad()
+        return found
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        found = gradients(levers.at_once)
+        assert torch.get_num_threads() == 4
+        with levers.in_turn(None):
+            expected = gradients(levers.at_once)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found, expected)
+    assert any(grad.abs().sum() > 0 for grad in found)
+    here = threading.get_ident()
+    assert [(ident == here, count) for ident, count in threads] == [(False, 2)] * 2 + [(True, 4)] * 2
+
+
+# ---- arithmetic --------------------------------------------------------------------------------------
+
+
+def test_what_both_sides_multiply_is_counted_per_unit(model, monkeypatch, page, capsys):
+    monkeypatch.setattr(arithmetic, "run_alone", lambda job, module: arithmetic.counted(job))
+    arithmetic.main(["--preset", "toy", "--workloads", "dpo", "--warm-up", "1", "--steps", "1", "--write"])
+    [row] = rows(page, "dpo")
+    native, trl = float(row[2]), float(row[3])
+    assert float(row[4].strip("*")) == pytest.approx(trl / native, abs=0.02)
+    assert trl > native  # its prompts run twice, and through the head
+    few, many = (arithmetic.counted(job(model, "reward", units=units)).seconds for units in (1, 9))
+    assert few == pytest.approx(many, rel=0.2)  # of a step, however many; the trial of paths is no part of one
 
 
 # ---- growth ------------------------------------------------------------------------------------------

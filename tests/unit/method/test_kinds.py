@@ -27,6 +27,7 @@ FOREIGN = {
     "preflab/model/opening.py",
     "preflab/model/role_adapters.py",
     "preflab/model/work.py",
+    "preflab/sampling/vllm_engine.py",
     "preflab/scoring/fused.py",
     "preflab/scoring/logps.py",
     "preflab/settings/fields.py",

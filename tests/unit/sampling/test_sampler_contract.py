@@ -1,8 +1,12 @@
-"""What every sampler promises, held against each of them; vLLM by a stand-in (`fake_vllm`) on preflab's decode loop."""
+"""What every sampler promises, held against each of them; vLLM by a stand-in (`fake_vllm`) on preflab's decode loop.
+
+Where vLLM is installed (`make test-vllm`), the real engine is held to the same.
+"""
 
 from __future__ import annotations
 
 import itertools
+from importlib.util import find_spec
 
 import fake_vllm
 import pytest
@@ -17,16 +21,20 @@ from preflab.sampling.mixing import MixedSampler
 from preflab.sampling.sampler import TransformersSampler
 from preflab.sampling.vllm import VllmSampler
 
+SAMPLERS = ["transformers", "mixed", "stand-in for vllm", *(["vllm"] if find_spec("vllm") else [])]
 
-@pytest.fixture(params=["transformers", "vllm", "mixed"])
+
+@pytest.fixture(params=SAMPLERS)
 def make(request, folder, monkeypatch):
     """Return what makes a sampler of a length limit."""
     if request.param == "mixed":  # all the way from the reference
         return lambda length=LENGTH: MixedSampler(1.0, END, PAD, length)
     if request.param == "transformers":
         return lambda length=LENGTH: TransformersSampler(END, PAD, length)
-    fake_vllm.install(monkeypatch)
-    return lambda length=LENGTH: VllmSampler(str(folder), END, PAD, 8, length)
+    if request.param != "vllm":
+        fake_vllm.install(monkeypatch)
+    # Prompts as long as leave the context the same: one engine for all lengths.
+    return lambda length=LENGTH: VllmSampler(str(folder), END, PAD, 8 + LENGTH - length, length, memory=0.02)
 
 
 def same(one, other):

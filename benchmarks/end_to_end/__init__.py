@@ -1,0 +1,1 @@
+"""Whole comparisons, by preflab and by scripts of TRL (see `benchmarks.end_to_end.__main__`)."""
