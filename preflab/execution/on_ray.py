@@ -130,7 +130,8 @@ class OnRay:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             if address == LOCAL:
-                ray.init("local", num_cpus=size, include_dashboard=False, **quiet)
+                cpus = None if size is None else size * self.threads
+                ray.init("local", num_cpus=cpus, include_dashboard=False, **quiet)
             else:
                 ray.init(address, **quiet)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
@@ -143,13 +144,15 @@ class OnRay:
         import ray
 
         resources = ray.cluster_resources()
-        self.gpus, kind = int(resources.get("GPU", 0)), "GPUs"
-        many = self.gpus
-        if not many:
-            many, kind = int(resources.get("CPU", 0)) // self.threads, "CPUs"
+        self.gpus, many = int(resources.get("GPU", 0)), int(resources.get("CPU", 0)) // self.threads
+        kind = "CPUs" if self.threads == 1 else f"times {self.threads} CPUs"
+        if self.gpus and self.gpus <= many:
+            many, kind = self.gpus, "GPUs"
         if (size or 1) > many:
             self.__exit__()
-            raise UserError(f"--workers {size}: the cluster at --ray {address} has {many} {kind}; give {many} or less")
+            raise UserError(
+                f"--workers {size or 1}: the cluster at --ray {address} has {many} {kind}; give {many} or less"
+            )
         return size or many
 
     def _started(self) -> Any:

@@ -7,6 +7,7 @@ import json
 import pytest
 from recipe_runner import run, run_warm
 
+from benchmarks import spread
 from eval.pipeline import foretelling, outline
 from eval.pipeline.comparing import COMPARE
 from eval.pipeline.plan_table import sentences
@@ -158,3 +159,12 @@ def test_one_method_is_planned_without_its_evaluation_too(options, tmp_path):
     answer = run("train.py", "dpo", *options, "--plan", "--evaluate", "false", cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert "evaluation" not in answer.out.partition("In all")[0]
+
+
+def test_a_finished_comparison_can_be_replayed_with_more_workers(finished):
+    graph, seconds = spread.measured(finished[0])
+    assert len(graph) == len(seconds) == len(list((finished[0] / "stages").iterdir()))
+    alone, many = (spread.replayed(graph, seconds, workers) for workers in (1, 64))
+    assert alone.wall == pytest.approx(sum(seconds.values()))
+    path = sum(seconds[name] for name in ("sft", "reward", "ppo-seed0", "eval-ppo-seed0"))
+    assert path <= many.wall < alone.wall

@@ -57,7 +57,7 @@ def test_a_mistake_ends_all_at_once_and_one_that_always_dies_ends_in_one_too(run
         build(run, tmp_path, "dies", "after")
 
 
-def test_a_cluster_that_is_not_there_or_is_too_small_is_said_in_one_line(tmp_path):
+def test_a_cluster_that_is_not_there_is_said_in_one_line(tmp_path):
     opens = partial(toy.joined, tmp_path)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
@@ -65,5 +65,24 @@ def test_a_cluster_that_is_not_there_or_is_too_small_is_said_in_one_line(tmp_pat
             OnRay(opens, f"127.0.0.1:{taken.getsockname()[1]}", None)
     with pytest.raises(UserError, match=r"it takes local, auto .* or HOST:PORT"):
         check("somewhere")
-    with pytest.raises(UserError, match="--workers 4: the cluster at --ray local has 2 CPUs; give 2 or less"):
-        OnRay(opens, "local", 4, threads=2)
+
+
+@pytest.mark.parametrize(
+    ("there", "threads", "said"),
+    [
+        ({"CPU": 8.0, "GPU": 2.0}, 1, "2 GPUs"),
+        ({"CPU": 3.0}, 1, "3 CPUs"),
+        ({"CPU": 7.0, "GPU": 9.0}, 2, "3 times 2 CPUs"),
+    ],
+)
+def test_a_cluster_that_is_too_small_is_said_before_anything_waits_for_room(
+    tmp_path, monkeypatch, there, threads, said
+):
+    monkeypatch.setattr("ray.init", lambda *args, **kwargs: None)
+    monkeypatch.setattr("ray.cluster_resources", lambda: there)
+    opens = partial(toy.joined, tmp_path)
+    with pytest.raises(UserError, match=f"--workers 4: the cluster at --ray local has {said}; give . or less"):
+        OnRay(opens, "local", 4, threads)
+    crew = OnRay(opens, "local", None, threads)
+    assert str(crew.size) == said[0]
+    crew.__exit__()
