@@ -87,4 +87,4 @@ def test_after_an_error_the_run_folder_is_free(data, tiny_model_path, monkeypatc
 def test_a_function_takes_a_session_made_for_it(data, tiny_model_path):
     with pytest.raises(UserError, match="without CompareConfig"):
         compare(Session(settings(data, tiny_model_path)))
-    assert set(COMPARE) == {"comparison", "course", "way_back", "tuning", "learning", "judge", "endpoint"}
+    assert set(COMPARE) == {"comparison", "course", "way_back", "tuning", "learning", "workers", "judge", "endpoint"}
