@@ -11,8 +11,9 @@ from benchmarks.end_to_end.memory import Cost, measured
 from benchmarks.end_to_end.work import LORA, MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, WORKS, Job, prepare
 from benchmarks.workloads import TRL_1_12
 from eval.pipeline.comparing import COMPARE
-from eval.pipeline.entries import CompareConfig, at_a_time
+from eval.pipeline.entries import CompareConfig
 from eval.pipeline.session import Session
+from eval.pipeline.workers import at_a_time
 from preflab.data.encoding import Encoder, load_tokenizer
 from preflab.errors import UserError
 
@@ -80,7 +81,7 @@ def test_the_embedded_work_is_what_compare_does_of_itself(prepared, tmp_path):
     same = ("eval_prompts", "eval_pairs", "eval_temperature")
     assert all(getattr(own.evaluation, field) == getattr(asked.evaluation, field) for field in same)
     assert own.run.seeds == asked.run.seeds
-    assert at_a_time(own) == at_a_time(asked)
+    assert at_a_time(own, timed=False) == at_a_time(asked, timed=False)
     # Of 2,000 demonstrations and 4,000 pairs.
     assert WORKS["embedded"].sft.steps == 2000 * own.stage_methods()[0].train.num_train_epochs // 32
     assert WORKS["embedded"].reward.steps == 4000 * own.stage_methods()[1].train.num_train_epochs // 16

@@ -21,6 +21,7 @@ from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
 from preflab.method.configured import make_method
 from preflab.settings.training import LoraSettings, TrainConfig
+from preflab.training import costs as costs_module
 from preflab.training import trainer as trainer_module
 from preflab.training.budget import Budget, spent_by, under_budget
 from preflab.training.callbacks import StopAtBudget
@@ -112,7 +113,7 @@ def test_training_stops_after_the_step_that_spends_the_budget(name, kind, tmp_pa
 
 def test_a_budget_of_time(tmp_path, monkeypatch):
     clock = itertools.count()  # each look at the clock takes a second
-    monkeypatch.setattr(trainer_module.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(costs_module.time, "perf_counter", lambda: float(next(clock)))
     _, record, lines = train(DPO(DPOConfig()), tmp_path, **OPTIONS, budget=20.0, budget_kind="time")
     assert record.seconds >= 20
     assert 1 < len(lines) == record.steps < 20
