@@ -20,6 +20,7 @@ from eval.pipeline.way_back import WayBackConfig, shares_of
 from preflab.errors import UserError
 from preflab.execution.graph import Graph
 from preflab.experiment.opening import check_engine, check_reward, quiet_libraries
+from preflab.experiment.shared import check_shared
 from preflab.method.configured import Method
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ def _outlined(session: Session, methods: Sequence[Method], *, tuned: bool = Fals
     if session.world.kind == "function":
         raise UserError("--plan: this world draws its preferences from the model, and has none before it runs")
     check_engine(session.lora, methods)
+    check_shared(session.lora, methods)
     check_reward(session.world)
     quiet_libraries()
     return Outline(session, methods, tuned=tuned)
