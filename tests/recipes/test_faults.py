@@ -206,11 +206,11 @@ MOMENTS = [
     "stages/.reward-*.partial",
     "stages/.reward-*.partial/checkpoint-3/trainer_state.json",
     "stages/.reward-*.partial/reward",
-    "stages/.eval-sft-*.partial",
     "stages/.ppo-seed0-*.partial/metrics.jsonl",
     "stages/.ppo-seed0-*.partial/checkpoint-4",
     "stages/.ppo-seed0-*.partial/checkpoint-4/trainer_state.json",
     "stages/.eval-ppo-seed0-*.partial",
+    "stages/.eval-sft-*.partial",
 ]
 
 
