@@ -132,11 +132,6 @@ def spread(parts: Sequence[P], work: Callable[[P], T], through: Callable[[Sequen
     return [found[at % many][at // many] for at in range(len(parts))]
 
 
-def summed(values: Sequence[float]) -> list[float]:
-    """Return the sums of some numbers over all processes."""
-    return [sum(found) for found in zip(*gathered(list(values)), strict=True)]
-
-
 def _group() -> Any:
     import torch.distributed
 

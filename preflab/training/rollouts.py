@@ -153,7 +153,7 @@ class RolloutSource:
             prompts,
             k=config.samples_per_prompt,
             temperature=config.temperature,
-            seed=derive(self.seed, "rollout", index, 0),
+            seed=derive(self.seed, "rollout", index, 0),  # 0, once a rank, so that samples stay what they were
         )
         batch = samples.batch
         rollout = Rollout(batch, self._scored(samples), samples.ended)

@@ -129,7 +129,7 @@ class PreferenceTrainer(Trainer):
     def _taken(self, model: Any, batches: list[Batch], units: Any) -> Tensor:
         """Add up the gradients of micro-batches, and return their loss; processes meet behind the last of them."""
         losses = [Trainer.training_step(self, model, batch, units) for batch in tracked(batches, "passes", "batch")]
-        if not any(batch.response_mask.any() for batch in batches):
+        if ranks.ranks() > 1 and not any(batch.response_mask.any() for batch in batches):
             model.zero_grad()  # of passes that only kept others company
         average_gradients(self.roles.parameters())
         self.costs.meet()
