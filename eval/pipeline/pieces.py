@@ -6,6 +6,7 @@ or spreads a comparison takes this graph.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from eval.pipeline.yardsticks import BASELINE, JUDGE, LINE, baseline_draws, line
 from eval.subjects import START, Ground, ScoringJudge, evaluation_stage
 from preflab.execution.graph import Graph, Piece
 from preflab.experiment.foundation import REWARD_MODEL
-from preflab.experiment.splits import reads_reference
+from preflab.experiment.splits import keeps_reference, reads_reference
 
 if TYPE_CHECKING:
     from eval.pipeline.arena import Arena
@@ -56,13 +57,25 @@ def sets_budget(arena: Arena) -> Entry | None:
 
 def _references(arena: Arena, entries: Sequence[Entry]) -> Iterator[Piece]:
     """Yield what computes the reference's log-probabilities, once for methods that learn from the same rows."""
-    named = set()
-    for entry in filter(lambda entry: reads_reference(entry.method), entries):
-        for seed in arena.seeds:
-            if (name := _reference_name(arena, entry, seed)) not in named:
-                named.add(name)
-                scores, below = partial(_score_reference, arena, entry, seed), names(arena.footing.starts(seed))
-                yield Piece(name, scores, below, ("reference",))
+    named: set[str] = set()
+    for entry, seed in itertools.product(entries, arena.seeds):
+        for name in set(_reference_read(arena, entry, seed)) - named:
+            named.add(name)
+            scores, below = partial(_score_reference, arena, entry, seed), names(arena.footing.starts(seed))
+            yield Piece(name, scores, below, ("reference",))
+
+
+def _reference_read(arena: Arena, entry: Entry, seed: int) -> tuple[str, ...]:
+    """Return the piece that scores all the rows of a method for it; none where it scores what it reads itself."""
+    method = entry.method
+    if not reads_reference(method):
+        return ()
+    if arena.config.match == "none" or entry is sets_budget(arena):
+        own = arena.foundation.of_seed(seed, arena.config.sources).experiment
+        rows = own.learnt_from(method.label, method.needs) or ()
+        if not keeps_reference(method, len(rows)):
+            return ()
+    return (_reference_name(arena, entry, seed),)
 
 
 def _reference_name(arena: Arena, entry: Entry, seed: int) -> str:
@@ -78,8 +91,7 @@ def _trained(arena: Arena, entry: Entry, seed: int) -> Piece:
         below = names(arena.pieces_below(arena.seeds))
     sets, first = sets_budget(arena), arena.seeds[0]
     waits = (piece_name(sets, first),) if sets and (entry, seed) != (sets, first) else ()
-    reads = (_reference_name(arena, entry, seed),) if reads_reference(entry.method) else ()
-    needs = tuple(dict.fromkeys((*below, *reads, *waits)))
+    needs = tuple(dict.fromkeys((*below, *_reference_read(arena, entry, seed), *waits)))
     return Piece(piece_name(entry, seed), partial(_train, arena, entry, seed), needs, (_stage_name(entry, seed),))
 
 

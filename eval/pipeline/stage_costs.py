@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
-from preflab.experiment.splits import reads_reference
+from preflab.experiment.splits import keeps_reference
 from preflab.method.configured import Method
 from preflab.method.contract import Batch, Role
 from preflab.planning.arithmetic import Arithmetic
@@ -117,7 +117,7 @@ class Costing:
         source = OfflineSource(groups, train, 0, seed)
         rows = list(mismatched(groups)) if needs.responses == "single" else list(groups)
         batch, share = self._sample(rows)
-        cached: tuple[Role, ...] = ("reference",) if reads_reference(method) else ()
+        cached: tuple[Role, ...] = ("reference",) if keeps_reference(method, len(groups)) else ()
         each, scoring = self._loss(batch, method, cached), self.arithmetic.scoring(batch, needs.rollout)
         read = train.optimiser_batch * share
         steps = _steps(train, source, tokens=_tokens(batch) * read, flops=(each + scoring) * read)

@@ -15,7 +15,7 @@ from preflab.errors import UserError
 from preflab.experiment.identity import StandsOn, model_fingerprint
 from preflab.experiment.reward_models import normalise, save_classifier_tokenizer
 from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards, WeightedReward, texts_of
-from preflab.experiment.splits import EncodedSplits, reads_reference
+from preflab.experiment.splits import EncodedSplits, keeps_reference
 from preflab.method.configured import Method
 from preflab.method.contract import Role
 from preflab.method.plugins import answering
@@ -229,7 +229,7 @@ class Experiment(EncodedSplits):
         method, seed, needs = training.method, training.seed, training.method.needs
         rows = self.learnt_from(training.name, method.needs) if training.groups is None else training.groups
         reference = None
-        if rows is not None and reads_reference(method):
+        if rows is not None and keeps_reference(method, len(rows)):
             reference = self._reference_of(rows, training)
         wanted: tuple[Role, ...] = tuple(dict.fromkeys((*needs.scores, *needs.rollout)))
         roles = self.open_roles(

@@ -38,6 +38,23 @@ def reads_reference(method: Method) -> bool:
     return "reference" in needs.scores and ready and method.algorithm.kind == "loss"
 
 
+def keeps_reference(method: Method, rows: int) -> bool:
+    """Whether a method's reference scores are computed beforehand, for all the rows of its data.
+
+    A run that reads less than half of them scores what it reads as it goes: a hundred steps on a large file
+    should not wait for all of the file. Under a budget nobody knows how far it gets.
+
+    Args:
+        method: with its settings.
+        rows: how many groups it learns from.
+    """
+    train = method.train
+    if not reads_reference(method) or train.budget is not None:
+        return reads_reference(method)
+    reads = train.max_steps * train.optimiser_batch if train.max_steps > 0 else train.num_train_epochs * rows
+    return 2 * reads >= rows
+
+
 class EncodedSplits:
     """The splits of a world, encoded.
 

@@ -30,7 +30,9 @@ reward:
   max_steps: 8
   logging_steps: 1
   save_steps: 3
-dpo: *stage
+dpo:
+  <<: *stage
+  max_steps: 4
 trl-dpo: *stage
 ppo:
   learning_rate: 1e-2

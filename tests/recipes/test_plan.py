@@ -65,6 +65,15 @@ def test_steps_tokens_and_arithmetic_are_those_that_the_run_took(options, record
     assert ppo.flops >= 0.99 * record["flops"]
 
 
+def test_a_reference_of_which_little_is_read_is_no_stage_of_its_own(options, tmp_path):
+    few = session(options, "--output", str(tmp_path / "other"), "--dpo.max-steps", "3")
+    told = {stage.name: stage for stage in outline.plan_comparison(few).stages}
+    assert (told["dpo-seed0"].needs, "reference sft: pairs" in told) == (("sft",), False)
+    whole = outline.plan_comparison(session(options, "--output", str(tmp_path / "other")))
+    kept = {stage.name: stage for stage in whole.stages}["dpo-seed0"].most
+    assert told["dpo-seed0"].most.flops > kept.flops * 3 / kept.steps, "it makes the reference's passes itself"
+
+
 def test_trials_and_parts_of_the_preferences_are_planned_by_the_keys_of_the_run_itself(copy, options, tmp_path):
     asked = ["--tune", "2", "--train-fraction", "0.5", "--algorithms", "dpo,ppo", "--validation-fraction", "0.2"]
     answer = run_warm("compare.py", *options, "--output", copy, *asked, cwd=tmp_path)

@@ -72,7 +72,7 @@ def test_stages_are_those_of_the_issue_and_their_losses_are_finite(finished):
         steps.setdefault(path.parent.name.rpartition("-")[0], []).append(line["step"])
     assert steps == {
         "sft": [1, 2, 3],
-        "dpo-seed0": [1, 2, 3],
+        "dpo-seed0": [1, 2, 3, 4],
         **{name: list(range(1, 9)) for name in ("reward", "judge", "ppo-seed0")},
     }
 

@@ -34,7 +34,7 @@ def test_training_alone_evaluates_nothing_and_needs_nothing_held_out(options, tm
     alone = ["--evaluate", "false", "--heldout-fraction", "0", "--eval-steps", "1", "--early-stopping", "2"]
     answer = run_warm("train.py", "dpo", *options, *SMALL, *alone, "--output", "run", cwd=tmp_path)
     assert answer.status == 0, answer.err
-    assert names_of(set(stages(tmp_path / "run"))) == {"sft", "reference", "dpo-seed0"}
+    assert names_of(set(stages(tmp_path / "run"))) == {"sft", "dpo-seed0"}, "two steps read few of the rows"
     assert [path.name for path in (tmp_path / "run").glob("*.json")] == ["manifest.json"]
     [stage] = (tmp_path / "run" / "stages").glob("dpo-seed0-*")
     assert [json.loads(line)["step"] for line in (stage / "validation.jsonl").read_text().splitlines()] == [1, 2]
@@ -52,9 +52,8 @@ def test_a_method_is_trained_and_judged_against_its_start(name, own, options, tm
     assert answer.status == 0, answer.err
     label = name.rpartition(":")[2]
     assert set(read(tmp_path / "run" / f"{label}.json")["methods"]) == {"start", label}
-    trained = {"sft", "reference", f"{label}-seed0"} - ({"reference"} if label == "kto" else set())
     found = {stage for stage in names_of(set(stages(tmp_path / "run"))) if not stage.startswith("eval-")}
-    assert found == trained
+    assert found == {"sft", f"{label}-seed0"}
     [stage] = (tmp_path / "run" / "stages").glob(f"{label}-seed0-*")
     inputs = json.loads((stage / "stage.json").read_text())["inputs"]
     field = own[0].removeprefix("--").replace("-", "_")

@@ -16,6 +16,7 @@ from preflab.disk.stages import Run, content_hash
 from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
 from preflab.experiment.rewards import PlantedRewards, Rewards
+from preflab.experiment.splits import keeps_reference
 from preflab.method.configured import Method, make_method
 from preflab.settings.training import LoraSettings, TrainConfig
 from preflab.training.reference import ReferenceLogps
@@ -69,12 +70,13 @@ def test_kept_reference_logps_are_those_of_the_role(experiment):
 
 def test_kept_reference_logps_are_shared_by_methods_seeds_and_beta(experiment):
     sft = experiment.train("sft", make_method("sft", TRAIN))
+    whole = {**TRAIN, "max_steps": -1}
     for beta, seed in ((0.1, 0), (0.1, 1), (0.5, 0)):
-        method = make_method("dpo", {**TRAIN, "beta": beta})
+        method = make_method("dpo", {**whole, "beta": beta})
         experiment.train(f"dpo-{beta}-{seed}", method, seed=seed, sft=sft)
-    experiment.train("ipo", make_method("ipo", TRAIN), sft=sft)
+    experiment.train("ipo", make_method("ipo", whole), sft=sft)
     assert len(folders(experiment, "reference-*")) == 1
-    experiment.train("from-base", make_method("dpo", TRAIN))
+    experiment.train("from-base", make_method("dpo", whole))
     assert len(folders(experiment, "reference-*")) == 2, "another start is another reference"
 
 
@@ -82,7 +84,8 @@ def test_training_on_kept_reference_logps_is_training_on_the_role(experiment, mo
     sft = experiment.train("sft", make_method("sft", TRAIN))
     method = make_method("dpo", {**TRAIN, "max_steps": 6})
     kept = experiment.train("kept", method, sft=sft)
-    monkeypatch.setattr("preflab.experiment.experiment.reads_reference", lambda method: False)
+    assert len(folders(experiment, "reference-*")) == 1
+    monkeypatch.setattr("preflab.experiment.experiment.keeps_reference", lambda method, rows: False)
     computed = experiment.train("computed", method, sft=sft)
     lines = [(stage.folder / "metrics.jsonl").read_text().splitlines() for stage in (kept, computed)]
     assert len(lines[0]) == 6
@@ -90,6 +93,22 @@ def test_training_on_kept_reference_logps_is_training_on_the_role(experiment, mo
         for name in ("loss", "margin", "chosen_logps"):
             assert one[name] == pytest.approx(two[name], rel=1e-4, abs=1e-5)
     assert json.loads(lines[0][-1])["margin"] != 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"max_steps": 12}, False),
+        ({"max_steps": 13}, True),
+        ({"max_steps": 6, "gradient_accumulation_steps": 2}, False),
+        ({"num_train_epochs": 0.25, "max_steps": -1}, False),
+        ({"num_train_epochs": 0.5, "max_steps": -1}, True),
+        ({"max_steps": 1, "budget": 10.0, "budget_kind": "tokens"}, True),
+    ],
+)
+def test_the_reference_of_all_rows_is_kept_for_runs_that_read_half_of_them(settings, kept):
+    assert keeps_reference(make_method("dpo", {**TRAIN, **settings}), 100) == kept
+    assert not keeps_reference(make_method("simpo", {**TRAIN, **settings}), 100), "it has no reference"
 
 
 def test_reference_logps_of_other_groups_are_refused(experiment):
