@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from algorithms.ppo import PPO
 from preflab import (
     ActorCriticConfig,
     ActorCriticFeedback,
@@ -22,6 +21,7 @@ from preflab import (
     policy_ratio,
     value_metrics,
 )
+from preflab.algorithms.ppo import PPO
 
 
 @dataclass(frozen=True)

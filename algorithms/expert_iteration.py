@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from algorithms.sft import SFT
 from preflab import Batch, Feedback, Loss, Needs, Rollout, RolloutConfig, Scores, kl_k3, mean_of, option
+from preflab.algorithms.sft import SFT
 
 if TYPE_CHECKING:
     from torch import Tensor

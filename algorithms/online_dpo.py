@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from algorithms.dpo import DPO, DPOConfig
 from preflab import Batch, Labels, Loss, Needs, Rollout, RolloutConfig, Scores, kl_k3, mean_of, option
+from preflab.algorithms.dpo import DPO, DPOConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from algorithms.reward import Reward
 from preflab import Labels, Needs, option, plackett_luce
+from preflab.algorithms.reward import Reward
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from algorithms.dpo import DPO, DPOConfig
 from preflab import Batch, Pair, Pairwise, Scores, log_sigmoid, option
+from preflab.algorithms.dpo import DPO, DPOConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from algorithms.dpo import DPO
-from algorithms.grpo import GRPO
-from algorithms.kto import KTO
-from algorithms.reward import Reward
-from algorithms.rloo import RLOO
-from algorithms.sft import SFT
 from preflab import UserError
+from preflab.algorithms.dpo import DPO
+from preflab.algorithms.grpo import GRPO
+from preflab.algorithms.kto import KTO
+from preflab.algorithms.reward import Reward
+from preflab.algorithms.rloo import RLOO
+from preflab.algorithms.sft import SFT
 from preflab.training.trl import Backing, Renamed, TRLBacked
 
 

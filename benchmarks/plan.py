@@ -105,7 +105,7 @@ def measured(case: Case, model: str) -> dict[str, int]:
 def planned(case: Case, model: str) -> int:
     """Return the peak beside what the process holds anyway."""
     from benchmarks.shapes import make_groups
-    from eval.pipeline.stage_costs import Costing
+    from preflab.eval.pipeline.stage_costs import Costing
     from preflab.planning.footprint import sketched
     from preflab.settings.training import LoraSettings
 

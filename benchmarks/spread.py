@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.pages import update
-from eval.pipeline.comparing import COMPARE
-from eval.pipeline.planning import PLAN
-from eval.pipeline.session import Session
 from preflab.disk.files import read_jsonl, read_object
 from preflab.disk.stages import SECONDS, UnbuiltRun
 from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
+from preflab.eval.pipeline.comparing import COMPARE
+from preflab.eval.pipeline.planning import PLAN
+from preflab.eval.pipeline.session import Session
 from preflab.execution.graph import Graph
 
 PAGE = Path(__file__).parents[1] / "docs" / "clusters.md"
@@ -75,8 +75,8 @@ def measured(folder: Path) -> tuple[Graph, dict[str, float]]:
     Raises:
         UserError: if a stage is not there, or says nothing of its time.
     """
-    from eval.pipeline.outline import outlined_comparison
-    from eval.pipeline.unbuilt import Outline
+    from preflab.eval.pipeline.outline import outlined_comparison
+    from preflab.eval.pipeline.unbuilt import Outline
 
     command = read_object(folder / "manifest.json").get("command")
     if not isinstance(command, list) or not str(command[:1]).endswith("compare.py']"):

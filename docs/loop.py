@@ -16,9 +16,9 @@ import torch
 from transformers import get_scheduler
 from transformers.utils.logging import disable_progress_bar
 
-from algorithms.dpo import DPO, DPOConfig
-from algorithms.ppo import PPO, PPOConfig
 from preflab import Batch, LoraSettings, LossMethod, Rollout, TrainConfig, unit_mask
+from preflab.algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup, Encoder, load_tokenizer
 from preflab.experiment.rewards import PlantedRewards

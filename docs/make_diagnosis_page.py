@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.diagnosis import DETECTORS
+from preflab.eval.diagnosis import DETECTORS
 
 HEAD = """\
 <!-- Made by python docs/make_diagnosis_page.py from eval/diagnosis/; change that, not this. -->
@@ -14,7 +14,7 @@ evaluation of the policy that it started from, on the same prompts and held-out 
 is, how severe, the evidence in numbers, and what to try. It is a reason to look, not a verdict: read some samples.
 
 ```python
-from eval.diagnosis import Evidence, diagnose
+from preflab.eval.diagnosis import Evidence, diagnose
 
 findings = diagnose(Evidence(metrics, records, baseline))
 ```
@@ -22,9 +22,9 @@ findings = diagnose(Evidence(metrics, records, baseline))
 Three rules hold for all detectors.
 
 - *Beyond chance* means that the 95 % interval of a change excludes 0: over prompts or pairs, that of
-  `eval.statistics.interval` for the paired differences; over lines of metrics, Welch's interval between the first
-  quarter of the lines and the last (eight lines or more). A change must also be *large enough to matter*: with enough
-  prompts, any change is beyond chance.
+  `preflab.eval.statistics.interval` for the paired differences; over lines of metrics, Welch's interval between the
+  first quarter of the lines and the last (eight lines or more). A change must also be *large enough to matter*: with
+  enough prompts, any change is beyond chance.
 - What is absent keeps a detector silent. No metric of that name, no column, no baseline: no finding.
 - No method is known by name. A detector reads metrics and columns, and any method that writes them is examined.
 

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.comparison import preferences
-from eval.metrics import METRICS, base, measures_of
-from eval.metrics.measures import Measure, Of
-from eval.metrics.words import words
+from preflab.eval.comparison import preferences
+from preflab.eval.metrics import METRICS, base, measures_of
+from preflab.eval.metrics.measures import Measure, Of
+from preflab.eval.metrics.words import words
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 DIRECTION = {True: "higher is better", False: "lower is better", None: "neither is better by itself"}
@@ -39,10 +39,11 @@ INTRODUCTION = """<!-- Made by python docs/make_metric_page.py from the code; ch
 A metric is one file in `eval/metrics/`: a pure function, and a class that says everything of it. The pipeline that
 writes `comparison.json`, the tables for terminal, papers and page, and this page are made from what these classes say.
 
-Each is an `evaluate.Metric` too, and needs no hub: `eval.metrics.load("win_rate")`, or by path
+Each is an `evaluate.Metric` too, and needs no hub: `preflab.eval.metrics.load("win_rate")`, or by path
 `evaluate.load("eval/metrics/win_rate.py")`. `compute` takes one value per prompt for each input and, as an option,
 the `level` of the interval. Beside each class stands `per_prompt`, a pure function on arrays whose values have the
-metric as their mean; arranged as training seeds × prompts `[S, N]`, they are what `eval.statistics.interval` takes.
+metric as their mean; arranged as training seeds × prompts `[S, N]`, they are what
+`preflab.eval.statistics.interval` takes.
 Of a figure that is no mean by nature (an area, a share of distinct types) they are its values to first order, with
 the same mean and the same sampling error.
 
@@ -66,8 +67,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics import base
-from eval.metrics.measures import PERCENT, Measure
+from preflab.eval.metrics import base
+from preflab.eval.metrics.measures import PERCENT, Measure
 
 
 def per_prompt(response: Sequence[str]) -> NDArray[np.float64]:
@@ -99,8 +100,9 @@ class Questions(base.PromptMetric):
 
 From then on every comparison has `questions` among a policy's figures, with its 95 % interval over prompts and seeds;
 the terminal's table, `table.md`, `table.tex` and the page's table of answers have the column "ask", last since the
-file names no `order`; `eval.metrics.load("questions")` computes it alone; and `python docs/make_metric_page.py` gives
-it a section on this page. `eval.metrics.measures` explains each field. With three answers "Why?", "No." and
+file names no `order`; `preflab.eval.metrics.load("questions")` computes it alone; and
+`python docs/make_metric_page.py` gives it a section on this page.
+`preflab.eval.metrics.measures` explains each field. With three answers "Why?", "No." and
 "Who, me?" of one seed the figure is 2/3.
 """
 
@@ -113,11 +115,11 @@ def page() -> str:
         first = _cell((sys.modules[metric.__module__].__doc__ or "").splitlines()[0])
         lines.append(f"| [`{name}`](#{name}) | {first} | {DIRECTION[metric.higher_is_better]} | {metric.version} |")
     lines += [NEW, "## The figures of a method", ""]
-    lines += ["`eval.comparison.record.summarise` returns them by name; each is an estimate, or null."]
+    lines += ["`preflab.eval.comparison.record.summarise` returns them by name; each is an estimate, or null."]
     for of, what in ROWS.items():
         lines += ["", f"{what}:", "", *_measures(measures_of(of))]
     lines += ["", "## The summary of preferences", ""]
-    lines += ["`eval.comparison.preferences.summarise_preferences` returns it by name."]
+    lines += ["`preflab.eval.comparison.preferences.summarise_preferences` returns it by name."]
     lines += ["", *(inspect.getdoc(preferences) or "").splitlines(), "", *_table("key", preferences.KEYS)]
     for name, metric in METRICS.items():
         lines += ["", *_section(name, metric)]

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from eval.records.comparison import Comparison, Evaluation
-from eval.records.typed import described, json_schema, records_of
+from preflab.eval.records.comparison import Comparison, Evaluation
+from preflab.eval.records.typed import described, json_schema, records_of
 
 FOLDER = Path(__file__).parent / "schema"
 SCHEMAS = {"comparison": Comparison, "evaluation": Evaluation}

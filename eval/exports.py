@@ -1,8 +1,8 @@
 """Evaluation records and held-out pairs in the formats of AlpacaEval and RewardBench.
 
-    python -m eval.exports runs/a/stages/eval-dpo-seed0-… --alpaca model_outputs.json --generator dpo
-    python -m eval.exports runs/a/stages/eval-reward-…    --scores scores.jsonl
-    python -m eval.exports pairs.jsonl                    --rewardbench rewardbench.jsonl
+    preflab export runs/a/stages/eval-dpo-seed0-… --alpaca model_outputs.json --generator dpo
+    preflab export runs/a/stages/eval-reward-…    --scores scores.jsonl
+    preflab export pairs.jsonl                    --rewardbench rewardbench.jsonl
 
 The first argument is an evaluation's folder, one of its tables, or a file of pairs. No torch here.
 """
@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.records.columns import needed
-from eval.records.records import PREFERENCES, SAMPLES
 from preflab.data.asked import conversation
 from preflab.data.reading import UNREADABLE, read_rows
 from preflab.disk.files import write_json, write_jsonl
 from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
 from preflab.errors.terminal import say
+from preflab.eval.records.columns import needed
+from preflab.eval.records.records import PREFERENCES, SAMPLES
 from preflab.settings.command_line import Parser
 
 Row = Mapping[str, Any]
@@ -149,7 +149,10 @@ def main() -> None:
     """Write what is asked for, atomically."""
     about, _, more = (__doc__ or "").partition("\n\n")
     parser = Parser(
-        "python -m eval.exports", description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
+        "preflab export",
+        description=about,
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="an evaluation's folder, one of its tables, or (--rewardbench) a file of pairs")
     parser.add_argument("--alpaca", metavar="OUT", type=Path, help="write responses as AlpacaEval's model_outputs.json")

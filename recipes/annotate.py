@@ -11,8 +11,8 @@ q (quit).
 
 from __future__ import annotations
 
-from eval.judges.annotating import AnnotateConfig, export, judge_pairs
 from preflab.errors.answering import run_recipe
+from preflab.eval.judges.annotating import AnnotateConfig, export, judge_pairs
 from preflab.settings.command_line import CommandLine
 from preflab.settings.fields import merge
 

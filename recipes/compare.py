@@ -17,19 +17,16 @@ comparison.json and report/report.html.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from eval.pipeline.comparing import COMPARE, compare
-from eval.pipeline.entries import CompareConfig
-from eval.pipeline.plan_table import show_plan
-from eval.pipeline.planning import PLAN, PlanConfig
-from eval.pipeline.session import Session
-from eval.pipeline.showing import check_report, show, write_pages
-from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
-from preflab.errors.terminal import printable
-from preflab.method import registry
+from preflab.eval.pipeline.comparing import COMPARE, compare
+from preflab.eval.pipeline.entries import CompareConfig
+from preflab.eval.pipeline.plan_table import show_plan
+from preflab.eval.pipeline.planning import PLAN, PlanConfig
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.showing import check_report, show, write_pages
+from preflab.recipes.methods import list_methods
 
 
 def main() -> None:
@@ -37,9 +34,9 @@ def main() -> None:
     session = Session.read(__doc__ or "", {**COMPARE, **PLAN})
     config, folder = session.config(CompareConfig), Path(session.run.output)
     if config.algorithms == ("list",):
-        return list_algorithms()
+        return list_methods()
     if session.config(PlanConfig).plan:
-        from eval.pipeline.outline import plan_comparison
+        from preflab.eval.pipeline.outline import plan_comparison
 
         return show_plan(plan_comparison(session))
     check_report(config.report)
@@ -47,16 +44,6 @@ def main() -> None:
     show(result.comparison, folder / "comparison.json")
     if config.report:
         write_pages(result, folder / "report")
-
-
-def list_algorithms() -> None:
-    """Print every registered method with the first line of its module's docstring."""
-    for name in registry.registered():
-        try:
-            about = sys.modules[registry.load(name).__module__].__doc__ or ""
-        except UserError as error:
-            about = f"(cannot be used: {error})"
-        print(printable(f"{name:18} {about.strip().partition(chr(10))[0]}"))
 
 
 if __name__ == "__main__":

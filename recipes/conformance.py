@@ -11,9 +11,9 @@ steps and schedule. Interrupted, the same command goes on where it stopped. Sett
 
 from __future__ import annotations
 
-from eval.pipeline.conforming import CONFORM, conform
-from eval.pipeline.session import Session
 from preflab.errors.answering import run_recipe
+from preflab.eval.pipeline.conforming import CONFORM, conform
+from preflab.eval.pipeline.session import Session
 
 
 def main() -> int:

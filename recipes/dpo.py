@@ -6,7 +6,7 @@ python recipes/dpo.py --help                   every field
 """
 
 from preflab.errors.answering import run_recipe
-from recipes.train import train_one
+from preflab.recipes.train import train_one
 
 if __name__ == "__main__":
     run_recipe(lambda: train_one(__doc__ or "", "dpo"))

@@ -17,10 +17,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.pipeline.evaluating import EVALUATE, EvaluateConfig, evaluate
-from eval.pipeline.session import Session
-from eval.pipeline.showing import check_report, show, show_preferences, write_pages
 from preflab.errors.answering import run_recipe
+from preflab.eval.pipeline.evaluating import EVALUATE, EvaluateConfig, evaluate
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.showing import check_report, show, show_preferences, write_pages
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ leave open. With --difference: how many seeds that takes.
 
 from __future__ import annotations
 
-from eval.pipeline.power import PowerConfig, plan_power
 from preflab.errors.answering import run_recipe
+from preflab.eval.pipeline.power import PowerConfig, plan_power
 from preflab.settings.command_line import CommandLine
 from preflab.settings.fields import merge
 

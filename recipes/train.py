@@ -14,14 +14,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.pipeline.plan_table import show_plan
-from eval.pipeline.planning import PLAN, PlanConfig
-from eval.pipeline.session import Session
-from eval.pipeline.showing import show
-from eval.pipeline.training import TRAIN, TrainingConfig, train, train_only
 from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
 from preflab.errors.terminal import say
+from preflab.eval.pipeline.plan_table import show_plan
+from preflab.eval.pipeline.planning import PLAN, PlanConfig
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.showing import show
+from preflab.eval.pipeline.training import TRAIN, TrainingConfig, train, train_only
 from preflab.method import registry
 from preflab.method.configured import label
 
@@ -41,7 +41,7 @@ def train_one(description: str, name: str, argv: Sequence[str] | None = None) ->
     session = Session.read(description, {**TRAIN, **PLAN}, flat=name, argv=argv)
     evaluate = session.config(TrainingConfig).evaluate
     if session.config(PlanConfig).plan:
-        from eval.pipeline.outline import plan_training
+        from preflab.eval.pipeline.outline import plan_training
 
         return show_plan(plan_training(session, name, evaluate=evaluate))
     if evaluate:

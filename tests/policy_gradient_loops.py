@@ -7,10 +7,10 @@ import math
 import numpy as np
 from rollouts import SHAPE, WHOLE
 
-from algorithms.grpo import GRPO
-from algorithms.reinforce import REINFORCE
-from algorithms.reinforce_pp import REINFORCEPP
-from algorithms.rloo import RLOO
+from preflab.algorithms.grpo import GRPO
+from preflab.algorithms.reinforce import REINFORCE
+from preflab.algorithms.reinforce_pp import REINFORCEPP
+from preflab.algorithms.rloo import RLOO
 
 
 def k_estimate(name, log_ratio):

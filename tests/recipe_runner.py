@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 
 from jsonschema import Draft202012Validator
 
-from eval.records.comparison import read_comparison, read_evaluation
-from eval.records.typed import to_json
+from preflab.eval.records.comparison import read_comparison, read_evaluation
+from preflab.eval.records.typed import to_json
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 LIMIT = 240  # seconds; only a hang reaches it
 
 # Importing the libraries takes as long as everything these tests train.
 WARM = multiprocessing.get_context("forkserver")
-WARM.set_forkserver_preload(["preflab.experiment.experiment", "eval.harness.evaluate", "rich.table"])
+WARM.set_forkserver_preload(["preflab.experiment.experiment", "preflab.eval.harness.evaluate", "rich.table"])
 
 
 MY_LOSS = '''

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from report_parts import Row, estimate, preferences
 
-from eval.records.comparison import Comparison
-from eval.records.typed import from_json
+from preflab.eval.records.comparison import Comparison
+from preflab.eval.records.typed import from_json
 
 SEEDS = (0, 1, 2)
 METHODS = ("sft", "dpo", "ipo", "ppo")
@@ -360,7 +360,7 @@ def _answers(name: str, seed: int, prompts: int) -> list[Row]:
 
 
 if __name__ == "__main__":
-    from eval.report import write_report
+    from preflab.eval.report import write_report
 
     for written in write_report(typed(comparison()), samples(), Path(sys.argv[1])):
         print(written)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.a2c import A2C, A2CConfig
-from algorithms.grpo import GRPO, GRPOConfig
-from algorithms.ppo import PPO, PPOConfig
-from algorithms.reinforce import REINFORCE, REINFORCEConfig
-from algorithms.reinforce_pp import REINFORCEPP, REINFORCEPPConfig
-from algorithms.rloo import RLOO, RLOOConfig
+from preflab.algorithms.a2c import A2C, A2CConfig
+from preflab.algorithms.grpo import GRPO, GRPOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
+from preflab.algorithms.reinforce import REINFORCE, REINFORCEConfig
+from preflab.algorithms.reinforce_pp import REINFORCEPP, REINFORCEPPConfig
+from preflab.algorithms.rloo import RLOO, RLOOConfig
 from preflab.method.contract import Batch, Rollout, Scores, unit_mask
 
 NAN = float("nan")

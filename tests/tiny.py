@@ -7,8 +7,8 @@ import json
 
 import numpy as np
 
-from eval.conformance.workbench import END, PAD, VOCABULARY, make_roles
 from preflab.data.encoding import EncodedGroup
+from preflab.eval.conformance.workbench import END, PAD, VOCABULARY, make_roles
 from preflab.sampling.sampler import TransformersSampler
 from preflab.settings.training import TrainConfig
 from preflab.training.offline import OfflineSource

@@ -72,11 +72,11 @@ def fields_of(cls: type, section: str = "") -> list[Field]:
 
 def shared_fields() -> list[Field]:
     """Return the fields that compare.py and evaluate.py have whatever the method."""
-    from eval.judges.settings import EndpointConfig
-    from eval.pipeline.entries import CompareConfig
-    from eval.pipeline.following import CourseConfig
-    from eval.pipeline.judging import JudgeConfig
-    from eval.settings import EvalConfig
+    from preflab.eval.judges.settings import EndpointConfig
+    from preflab.eval.pipeline.entries import CompareConfig
+    from preflab.eval.pipeline.following import CourseConfig
+    from preflab.eval.pipeline.judging import JudgeConfig
+    from preflab.eval.settings import EvalConfig
     from preflab.experiment.settings import RewardSettings, RunConfig
     from preflab.settings.training import LoraSettings
     from preflab.worlds import WorldConfig

@@ -26,9 +26,11 @@ NOT_MADE = 97
 WARM = words(
     "datasets pyarrow.parquet trl.data_utils peft rich.table httpx2 jinja2 tqdm.auto "
     "transformers.models.llama.modeling_llama preflab.experiment.experiment "
-    "preflab.training.trainer preflab.worlds.real preflab.worlds.function preflab.worlds.exact eval.harness.evaluate "
-    "eval.comparison.record eval.subjects.models eval.report eval.judges eval.pipeline.comparing "
-    "eval.pipeline.training eval.pipeline.evaluating"
+    "preflab.training.trainer preflab.worlds.real preflab.worlds.function preflab.worlds.exact "
+    "preflab.eval.harness.evaluate "
+    "preflab.eval.comparison.record preflab.eval.subjects.models preflab.eval.report preflab.eval.judges "
+    "preflab.eval.pipeline.comparing "
+    "preflab.eval.pipeline.training preflab.eval.pipeline.evaluating"
 )
 """Modules that recipes import, most of them late."""
 

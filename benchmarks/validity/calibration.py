@@ -28,8 +28,8 @@ from benchmarks.validity.simulated import (
     rejects,
     simulate,
 )
-from eval.statistics import bradley_terry, holm, length_controlled_win_rate
-from eval.statistics.variance import Spread, detectable, spread
+from preflab.eval.statistics import bradley_terry, holm, length_controlled_win_rate
+from preflab.eval.statistics.variance import Spread, detectable, spread
 
 PAGE = Path(__file__).parents[2] / "docs" / "calibration.md"
 TOLERANCE = 1.5
@@ -233,14 +233,15 @@ seldom; where two or three seeds do differ, it takes their spread for the seeds'
 
 What remains: with **two seeds** an interval rests on a single difference between two numbers, and no function of that
 difference and the prompts' spread has 95 % at every ratio of the two. The critical value here is chosen to stay within
-94.3 % to 96.2 % at every ratio (`eval.statistics.variance.Scale`) for normal values and a known prompts' spread;
-what is bold goes a few tenths of a point further. An interval from two or three seeds is also wide, by the t quantile
+94.3 % to 96.2 % at every ratio (`preflab.eval.statistics.variance.Scale`) for normal values and a known spread of
+prompts; what is bold goes a few tenths of a point further.
+An interval from two or three seeds is also wide, by the t quantile
 of so few degrees of freedom: that is what so few seeds know. It may even be narrower than that of one seed's prompts
 alone, where the seeds' means happen to lie close together; 95 % holds over repetitions, not for each such case.
 
 Held-out pairs that share a prompt are not independent either: their intervals are over prompts, each with all its pairs
-(`eval.statistics.intervals.clustered`). Of 60 prompts with five pairs each, of unequal difficulty, intervals over pairs
-covered 80 %, those over prompts 95 % (`tests/unit/statistics/test_statistics.py` repeats it).
+(`preflab.eval.statistics.intervals.clustered`). Of 60 prompts with five pairs each, of unequal difficulty, intervals
+over pairs covered 80 %, those over prompts 95 % (`tests/unit/statistics/test_statistics.py` repeats it).
 
 ## What p is
 
@@ -253,7 +254,7 @@ covered 80 %, those over prompts 95 % (`tests/unit/statistics/test_statistics.py
 
 No p is 0, and an interval leaves 0 out exactly where p < 0.05, before correction. Where the means of two or three seeds
 are one number, as shares of few games may be, the prompts' own spread stands in for a variance that comes out as 0
-(`eval.statistics.intervals.known_scale`); the tables here are without that.
+(`preflab.eval.statistics.intervals.known_scale`); the tables here are without that.
 
 ## Methods that are not alike
 

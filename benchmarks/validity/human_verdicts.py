@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from benchmarks.pages import table, write
 from benchmarks.validity.simulated import generator
-from eval.metrics.win_rate import WIN_RATE
-from eval.statistics import interval, prediction_powered
+from preflab.eval.metrics.win_rate import WIN_RATE
+from preflab.eval.statistics import interval, prediction_powered
 
 Array = NDArray[np.float64]
 

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from benchmarks.pages import table, write
 from benchmarks.validity.oracle_line import PAGE, gain
-from eval.conformance.data import Labels, training_groups
-from eval.conformance.exact import Exact
-from eval.frontier import Oracle, exact_oracle
-from eval.pipeline.session import Session
 from preflab.disk.stages import Stage
+from preflab.eval.conformance.data import Labels, training_groups
+from preflab.eval.conformance.exact import Exact
+from preflab.eval.frontier import Oracle, exact_oracle
+from preflab.eval.pipeline.session import Session
 from preflab.experiment.sweep import Sweep
 from preflab.method.maths import masked_sum
 from preflab.model.interpolation import interpolate

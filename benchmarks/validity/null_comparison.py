@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import combinations
 
-from eval.pipeline.comparing import COMPARE
-from eval.pipeline.contestants import contest
-from eval.pipeline.entries import CompareConfig, Entry
-from eval.pipeline.session import Session
-from eval.pipeline.training import ground_for
 from preflab.errors.answering import run_recipe
+from preflab.eval.pipeline.comparing import COMPARE
+from preflab.eval.pipeline.contestants import contest
+from preflab.eval.pipeline.entries import CompareConfig, Entry
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.training import ground_for
 
 SEEDS = (0, 1, 2, 3, 4, 5)
 
@@ -29,8 +29,8 @@ def main() -> None:
     session = session.capped(session.config(CompareConfig).max_steps)
     method = session.method(name)
     experiment = session.open()
-    from eval.comparison.contests import by_gold, compare_pairs, play
-    from eval.comparison.sentences import pair_sentence
+    from preflab.eval.comparison.contests import by_gold, compare_pairs, play
+    from preflab.eval.comparison.sentences import pair_sentence
     from preflab.experiment.foundation import Foundation
 
     ground = ground_for(session, Foundation(experiment, *session.stage_methods(), session.rewards).resolved(), method)

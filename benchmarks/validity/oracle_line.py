@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from benchmarks.pages import table, write
-from eval.frontier import Oracle, exact_oracle, sampled_oracle
+from preflab.eval.frontier import Oracle, exact_oracle, sampled_oracle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +36,8 @@ POINTS = 60
 
 def exact_world() -> tuple[Array, Array]:
     """Return log π_ref and r of every response of the exact world, ``[X, N]``."""
-    from eval.conformance.exact import Exact
-    from eval.pipeline.session import Session
+    from preflab.eval.conformance.exact import Exact
+    from preflab.eval.pipeline.session import Session
 
     with tempfile.TemporaryDirectory() as folder:
         exact = Exact(Session({"world": "exact", "output": folder}).open())
@@ -144,7 +144,7 @@ def judging(rounds: int = 5) -> str:
     """CPU seconds in which a reward model judges the reference's samples of the embedded world, median of some."""
     import torch
 
-    from eval.pipeline.session import Session
+    from preflab.eval.pipeline.session import Session
 
     torch.set_num_threads(1)
     rows = []
@@ -175,7 +175,7 @@ def ways_to_judge(roles: Roles, folder: Path, batch: Batch) -> dict[str, Callabl
     """Return what scores all responses of a batch, in parts of 32 prompts: as it once was done, and as it is."""
     import torch
 
-    from eval.judges import HeldOutRewardModel
+    from preflab.eval.judges import HeldOutRewardModel
     from preflab.model.in_parts import reward_scores
 
     judge = HeldOutRewardModel(roles, [folder])

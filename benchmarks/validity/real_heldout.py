@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.validity.oracle_line import table, write
-from eval.comparison.preferences import summarise_preferences
-from eval.records.columns import needed
-from eval.settings import EvalConfig
-from eval.subjects import Ground, PolicySubject, RewardSubject, evaluate_subject
+from preflab.eval.comparison.preferences import summarise_preferences
+from preflab.eval.records.columns import needed
+from preflab.eval.settings import EvalConfig
+from preflab.eval.subjects import Ground, PolicySubject, RewardSubject, evaluate_subject
 from preflab.method.configured import make_method
 from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.pages import table, write
 from benchmarks.validity.simulated import generator
-from eval.statistics.variance import scale, spread
+from preflab.eval.statistics.variance import scale, spread
 
 Array = NDArray[np.float64]
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.statistics.intervals import rate_interval
-from eval.statistics.significance import flip, sign_flips
-from eval.statistics.variance import scale, spread
+from preflab.eval.statistics.intervals import rate_interval
+from preflab.eval.statistics.significance import flip, sign_flips
+from preflab.eval.statistics.variance import scale, spread
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eval.records.comparison import Budgets, Charge
+from preflab.eval.records.comparison import Budgets, Charge
 from preflab.training.budget import MEASURES
 
 Record = Mapping[str, Any]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.records.columns import column, kl_to_reference
-from eval.records.records import Records
 from preflab.disk.files import read_jsonl
+from preflab.eval.records.columns import column, kl_to_reference
+from preflab.eval.records.records import Records
 
 Array = NDArray[np.float64]
 Row = Mapping[str, Any]

@@ -10,16 +10,16 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.comparison.contestant import Contestant
-from eval.comparison.uncertainty import sources
-from eval.metrics import win_rate
-from eval.metrics.reward import GOLD
-from eval.records.columns import needed
-from eval.records.comparison import PairTest, Place, Untested
-from eval.records.figures import Figure
-from eval.records.records import Records
-from eval.statistics import Difference, Estimate, bradley_terry, compare, compare_wins, holm, verdict
 from preflab.errors import UserError
+from preflab.eval.comparison.contestant import Contestant
+from preflab.eval.comparison.uncertainty import sources
+from preflab.eval.metrics import win_rate
+from preflab.eval.metrics.reward import GOLD
+from preflab.eval.records.columns import needed
+from preflab.eval.records.comparison import PairTest, Place, Untested
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.records import Records
+from preflab.eval.statistics import Difference, Estimate, bradley_terry, compare, compare_wins, holm, verdict
 
 Array = NDArray[np.float64]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eval.metrics import measures_of
-from eval.metrics.measures import summarise
-from eval.records.columns import Rows, check_aligned, column, kl_to_reference
+from preflab.eval.metrics import measures_of
+from preflab.eval.metrics.measures import summarise
+from preflab.eval.records.columns import Rows, check_aligned, column, kl_to_reference
 
 KEYS: dict[str, str] = {measure.key: measure.what for measure in measures_of("samples")}
 """The keys of a summary, each an `Estimate` or null."""

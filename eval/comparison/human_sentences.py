@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from eval.metrics.measures import percent
-from eval.records.comparison import Summary
-from eval.records.figures import Figure
-from eval.records.humans import HumanPair, Humans
-from eval.statistics import FEWEST_VERDICTS
+from preflab.eval.metrics.measures import percent
+from preflab.eval.records.comparison import Summary
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.humans import HumanPair, Humans
+from preflab.eval.statistics import FEWEST_VERDICTS
 
 
 def contested(summary: Summary) -> str:

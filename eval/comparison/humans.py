@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.comparison.contestant import Contestant
-from eval.comparison.contests import Decide, Games, head_to_head, models_of
-from eval.metrics.win_rate import WIN_RATE
-from eval.records.figures import Figure
-from eval.records.humans import HumanPair, Humans
-from eval.records.records import Records
-from eval.statistics import FEWEST_VERDICTS, Agreement, agreement, prediction_powered
+from preflab.eval.comparison.contestant import Contestant
+from preflab.eval.comparison.contests import Decide, Games, head_to_head, models_of
+from preflab.eval.metrics.win_rate import WIN_RATE
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.humans import HumanPair, Humans
+from preflab.eval.records.records import Records
+from preflab.eval.statistics import FEWEST_VERDICTS, Agreement, agreement, prediction_powered
 
 Array = NDArray[np.float64]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from eval.comparison.contestant import Contestant
-from eval.frontier import fit_overoptimisation
-from eval.records.frontier import Law
-from eval.records.records import Records
+from preflab.eval.comparison.contestant import Contestant
+from preflab.eval.frontier import fit_overoptimisation
+from preflab.eval.records.frontier import Law
+from preflab.eval.records.records import Records
 
 
 def course(contestant: Contestant, start: Contestant) -> list[Contestant]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from eval.comparison.contestant import Contestant
-from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
-from eval.metrics.reward import GOLD
-from eval.metrics.win_rate import WIN_RATE
-from eval.records.figures import Method
-from eval.records.learning import LearningPoint
+from preflab.eval.comparison.contestant import Contestant
+from preflab.eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
+from preflab.eval.metrics.reward import GOLD
+from preflab.eval.metrics.win_rate import WIN_RATE
+from preflab.eval.records.figures import Method
+from preflab.eval.records.learning import LearningPoint
 
 
 class Learnt(NamedTuple):

@@ -20,12 +20,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics import details_of, measures_of, preference_calibration, probability
-from eval.metrics.likelihood_accuracy import LikelihoodAccuracy
-from eval.metrics.measures import Of, summarise, within
-from eval.metrics.preference_accuracy import ACCURACY
-from eval.records.columns import UNDECIDED, Rows, check_aligned, column, needed, prompt_groups
-from eval.statistics import interval
+from preflab.eval.metrics import details_of, measures_of, preference_calibration, probability
+from preflab.eval.metrics.likelihood_accuracy import LikelihoodAccuracy
+from preflab.eval.metrics.measures import Of, summarise, within
+from preflab.eval.metrics.preference_accuracy import ACCURACY
+from preflab.eval.records.columns import UNDECIDED, Rows, check_aligned, column, needed, prompt_groups
+from preflab.eval.statistics import interval
 
 Array = NDArray[np.float64]
 Kind = Literal["implicit reward", "reward"]

@@ -10,31 +10,31 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.comparison.budgets import Below, compare_budgets
-from eval.comparison.contestant import Contestant
-from eval.comparison.contests import Decide, by_gold, compare_pairs, play, rank, untested
-from eval.comparison.generations import summarise_generations
-from eval.comparison.humans import Panel, hold_against
-from eval.comparison.laws import course, fit_laws
-from eval.comparison.learning import Learnt, learning_points
-from eval.comparison.preferences import likelihoods, summarise_heldout, summarise_preferences
-from eval.comparison.sentences import headline, sentences
-from eval.comparison.uncertainty import replications
-from eval.diagnosis import Evidence, diagnose, merge
-from eval.frontier import Point, frontier
-from eval.metrics import details_of, measures_of
-from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
-from eval.metrics.measures import summarise as summarise_measures
-from eval.records.columns import needed
-from eval.records.comparison import SCHEMA, Finding, Summary
-from eval.records.figures import Cost, Figures, Method, Preferences, RewardModel
-from eval.records.frontier import Frontier
-from eval.records.records import Records
-from eval.records.tuning import Tuned
-from eval.records.typed import from_json
+from preflab.eval.comparison.budgets import Below, compare_budgets
+from preflab.eval.comparison.contestant import Contestant
+from preflab.eval.comparison.contests import Decide, by_gold, compare_pairs, play, rank, untested
+from preflab.eval.comparison.generations import summarise_generations
+from preflab.eval.comparison.humans import Panel, hold_against
+from preflab.eval.comparison.laws import course, fit_laws
+from preflab.eval.comparison.learning import Learnt, learning_points
+from preflab.eval.comparison.preferences import likelihoods, summarise_heldout, summarise_preferences
+from preflab.eval.comparison.sentences import headline, sentences
+from preflab.eval.comparison.uncertainty import replications
+from preflab.eval.diagnosis import Evidence, diagnose, merge
+from preflab.eval.frontier import Point, frontier
+from preflab.eval.metrics import details_of, measures_of
+from preflab.eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
+from preflab.eval.metrics.measures import summarise as summarise_measures
+from preflab.eval.records.columns import needed
+from preflab.eval.records.comparison import SCHEMA, Finding, Summary
+from preflab.eval.records.figures import Cost, Figures, Method, Preferences, RewardModel
+from preflab.eval.records.frontier import Frontier
+from preflab.eval.records.records import Records
+from preflab.eval.records.tuning import Tuned
+from preflab.eval.records.typed import from_json
 
 if TYPE_CHECKING:
-    from eval.frontier import Oracle
+    from preflab.eval.frontier import Oracle
 
 Array = NDArray[np.float64]
 Row = Mapping[str, Any]

@@ -9,15 +9,15 @@ import math
 from collections.abc import Sequence
 from itertools import combinations
 
-from eval.comparison.human_sentences import contested, human_sentences
-from eval.metrics.kl_to_reference import KL
-from eval.metrics.response_length import ResponseLength
-from eval.metrics.reward import GOLD
-from eval.metrics.win_rate import WIN_RATE
-from eval.records.comparison import PairTest, Summary
-from eval.records.figures import Figure
-from eval.records.frontier import EqualKl
-from eval.records.variance import Replications
+from preflab.eval.comparison.human_sentences import contested, human_sentences
+from preflab.eval.metrics.kl_to_reference import KL
+from preflab.eval.metrics.response_length import ResponseLength
+from preflab.eval.metrics.reward import GOLD
+from preflab.eval.metrics.win_rate import WIN_RATE
+from preflab.eval.records.comparison import PairTest, Summary
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.frontier import EqualKl
+from preflab.eval.records.variance import Replications
 from preflab.experiment.sweep import not_one_objective
 
 LENGTH = ResponseLength.measures[0].key

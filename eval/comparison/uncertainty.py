@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.comparison.contestant import Contestant
-from eval.records.variance import Replications, Shares, Sources
-from eval.statistics.variance import Components
+from preflab.eval.comparison.contestant import Contestant
+from preflab.eval.records.variance import Replications, Shares, Sources
+from preflab.eval.statistics.variance import Components
 
 
 def sources(parts: Components) -> Sources:

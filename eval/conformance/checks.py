@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eval.conformance.workbench import Run, counts_good, open_source, roles_for, small, train
+from preflab.eval.conformance.workbench import Run, counts_good, open_source, roles_for, small, train
 from preflab.method.configured import Method
 from preflab.method.contract import Batch, Labels, Loss, LossMethod, Scores, unit_mask
 from preflab.method.maths import masked_sum

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.conformance.exact import Exact
 from preflab.data.encoding import EncodedGroup
+from preflab.eval.conformance.exact import Exact
 from preflab.method.contract import Responses
 from preflab.worlds.exact import draw, ordered
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.conformance.data import Labels, training_groups, unseen
-from eval.conformance.exact import Exact, Position, explained
-from eval.conformance.floor import exact_gradient
-from eval.statistics import interval
 from preflab.disk.stages import Stage
+from preflab.eval.conformance.data import Labels, training_groups, unseen
+from preflab.eval.conformance.exact import Exact, Position, explained
+from preflab.eval.conformance.floor import exact_gradient
+from preflab.eval.statistics import interval
 from preflab.experiment.experiment import Experiment
 from preflab.method.configured import Method
 from preflab.method.contract import decoder_of

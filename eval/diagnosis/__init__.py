@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.diagnosis import course, coverage, drift, rewards, training  # noqa: F401  (they register their detectors)
-from eval.diagnosis.base import DETECTORS, Detector, Evidence, Observed, detector
-from eval.records.comparison import Finding, Severity
+from preflab.eval.diagnosis import course, coverage, drift, rewards, training  # noqa: F401  (they register their detectors)
+from preflab.eval.diagnosis.base import DETECTORS, Detector, Evidence, Observed, detector
+from preflab.eval.records.comparison import Finding, Severity
 
 __all__ = [
     "DETECTORS",

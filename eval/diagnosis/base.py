@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.records.columns import column, prompt_groups
-from eval.records.comparison import Finding, Severity
-from eval.records.records import Records
-from eval.statistics import Estimate, interval
+from preflab.eval.records.columns import column, prompt_groups
+from preflab.eval.records.comparison import Finding, Severity
+from preflab.eval.records.records import Records
+from preflab.eval.statistics import Estimate, interval
 
 Array = NDArray[np.float64]
 Row = Mapping[str, Any]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from eval.diagnosis.base import Evidence, Observed, column_of, detector, number
-from eval.records.comparison import Severity
-from eval.statistics import interval
+from preflab.eval.diagnosis.base import Evidence, Observed, column_of, detector, number
+from preflab.eval.records.comparison import Severity
+from preflab.eval.statistics import interval
 
 FALL = 0.1
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from eval.diagnosis.base import Evidence, Observed, detector, number
-from eval.records.comparison import Severity
-from eval.statistics import interval
+from preflab.eval.diagnosis.base import Evidence, Observed, detector, number
+from preflab.eval.records.comparison import Severity
+from preflab.eval.statistics import interval
 
 SHARE, MOST = 0.05, 0.2
 RULE_OF_THREE = 3.0

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from eval.diagnosis.base import (
+from preflab.eval.diagnosis.base import (
     Array,
     Evidence,
     Observed,
@@ -22,9 +22,9 @@ from eval.diagnosis.base import (
     sample_shift,
     training_shift,
 )
-from eval.records.columns import kl_to_reference
-from eval.records.comparison import Severity
-from eval.statistics import interval
+from preflab.eval.records.columns import kl_to_reference
+from preflab.eval.records.comparison import Severity
+from preflab.eval.statistics import interval
 
 KL_PER_TOKEN, KL_PER_RESPONSE = 1.0, 10.0
 KL_OVER_TARGET = 2.0

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from eval.diagnosis.base import (
+from preflab.eval.diagnosis.base import (
     Array,
     Evidence,
     Observed,
@@ -19,9 +19,9 @@ from eval.diagnosis.base import (
     sample_shift,
     training_shift,
 )
-from eval.records.columns import UNDECIDED
-from eval.records.comparison import Severity
-from eval.statistics import interval
+from preflab.eval.records.columns import UNDECIDED
+from preflab.eval.records.comparison import Severity
+from preflab.eval.statistics import interval
 
 REWARD_CHANGE = 0.1
 LONGER = 0.2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.diagnosis.base import Evidence, Observed, column_of, detector, number
-from eval.records.comparison import Severity
+from preflab.eval.diagnosis.base import Evidence, Observed, column_of, detector, number
+from preflab.eval.records.comparison import Severity
 
 FLAT_GROUPS = 0.8
 UNMOVED = 0.01

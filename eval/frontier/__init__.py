@@ -5,12 +5,12 @@ Pure functions of arrays, in numpy and scipy alone; docs/frontier.md says how to
 
 from __future__ import annotations
 
-from eval.frontier.attained import attainable, under_the_line
-from eval.frontier.best_of_n import best_of_n_curve, expected_best
-from eval.frontier.matching import Point, equal_kl, matched, matched_differences
-from eval.frontier.oracle import Oracle, exact_oracle, sampled_oracle
-from eval.frontier.overoptimisation import fit_overoptimisation
-from eval.frontier.summary import frontier
+from preflab.eval.frontier.attained import attainable, under_the_line
+from preflab.eval.frontier.best_of_n import best_of_n_curve, expected_best
+from preflab.eval.frontier.matching import Point, equal_kl, matched, matched_differences
+from preflab.eval.frontier.oracle import Oracle, exact_oracle, sampled_oracle
+from preflab.eval.frontier.overoptimisation import fit_overoptimisation
+from preflab.eval.frontier.summary import frontier
 
 __all__ = [
     "Oracle",

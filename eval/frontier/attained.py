@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from eval.frontier.oracle import Oracle
-from eval.frontier.tables import Array, as_table, estimate
-from eval.records.figures import Figure
-from eval.records.frontier import UnderTheLine
-from eval.statistics import Estimate, interval
+from preflab.eval.frontier.oracle import Oracle
+from preflab.eval.frontier.tables import Array, as_table, estimate
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.frontier import UnderTheLine
+from preflab.eval.statistics import Estimate, interval
 
 
 def attainable(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from eval.frontier.tables import Array, as_table
-from eval.records.frontier import BestOfN
-from eval.statistics import interval
+from preflab.eval.frontier.tables import Array, as_table
+from preflab.eval.records.frontier import BestOfN
+from preflab.eval.statistics import interval
 from preflab.sampling.best_of_n import best_of_n_kl_bound
 
 

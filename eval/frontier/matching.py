@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from eval.frontier.tables import Array, as_table
-from eval.records.figures import Figure
-from eval.records.frontier import EqualKl, Matched, MatchedDifference
-from eval.statistics import compare, holm, interval, verdict
+from preflab.eval.frontier.tables import Array, as_table
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.frontier import EqualKl, Matched, MatchedDifference
+from preflab.eval.statistics import compare, holm, interval, verdict
 
 LEVEL = 0.95
 

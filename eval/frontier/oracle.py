@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
-from eval.frontier.tables import Array
-from eval.records.frontier import OracleLine
-from eval.statistics import interval
+from preflab.eval.frontier.tables import Array
+from preflab.eval.records.frontier import OracleLine
+from preflab.eval.statistics import interval
 
 TOLERANCE = 0.02
 """Largest error of a line that is trusted, as a share of the gain over the reference."""

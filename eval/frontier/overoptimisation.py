@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import xlogy
 
-from eval.frontier.tables import Array, as_table, estimate
-from eval.records.figures import Figure
-from eval.records.frontier import Law, LawPoint, Peak
-from eval.statistics import interval
+from preflab.eval.frontier.tables import Array, as_table, estimate
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.frontier import Law, LawPoint, Peak
+from preflab.eval.statistics import interval
 
 Form = Literal["rl", "bon"]
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from numpy.typing import ArrayLike
 
-from eval.frontier.attained import attainable, under_the_line
-from eval.frontier.best_of_n import best_of_n_curve
-from eval.frontier.matching import Point, equal_kl, matched, matched_differences
-from eval.frontier.oracle import Oracle
-from eval.frontier.tables import as_table
-from eval.records.figures import Figure
-from eval.records.frontier import Frontier, FrontierPoint
-from eval.statistics import interval
+from preflab.eval.frontier.attained import attainable, under_the_line
+from preflab.eval.frontier.best_of_n import best_of_n_curve
+from preflab.eval.frontier.matching import Point, equal_kl, matched, matched_differences
+from preflab.eval.frontier.oracle import Oracle
+from preflab.eval.frontier.tables import as_table
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.frontier import Frontier, FrontierPoint
+from preflab.eval.statistics import interval
 
 
 def frontier(

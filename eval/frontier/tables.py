@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.statistics import Estimate, interval
+from preflab.eval.statistics import Estimate, interval
 
 Array = NDArray[np.float64]
 

@@ -12,11 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eval.harness.policies import Policy
-from eval.harness.rows import Tokens, world_batch
-from eval.judges import Judge
-from eval.records.records import PREFERENCES, Records, Rows
-from eval.settings import EvalConfig
 from preflab import ranks
 from preflab.data.asked import Asked
 from preflab.data.batches import collate
@@ -25,6 +20,11 @@ from preflab.data.splits import group_key
 from preflab.disk.digests import digest
 from preflab.disk.files import read_jsonl, remove, write_jsonl
 from preflab.disk.seals import file_damage, seal_file
+from preflab.eval.harness.policies import Policy
+from preflab.eval.harness.rows import Tokens, world_batch
+from preflab.eval.judges import Judge
+from preflab.eval.records.records import PREFERENCES, Records, Rows
+from preflab.eval.settings import EvalConfig
 from preflab.experiment.experiment import Experiment
 from preflab.method.contract import Batch
 from preflab.model.in_parts import alike, reward_scores

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eval.harness.divergence import Figures, figures_of, mixed_distributions, policy_figures
-from eval.harness.rows import Tokens
+from preflab.eval.harness.divergence import Figures, figures_of, mixed_distributions, policy_figures
+from preflab.eval.harness.rows import Tokens
 from preflab.experiment.experiment import Experiment
 from preflab.method.contract import Batch
 from preflab.method.maths import masked_sum

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval.conformance.exact import Exact
-from eval.frontier import Oracle, exact_oracle
-from eval.judges import Judge
-from eval.settings import EvalConfig
 from preflab import ranks
+from preflab.eval.conformance.exact import Exact
+from preflab.eval.frontier import Oracle, exact_oracle
+from preflab.eval.judges import Judge
+from preflab.eval.settings import EvalConfig
 from preflab.experiment.experiment import Experiment
 from preflab.model.roles import Roles
 from preflab.progress import tracked

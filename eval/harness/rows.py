@@ -6,10 +6,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from eval.settings import EvalConfig
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup, Encoder
 from preflab.errors import UserError
+from preflab.eval.settings import EvalConfig
 from preflab.experiment.experiment import Experiment
 from preflab.method.contract import Batch
 

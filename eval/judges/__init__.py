@@ -12,13 +12,20 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from eval.judges.base import HeadToHead, Judge, JudgeOption, JudgeSpec, PairJudge, head_to_head
-from eval.judges.endpoint import EndpointJudge
-from eval.judges.settings import EndpointConfig
-from eval.judges.summary import judge_sentences
-from eval.judges.trained import PLANTED, HeldOutRewardModel, TextJudge, planted, warn_if_trained_against, weights_hash
-from eval.judges.verdicts import HumanVerdicts
 from preflab.errors import UserError
+from preflab.eval.judges.base import HeadToHead, Judge, JudgeOption, JudgeSpec, PairJudge, head_to_head
+from preflab.eval.judges.endpoint import EndpointJudge
+from preflab.eval.judges.settings import EndpointConfig
+from preflab.eval.judges.summary import judge_sentences
+from preflab.eval.judges.trained import (
+    PLANTED,
+    HeldOutRewardModel,
+    TextJudge,
+    planted,
+    warn_if_trained_against,
+    weights_hash,
+)
+from preflab.eval.judges.verdicts import HumanVerdicts
 
 __all__ = [
     "JUDGES",

@@ -12,12 +12,12 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eval.judges.verdicts import Key, pair_key, preference_data, read_verdicts, verdicts_of
 from preflab.data.asked import conversation
 from preflab.disk.journal import Journal
 from preflab.disk.journal import read_rows as read_objects
 from preflab.errors import UserError
 from preflab.errors.terminal import console, one_line, printable, say
+from preflab.eval.judges.verdicts import Key, pair_key, preference_data, read_verdicts, verdicts_of
 from preflab.settings.fields import option
 from preflab.settings.values import LARGEST_SEED
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eval.judges.base import JudgeOption
-from eval.judges.rubric import PAIR
-from eval.judges.settings import EndpointConfig
 from preflab.endpoint.answers import Answer
 from preflab.endpoint.client import ChatClient
+from preflab.eval.judges.base import JudgeOption
+from preflab.eval.judges.rubric import PAIR
+from preflab.eval.judges.settings import EndpointConfig
 
 UNDECIDED = 0.5
 """What a question without a valid answer counts as."""

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from eval.records.comparison import Judge
-from eval.records.figures import Figure
+from preflab.eval.records.comparison import Judge
+from preflab.eval.records.figures import Figure
 
 SENTENCES = (
     ("missing", "{:,.0f} pairs had no answer and are left out."),

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.judges.base import JudgeSpec
 from preflab.disk.digests import digest_of_files
 from preflab.errors import UserError
+from preflab.eval.judges.base import JudgeSpec
 
 if TYPE_CHECKING:
     from preflab.method.contract import Batch

@@ -7,10 +7,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eval.judges.base import JudgeOption
 from preflab.disk.journal import read_rows
 from preflab.errors import UserError
 from preflab.errors.terminal import shown
+from preflab.eval.judges.base import JudgeOption
 from preflab.method.plugins import file_exists
 
 VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}

@@ -1,8 +1,8 @@
 """Metrics, one a file: a pure function, and a class that says everything of it.
 
 A file of this folder that defines a `PromptMetric` is a metric, by being there: the pipeline computes its figures,
-tables and page show them, docs/metrics.md explains them. Its class works by import (``from eval.metrics import load;
-load("win_rate")``) and by path (``evaluate.load("eval/metrics/win_rate.py")``).
+tables and page show them, docs/metrics.md explains them. Its class works by import (``from preflab.eval.metrics import
+load; load("win_rate")``) and by path (``evaluate.load("eval/metrics/win_rate.py")``).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
 
-from eval.metrics.base import PromptMetric
-from eval.metrics.measures import OF_METHOD, Column, Measure, Of, Place
 from preflab.errors import UserError, near_misses
+from preflab.eval.metrics.base import PromptMetric
+from preflab.eval.metrics.measures import OF_METHOD, Column, Measure, Of, Place
 
 __all__ = ["METRICS", "PromptMetric", "columns_of", "declared", "details_of", "load", "measures_of"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Features, Value
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics.measures import Measure, Of, Whole
+from preflab.eval.metrics.measures import Measure, Of, Whole
 
 ROWS: dict[Of, str] = {
     "games": "prompts",

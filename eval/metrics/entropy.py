@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics import base
-from eval.metrics.measures import Measure, Unit
+from preflab.eval.metrics import base
+from preflab.eval.metrics.measures import Measure, Unit
 
 
 def per_prompt(entropy: ArrayLike) -> NDArray[np.float64]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from eval.metrics import preference_accuracy
-from eval.metrics.preference_accuracy import ACCURACY, per_prompt
+from preflab.eval.metrics import preference_accuracy
+from preflab.eval.metrics.preference_accuracy import ACCURACY, per_prompt
 
 __all__ = ["HeldoutAccuracy", "per_prompt"]
 

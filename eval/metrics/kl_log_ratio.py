@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics import base
-from eval.metrics.kl_to_reference import NATS
-from eval.metrics.measures import Measure
+from preflab.eval.metrics import base
+from preflab.eval.metrics.kl_to_reference import NATS
+from preflab.eval.metrics.measures import Measure
 
 
 def per_prompt(log_ratio: ArrayLike) -> NDArray[np.float64]:

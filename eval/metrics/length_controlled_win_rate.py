@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
 
-from eval.metrics import base
-from eval.metrics.measures import PERCENT, Whole
-from eval.statistics import length_controlled_win_rate
+from preflab.eval.metrics import base
+from preflab.eval.metrics.measures import PERCENT, Whole
+from preflab.eval.statistics import length_controlled_win_rate
 
 
 def whole(games: ArrayLike, longer: ArrayLike, *, groups: ArrayLike | None = None) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics import base, preference_accuracy
-from eval.metrics.preference_accuracy import ACCURACY
+from preflab.eval.metrics import base, preference_accuracy
+from preflab.eval.metrics.preference_accuracy import ACCURACY
 
 
 def per_prompt(

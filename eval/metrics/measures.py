@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.statistics import Estimate, interval
+from preflab.eval.statistics import Estimate, interval
 
 Array = NDArray[np.float64]
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics import base, preference_ties
-from eval.metrics.measures import PERCENT, Measure, Of
+from preflab.eval.metrics import base, preference_ties
+from preflab.eval.metrics.measures import PERCENT, Measure, Of
 
 
 def per_prompt(

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval import statistics
-from eval.metrics import base, probability
-from eval.metrics.measures import PERCENT, Measure, Unit, Whole, three
+from preflab.eval import statistics
+from preflab.eval.metrics import base, probability
+from preflab.eval.metrics.measures import PERCENT, Measure, Unit, Whole, three
 
 Array = NDArray[np.float64]
 BINS, PAIRS_PER_BIN = 10, 10

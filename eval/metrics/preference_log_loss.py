@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics import base, probability
-from eval.metrics.measures import Measure, Unit, three
+from preflab.eval.metrics import base, probability
+from preflab.eval.metrics.measures import Measure, Unit, three
 
 
 def per_prompt(logit: ArrayLike, preference: ArrayLike | None = None) -> NDArray[np.float64]:

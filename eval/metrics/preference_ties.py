@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics import base
-from eval.metrics.measures import PERCENT, Measure
+from preflab.eval.metrics import base
+from preflab.eval.metrics.measures import PERCENT, Measure
 
 
 def per_prompt(chosen_score: ArrayLike, rejected_score: ArrayLike) -> NDArray[np.float64]:

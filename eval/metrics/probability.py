@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics import base
+from preflab.eval.metrics import base
 
 FOLDS = 2
 

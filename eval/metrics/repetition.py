@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics import base
-from eval.metrics.measures import Measure, Unit, three
-from eval.metrics.words import ngrams, words
+from preflab.eval.metrics import base
+from preflab.eval.metrics.measures import Measure, Unit, three
+from preflab.eval.metrics.words import ngrams, words
 
 LONGEST_UNIT = 8
 

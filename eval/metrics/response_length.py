@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.metrics import base
-from eval.metrics.measures import PERCENT, Measure, Unit, one
+from preflab.eval.metrics import base
+from preflab.eval.metrics.measures import PERCENT, Measure, Unit, one
 
 
 def per_prompt(length: ArrayLike) -> NDArray[np.float64]:

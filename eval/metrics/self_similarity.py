@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics import base
-from eval.metrics.measures import PERCENT, Measure, Unit, three
-from eval.metrics.words import ngrams, words
+from preflab.eval.metrics import base
+from preflab.eval.metrics.measures import PERCENT, Measure, Unit, three
+from preflab.eval.metrics.words import ngrams, words
 
 
 def per_prompt(response: Sequence[str]) -> NDArray[np.float64]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from eval.pipeline.asked import Asked
-from eval.pipeline.pieces import comparison_graph
-from eval.pipeline.session import Session
-from eval.pipeline.tuning import searches_of, tuning_graph
+from preflab.eval.pipeline.asked import Asked
+from preflab.eval.pipeline.pieces import comparison_graph
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.tuning import searches_of, tuning_graph
 from preflab.execution.graph import Graph
 
 if TYPE_CHECKING:
-    from eval.pipeline.arena import Arena
     from preflab.disk.stages import Run
+    from preflab.eval.pipeline.arena import Arena
 
 
 def tuning_again(session: Session) -> tuple[Run, Graph]:

@@ -6,24 +6,24 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from eval.pipeline.entries import CompareConfig
-from eval.pipeline.footing import Footing, names
-from eval.pipeline.judging import compares, judging
-from eval.pipeline.standing import maximised_by, stood_on
-from eval.pipeline.yardsticks import JUDGE, own_judge
-from eval.subjects import Ground
 from preflab.disk.stages import UnbuiltRun, content_hash
+from preflab.eval.pipeline.entries import CompareConfig
+from preflab.eval.pipeline.footing import Footing, names
+from preflab.eval.pipeline.judging import compares, judging
+from preflab.eval.pipeline.standing import maximised_by, stood_on
+from preflab.eval.pipeline.yardsticks import JUDGE, own_judge
+from preflab.eval.subjects import Ground
 from preflab.execution.graph import Piece
 from preflab.experiment.foundation import DATA, REWARD_MODEL
 from preflab.settings.fields import as_dict
 
 if TYPE_CHECKING:
-    from eval.comparison.budgets import Below
-    from eval.pipeline.bringing import Brought
-    from eval.pipeline.entries import Entry
-    from eval.pipeline.judging import Chosen, Judging
-    from eval.pipeline.session import Session
     from preflab.disk.stages import Stage
+    from preflab.eval.comparison.budgets import Below
+    from preflab.eval.pipeline.bringing import Brought
+    from preflab.eval.pipeline.entries import Entry
+    from preflab.eval.pipeline.judging import Chosen, Judging
+    from preflab.eval.pipeline.session import Session
     from preflab.experiment.experiment import Experiment
     from preflab.experiment.foundation import Foundation, Replication
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from eval.pipeline.arena import Arena
-from eval.pipeline.bringing import Brought
-from eval.pipeline.entries import CompareConfig, Entry, check_entries, check_sampled
-from eval.pipeline.judging import compares, open_judge
-from eval.pipeline.learning_curve import LearningCurveConfig, check_learning, check_samples
-from eval.pipeline.searching import TuneConfig
-from eval.pipeline.session import Session
-from eval.pipeline.tuning import check_tuning
-from eval.pipeline.workers import check_workers
 from preflab.errors import UserError
+from preflab.eval.pipeline.arena import Arena
+from preflab.eval.pipeline.bringing import Brought
+from preflab.eval.pipeline.entries import CompareConfig, Entry, check_entries, check_sampled
+from preflab.eval.pipeline.judging import compares, open_judge
+from preflab.eval.pipeline.learning_curve import LearningCurveConfig, check_learning, check_samples
+from preflab.eval.pipeline.searching import TuneConfig
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.tuning import check_tuning
+from preflab.eval.pipeline.workers import check_workers
 
 if TYPE_CHECKING:
-    from eval.pipeline.judging import Chosen
+    from preflab.eval.pipeline.judging import Chosen
     from preflab.experiment.experiment import Experiment
     from preflab.method.configured import Method
 

@@ -7,14 +7,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from eval.pipeline.judging import open_rewards
-from eval.subjects import PolicySubject, RewardSubject, open_subject, open_subjects
 from preflab.errors import UserError
+from preflab.eval.pipeline.judging import open_rewards
+from preflab.eval.subjects import PolicySubject, RewardSubject, open_subject, open_subjects
 from preflab.experiment.foundation import AUTO, NONE, TRAIN, Foundation
 from preflab.rewards.specification import MODEL
 
 if TYPE_CHECKING:
-    from eval.pipeline.session import Session
+    from preflab.eval.pipeline.session import Session
     from preflab.experiment.experiment import Experiment
 
 

@@ -6,28 +6,28 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.pipeline.again import comparison_again, tuning_again
-from eval.pipeline.arena import Arena
-from eval.pipeline.asked import Asked
-from eval.pipeline.contestants import judge_rewards, started, train_entries
-from eval.pipeline.enough import fewest_rows, say_what_is_seen
-from eval.pipeline.entries import CompareConfig, check_labels
-from eval.pipeline.following import CourseConfig
-from eval.pipeline.judging import JUDGING, JudgeConfig, check_held, compares, open_people
-from eval.pipeline.learning_curve import LearningCurveConfig, learning_curves
-from eval.pipeline.pieces import comparison_graph
-from eval.pipeline.results import Result, about, looks_so_far, samples_of, write_manifest
-from eval.pipeline.searching import TuneConfig
-from eval.pipeline.session import Session
-from eval.pipeline.tuning import Tuning, searches_of, tuned, tuning_graph
-from eval.pipeline.way_back import WayBackConfig
-from eval.pipeline.workers import WORKERS, at_a_time, crew_of
-from eval.pipeline.yardsticks import baseline, labels_kept, oracle_line
 from preflab import ranks
+from preflab.eval.pipeline.again import comparison_again, tuning_again
+from preflab.eval.pipeline.arena import Arena
+from preflab.eval.pipeline.asked import Asked
+from preflab.eval.pipeline.contestants import judge_rewards, started, train_entries
+from preflab.eval.pipeline.enough import fewest_rows, say_what_is_seen
+from preflab.eval.pipeline.entries import CompareConfig, check_labels
+from preflab.eval.pipeline.following import CourseConfig
+from preflab.eval.pipeline.judging import JUDGING, JudgeConfig, check_held, compares, open_people
+from preflab.eval.pipeline.learning_curve import LearningCurveConfig, learning_curves
+from preflab.eval.pipeline.pieces import comparison_graph
+from preflab.eval.pipeline.results import Result, about, looks_so_far, samples_of, write_manifest
+from preflab.eval.pipeline.searching import TuneConfig
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.tuning import Tuning, searches_of, tuned, tuning_graph
+from preflab.eval.pipeline.way_back import WayBackConfig
+from preflab.eval.pipeline.workers import WORKERS, at_a_time, crew_of
+from preflab.eval.pipeline.yardsticks import baseline, labels_kept, oracle_line
 from preflab.execution.executing import execute
 
 if TYPE_CHECKING:
-    from eval.pipeline.judging import ByAnswers
+    from preflab.eval.pipeline.judging import ByAnswers
 
 COMPARE: dict[str, type] = {
     "comparison": CompareConfig,
@@ -70,8 +70,8 @@ def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
         arena: where methods meet.
         people: who judged some of the answers too.
     """
-    from eval.comparison.record import summarise_comparison
-    from eval.records.comparison import Comparison
+    from preflab.eval.comparison.record import summarise_comparison
+    from preflab.eval.records.comparison import Comparison
 
     run, session, config, foundation = arena.experiment.run, arena.session, arena.config, arena.foundation
     crew = partial(crew_of, session, run, at_a_time(session, timed=config.match == "time"))

@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.pipeline.results import write_manifest
-from eval.pipeline.session import Session
 from preflab import ranks
 from preflab.errors import UserError, crash
 from preflab.errors.terminal import console, say
+from preflab.eval.pipeline.results import write_manifest
+from preflab.eval.pipeline.session import Session
 from preflab.method import registry
 from preflab.method.plugins import brought_files
 from preflab.settings.fields import option
 from preflab.settings.training import LoraSettings
 
 if TYPE_CHECKING:
-    from eval.conformance.figures import Suite
+    from preflab.eval.conformance.figures import Suite
     from preflab.method.configured import Method
 
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->"
@@ -87,8 +87,8 @@ def measure_all(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return every method's rows, which are in a file as soon as they are known, and what is wrong with it."""
     experiment = session.open(methods, doing=[method.label for method in methods])
-    from eval.conformance.figures import Suite
     from preflab.disk.files import write_result
+    from preflab.eval.conformance.figures import Suite
     from preflab.experiment.experiment import Experiment
 
     write_manifest(session, experiment)
@@ -124,7 +124,7 @@ def measured(
 
 def check(method: Method) -> tuple[str, list[str]]:
     """Return how many of the contract's checks hold, and a line for each that does not."""
-    from eval.conformance.checks import CHECKS, NotApplicableError
+    from preflab.eval.conformance.checks import CHECKS, NotApplicableError
 
     held, complaints = 0, []
     for name, checked in CHECKS.items():
@@ -145,8 +145,8 @@ def check(method: Method) -> tuple[str, list[str]]:
 
 def show(rows: list[dict[str, Any]], complaints: list[str], folder: Path, docs: str | None) -> None:
     """Print the table and what is wrong; write both files."""
-    from eval.conformance.table import markdown_table, terminal_table
     from preflab.disk.files import write_json, write_text
+    from preflab.eval.conformance.table import markdown_table, terminal_table
 
     write_text(folder / "conformance.md", markdown_table(rows))
     if docs is not None:

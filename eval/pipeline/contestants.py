@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eval.pipeline.entries import CompareConfig, Entry, left, spent, under
-from eval.pipeline.following import CourseConfig, follow, taken
-from eval.pipeline.standing import charged_below
-from eval.pipeline.way_back import WayBackConfig, shares_of, way_back
-from eval.pipeline.yardsticks import subject_of
-from eval.subjects import START, Ground, RewardSubject, TrainedReward, evaluate_subject
+from preflab.eval.pipeline.entries import CompareConfig, Entry, left, spent, under
+from preflab.eval.pipeline.following import CourseConfig, follow, taken
+from preflab.eval.pipeline.standing import charged_below
+from preflab.eval.pipeline.way_back import WayBackConfig, shares_of, way_back
+from preflab.eval.pipeline.yardsticks import subject_of
+from preflab.eval.subjects import START, Ground, RewardSubject, TrainedReward, evaluate_subject
 
 if TYPE_CHECKING:
-    from eval.comparison.budgets import Below
-    from eval.comparison.contestant import Contestant
-    from eval.pipeline.session import Session
-    from eval.records.figures import RewardModel
     from preflab.disk.stages import Stage
+    from preflab.eval.comparison.budgets import Below
+    from preflab.eval.comparison.contestant import Contestant
+    from preflab.eval.pipeline.session import Session
+    from preflab.eval.records.figures import RewardModel
     from preflab.experiment.foundation import Foundation
     from preflab.training.budget import Budget
 
 
 def started(foundation: Foundation, grounds: Sequence[Ground]) -> Contestant:
     """Evaluate the policy that methods start from: one that all seeds share, or that of each ground."""
-    from eval.comparison.contestant import Contestant
+    from preflab.eval.comparison.contestant import Contestant
 
     label = foundation.start_label
     cost = [one.sft.record for one in grounds if one.sft and foundation.trains_start]
@@ -91,8 +91,8 @@ def judge_rewards(grounds: Sequence[Ground], given: Sequence[RewardSubject]) -> 
         grounds: one that all seeds share, or those of all seeds.
         given: what was brought along.
     """
-    from eval.comparison.contestant import Contestant
-    from eval.comparison.record import summarise_reward_model
+    from preflab.eval.comparison.contestant import Contestant
+    from preflab.eval.comparison.record import summarise_reward_model
     from preflab.experiment.rewards import Rewards
 
     found, costs = [], []
@@ -138,7 +138,7 @@ def contest(
         back: the method on its way back to the start.
         replicated: whether something that they stand on is drawn anew by every seed.
     """
-    from eval.comparison.contestant import Contestant, read_curve
+    from preflab.eval.comparison.contestant import Contestant, read_curve
 
     method = entry.method
     records = [

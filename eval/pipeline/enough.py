@@ -6,8 +6,8 @@ import logging
 import math
 from statistics import NormalDist
 
-from eval.statistics import fewest_prompts
 from preflab.errors import UserError
+from preflab.eval.statistics import fewest_prompts
 from preflab.experiment.opening import FEWEST
 
 logger = logging.getLogger(__name__)

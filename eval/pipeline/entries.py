@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from eval.pipeline.session import Session
 from preflab.disk.stages import Stage
 from preflab.errors import UserError
+from preflab.eval.pipeline.session import Session
 from preflab.experiment.foundation import AUTO, DATA, START, TRAIN
 from preflab.experiment.sweep import Sweep, not_one_objective
 from preflab.method.configured import Method

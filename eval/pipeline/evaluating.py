@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.judges import planted
-from eval.pipeline.bringing import Brought
-from eval.pipeline.enough import fewest_rows, say_what_is_seen
-from eval.pipeline.judging import JUDGING, JudgeConfig, check_held, judging, local, open_judge, open_people
-from eval.pipeline.results import Result, about
-from eval.pipeline.session import Session
-from eval.pipeline.yardsticks import BASELINE, baseline
-from eval.records.comparison import Evaluation
-from eval.records.figures import Fingerprint
-from eval.subjects import (
+from preflab import ranks
+from preflab.errors import UserError
+from preflab.eval.judges import planted
+from preflab.eval.pipeline.bringing import Brought
+from preflab.eval.pipeline.enough import fewest_rows, say_what_is_seen
+from preflab.eval.pipeline.judging import JUDGING, JudgeConfig, check_held, judging, local, open_judge, open_people
+from preflab.eval.pipeline.results import Result, about
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.yardsticks import BASELINE, baseline
+from preflab.eval.records.comparison import Evaluation
+from preflab.eval.records.figures import Fingerprint
+from preflab.eval.subjects import (
     MOST_SAMPLES,
     START,
     Ground,
@@ -28,8 +30,6 @@ from eval.subjects import (
     evaluate_subject,
     open_subjects,
 )
-from preflab import ranks
-from preflab.errors import UserError
 from preflab.experiment.foundation import AUTO, NONE, TRAIN
 from preflab.experiment.opening import FEWEST
 from preflab.method import registry
@@ -37,11 +37,11 @@ from preflab.progress import expect
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
-    from eval.comparison.contests import Decide
-    from eval.pipeline.judging import ByAnswers, Chosen
-    from eval.records.comparison import Summary
-    from eval.records.records import Records
     from preflab.disk.stages import Stage
+    from preflab.eval.comparison.contests import Decide
+    from preflab.eval.pipeline.judging import ByAnswers, Chosen
+    from preflab.eval.records.comparison import Summary
+    from preflab.eval.records.records import Records
     from preflab.experiment.experiment import Experiment
     from preflab.experiment.rewards import Rewards
 
@@ -240,10 +240,10 @@ def summarise_subjects(
     people: ByAnswers | None = None,
 ) -> Summary:
     """Summarise the records of every subject, the reference first."""
-    from eval.comparison.contestant import Contestant
-    from eval.comparison.record import by_likelihood, summarise_comparison
-    from eval.records.columns import column
-    from eval.records.records import Records
+    from preflab.eval.comparison.contestant import Contestant
+    from preflab.eval.comparison.record import by_likelihood, summarise_comparison
+    from preflab.eval.records.columns import column
+    from preflab.eval.records.records import Records
 
     contestants = []
     for name, records in found.items():

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from eval.pipeline.yardsticks import subject_of
-from eval.subjects import Ground, Subject, evaluate_subject
+from preflab.eval.pipeline.yardsticks import subject_of
+from preflab.eval.subjects import Ground, Subject, evaluate_subject
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
-    from eval.comparison.contestant import Contestant
     from preflab.disk.stages import Stage
+    from preflab.eval.comparison.contestant import Contestant
     from preflab.method.configured import Method
     from preflab.training.snapshots import Snapshot
 
@@ -47,8 +47,8 @@ def follow(
 
     A method that trains nothing, or brings a trainer that takes no snapshots, kept none.
     """
-    from eval.comparison.contestant import Contestant
-    from eval.comparison.laws import mean_step
+    from preflab.eval.comparison.contestant import Contestant
+    from preflab.eval.comparison.laws import mean_step
     from preflab.training.snapshots import snapshots
 
     kept = [{snapshot.number: snapshot for snapshot in snapshots(stage.folder)} for stage in stages]

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from eval.pipeline.planning import Plan, Planned
-from eval.pipeline.stage_costs import Cost, Costing
-from eval.pipeline.yardsticks import LINE
-from eval.subjects import RewardSubject, ScoringJudge, TrainedReward
 from preflab.disk.stages import Stage
 from preflab.errors import UserError
+from preflab.eval.pipeline.planning import Plan, Planned
+from preflab.eval.pipeline.stage_costs import Cost, Costing
+from preflab.eval.pipeline.yardsticks import LINE
+from preflab.eval.subjects import RewardSubject, ScoringJudge, TrainedReward
 from preflab.experiment.rewards import Rewards
 from preflab.method.configured import Method
 from preflab.planning.footprint import Sketch, free_memory, resident_memory, sketched
@@ -20,8 +20,8 @@ from preflab.planning.pace import Pace, measured
 from preflab.training.fitting import Fitting
 
 if TYPE_CHECKING:
-    from eval.pipeline.session import Session
-    from eval.pipeline.unbuilt import Outline, Trained
+    from preflab.eval.pipeline.session import Session
+    from preflab.eval.pipeline.unbuilt import Outline, Trained
     from preflab.execution.graph import Graph
 
 logger = logging.getLogger(__name__)

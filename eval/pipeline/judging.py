@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eval.judges import (
+from preflab.data.asked import conversation
+from preflab.errors import UserError
+from preflab.eval.judges import (
     JUDGES,
     EndpointJudge,
     HumanVerdicts,
@@ -19,18 +21,16 @@ from eval.judges import (
     known_judges,
     open_named_judge,
 )
-from eval.records.comparison import Judge
-from preflab.data.asked import conversation
-from preflab.errors import UserError
+from preflab.eval.records.comparison import Judge
 from preflab.settings.fields import as_dict, option
 
 if TYPE_CHECKING:
-    from eval.comparison.contests import Decide
-    from eval.records.figures import Figure
-    from eval.records.records import Records
-    from eval.settings import EvalConfig
-    from eval.subjects import RewardSubject
     from preflab.disk.stages import Stage
+    from preflab.eval.comparison.contests import Decide
+    from preflab.eval.records.figures import Figure
+    from preflab.eval.records.records import Records
+    from preflab.eval.settings import EvalConfig
+    from preflab.eval.subjects import RewardSubject
     from preflab.experiment.experiment import Experiment
 
     Chosen = list[RewardSubject] | PairJudge | JudgeSpec
@@ -163,7 +163,7 @@ def open_rewards(flag: str, specs: Sequence[str], wanted: str = "a reward model"
 
 
 def _open_reward(flag: str, spec: str, wanted: str) -> RewardSubject:
-    from eval.subjects import RewardSubject, open_subject
+    from preflab.eval.subjects import RewardSubject, open_subject
 
     try:
         subject = open_subject(spec)
@@ -193,7 +193,7 @@ def judging(
             and who answers at an endpoint.
         sft: where policies start, whose samples give several reward models one scale; None: the bare base.
     """
-    from eval.comparison.contests import by_gold
+    from preflab.eval.comparison.contests import by_gold
 
     scores: JudgeSpec | None
     if isinstance(judge, JudgeSpec):
@@ -216,7 +216,7 @@ def by_reward_models(
     experiment: Experiment, config: EvalConfig, judge: Sequence[RewardSubject], sft: Stage | None
 ) -> JudgeSpec:
     """Return reward models as a judge: one as it scores, several by the mean of their normalised scores."""
-    from eval.judges import HeldOutRewardModel, TextJudge
+    from preflab.eval.judges import HeldOutRewardModel, TextJudge
     from preflab.experiment.adopted import given_rewards
     from preflab.experiment.rewards import PlantedRewards
 
@@ -242,7 +242,7 @@ def local(source: str) -> str | Path:
 
 def _warning(judge: Sequence[str | Path], maximised: Sequence[str | Path]) -> str | None:
     """Say so where policies were trained to please their judge."""
-    from eval.judges import PLANTED, warn_if_trained_against
+    from preflab.eval.judges import PLANTED, warn_if_trained_against
 
     if not maximised:
         return None
@@ -266,7 +266,7 @@ class ByAnswers:
         """Return who answered better, ``[N]``; NaN where nobody said."""
         import numpy as np
 
-        from eval.judges import head_to_head
+        from preflab.eval.judges import head_to_head
 
         key = (id(first), id(second))
         if key not in self._found:

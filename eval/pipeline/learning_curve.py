@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from eval.pipeline.contestants import contest
-from eval.pipeline.yardsticks import subject_of
-from eval.subjects import evaluation_stage
 from preflab.errors import UserError
+from preflab.eval.pipeline.contestants import contest
+from preflab.eval.pipeline.yardsticks import subject_of
+from preflab.eval.subjects import evaluation_stage
 from preflab.execution.graph import Piece
 from preflab.experiment.foundation import REWARD_MODEL
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
-    from eval.comparison.contestant import Contestant
-    from eval.comparison.learning import Learnt
-    from eval.pipeline.arena import Arena
-    from eval.pipeline.entries import CompareConfig, Entry
-    from eval.subjects import Ground
     from preflab.disk.stages import Stage
+    from preflab.eval.comparison.contestant import Contestant
+    from preflab.eval.comparison.learning import Learnt
+    from preflab.eval.pipeline.arena import Arena
+    from preflab.eval.pipeline.entries import CompareConfig, Entry
+    from preflab.eval.subjects import Ground
 
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def learning_curves(arena: Arena, grounds: Sequence[Ground], contestants: Sequen
         grounds: what the methods of each seed share.
         contestants: the methods on all preferences; each is the end of its curve.
     """
-    from eval.comparison.learning import Learnt
+    from preflab.eval.comparison.learning import Learnt
 
     config, entries = arena.session.config(LearningCurveConfig), learners(arena)
     if not config.parts or not entries:

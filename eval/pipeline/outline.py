@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from eval.pipeline.arena import Arena
-from eval.pipeline.asked import Asked
-from eval.pipeline.bringing import Brought
-from eval.pipeline.foretelling import foretold
-from eval.pipeline.pieces import comparison_graph, sets_budget
-from eval.pipeline.planning import Plan
-from eval.pipeline.searching import TuneConfig
-from eval.pipeline.session import Session
-from eval.pipeline.training import check_read, stood_on, training_graph
-from eval.pipeline.tuning import searches_of, tuning_graph
-from eval.pipeline.unbuilt import Outline, UnjudgedArena, Unopened
-from eval.pipeline.way_back import WayBackConfig, shares_of
 from preflab.errors import UserError
+from preflab.eval.pipeline.arena import Arena
+from preflab.eval.pipeline.asked import Asked
+from preflab.eval.pipeline.bringing import Brought
+from preflab.eval.pipeline.foretelling import foretold
+from preflab.eval.pipeline.pieces import comparison_graph, sets_budget
+from preflab.eval.pipeline.planning import Plan
+from preflab.eval.pipeline.searching import TuneConfig
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.training import check_read, stood_on, training_graph
+from preflab.eval.pipeline.tuning import searches_of, tuning_graph
+from preflab.eval.pipeline.unbuilt import Outline, UnjudgedArena, Unopened
+from preflab.eval.pipeline.way_back import WayBackConfig, shares_of
 from preflab.execution.graph import Graph
 from preflab.experiment.opening import check_engine, check_reward, quiet_libraries
 from preflab.experiment.shared import check_shared

@@ -11,23 +11,23 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from eval.pipeline.contestants import followed, rewards_judged, trained_stage
-from eval.pipeline.entries import left, spent, under
-from eval.pipeline.following import CourseConfig, on_the_way
-from eval.pipeline.footing import names
-from eval.pipeline.judging import compares
-from eval.pipeline.learning_curve import learning_pieces, maximises
-from eval.pipeline.standing import charged_below
-from eval.pipeline.way_back import WayBackConfig, on_the_way_back, scales, shares_of
-from eval.pipeline.yardsticks import BASELINE, JUDGE, LINE, baseline_draws, line_stage, subject_of
-from eval.subjects import START, Ground, ScoringJudge, evaluation_stage
+from preflab.eval.pipeline.contestants import followed, rewards_judged, trained_stage
+from preflab.eval.pipeline.entries import left, spent, under
+from preflab.eval.pipeline.following import CourseConfig, on_the_way
+from preflab.eval.pipeline.footing import names
+from preflab.eval.pipeline.judging import compares
+from preflab.eval.pipeline.learning_curve import learning_pieces, maximises
+from preflab.eval.pipeline.standing import charged_below
+from preflab.eval.pipeline.way_back import WayBackConfig, on_the_way_back, scales, shares_of
+from preflab.eval.pipeline.yardsticks import BASELINE, JUDGE, LINE, baseline_draws, line_stage, subject_of
+from preflab.eval.subjects import START, Ground, ScoringJudge, evaluation_stage
 from preflab.execution.graph import Graph, Piece
 from preflab.experiment.foundation import REWARD_MODEL
 from preflab.experiment.splits import keeps_reference, reads_reference
 
 if TYPE_CHECKING:
-    from eval.pipeline.arena import Arena
-    from eval.pipeline.entries import Entry
+    from preflab.eval.pipeline.arena import Arena
+    from preflab.eval.pipeline.entries import Entry
 
 
 def comparison_graph(arena: Arena) -> Graph:

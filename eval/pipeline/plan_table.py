@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eval.pipeline.planning import Plan, Planned
 from preflab.errors.terminal import console, one_line
+from preflab.eval.pipeline.planning import Plan, Planned
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
-    from eval.pipeline.stage_costs import Cost
+    from preflab.eval.pipeline.stage_costs import Cost
     from preflab.planning.pace import Pace
 
 

@@ -14,9 +14,9 @@ from preflab.settings.fields import option
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from eval.records.comparison import PairTest
-    from eval.records.variance import Sources
-    from eval.statistics.variance import Components
+    from preflab.eval.records.comparison import PairTest
+    from preflab.eval.records.variance import Sources
+    from preflab.eval.statistics.variance import Components
 
 WIDTH = 120
 MOST_SEEDS = 64
@@ -62,7 +62,7 @@ class Design(NamedTuple):
 
 def components_of(found: Sources) -> Components:
     """Return what a pilot's record says of a difference as the statistics take it."""
-    from eval.statistics.variance import Components
+    from preflab.eval.statistics.variance import Components
 
     seeds = found.seeds or 0.0
     return Components(seeds, found.prompts, found.rest, found.groups, (found.training_seeds, found.tested_prompts))
@@ -83,7 +83,7 @@ def designs(found: Sources, config: PowerConfig, pairs: int) -> list[Design]:
 
 def design(found: Sources, config: PowerConfig, pairs: int, seeds: int, prompts: int) -> Design:
     """Return what one design sees of a difference."""
-    from eval.statistics.variance import detectable
+    from preflab.eval.statistics.variance import detectable
 
     parts, level = components_of(found), 1.0 - (1.0 - config.level) / pairs
     kinds = [parts, parts.cautious(CAUTIOUS)] if found.groups and seeds > 1 else [parts]
@@ -113,7 +113,7 @@ def read_pilot(config: PowerConfig) -> Sequence[PairTest]:
     Raises:
         UserError: if there is no comparison, or none of its pairs says how values vary.
     """
-    from eval.records.comparison import read_comparison
+    from preflab.eval.records.comparison import read_comparison
 
     path = Path(config.run)
     path = path / "comparison.json" if path.is_dir() else path

@@ -8,16 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eval.pipeline.session import Session
 from preflab import ranks
 from preflab.disk.files import read_object
 from preflab.errors import UserError
+from preflab.eval.pipeline.session import Session
 
 if TYPE_CHECKING:
-    from eval.comparison.contestant import Contestant
-    from eval.records.comparison import Comparison
-    from eval.records.records import Rows
     from preflab.disk.stages import Stage
+    from preflab.eval.comparison.contestant import Contestant
+    from preflab.eval.records.comparison import Comparison
+    from preflab.eval.records.records import Rows
     from preflab.experiment.experiment import Experiment
 
 

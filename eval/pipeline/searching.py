@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from eval.pipeline.entries import Entry, under
-from eval.pipeline.yardsticks import subject_of
-from eval.subjects import Ground, evaluation_stage
 from preflab.disk.stages import content_hash
 from preflab.errors import UserError
+from preflab.eval.pipeline.entries import Entry, under
+from preflab.eval.pipeline.yardsticks import subject_of
+from preflab.eval.subjects import Ground, evaluation_stage
 from preflab.progress import say
 from preflab.settings.fields import as_dict, option, search_space
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import optuna
     from optuna import Study
 
-    from eval.pipeline.arena import Arena
-    from eval.records.tuning import Trial, Tuned
     from preflab.disk.stages import Stage
+    from preflab.eval.pipeline.arena import Arena
+    from preflab.eval.records.tuning import Trial, Tuned
     from preflab.experiment.experiment import Experiment
     from preflab.method.configured import Method
 
@@ -177,10 +177,10 @@ class Search:
         Raises:
             UserError: as training does.
         """
-        from eval.comparison.contestant import Contestant
-        from eval.comparison.record import summarise
-        from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
-        from eval.records.records import Records
+        from preflab.eval.comparison.contestant import Contestant
+        from preflab.eval.comparison.record import summarise
+        from preflab.eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
+        from preflab.eval.records.records import Records
 
         if number in self.failed:
             raise self.failed[number]
@@ -200,7 +200,7 @@ class Search:
 
     def run(self) -> Tuned:
         """Try settings until there are as many trials as asked for; those told to the study before count."""
-        from eval.records.tuning import Tuned
+        from preflab.eval.records.tuning import Tuned
 
         study = self._study()
         for number in range(self.count):
@@ -277,7 +277,7 @@ class Search:
         )
 
     def _record(self, study: Study, number: int) -> Trial:
-        from eval.records.tuning import Trial
+        from preflab.eval.records.tuning import Trial
 
         told, outcome = _told(study, number), self.outcomes.get(number)
         assert told is not None

@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from eval.pipeline.defaults import layers_under
-from eval.settings import EvalConfig
 from preflab.errors import UserError
+from preflab.eval.pipeline.defaults import layers_under
+from preflab.eval.settings import EvalConfig
 from preflab.experiment.layers import Layers
 from preflab.experiment.opening import open_experiment
 from preflab.experiment.settings import RewardSettings, RunConfig

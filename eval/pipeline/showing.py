@@ -8,15 +8,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.pipeline.results import Result
 from preflab.errors import UserError
 from preflab.errors.terminal import console, one_line, say
+from preflab.eval.pipeline.results import Result
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from eval.records.comparison import Comparison, Judge
-    from eval.records.figures import Figure, Method
+    from preflab.eval.records.comparison import Comparison, Judge
+    from preflab.eval.records.figures import Figure, Method
 
 
 WIDTH = 104  # of the table where there is no terminal to fit it to
@@ -34,9 +34,9 @@ def check_report(wanted: bool) -> None:
 
 def show(comparison: Comparison, path: Path) -> None:
     """Write comparison.json, print the table and what it says."""
-    from eval.records.typed import to_json
-    from eval.report.table import comparison_table
     from preflab.disk.files import write_result
+    from preflab.eval.records.typed import to_json
+    from preflab.eval.report.table import comparison_table
 
     write_result(path, to_json(comparison))
     page = console(None if sys.stdout.isatty() else WIDTH)
@@ -48,7 +48,7 @@ def show(comparison: Comparison, path: Path) -> None:
 
 def judge_lines(judge: Judge | None) -> list[str]:
     """Return what is to be known of the judge: why not to trust it, and what one that compares says of itself."""
-    from eval.judges import judge_sentences
+    from preflab.eval.judges import judge_sentences
 
     if judge is None:
         return []
@@ -59,7 +59,7 @@ def judge_lines(judge: Judge | None) -> list[str]:
 
 def write_pages(result: Result, folder: Path) -> None:
     """Write the page, its figures and tables."""
-    from eval.report import write_report
+    from preflab.eval.report import write_report
 
     write_report(result.comparison, result.samples, folder)
     say(f"report at {folder / 'report.html'}")
@@ -77,7 +77,7 @@ SCORES = ("score", "likelihood", "likelihood a token")
 
 def preference_tables(methods: Mapping[str, Method]) -> list[RichTable]:
     """Return held-out accuracy by what ranks the responses, and per subset where the data have any."""
-    from eval.metrics.preference_accuracy import ACCURACY
+    from preflab.eval.metrics.preference_accuracy import ACCURACY
 
     rows = {name: row.preferences for name, row in methods.items() if row.preferences}
     kinds = {

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.pipeline.bringing import Brought
-from eval.pipeline.entries import CompareConfig
-from eval.pipeline.judging import local
-from eval.pipeline.session import Session
+from preflab.eval.pipeline.bringing import Brought
+from preflab.eval.pipeline.entries import CompareConfig
+from preflab.eval.pipeline.judging import local
+from preflab.eval.pipeline.session import Session
 from preflab.experiment.foundation import REWARD_MODEL
 from preflab.rewards.specification import ENDPOINT
 from preflab.training.budget import spent_by
 
 if TYPE_CHECKING:
-    from eval.comparison.budgets import Below
     from preflab.disk.stages import Stage
+    from preflab.eval.comparison.budgets import Below
     from preflab.experiment.foundation import Foundation, Replication
     from preflab.experiment.rewards import Rewards
     from preflab.method.configured import Method
@@ -29,7 +29,7 @@ def stood_on(
     methods: Sequence[Method],
 ) -> list[Below]:
     """Return the stages trained here that methods stand on, with what they cost."""
-    from eval.comparison.budgets import Below
+    from preflab.eval.comparison.budgets import Below
 
     policies = [method for method in methods if method.needs.responses != "demonstration"]
     learning = [m for m in policies if m.needs.uses("reward") and "reward" not in m.needs.trains]
@@ -69,7 +69,7 @@ def maximised_by(
     session: Session, rewards: Sequence[Rewards | None], methods: Sequence[Method], brought: Brought
 ) -> list[str | Path]:
     """Return what those methods were given that maximise a reward; nothing where none does."""
-    from eval.judges import PLANTED
+    from preflab.eval.judges import PLANTED
 
     if not any(method.needs.trains[0] == "policy" and method.needs.uses("reward") for method in methods):
         return []

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from eval.pipeline.bringing import Brought
-from eval.pipeline.contestants import contest
-from eval.pipeline.entries import Entry
-from eval.pipeline.footing import Footing, names
-from eval.pipeline.results import Result, about, samples_of, write_manifest
-from eval.pipeline.session import Session
-from eval.pipeline.workers import WORKERS, at_a_time, check_workers, crew_of
-from eval.pipeline.yardsticks import BASELINE, baseline, baseline_draws, own_judge, subject_of
-from eval.subjects import START, Ground, evaluate_subject, evaluation_stage
 from preflab import ranks
 from preflab.errors import UserError
+from preflab.eval.pipeline.bringing import Brought
+from preflab.eval.pipeline.contestants import contest
+from preflab.eval.pipeline.entries import Entry
+from preflab.eval.pipeline.footing import Footing, names
+from preflab.eval.pipeline.results import Result, about, samples_of, write_manifest
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.workers import WORKERS, at_a_time, check_workers, crew_of
+from preflab.eval.pipeline.yardsticks import BASELINE, baseline, baseline_draws, own_judge, subject_of
+from preflab.eval.subjects import START, Ground, evaluate_subject, evaluation_stage
 from preflab.execution.executing import execute
 from preflab.execution.graph import Graph, Piece
 from preflab.experiment.foundation import NONE
@@ -109,10 +109,10 @@ def check_read(session: Session, brought: Brought, method: Method, *, judged: bo
 
 def trained(session: Session, foundation: Foundation, method: Method) -> Result:
     """Do what `train` says, with everything checked and open."""
-    from eval.comparison.contestant import Contestant
-    from eval.comparison.contests import by_gold
-    from eval.comparison.record import summarise_comparison
-    from eval.records.comparison import Comparison, Judge
+    from preflab.eval.comparison.contestant import Contestant
+    from preflab.eval.comparison.contests import by_gold
+    from preflab.eval.comparison.record import summarise_comparison
+    from preflab.eval.records.comparison import Comparison, Judge
 
     experiment, policy = foundation.experiment, method.needs.trains[0] == "policy"
     write_manifest(session, experiment)

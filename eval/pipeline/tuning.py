@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from eval.pipeline.searching import EVEN, TUNING_SEED, Place, Search, TuneConfig, search_space_of
 from preflab.errors import UserError
+from preflab.eval.pipeline.searching import EVEN, TUNING_SEED, Place, Search, TuneConfig, search_space_of
 from preflab.execution.graph import Graph, Piece
 
 if TYPE_CHECKING:
-    from eval.comparison.budgets import Below
-    from eval.pipeline.arena import Arena
-    from eval.records.tuning import Tuned
+    from preflab.eval.comparison.budgets import Below
+    from preflab.eval.pipeline.arena import Arena
+    from preflab.eval.records.tuning import Tuned
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def tuned(arena: Arena, searches: Sequence[Search]) -> Tuning:
     Raises:
         UserError: if nobody gives gold rewards to go by, or no trial of a method ended.
     """
-    from eval.comparison.budgets import Below
+    from preflab.eval.comparison.budgets import Below
 
     found = {search.entry.method.label: search.run() for search in searches}
     for entry in arena.entries:

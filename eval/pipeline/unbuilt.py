@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eval.comparison.contests import by_gold
-from eval.judges import Judge, JudgeSpec
-from eval.pipeline.arena import Arena
-from eval.pipeline.judging import Judging
-from eval.pipeline.session import Session
 from preflab.data.encoding import EncodedGroup
 from preflab.disk.stages import Stage, UnbuiltRun
+from preflab.eval.comparison.contests import by_gold
+from preflab.eval.judges import Judge, JudgeSpec
+from preflab.eval.pipeline.arena import Arena
+from preflab.eval.pipeline.judging import Judging
+from preflab.eval.pipeline.session import Session
 from preflab.execution.graph import Graph, Piece
 from preflab.experiment.experiment import Experiment
 from preflab.experiment.foundation import Foundation, Replication

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from eval.subjects import Ground, Interpolated, TrainedPolicy, evaluate_subject
+from preflab.eval.subjects import Ground, Interpolated, TrainedPolicy, evaluate_subject
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
-    from eval.comparison.contestant import Contestant
-    from eval.pipeline.entries import Entry
-    from eval.pipeline.session import Session
     from preflab.disk.stages import Stage
+    from preflab.eval.comparison.contestant import Contestant
+    from preflab.eval.pipeline.entries import Entry
+    from preflab.eval.pipeline.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def way_back(
         stages: one a seed.
         by: what is taken there.
     """
-    from eval.comparison.contestant import Contestant
+    from preflab.eval.comparison.contestant import Contestant
 
     if grounds[0].judge is None or not shares:
         return []

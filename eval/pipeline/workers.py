@@ -7,17 +7,17 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from eval.pipeline.defaults import TINY, nearest
 from preflab import ranks
 from preflab.errors import UserError
+from preflab.eval.pipeline.defaults import TINY, nearest
 from preflab.execution import on_ray, on_slurm
 from preflab.model.model_size import model_size
 from preflab.rewards.specification import ENDPOINT
 from preflab.settings.fields import option
 
 if TYPE_CHECKING:
-    from eval.pipeline.session import Session
     from preflab.disk.stages import Run
+    from preflab.eval.pipeline.session import Session
     from preflab.execution.anew import Opens
     from preflab.execution.executing import Crew
 

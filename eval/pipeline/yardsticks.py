@@ -7,19 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.subjects import START, Ground, ScoringJudge, Subject, TrainedPolicy, TrainedReward, evaluate_subject
 from preflab.disk.stages import Stage
+from preflab.eval.subjects import START, Ground, ScoringJudge, Subject, TrainedPolicy, TrainedReward, evaluate_subject
 from preflab.experiment.identity import StandsOn
 from preflab.method.configured import Method
 from preflab.method.contract import decoder_of
 from preflab.settings.fields import as_dict
 
 if TYPE_CHECKING:
-    from eval.frontier import Oracle
-    from eval.judges import JudgeSpec
-    from eval.records.figures import Figure
-    from eval.records.records import Records
-    from eval.settings import EvalConfig
+    from preflab.eval.frontier import Oracle
+    from preflab.eval.judges import JudgeSpec
+    from preflab.eval.records.figures import Figure
+    from preflab.eval.records.records import Records
+    from preflab.eval.settings import EvalConfig
     from preflab.experiment.foundation import Foundation
 
 JUDGE = "judge"
@@ -36,7 +36,7 @@ def own_judge(foundation: Foundation, sft: Stage | None, config: EvalConfig) -> 
 
     None where there is neither (``--gold-fraction 0``): figures that need a judge are then left out.
     """
-    from eval.judges import HeldOutRewardModel, JudgeSpec, planted
+    from preflab.eval.judges import HeldOutRewardModel, JudgeSpec, planted
 
     experiment = foundation.experiment
     if experiment.world.gold is not None:
@@ -74,10 +74,10 @@ def labels_kept(ground: Ground) -> Figure | None:
 
     None where labels are drawn from a planted reward, which says nothing of people, and where nobody gives scores.
     """
-    from eval.comparison.preferences import summarise_heldout
-    from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
-    from eval.records.figures import Figure
-    from eval.records.typed import from_json
+    from preflab.eval.comparison.preferences import summarise_heldout
+    from preflab.eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
+    from preflab.eval.records.figures import Figure
+    from preflab.eval.records.typed import from_json
 
     if ground.judge is None or ground.experiment.world.gold is not None:
         return None
@@ -92,8 +92,8 @@ def oracle_line(ground: Ground) -> tuple[Oracle, Any] | None:
     """
     import numpy as np
 
-    from eval.frontier import sampled_oracle
-    from eval.harness.reference_samples import enumerated_oracle
+    from preflab.eval.frontier import sampled_oracle
+    from preflab.eval.harness.reference_samples import enumerated_oracle
 
     if ground.judge is None:
         return None
@@ -113,7 +113,7 @@ def line_stage(ground: Ground, judge: JudgeSpec) -> Stage:
     config, experiment = ground.config, ground.experiment
 
     def work(folder: Path) -> dict[str, Any]:
-        from eval.harness.reference_samples import sample_rewards
+        from preflab.eval.harness.reference_samples import sample_rewards
 
         roles = experiment.open_roles(("policy",), sft=ground.sft, reward=None)
         rewards = sample_rewards(experiment, roles, judge.open(roles), config)

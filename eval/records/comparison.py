@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from eval.records.figures import Figure, Method, RewardModel
-from eval.records.frontier import Frontier, Law
-from eval.records.humans import Humans
-from eval.records.learning import LearningPoint
-from eval.records.tuning import Tuned
-from eval.records.typed import from_json
-from eval.records.variance import Replications, Sources
 from preflab.disk.files import json_ready, read_object
 from preflab.errors import UserError
 from preflab.errors.terminal import one_line, shown
+from preflab.eval.records.figures import Figure, Method, RewardModel
+from preflab.eval.records.frontier import Frontier, Law
+from preflab.eval.records.humans import Humans
+from preflab.eval.records.learning import LearningPoint
+from preflab.eval.records.tuning import Tuned
+from preflab.eval.records.typed import from_json
+from preflab.eval.records.variance import Replications, Sources
 
 T = TypeVar("T")
 

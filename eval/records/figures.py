@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from eval.records.typed import INLINE
+from preflab.eval.records.typed import INLINE
 
 if TYPE_CHECKING:
-    from eval.statistics import Estimate
+    from preflab.eval.statistics import Estimate
 
 
 @dataclass(frozen=True)

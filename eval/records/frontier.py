@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from eval.records.figures import Figure
+from preflab.eval.records.figures import Figure
 
 
 @dataclass(frozen=True, kw_only=True)

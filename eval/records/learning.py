@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eval.records.figures import Figure
+from preflab.eval.records.figures import Figure
 
 
 @dataclass(frozen=True, kw_only=True)

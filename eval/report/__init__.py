@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eval.records.comparison import Comparison
+    from preflab.eval.records.comparison import Comparison
 
 __all__ = ["write_report"]
 
@@ -26,14 +26,14 @@ def write_report(comparison: Comparison, samples: Mapping[str, Any], folder: Pat
     Raises:
         UserError: if the folder cannot be written.
     """
-    from eval.report.drawings import plots
-    from eval.report.figures import file_bytes
-    from eval.report.page import render
-    from eval.report.style import method_styles
-    from eval.report.table import latex_table, markdown_table
-    from eval.report.text import clean
     from preflab.disk.files import write_bytes
     from preflab.errors import UserError
+    from preflab.eval.report.drawings import plots
+    from preflab.eval.report.figures import file_bytes
+    from preflab.eval.report.page import render
+    from preflab.eval.report.style import method_styles
+    from preflab.eval.report.table import latex_table, markdown_table
+    from preflab.eval.report.text import clean
 
     shown = clean(comparison)
     drawn, styles = plots(shown), method_styles(shown)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
-from eval.metrics.reward import GOLD
-from eval.metrics.win_rate import WIN_RATE
-from eval.records.comparison import Comparison
-from eval.report.figures import PANEL, WIDE, Plot
-from eval.report.style import LIGHT, Style
-from eval.report.text import finite
+from preflab.eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
+from preflab.eval.metrics.reward import GOLD
+from preflab.eval.metrics.win_rate import WIN_RATE
+from preflab.eval.records.comparison import Comparison
+from preflab.eval.report.figures import PANEL, WIDE, Plot
+from preflab.eval.report.style import LIGHT, Style
+from preflab.eval.report.text import finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.records.comparison import Comparison
-from eval.records.figures import Figure
-from eval.records.frontier import BestOfN, Law, LawPoint, OracleLine
-from eval.report.curves import learning, tuning
-from eval.report.figures import PANEL, WIDE, Plot
-from eval.report.style import LIGHT, Style, method_styles
-from eval.report.text import finite
+from preflab.eval.records.comparison import Comparison
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.frontier import BestOfN, Law, LawPoint, OracleLine
+from preflab.eval.report.curves import learning, tuning
+from preflab.eval.report.figures import PANEL, WIDE, Plot
+from preflab.eval.report.style import LIGHT, Style, method_styles
+from preflab.eval.report.text import finite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

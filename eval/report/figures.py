@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eval.report.style import LIGHT, Style
+from preflab.eval.report.style import LIGHT, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from eval.report.style import COLOURS
+from preflab.eval.report.style import COLOURS
 
 _ELEMENTS = {"svg", "g", "path", "text", "tspan", "defs", "use", "clipPath", "rect", "circle", "line"}
 _GEOMETRY = {"id", "d", "x", "y", "x1", "y1", "x2", "y2", "cx", "cy", "r", "width", "height", "transform", "viewBox"}

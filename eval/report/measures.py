@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from eval.metrics.measures import Column, fixed, three
-from eval.records.figures import Figure
-from eval.report.table import figure_text, scaled
-from eval.report.text import finite
+from preflab.eval.metrics.measures import Column, fixed, three
+from preflab.eval.records.figures import Figure
+from preflab.eval.report.table import figure_text, scaled
+from preflab.eval.report.text import finite
 
 Table = dict[str, Any]
 Value = Figure | float | None

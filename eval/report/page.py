@@ -11,15 +11,15 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
 
-from eval.metrics import columns_of
-from eval.records.comparison import Comparison
-from eval.report import sections
-from eval.report.figures import Plot, page_svg
-from eval.report.inline import inline_svg
-from eval.report.measures import measure_table
-from eval.report.samples import sample_data
-from eval.report.style import css_colours, method_styles
-from eval.report.text import embedded, visible
+from preflab.eval.metrics import columns_of
+from preflab.eval.records.comparison import Comparison
+from preflab.eval.report import sections
+from preflab.eval.report.figures import Plot, page_svg
+from preflab.eval.report.inline import inline_svg
+from preflab.eval.report.measures import measure_table
+from preflab.eval.report.samples import sample_data
+from preflab.eval.report.style import css_colours, method_styles
+from preflab.eval.report.text import embedded, visible
 
 
 def render(comparison: Comparison, samples: Mapping[str, Any], plots: Sequence[Plot]) -> str:
@@ -138,4 +138,4 @@ def _hash(text: str) -> str:
 
 
 def _file(name: str) -> str:
-    return (resources.files("eval.report") / name).read_text(encoding="utf-8")
+    return (resources.files("preflab.eval.report") / name).read_text(encoding="utf-8")

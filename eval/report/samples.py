@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.report.text import finite, visible
 from preflab.data.asked import conversation
+from preflab.eval.report.text import finite, visible
 
 Samples = Mapping[str, Mapping[Any, Sequence[Mapping[str, Any]]]]
 LONGEST = 6_000  # characters shown of one text

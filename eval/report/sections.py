@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from eval.judges import judge_sentences
-from eval.metrics import columns_of, win_rate
-from eval.metrics.kl_to_reference import KL
-from eval.metrics.length_controlled_win_rate import LENGTH_CONTROLLED
-from eval.metrics.likelihood_accuracy import LikelihoodAccuracy
-from eval.metrics.measures import Column, fixed, percent, three
-from eval.metrics.reward import GOLD
-from eval.records.comparison import Comparison, PairTest, Place
-from eval.records.figures import Figure, Preferences
-from eval.records.frontier import MatchedDifference, OracleLine
-from eval.report.curves import SHOWN
-from eval.report.measures import COSTS, LAWS, Table, Value, cell, measure_table
-from eval.report.table import ABSENT
-from eval.report.text import finite, p_value
+from preflab.eval.judges import judge_sentences
+from preflab.eval.metrics import columns_of, win_rate
+from preflab.eval.metrics.kl_to_reference import KL
+from preflab.eval.metrics.length_controlled_win_rate import LENGTH_CONTROLLED
+from preflab.eval.metrics.likelihood_accuracy import LikelihoodAccuracy
+from preflab.eval.metrics.measures import Column, fixed, percent, three
+from preflab.eval.metrics.reward import GOLD
+from preflab.eval.records.comparison import Comparison, PairTest, Place
+from preflab.eval.records.figures import Figure, Preferences
+from preflab.eval.records.frontier import MatchedDifference, OracleLine
+from preflab.eval.report.curves import SHOWN
+from preflab.eval.report.measures import COSTS, LAWS, Table, Value, cell, measure_table
+from preflab.eval.report.table import ABSENT
+from preflab.eval.report.text import finite, p_value
 
 ENDS = ("low", "mean", "high")
 SOURCES = ("seeds", "prompts", "rest")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from eval.records.comparison import Comparison
+from preflab.eval.records.comparison import Comparison
 
 # Okabe and Ito's colours (jfly.uni-koeln.de/color), told apart by every common kind of colour vision; some are
 # darkened to be read on white, and all lightened for a dark page. Name, on light, on dark.

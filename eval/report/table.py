@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from eval.metrics import columns_of
-from eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
-from eval.metrics.measures import PERCENT, Column
-from eval.records.comparison import Comparison
-from eval.records.figures import Cost, Figure
-from eval.report.text import finite
+from preflab.eval.metrics import columns_of
+from preflab.eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
+from preflab.eval.metrics.measures import PERCENT, Column
+from preflab.eval.records.comparison import Comparison
+from preflab.eval.records.figures import Cost, Figure
+from preflab.eval.report.text import finite
 
 if TYPE_CHECKING:
     from rich.table import Table

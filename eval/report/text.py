@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 from markupsafe import Markup
 
-from eval.comparison.sentences import p_digits
+from preflab.eval.comparison.sentences import p_digits
 
 LONGEST = 20_000  # characters of one text on the page
 

@@ -4,12 +4,12 @@ Values come as tables ``[S, N]``: S training seeds x N prompts, every seed on th
 intervals and tests keep their word is measured in ``docs/calibration.md``.
 """
 
-from eval.statistics.agreement import Agreement, agreement
-from eval.statistics.intervals import Estimate, interval, unanimous, wilson
-from eval.statistics.length_control import LengthControlled, length_controlled_win_rate
-from eval.statistics.prediction_powered import FEWEST_VERDICTS, Corrected, prediction_powered
-from eval.statistics.ranking import Rank, bradley_terry
-from eval.statistics.significance import Difference, compare, compare_wins, fewest_prompts, holm, verdict
+from preflab.eval.statistics.agreement import Agreement, agreement
+from preflab.eval.statistics.intervals import Estimate, interval, unanimous, wilson
+from preflab.eval.statistics.length_control import LengthControlled, length_controlled_win_rate
+from preflab.eval.statistics.prediction_powered import FEWEST_VERDICTS, Corrected, prediction_powered
+from preflab.eval.statistics.ranking import Rank, bradley_terry
+from preflab.eval.statistics.significance import Difference, compare, compare_wins, fewest_prompts, holm, verdict
 
 __all__ = [
     "FEWEST_VERDICTS",

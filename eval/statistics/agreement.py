@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.statistics.intervals import Estimate, interval
+from preflab.eval.statistics.intervals import Estimate, interval
 
 Array = NDArray[np.float64]
 

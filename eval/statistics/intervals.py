@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.statistics.variance import Scale, Spread, scale, spread
+from preflab.eval.statistics.variance import Scale, Spread, scale, spread
 
 Array = NDArray[np.float64]
 

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.statistics.intervals import Estimate, check_level
-from eval.statistics.variance import scale, spread
+from preflab.eval.statistics.intervals import Estimate, check_level
+from preflab.eval.statistics.variance import scale, spread
 
 Array = NDArray[np.float64]
 

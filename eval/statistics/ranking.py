@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.statistics.intervals import Estimate, check_level, known_scale
-from eval.statistics.variance import spread
+from preflab.eval.statistics.intervals import Estimate, check_level, known_scale
+from preflab.eval.statistics.variance import spread
 
 Array = NDArray[np.float64]
 

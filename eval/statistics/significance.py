@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.statistics.intervals import Estimate, as_table, check_level, known_scale, unanimous
-from eval.statistics.variance import Components, Spread, components, detectable, spread
+from preflab.eval.statistics.intervals import Estimate, as_table, check_level, known_scale, unanimous
+from preflab.eval.statistics.variance import Components, Spread, components, detectable, spread
 
 Array = NDArray[np.float64]
 Verdict = Literal["first", "second", "none"]

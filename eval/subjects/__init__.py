@@ -17,17 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.records.records import SAMPLES, Records
-from eval.subjects.ground import Ground, adapter_stage
-from eval.subjects.kinds import PolicySubject, ResponsesSubject, RewardSubject
-from eval.subjects.run_folders import read_stage, verify
-from eval.subjects.scoring_judge import ScoringJudge
-from eval.subjects.trained import Interpolated, TrainedPolicy, TrainedReward
 from preflab.data.reading import SUFFIXES
 from preflab.disk.files import read_object
 from preflab.disk.seals import SUMS
 from preflab.disk.stages import RECORD, Stage
 from preflab.errors import UserError
+from preflab.eval.records.records import SAMPLES, Records
+from preflab.eval.subjects.ground import Ground, adapter_stage
+from preflab.eval.subjects.kinds import PolicySubject, ResponsesSubject, RewardSubject
+from preflab.eval.subjects.run_folders import read_stage, verify
+from preflab.eval.subjects.scoring_judge import ScoringJudge
+from preflab.eval.subjects.trained import Interpolated, TrainedPolicy, TrainedReward
 from preflab.experiment.identity import StandsOn
 from preflab.settings.fields import as_dict
 

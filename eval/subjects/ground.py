@@ -8,14 +8,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eval.settings import EvalConfig
 from preflab.disk.digests import digest_of_files
 from preflab.disk.stages import Stage
 from preflab.errors import UserError
+from preflab.eval.settings import EvalConfig
 from preflab.model.adapter_config import CONFIG, NORMALISATION, WEIGHTS
 
 if TYPE_CHECKING:
-    from eval.judges import Judge, JudgeSpec
+    from preflab.eval.judges import Judge, JudgeSpec
     from preflab.experiment.experiment import Experiment
     from preflab.experiment.rewards import Rewards
     from preflab.model.roles import Roles

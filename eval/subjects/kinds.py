@@ -10,9 +10,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.records.records import Records
-from eval.settings import EvalConfig
-from eval.subjects.ground import Ground, adapter_stage
 from preflab.data.asked import Asked, conversation
 from preflab.data.messages import SYSTEM, text_or_messages
 from preflab.data.reading import RowError, read_rows
@@ -20,14 +17,17 @@ from preflab.data.splits import normalised
 from preflab.disk.digests import digest_of_files
 from preflab.disk.stages import content_hash
 from preflab.errors import UserError
+from preflab.eval.records.records import Records
+from preflab.eval.settings import EvalConfig
+from preflab.eval.subjects.ground import Ground, adapter_stage
 from preflab.method import registry
 from preflab.method.contract import decoder_of
 from preflab.sampling.best_of_n import BestOf
 from preflab.settings.fields import build
 
 if TYPE_CHECKING:
-    from eval.harness.policies import Policy
-    from eval.judges import Judge
+    from preflab.eval.harness.policies import Policy
+    from preflab.eval.judges import Judge
     from preflab.experiment.experiment import Experiment
     from preflab.experiment.given_rewards import GivenReward
     from preflab.experiment.rewards import Rewards
@@ -67,7 +67,7 @@ class PolicySubject:
 
     def evaluate(self, ground: Ground, title: str, folder: Path | None = None) -> Records:
         """Score held-out pairs, and answer the prompts where asked to."""
-        from eval.harness.evaluate import evaluate_policy
+        from preflab.eval.harness.evaluate import evaluate_policy
 
         decode = self._decoder()
         if decode is not None and ground.reward is None:
@@ -93,7 +93,7 @@ class PolicySubject:
         """Return a policy with weights of its own; None where the roles' own policy is it."""
         if self.source is None:
             return None
-        from eval.subjects.models import load_policy, merged_policy, own_policy
+        from preflab.eval.subjects.models import load_policy, merged_policy, own_policy
         from preflab.model.adapters import OtherAdapterError
 
         experiment = ground.experiment
@@ -146,8 +146,8 @@ class RewardSubject:
 
     def evaluate(self, ground: Ground, title: str, folder: Path | None = None) -> Records:
         """Score held-out pairs."""
-        from eval.harness.evaluate import evaluate_reward_model
-        from eval.harness.rows import tokens_of
+        from preflab.eval.harness.evaluate import evaluate_reward_model
+        from preflab.eval.harness.rows import tokens_of
 
         experiment, config = ground.experiment, ground.config
         if self.given.on_base(experiment):
@@ -172,7 +172,7 @@ class RewardSubject:
 
     def judge(self, experiment: Experiment, config: EvalConfig) -> Callable[[Roles], Judge]:
         """Return what opens the model as a judge; one with a base of its own is loaded once for all roles."""
-        from eval.judges import HeldOutRewardModel, TextJudge
+        from preflab.eval.judges import HeldOutRewardModel, TextJudge
 
         if self.given.on_base(experiment):
             return partial(HeldOutRewardModel, folders=[Path(self.source)], batch_size=config.eval_batch_size)
@@ -205,7 +205,7 @@ class ResponsesSubject:
         Raises:
             UserError: if an evaluation prompt has no response in it, word for word, or two.
         """
-        from eval.harness.evaluate import evaluate_responses
+        from preflab.eval.harness.evaluate import evaluate_responses
 
         logger.warning("%s is a file of responses: no log-probabilities, KL, entropy or held-out accuracy", title)
         if not ground.generate:

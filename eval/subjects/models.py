@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from eval.harness.policies import Policy
-from eval.harness.rows import Tokens, tokens_of, world_batch
-from eval.settings import EvalConfig
 from preflab.data.encoding import load_tokenizer
+from preflab.eval.harness.policies import Policy
+from preflab.eval.harness.rows import Tokens, tokens_of, world_batch
+from preflab.eval.settings import EvalConfig
 from preflab.experiment.experiment import Experiment
 from preflab.experiment.rewards import PlantedRewards
 from preflab.method.contract import Batch

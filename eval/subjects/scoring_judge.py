@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.judges import JudgeSpec
-from eval.records.records import Records
-from eval.subjects.ground import Ground
+from preflab.eval.judges import JudgeSpec
+from preflab.eval.records.records import Records
+from preflab.eval.subjects.ground import Ground
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ScoringJudge:
 
     def evaluate(self, ground: Ground, title: str, folder: Path | None = None) -> Records:
         """Score held-out pairs, by the very calls that judge answers."""
-        from eval.harness.evaluate import evaluate_judge
+        from preflab.eval.harness.evaluate import evaluate_judge
 
         roles = ground.experiment.open_roles(("policy",), sft=ground.sft, reward=None)
         return evaluate_judge(ground.experiment, self.spec.open(roles), ground.config, title=title)

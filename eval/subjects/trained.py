@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from eval.records.records import Records
-from eval.subjects.ground import Ground
 from preflab.disk.stages import Stage
+from preflab.eval.records.records import Records
+from preflab.eval.subjects.ground import Ground
 
 if TYPE_CHECKING:
     from preflab.experiment.rewards import Rewards
@@ -47,9 +47,9 @@ class TrainedPolicy:
 
     def evaluate(self, ground: Ground, title: str, folder: Path | None = None) -> Records:
         """Score held-out pairs, and answer the prompts where asked to."""
-        from eval.harness.evaluate import evaluate_policy
-        from eval.harness.policies import MixedPolicy
-        from eval.harness.rows import Tokens
+        from preflab.eval.harness.evaluate import evaluate_policy
+        from preflab.eval.harness.policies import MixedPolicy
+        from preflab.eval.harness.rows import Tokens
         from preflab.model.interpolation import interpolate
 
         roles, policy = ground.roles(), None
@@ -87,7 +87,7 @@ class TrainedReward:
 
     def evaluate(self, ground: Ground, title: str, folder: Path | None = None) -> Records:
         """Score held-out pairs."""
-        from eval.harness.evaluate import evaluate_reward_model
+        from preflab.eval.harness.evaluate import evaluate_reward_model
 
         roles = ground.experiment.open_roles(("reward",), sft=ground.sft, reward=self.source)
         return evaluate_reward_model(ground.experiment, roles, ground.config, title=title)

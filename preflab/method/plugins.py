@@ -63,11 +63,10 @@ def answering(algorithm: Any, part: str) -> Iterator[None]:
 @cache
 def brought_files(cls: type) -> frozenset[str]:
     """Return the files outside this project that a class and its bases are written in."""
-    root = Path(__file__).resolve().parents[2]
-    ours = tuple(f"{root / package}{os.sep}" for package in ("preflab", "algorithms", "eval"))
+    ours = f"{Path(__file__).parents[1]}{os.sep}"
     modules = [sys.modules.get(base.__module__) for base in cls.__mro__]
     files = {getattr(module, "__file__", None) for module in modules}
-    return frozenset(file for file in files if file and not file.startswith((*ours, sys.base_prefix)))
+    return frozenset(file for file in files if file and not file.startswith((ours, sys.base_prefix)))
 
 
 def written_in(function: Any) -> frozenset[str]:

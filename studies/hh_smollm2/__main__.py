@@ -20,15 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.pages import table, write
-from eval.pipeline import COMPARE, EVALUATE, Session, compare
-from eval.pipeline.showing import show, write_pages
-from eval.records.columns import needed, prompt_groups
-from eval.records.records import Rows
-from eval.statistics import Estimate, interval
-from eval.subjects import START, Ground, RewardSubject, evaluate_subject, open_subjects
 from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
 from preflab.errors.terminal import say
+from preflab.eval.pipeline import COMPARE, EVALUATE, Session, compare
+from preflab.eval.pipeline.showing import show, write_pages
+from preflab.eval.records.columns import needed, prompt_groups
+from preflab.eval.records.records import Rows
+from preflab.eval.statistics import Estimate, interval
+from preflab.eval.subjects import START, Ground, RewardSubject, evaluate_subject, open_subjects
 from preflab.settings.plain_yaml import read_yaml
 
 Array = NDArray[np.float64]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eval.conformance.exact import Exact
-from eval.pipeline.session import Session
+from preflab.eval.conformance.exact import Exact
+from preflab.eval.pipeline.session import Session
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import time
 import pytest
 import torch
 
-from algorithms.rloo import RLOO
-from eval.conformance.checks import CHECKS, NotApplicableError
+from preflab.algorithms.rloo import RLOO
+from preflab.eval.conformance.checks import CHECKS, NotApplicableError
 from preflab.method import registry
 from preflab.method.configured import Method, make_method
 from preflab.method.contract import Mean

@@ -15,12 +15,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import preflab.training.rollouts
-from eval.diagnosis import DETECTORS, Evidence, diagnose
-from eval.harness.evaluate import evaluate_policy, evaluate_reward_model
-from eval.judges import TextJudge
-from eval.settings import EvalConfig
 from preflab.disk.files import read_jsonl
 from preflab.disk.stages import Run
+from preflab.eval.diagnosis import DETECTORS, Evidence, diagnose
+from preflab.eval.harness.evaluate import evaluate_policy, evaluate_reward_model
+from preflab.eval.judges import TextJudge
+from preflab.eval.settings import EvalConfig
 from preflab.experiment.experiment import Experiment
 from preflab.experiment.rewards import Rewards
 from preflab.method.configured import make_method

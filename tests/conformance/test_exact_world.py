@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from eval.conformance.data import training_groups
-from eval.conformance.exact import enumerate_responses, explained, kl
-from eval.harness.reference_samples import enumerated_oracle
-from eval.settings import EvalConfig
 from preflab.errors import UserError
+from preflab.eval.conformance.data import training_groups
+from preflab.eval.conformance.exact import enumerate_responses, explained, kl
+from preflab.eval.harness.reference_samples import enumerated_oracle
+from preflab.eval.settings import EvalConfig
 from preflab.method.maths import masked_sum
 from preflab.worlds import WorldConfig, open_world
 from preflab.worlds.exact import base as base_module

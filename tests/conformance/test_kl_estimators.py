@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eval.conformance.exact import kl
-from eval.harness.divergence import policy_figures
+from preflab.eval.conformance.exact import kl
+from preflab.eval.harness.divergence import policy_figures
 
 
 @pytest.fixture(scope="module")

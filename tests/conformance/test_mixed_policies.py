@@ -8,10 +8,10 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from eval.conformance.exact import kl
-from eval.harness.policies import MixedPolicy
-from eval.harness.rows import Tokens
-from eval.settings import EvalConfig
+from preflab.eval.conformance.exact import kl
+from preflab.eval.harness.policies import MixedPolicy
+from preflab.eval.harness.rows import Tokens
+from preflab.eval.settings import EvalConfig
 from preflab.method.maths import masked_sum
 from preflab.model.interpolation import is_product
 from preflab.sampling.mixing import MixedSampler

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.frontier import attainable, exact_oracle, sampled_oracle, under_the_line
+from preflab.eval.frontier import attainable, exact_oracle, sampled_oracle, under_the_line
 from preflab.worlds.exact import draw
 
 

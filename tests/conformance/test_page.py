@@ -6,11 +6,13 @@ import json
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from eval.conformance.table import markdown_table
+from preflab.eval.conformance.table import markdown_table
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROWS = json.loads((DOCS / "conformance.json").read_text(encoding="utf-8"))
-OURS = {point.name for point in entry_points(group="preflab.algorithms") if point.value.startswith("algorithms.")}
+OURS = {
+    point.name for point in entry_points(group="preflab.algorithms") if point.value.startswith("preflab.algorithms.")
+}
 NATIVE = {name for name in OURS if not name.startswith("trl-")}
 KNOWN = {"dpo", "robust-dpo", "ipo", "plackett-luce", "ppo", "a2c", "reinforce", "rloo", "grpo", "reinforce++"}
 BOUNDS = {"exact": 0.005, "sampled": 0.02}

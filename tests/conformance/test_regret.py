@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from eval.conformance.figures import Suite
-from eval.conformance.floor import exact_gradient
+from preflab.eval.conformance.figures import Suite
+from preflab.eval.conformance.floor import exact_gradient
 from preflab.experiment.experiment import Experiment
 from preflab.method import registry
 from preflab.method.configured import Method

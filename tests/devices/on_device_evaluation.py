@@ -17,11 +17,11 @@ from pretend_device import DEVICE, NAME, WAITS
 import preflab.model.base
 import preflab.model.classifiers
 import preflab.training.rehearsal
-from eval.harness.reference_samples import sample_rewards
-from eval.judges import HeldOutRewardModel, JudgeSpec
-from eval.settings import EvalConfig
-from eval.subjects import Ground, PolicySubject, RewardSubject
 from preflab.disk.stages import Run
+from preflab.eval.harness.reference_samples import sample_rewards
+from preflab.eval.judges import HeldOutRewardModel, JudgeSpec
+from preflab.eval.settings import EvalConfig
+from preflab.eval.subjects import Ground, PolicySubject, RewardSubject
 from preflab.experiment.experiment import Experiment
 from preflab.method.configured import make_method
 from preflab.model.roles import Roles

@@ -12,10 +12,10 @@ import pytest
 import torch
 from pretend_device import DEVICE, WAITS, PretendTensor
 
-from eval.conformance import workbench
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
 from preflab.errors import PluginError
+from preflab.eval.conformance import workbench
 from preflab.method import registry
 from preflab.method.configured import Method, make_method
 from preflab.sampling.decoding import LOOK_EVERY

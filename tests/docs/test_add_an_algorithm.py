@@ -13,9 +13,9 @@ import pytest
 import torch
 from tiny import make_groups, train
 
-from eval.conformance.workbench import make_roles
 from preflab import Pair, UserError
 from preflab.data.encoding import Encoder
+from preflab.eval.conformance.workbench import make_roles
 from preflab.method import registry
 from preflab.method.configured import Method, make_method
 from preflab.model.base import load_base
@@ -124,7 +124,7 @@ def run(command: str, monkeypatch, *more: str) -> None:
     assert command in COMMANDS
     python, script, *arguments = shlex.split(command)
     assert (python, script) == ("python", "recipes/compare.py")
-    from recipes import compare
+    from preflab.recipes import compare
 
     monkeypatch.setattr(sys, "argv", [script, *arguments, *more])
     compare.main()
@@ -217,9 +217,9 @@ def test_the_command_of_the_surrogates_is_read(folder, monkeypatch):
 
 def methods_of(command: str, monkeypatch) -> list[Method]:
     """Return the methods that a command would compare."""
-    from eval.pipeline import Result
-    from eval.pipeline.entries import check_entries
-    from recipes import compare
+    from preflab.eval.pipeline import Result
+    from preflab.eval.pipeline.entries import check_entries
+    from preflab.recipes import compare
 
     seen: list[Method] = []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval.conformance import workbench
+from preflab.eval.conformance import workbench
 from preflab.method.configured import make_method
 from preflab.sampling.sampler import TransformersSampler
 

@@ -11,8 +11,8 @@ from new_file import ROOT, add_to_copy, run_in_copy
 PAGE = (ROOT / "docs" / "judges.md").read_text(encoding="utf-8")
 (COMMAND,) = re.findall(r"^python (recipes/compare\.py .*--judge shorter.*)$", PAGE, re.MULTILINE)
 OPENED = """
-from eval.judges import open_named_judge
-from eval.judges.shorter import ShorterConfig
+from preflab.eval.judges import open_named_judge
+from preflab.eval.judges.shorter import ShorterConfig
 judge = open_named_judge("shorter", {"shorter": ShorterConfig(shorter_least=2)})
 print(judge.prefer(["p"] * 3, ["a b c", "a b", "a b"], ["a b", "a", "c d"]))
 """

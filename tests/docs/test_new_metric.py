@@ -12,13 +12,13 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from docs.make_metric_page import page
-from eval.comparison.contestant import Contestant
-from eval.comparison.contests import by_gold
-from eval.comparison.record import summarise_comparison
-from eval.metrics import load
-from eval.records.comparison import Comparison
-from eval.records.records import Records
-from eval.report import write_report
+from preflab.eval.comparison.contestant import Contestant
+from preflab.eval.comparison.contests import by_gold
+from preflab.eval.comparison.record import summarise_comparison
+from preflab.eval.metrics import load
+from preflab.eval.records.comparison import Comparison
+from preflab.eval.records.records import Records
+from preflab.eval.report import write_report
 from preflab.versions import provenance
 
 def answers(*texts):

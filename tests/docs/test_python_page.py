@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.pipeline import COMPARE, Session, compare, train
 from preflab.errors import UserError
+from preflab.eval.pipeline import COMPARE, Session, compare, train
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
 [CODE] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -56,7 +56,7 @@ def test_the_code_runs(data, tiny_model_path, monkeypatch, capsys):
 def test_a_mistake_is_answered_before_torch_is_imported():
     code = """
 import sys
-from eval.pipeline import COMPARE, Session
+from preflab.eval.pipeline import COMPARE, Session
 from preflab.errors import UserError
 for values, sections in (({"mode": 1}, {}), ({"seeds": [0, 0]}, {}), ({"snapshots": 1}, {}), ({}, {"dpo": {"bet": 1}})):
     try:
@@ -77,7 +77,7 @@ def test_after_an_error_the_run_folder_is_free(data, tiny_model_path, monkeypatc
         raise UserError("broken")
 
     with monkeypatch.context() as broken:
-        broken.setattr("eval.pipeline.training.trained", breaks)
+        broken.setattr("preflab.eval.pipeline.training.trained", breaks)
         with pytest.raises(UserError, match="broken") as kept:
             train(session, "dpo")
     assert train(session, "dpo").stages[0].record["steps"] == 1

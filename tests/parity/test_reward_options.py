@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.reward import Reward
-from algorithms.trl_backed import TRLReward
 from preflab import TrainConfig, UserError
+from preflab.algorithms.reward import Reward
+from preflab.algorithms.trl_backed import TRLReward
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
 from preflab.model.base import load_base

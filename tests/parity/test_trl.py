@@ -13,8 +13,8 @@ import torch
 from trl_methods import LACKING, METHODS
 from trl_runs import LORA, TOLERANCE, algorithm_of, apart, lines_of, shake, train_config
 
-from algorithms.trl_backed import TRLDPO
 from preflab import UserError
+from preflab.algorithms.trl_backed import TRLDPO
 from preflab.method import registry
 from preflab.settings.training import LoraSettings
 from preflab.training.arguments import training_arguments

@@ -8,8 +8,8 @@ import pytest
 from trl_methods import METHODS
 from trl_runs import TOLERANCE, algorithm_of, gradients_of, train_config
 
-from algorithms.trl_backed import TRLDPO, TRLKTO, TRLReward
 from preflab import UserError, unit_mask
+from preflab.algorithms.trl_backed import TRLDPO, TRLKTO, TRLReward
 from preflab.method import registry
 from preflab.training.offline import OfflineSource
 

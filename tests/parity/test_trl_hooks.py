@@ -18,7 +18,8 @@ from preflab.training.trl import TRLBacked, _arguments
 
 trl = pytest.importorskip("trl")
 
-NAMES = [name for name, point in registry.registered().items() if point.value.startswith("algorithms.trl_backed:")]
+BACKED = "preflab.algorithms.trl_backed:"
+NAMES = [name for name, point in registry.registered().items() if point.value.startswith(BACKED)]
 SAMPLING = {name for name in NAMES if registry.load(name).needs.responses == "sampled"}
 TASK = SimpleNamespace(
     train=TrainConfig(per_device_train_batch_size=8, max_steps=1),

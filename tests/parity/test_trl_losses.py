@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from trl_runs import TOLERANCE, apart, gradients_of, lines_of, shake, train_config
 
-from algorithms.dpo import DPOConfig
-from algorithms.trl_backed import TRLDPO
+from preflab.algorithms.dpo import DPOConfig
+from preflab.algorithms.trl_backed import TRLDPO
 from preflab.data.encoding import EncodedGroup
 from preflab.method import registry
 from preflab.model.base import load_base

@@ -10,8 +10,8 @@ import pytest
 import torch
 from trl_runs import LORA, TOLERANCE, algorithm_of, apart, gradients_of, lines_of, shake, train_config
 
-from algorithms.trl_backed import TRLGRPO, TRLRLOO
 from preflab import UserError, unit_mask
+from preflab.algorithms.trl_backed import TRLGRPO, TRLRLOO
 from preflab.method import registry
 from preflab.model.base import load_base
 from preflab.model.roles import Roles

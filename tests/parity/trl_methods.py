@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from algorithms.trl_backed import TRLDPO, TRLKTO, TRLSFT, TRLReward
+from preflab.algorithms.trl_backed import TRLDPO, TRLKTO, TRLSFT, TRLReward
 
 METHODS = {"sft": TRLSFT, "dpo": TRLDPO, "kto": TRLKTO, "reward": TRLReward}
 LACKING = {"kto": {"accuracy"}}  # metrics of the native method that TRL's trainer does not compute

@@ -11,7 +11,7 @@ import pytest
 from arithmetic import sums
 from recipe_runner import run
 
-from eval.records.comparison import Comparison, read_comparison
+from preflab.eval.records.comparison import Comparison, read_comparison
 
 CONFIG = """
 pair: {per_device_train_batch_size: 2, gradient_accumulation_steps: 1}

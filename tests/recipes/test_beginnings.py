@@ -11,17 +11,17 @@ import pytest
 import torch
 from preference_files import preference_rows, write_rows
 
-from eval.judges.settings import EndpointConfig
-from eval.pipeline.comparing import COMPARE, compare
-from eval.pipeline.entries import check_entries
-from eval.pipeline.judging import JudgeConfig, open_judge
-from eval.pipeline.session import Session
-from eval.pipeline.showing import check_report
 from preflab.errors import UserError
+from preflab.eval.judges.settings import EndpointConfig
+from preflab.eval.pipeline.comparing import COMPARE, compare
+from preflab.eval.pipeline.entries import check_entries
+from preflab.eval.pipeline.judging import JudgeConfig, open_judge
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.showing import check_report
 from preflab.method.configured import make_method
+from preflab.recipes.conformance import main as conformance
 from preflab.settings.fields import build
 from preflab.training.rehearsal import rehearse
-from recipes.conformance import main as conformance
 
 SMALL = ["--threads", "1", "--max-prompt-tokens", "16", "--max-response-tokens", "8"]
 
@@ -135,7 +135,7 @@ def test_a_budget_cannot_be_taken_from_what_trains_nothing():
 
 
 def test_a_report_needs_what_draws_it(monkeypatch):
-    monkeypatch.setattr("eval.pipeline.showing.find_spec", lambda name: None)
+    monkeypatch.setattr("preflab.eval.pipeline.showing.find_spec", lambda name: None)
     check_report(False)
     with pytest.raises(UserError, match="matplotlib"):
         check_report(True)

@@ -10,8 +10,8 @@ import torch
 from preference_files import preference_rows, write_rows
 from recipe_runner import check_record, read, run, run_warm, stages
 
-from eval.pipeline.evaluating import named_subjects
-from recipes.evaluate import joined
+from preflab.eval.pipeline.evaluating import named_subjects
+from preflab.recipes.evaluate import joined
 
 DEFINED = {  # of the figures that depend on what is evaluated
     "reference": {

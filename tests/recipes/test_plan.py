@@ -8,12 +8,12 @@ import pytest
 from recipe_runner import run, run_warm
 
 from benchmarks import spread
-from eval.pipeline import foretelling, outline
-from eval.pipeline.comparing import COMPARE
-from eval.pipeline.plan_table import sentences
-from eval.pipeline.planning import PLAN
-from eval.pipeline.session import Session
 from preflab.errors import UserError
+from preflab.eval.pipeline import foretelling, outline
+from preflab.eval.pipeline.comparing import COMPARE
+from preflab.eval.pipeline.plan_table import sentences
+from preflab.eval.pipeline.planning import PLAN
+from preflab.eval.pipeline.session import Session
 from preflab.planning.pace import Pace
 
 

@@ -87,7 +87,7 @@ WITNESS = '''
 import os
 import pathlib
 
-from algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.dpo import DPO, DPOConfig
 
 
 class Witness(DPO):

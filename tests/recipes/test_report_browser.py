@@ -7,9 +7,9 @@ from browser import Browser, installed
 from hostile import HOSTILE, poisoned
 from report_fixture import METHODS, bare, comparison, samples, typed
 
-from eval.report.drawings import plots
-from eval.report.page import render
-from eval.report.text import clean
+from preflab.eval.report.drawings import plots
+from preflab.eval.report.page import render
+from preflab.eval.report.text import clean
 
 pytestmark = pytest.mark.skipif(
     installed() is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"

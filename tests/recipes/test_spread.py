@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from recipe_runner import figures, names_of, read, stages
 
-from eval.pipeline import COMPARE, Session, compare, train
-from eval.records.typed import to_json
+from preflab.eval.pipeline import COMPARE, Session, compare, train
+from preflab.eval.records.typed import to_json
 from preflab.execution.spawned import Spawned
 
 TUNED = ["--algorithms", "dpo,ppo", "--tune", "2", "--validation-fraction", "0.2", "--interpolate", "0.5"]
@@ -21,8 +21,8 @@ def spawned(monkeypatch):
         crews.append(Spawned(opens, 2))
         return crews[-1]
 
-    monkeypatch.setattr("eval.pipeline.comparing.crew_of", crew_of)
-    monkeypatch.setattr("eval.pipeline.training.crew_of", crew_of)
+    monkeypatch.setattr("preflab.eval.pipeline.comparing.crew_of", crew_of)
+    monkeypatch.setattr("preflab.eval.pipeline.training.crew_of", crew_of)
     return crews
 
 

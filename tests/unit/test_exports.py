@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from eval.exports import alpaca_outputs, main, rewardbench_pairs, rewardbench_scores
 from preflab.data.formats import preference_rows
 from preflab.data.reading import read_rows
 from preflab.errors import UserError
+from preflab.eval.exports import alpaca_outputs, main, rewardbench_pairs, rewardbench_scores
 from preflab.model.base import load_base
 from preflab.model.roles import Roles
 from preflab.settings.training import LoraSettings
@@ -42,7 +42,7 @@ def write_lines(path, rows):
 
 
 def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["eval.exports", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["preflab.eval.exports", *map(str, arguments)])
     main()
 
 
@@ -156,7 +156,7 @@ def test_wrong_input_is_answered_with_status_2(tmp_path, content, arguments, mes
     if content is not None:
         (tmp_path / "rows.jsonl").write_text(content)
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "eval.exports", str(tmp_path / "rows.jsonl")]
+    command = [sys.executable, "-m", "preflab.eval.exports", str(tmp_path / "rows.jsonl")]
     arguments = [str(tmp_path / a) if a.endswith(".json") else a for a in arguments]
     done = subprocess.run([*command, *arguments], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
@@ -166,7 +166,7 @@ def test_wrong_input_is_answered_with_status_2(tmp_path, content, arguments, mes
 
 
 def test_start_up_is_light():
-    code = "import sys, eval.exports, eval.comparison.budgets\n"
+    code = "import sys, preflab.eval.exports, preflab.eval.comparison.budgets\n"
     code += "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

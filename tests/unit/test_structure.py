@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.metrics import METRICS
+from preflab.eval.metrics import METRICS
 from preflab.method.registry import registered
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,16 +30,29 @@ def modules() -> dict[str, Path]:
     return {module_name(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
 
 
+def by_folder(name: str) -> str:
+    """Return what a module is called by the folder it lies in: `preflab.eval` is the folder `eval`."""
+    inside = name.removeprefix("preflab.")
+    return inside if inside.partition(".")[0] in PACKAGES else name
+
+
 def imported(source: str, known: set[str]) -> set[str]:
     """Return the modules among `known` that a source imports, wherever in it: late imports are arrows too."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found |= {by_folder(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found |= {name if name in known else node.module for name in names}
+            names = [by_folder(f"{node.module}.{alias.name}") for alias in node.names]
+            found |= {name if name in known else by_folder(node.module) for name in names}
     return found & known
+
+
+def names_a_folder(source: str) -> set[str]:
+    """Return the imports of a source that name a folder beside preflab/, as nobody can who installed a wheel."""
+    imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports}
+    return {name for name in names if name.partition(".")[0] in PACKAGES[1:]}
 
 
 @cache
@@ -133,15 +146,22 @@ def test_circles_and_arrows_upward_are_seen():
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
     assert circle({"a": {"b", "c"}, "b": {"c"}}) is None
     assert upward({"a": {"b"}, "b": {"a"}, "c": {"d"}}, [["a"], ["b"], ["c", "d"]]) == ["b -> a", "c -> d"]
-    assert imported("def f():\n    from eval.x import y\n    import eval.z", {"eval.x", "eval.z"}) == {
-        "eval.x",
-        "eval.z",
-    }
+    late = "def f():\n    from preflab.eval.x import y\n    import preflab.eval.z\n    from preflab import eval"
+    assert imported(late, {"eval", "eval.x", "eval.z"}) == {"eval", "eval.x", "eval.z"}
+
+
+def test_the_folders_at_the_top_are_imported_as_parts_of_preflab():
+    assert names_a_folder("import eval.x\nfrom recipes import y\nfrom preflab.eval import z") == {"eval.x", "recipes"}
+    sources = [path for folder in (*PACKAGES, "benchmarks", "docs", "tests") for path in (ROOT / folder).rglob("*.py")]
+    found = {path.name: names_a_folder(path.read_text(encoding="utf-8")) for path in sources}
+    assert {name: names for name, names in found.items() if names} == {}
+    for folder in PACKAGES[1:]:
+        assert (ROOT / "preflab" / folder).resolve() == ROOT / folder
 
 
 @pytest.mark.parametrize("package", ["preflab", "eval"])
 def test_few_modules_are_loose(package):
-    loose = [path.name for path in (ROOT / package).glob("*.py") if path.name != "__init__.py"]
+    loose = [path.name for path in (ROOT / package).glob("*.py") if not path.name.startswith("__")]
     assert len(loose) <= LOOSE, loose
 
 

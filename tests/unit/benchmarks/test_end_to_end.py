@@ -10,12 +10,12 @@ from benchmarks.end_to_end import ours
 from benchmarks.end_to_end.memory import Cost, measured
 from benchmarks.end_to_end.work import LORA, MAX_PROMPT_TOKENS, MAX_RESPONSE_TOKENS, WORKS, Job, prepare
 from benchmarks.workloads import TRL_1_12
-from eval.pipeline.comparing import COMPARE
-from eval.pipeline.entries import CompareConfig
-from eval.pipeline.session import Session
-from eval.pipeline.workers import at_a_time
 from preflab.data.encoding import Encoder, load_tokenizer
 from preflab.errors import UserError
+from preflab.eval.pipeline.comparing import COMPARE
+from preflab.eval.pipeline.entries import CompareConfig
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.workers import at_a_time
 
 TOY = WORKS["toy"]
 

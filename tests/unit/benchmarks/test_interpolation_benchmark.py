@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from benchmarks.validity.interpolation import PRICES, RUNS, Ground, Place, row
-from eval.conformance.exact import Position, kl
-from eval.frontier import exact_oracle
+from preflab.eval.conformance.exact import Position, kl
+from preflab.eval.frontier import exact_oracle
 from preflab.method.configured import make_method
 from preflab.method.maths import kl_regularised_optimum
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from eval.records.columns import needed
-from eval.settings import EvalConfig
-from eval.subjects import Ground, PolicySubject, RewardSubject, open_subject
 from preflab.disk.stages import Run
+from preflab.eval.records.columns import needed
+from preflab.eval.settings import EvalConfig
+from preflab.eval.subjects import Ground, PolicySubject, RewardSubject, open_subject
 from preflab.experiment.experiment import Experiment
 from preflab.model.roles import Roles
 from preflab.settings.training import LoraSettings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from eval.comparison.budgets import QUANTITIES, Below, compare_budgets
-from eval.records.comparison import Charge
+from preflab.eval.comparison.budgets import QUANTITIES, Below, compare_budgets
+from preflab.eval.records.comparison import Charge
 
 
 def budget_record(**changes):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, false_discovery_control, permutation_test, t, ttest_ind
 
-from eval.statistics import compare, compare_wins, fewest_prompts, holm, verdict
-from eval.statistics.significance import flip, sign_flips
-from eval.statistics.variance import scale, spread
+from preflab.eval.statistics import compare, compare_wins, fewest_prompts, holm, verdict
+from preflab.eval.statistics.significance import flip, sign_flips
+from preflab.eval.statistics.variance import scale, spread
 
 
 def test_the_estimate_is_first_less_second() -> None:

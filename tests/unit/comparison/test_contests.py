@@ -8,16 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eval.comparison.contestant import Contestant, read_curve
-from eval.comparison.contests import by_gold, compare_pairs, head_to_head, play, rank
-from eval.comparison.record import summarise, summarise_comparison
-from eval.pipeline.judging import ByAnswers
-from eval.records.columns import column
-from eval.records.figures import Figure
-from eval.records.records import Records
-from eval.statistics import bradley_terry, compare_wins, interval, length_controlled_win_rate
 from preflab.disk.files import write_jsonl
 from preflab.errors import UserError
+from preflab.eval.comparison.contestant import Contestant, read_curve
+from preflab.eval.comparison.contests import by_gold, compare_pairs, head_to_head, play, rank
+from preflab.eval.comparison.record import summarise, summarise_comparison
+from preflab.eval.pipeline.judging import ByAnswers
+from preflab.eval.records.columns import column
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.records import Records
+from preflab.eval.statistics import bradley_terry, compare_wins, interval, length_controlled_win_rate
 
 PROMPTS = 64
 

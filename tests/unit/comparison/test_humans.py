@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from report_fixture import bare, comparison, typed
 
-from eval.comparison.contestant import Contestant
-from eval.comparison.contests import by_gold, play
-from eval.comparison.human_sentences import contested, human_sentences
-from eval.comparison.humans import hold_against
-from eval.comparison.record import summarise_comparison
-from eval.comparison.sentences import headline, sentences
-from eval.judges import HumanVerdicts
-from eval.pipeline.judging import ByAnswers
-from eval.records.figures import Figure
-from eval.records.humans import HumanPair, Humans
-from eval.records.records import Records
-from eval.report import table
-from eval.statistics import prediction_powered
 from preflab.disk.files import write_jsonl
+from preflab.eval.comparison.contestant import Contestant
+from preflab.eval.comparison.contests import by_gold, play
+from preflab.eval.comparison.human_sentences import contested, human_sentences
+from preflab.eval.comparison.humans import hold_against
+from preflab.eval.comparison.record import summarise_comparison
+from preflab.eval.comparison.sentences import headline, sentences
+from preflab.eval.judges import HumanVerdicts
+from preflab.eval.pipeline.judging import ByAnswers
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.humans import HumanPair, Humans
+from preflab.eval.records.records import Records
+from preflab.eval.report import table
+from preflab.eval.statistics import prediction_powered
 
 PROMPTS = 60
 

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from eval.comparison.contestant import Contestant
-from eval.comparison.contests import by_gold
-from eval.comparison.laws import course, fit_laws
-from eval.comparison.record import summarise_comparison
-from eval.records.records import Records
+from preflab.eval.comparison.contestant import Contestant
+from preflab.eval.comparison.contests import by_gold
+from preflab.eval.comparison.laws import course, fit_laws
+from preflab.eval.comparison.record import summarise_comparison
+from preflab.eval.records.records import Records
 
 PROMPTS = 60
 

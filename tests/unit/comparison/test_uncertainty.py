@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.comparison.contestant import Contestant
-from eval.comparison.uncertainty import replications, sources
-from eval.records.records import Records
-from eval.statistics.variance import Components
+from preflab.eval.comparison.contestant import Contestant
+from preflab.eval.comparison.uncertainty import replications, sources
+from preflab.eval.records.records import Records
+from preflab.eval.statistics.variance import Components
 
 
 def contestant(name, gold, **fields):

@@ -9,12 +9,12 @@ from itertools import combinations
 import pytest
 from report_fixture import bare, comparison, typed
 
-from eval.comparison.contests import NO_SPREAD
-from eval.comparison.sentences import headline, p_digits, sentences
-from eval.records.comparison import PairTest
-from eval.records.figures import Figure
-from eval.records.frontier import EqualKl, Frontier, MatchedDifference
-from eval.records.tuning import Trial, Tuned
+from preflab.eval.comparison.contests import NO_SPREAD
+from preflab.eval.comparison.sentences import headline, p_digits, sentences
+from preflab.eval.records.comparison import PairTest
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.frontier import EqualKl, Frontier, MatchedDifference
+from preflab.eval.records.tuning import Trial, Tuned
 
 
 def figure(mean, half=0.1):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from eval.diagnosis import Evidence, Finding, diagnose
+from preflab.eval.diagnosis import Evidence, Finding, diagnose
 
 N = 100
 

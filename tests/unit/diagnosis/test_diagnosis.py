@@ -26,8 +26,8 @@ from evidence import (
 )
 
 from docs.make_diagnosis_page import page
-from eval.diagnosis import DETECTORS, Detector, Evidence, detector, diagnose, merge
-from eval.diagnosis.base import change, training_shift
+from preflab.eval.diagnosis import DETECTORS, Detector, Evidence, detector, diagnose, merge
+from preflab.eval.diagnosis.base import change, training_shift
 
 
 def test_reward_hacking_without_gold_is_told_by_heldout_accuracy():
@@ -287,5 +287,5 @@ def test_the_page_is_what_the_detectors_say():
 
 
 def test_nothing_here_imports_torch():
-    code = "import sys, eval.diagnosis; assert 'torch' not in sys.modules"
+    code = "import sys, preflab.eval.diagnosis; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

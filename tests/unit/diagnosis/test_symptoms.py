@@ -24,8 +24,8 @@ from evidence import (
     words,
 )
 
-from eval.diagnosis import DETECTORS, Evidence, diagnose
 from preflab.errors import UserError
+from preflab.eval.diagnosis import DETECTORS, Evidence, diagnose
 
 CASES = {
     "reward hacking": (

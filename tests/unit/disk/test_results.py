@@ -12,11 +12,11 @@ import pytest
 from hostile import poisoned
 from report_fixture import comparison, typed
 
-from eval.pipeline.showing import preference_tables, show
-from eval.report import write_report
 from preflab.disk.files import write_result
 from preflab.errors import UserError
 from preflab.errors.terminal import console
+from preflab.eval.pipeline.showing import preference_tables, show
+from preflab.eval.report import write_report
 
 
 def strict(path):

@@ -12,10 +12,10 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from eval.subjects import open_subject
 from preflab.data.batches import collate
 from preflab.disk.stages import Run
 from preflab.errors import UserError
+from preflab.eval.subjects import open_subject
 from preflab.experiment.adopted import adopted_start, given_rewards
 from preflab.experiment.experiment import Experiment
 from preflab.experiment.foundation import Foundation

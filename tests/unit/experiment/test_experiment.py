@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from algorithms.rloo import RLOO
-from eval.judges import planted
+from preflab.algorithms.rloo import RLOO
 from preflab.data.batches import collate
 from preflab.disk.stages import Run, content_hash
 from preflab.errors import UserError
+from preflab.eval.judges import planted
 from preflab.experiment.experiment import Experiment
 from preflab.experiment.rewards import PlantedRewards, Rewards
 from preflab.experiment.splits import keeps_reference

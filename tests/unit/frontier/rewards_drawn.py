@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.frontier import Point, exact_oracle
+from preflab.eval.frontier import Point, exact_oracle
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(120)
 SD = np.array([0.5, 1.0, 2.0])

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from rewards_drawn import curve, normal_samples
 
-from eval.frontier import (
+from preflab.eval.frontier import (
     frontier,
     sampled_oracle,
 )
-from eval.records.frontier import Frontier
-from eval.records.typed import from_json, to_json
+from preflab.eval.records.frontier import Frontier
+from preflab.eval.records.typed import from_json, to_json
 
 
 def test_the_record_is_whole_and_the_same_again():
@@ -38,5 +38,5 @@ def test_no_torch_is_loaded(tmp_path):
     import subprocess
     import sys
 
-    command = "import sys, eval.frontier; sys.exit('torch' in sys.modules)"
+    command = "import sys, preflab.eval.frontier; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", command], check=False).returncode == 0

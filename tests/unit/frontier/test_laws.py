@@ -8,13 +8,13 @@ import math
 import numpy as np
 import pytest
 
-from eval.frontier import (
+from preflab.eval.frontier import (
     fit_overoptimisation,
 )
-from eval.frontier.overoptimisation import _fit
-from eval.records.figures import Figure
-from eval.records.typed import to_json
-from eval.report.drawings import _law
+from preflab.eval.frontier.overoptimisation import _fit
+from preflab.eval.records.figures import Figure
+from preflab.eval.records.typed import to_json
+from preflab.eval.report.drawings import _law
 
 
 def law_points(law, alpha, beta, distances, prompts=40, noise=0.0):

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from rewards_drawn import curve
 
-from eval.frontier import (
+from preflab.eval.frontier import (
     Point,
     equal_kl,
     fit_overoptimisation,
     matched,
     matched_differences,
 )
-from eval.statistics import holm
+from preflab.eval.statistics import holm
 
 
 def test_methods_are_read_at_shared_kls_inside_all_ranges():

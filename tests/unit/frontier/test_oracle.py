@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rewards_drawn import MEANS, SD, normal_oracle, normal_samples, small_world, tilted
 
-from eval.frontier import (
+from preflab.eval.frontier import (
     attainable,
     best_of_n_curve,
     exact_oracle,
@@ -18,8 +18,8 @@ from eval.frontier import (
     sampled_oracle,
     under_the_line,
 )
-from eval.frontier import oracle as lines
-from eval.records.typed import to_json
+from preflab.eval.frontier import oracle as lines
+from preflab.eval.records.typed import to_json
 
 # ---- the exact line ----------------------------------------------------------------------------------
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eval.conformance.workbench import END, PAD, VOCABULARY, make_groups, make_roles
-from eval.harness import divergence
-from eval.harness.divergence import policy_figures
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
+from preflab.eval.conformance.workbench import END, PAD, VOCABULARY, make_groups, make_roles
+from preflab.eval.harness import divergence
+from preflab.eval.harness.divergence import policy_figures
 
 
 @pytest.fixture(scope="module")

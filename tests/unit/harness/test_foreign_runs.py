@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from eval.pipeline.evaluating import check_methods, named_subjects
-from eval.subjects import PolicySubject, open_subject, open_subjects
-from eval.subjects.kinds import _responses
 from preflab.disk.seals import SUMS, seal
 from preflab.errors import UserError
+from preflab.eval.pipeline.evaluating import check_methods, named_subjects
+from preflab.eval.subjects import PolicySubject, open_subject, open_subjects
+from preflab.eval.subjects.kinds import _responses
 from preflab.model.adapter_config import CONFIG, WEIGHTS
 
 KEYS = {"sft": "0123456789ab", "reward": "ba9876543210"}
@@ -49,7 +49,8 @@ def test_code_that_a_folder_names_is_not_imported(evil, caplog, place):
 
 def test_code_that_the_user_names_is(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "own.py").write_text("from algorithms.best_of_n import BestOfN\n\n\nclass Mine(BestOfN):\n    pass\n")
+    source = "from preflab.algorithms.best_of_n import BestOfN\n\n\nclass Mine(BestOfN):\n    pass\n"
+    (tmp_path / "own.py").write_text(source)
     stage(tmp_path / "run", "mine-seed0", KEYS["sft"], method="elsewhere/own.py:Mine", config={"n": 3})
     found = named_subjects(["foreign=run"], ["own.py:Mine"])
     check_methods(["own.py:Mine"], found)

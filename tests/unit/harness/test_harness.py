@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from eval.harness.evaluate import _part
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
+from preflab.eval.harness.evaluate import _part
 from preflab.model.in_parts import scored
 
 LENGTHS = [(2, 9), (7, 1), (1, 1), (3, 8), (2, 1), (8, 2)]  # of prompt and response

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from judge_server import Server
 
-from eval.judges import EndpointConfig, EndpointJudge
+from preflab.eval.judges import EndpointConfig, EndpointJudge
 from preflab.settings.fields import build
 
 

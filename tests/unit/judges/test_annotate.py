@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from eval.judges import HumanVerdicts
 from preflab.data.formats import preference_rows
 from preflab.data.reading import read_rows
 from preflab.disk.journal import Journal
 from preflab.errors import UserError
+from preflab.eval.judges import HumanVerdicts
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "annotate.py"
 

@@ -8,9 +8,9 @@ import threading
 import pytest
 from judge_server import by_length, completion, error, verdict
 
-from eval.judges import head_to_head
 from preflab.endpoint.client import Pace
 from preflab.errors import UserError
+from preflab.eval.judges import head_to_head
 
 # ---- answers -----------------------------------------------------------------------------------------
 

@@ -12,9 +12,9 @@ import sys
 import pytest
 from judge_server import KEY, Server, by_length, completion, error
 
-from eval.judges.rubric import PAIR
 from preflab.endpoint.client import ChatClient
 from preflab.errors import UserError
+from preflab.eval.judges.rubric import PAIR
 
 # ---- cache -------------------------------------------------------------------------------------------
 
@@ -50,7 +50,7 @@ def test_order_texts_and_rubric_are_part_of_the_question(judge, server, monkeypa
     for texts in (("p", "a", "b"), ("p", "b", "a"), ("p", "a", "c"), ("q", "a", "b"), ("p", "ab", "")):
         asking.prefer(*([text] for text in texts))
     assert len(server.requests) == 5
-    monkeypatch.setattr("eval.judges.endpoint.PAIR", PAIR._replace(system="Choose."))
+    monkeypatch.setattr("preflab.eval.judges.endpoint.PAIR", PAIR._replace(system="Choose."))
     judge().prefer(["p"], ["a"], ["b"])
     assert len(server.requests) == 6
 
@@ -85,7 +85,7 @@ def test_a_spoilt_cache_file_is_asked_again(judge, server, tmp_path):
 
 ASK = """
 import sys
-from eval.judges import EndpointConfig, EndpointJudge
+from preflab.eval.judges import EndpointConfig, EndpointJudge
 url, cache = sys.argv[1:]
 config = EndpointConfig(judge_url=url, judge_model="judge", judge_cache=cache, judge_concurrency=1)
 EndpointJudge(config).prefer(["p"] * 6, [f"{i}a" for i in range(6)], ["b"] * 6)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from eval.judges.annotating import Pair, sample_pairs, verdict_row
-from eval.judges.verdicts import HumanVerdicts, preference_data, read_verdicts
 from preflab.data.asked import conversation
 from preflab.data.formats import preference_rows
+from preflab.eval.judges.annotating import Pair, sample_pairs, verdict_row
+from preflab.eval.judges.verdicts import HumanVerdicts, preference_data, read_verdicts
 
 MESSAGES = [
     {"role": "system", "content": "Be kind."},

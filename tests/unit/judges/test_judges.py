@@ -11,8 +11,11 @@ from types import ModuleType
 import pytest
 import torch
 
-from eval.conformance.workbench import make_groups, make_roles
-from eval.judges import (
+from preflab.data.batches import collate
+from preflab.errors import UserError
+from preflab.errors.terminal import printable
+from preflab.eval.conformance.workbench import make_groups, make_roles
+from preflab.eval.judges import (
     EndpointConfig,
     HeldOutRewardModel,
     HumanVerdicts,
@@ -24,11 +27,8 @@ from eval.judges import (
     warn_if_trained_against,
     weights_hash,
 )
-from eval.judges.rubric import PAIR
-from eval.judges.verdicts import Verdict, agreement, preference_data, read_verdicts
-from preflab.data.batches import collate
-from preflab.errors import UserError
-from preflab.errors.terminal import printable
+from preflab.eval.judges.rubric import PAIR
+from preflab.eval.judges.verdicts import Verdict, agreement, preference_data, read_verdicts
 from preflab.model.in_parts import reward_scores
 
 
@@ -288,7 +288,7 @@ def test_judges_are_opened_by_name_or_file(tmp_path):
 
 def test_importing_judges_costs_neither_torch_nor_an_http_library():
     heavy = ("torch", "transformers", "datasets", "httpx2")
-    code = f"import eval.judges, sys; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import preflab.eval.judges, sys; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -386,6 +386,6 @@ def test_a_declared_judge_is_one_and_has_a_word_of_its_own(monkeypatch):
         declared([module_with("a", mine), module_with("b", mine)])
     with pytest.raises(TypeError, match="JUDGE of a is a str; it must be a JudgeOption"):
         declared([module_with("a", "mine")])
-    monkeypatch.setattr("eval.judges.JUDGES", {"mine": mine})
+    monkeypatch.setattr("preflab.eval.judges.JUDGES", {"mine": mine})
     with pytest.raises(TypeError, match="'mine' opened nothing"):
         open_named_judge("mine")

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import torch
 
-from algorithms.kto import KTOFeedback
 from preflab import Pairwise
+from preflab.algorithms.kto import KTOFeedback
 from preflab.method import registry
 from preflab.method.contract import Batch, Labels, Scores
 

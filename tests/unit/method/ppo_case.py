@@ -7,7 +7,7 @@ import math
 import torch
 from loss_cases import LENGTHS, SHAPE, make_batch, randoms
 
-from algorithms.ppo import PPOConfig
+from preflab.algorithms.ppo import PPOConfig
 from preflab.method.contract import Scores
 from preflab.method.feedback import ActorCriticFeedback
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from rollouts import IN_LOSS, gradients, make_rollout, moved, two_token_rollout
 
-from algorithms.a2c import A2C, A2CConfig
-from algorithms.grpo import GRPO, GRPOConfig
-from algorithms.reinforce import REINFORCE, REINFORCEConfig
-from algorithms.rloo import RLOO, RLOOConfig
+from preflab.algorithms.a2c import A2C, A2CConfig
+from preflab.algorithms.grpo import GRPO, GRPOConfig
+from preflab.algorithms.reinforce import REINFORCE, REINFORCEConfig
+from preflab.algorithms.rloo import RLOO, RLOOConfig
 from preflab.method.advantages_and_ratios import adapted_kl_coefficient
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from offline_cases import NAN, case, make_batch, near_reference, sigma
 
-from algorithms.kto import KTO, KTOConfig, KTOFeedback
+from preflab.algorithms.kto import KTO, KTOConfig, KTOFeedback
 from preflab.method.contract import Rollout, Scores
 
 

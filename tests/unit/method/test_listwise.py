@@ -9,8 +9,8 @@ import pytest
 import torch
 from offline_cases import NAN, case, make_batch, randoms
 
-from algorithms.dpo import DPO, DPOConfig
-from algorithms.plackett_luce import PlackettLuce, PlackettLuceConfig
+from preflab.algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.plackett_luce import PlackettLuce, PlackettLuceConfig
 from preflab.method.contract import Labels, Scores
 from preflab.method.maths import plackett_luce
 

@@ -9,10 +9,10 @@ import torch
 from loss_cases import LENGTHS, NAN, dpo_scores, make_batch, randoms
 from ppo_case import CONFIG, ppo_case
 
-from algorithms.dpo import DPO, DPOConfig
-from algorithms.ppo import PPO
-from algorithms.reward import Reward, RewardConfig
-from algorithms.sft import SFT, SFTConfig
+from preflab.algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.ppo import PPO
+from preflab.algorithms.reward import Reward, RewardConfig
+from preflab.algorithms.sft import SFT, SFTConfig
 from preflab.method.contract import Scores, unit_mask
 
 

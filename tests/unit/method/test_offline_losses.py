@@ -9,8 +9,8 @@ import pytest
 import torch
 from offline_cases import NAN, OFFLINE, PAIRWISE, case, make_batch, near_reference, randoms, sigma, softplus
 
-from algorithms.dpo import DPO, DPOConfig
-from algorithms.robust_dpo import RobustDPO, RobustDPOConfig
+from preflab.algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.robust_dpo import RobustDPO, RobustDPOConfig
 from preflab.method.contract import Labels, Scores
 from preflab.method.maths import log_odds, win_probability
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from offline_cases import NAN, OFFLINE, PAIRWISE, make_batch, randoms
 
-from algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.dpo import DPO, DPOConfig
 from preflab.method.contract import Batch, Labels, Scores
 from preflab.method.maths import plackett_luce, win_probability
 

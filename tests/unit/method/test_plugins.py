@@ -155,7 +155,7 @@ IDLE = {
 @pytest.mark.parametrize("part", IDLE)
 def test_a_part_of_a_policy_gradient_that_nothing_calls_is_refused_with_what_to_define(part, tmp_path):
     module, base, caller = IDLE[part]
-    body = f"from algorithms.{module} import {base}\nclass Mine({base}):\n    def {part}(self, *given): ..."
+    body = f"from preflab.algorithms.{module} import {base}\nclass Mine({base}):\n    def {part}(self, *given): ..."
     path = write(tmp_path, METHOD, body)
     wanted = rf"line \d+\): it defines {part}, which {caller} does not call; define {caller.split('.')[1]}"
     with pytest.raises(UserError, match=wanted):
@@ -178,7 +178,7 @@ HEARD = {
 
 @pytest.mark.parametrize("body", HEARD.values(), ids=HEARD)
 def test_a_part_that_something_calls_is_not_refused(body, tmp_path):
-    imports = "from algorithms.grpo import GRPO\nfrom algorithms.ppo import PPO\n"
+    imports = "from preflab.algorithms.grpo import GRPO\nfrom preflab.algorithms.ppo import PPO\n"
     registry.load(f"{write(tmp_path, METHOD, imports + body)}:Mine")
 
 
@@ -244,7 +244,8 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
 def test_a_broken_package_stops_only_who_names_it(monkeypatch, tmp_path, caplog):
     (tmp_path / "broken_package.py").write_text("import sys\nsys.exit(0)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    points = [EntryPoint(n, v, registry.GROUP) for n, v in (("dpo", "algorithms.dpo:DPO"), ("bad", "broken_package:X"))]
+    named = {"dpo": "preflab.algorithms.dpo:DPO", "bad": "broken_package:X"}
+    points = [EntryPoint(name, value, registry.GROUP) for name, value in named.items()]
     monkeypatch.setattr(registry, "entry_points", lambda group: points)
     registry.registered.cache_clear()
     try:
@@ -312,7 +313,7 @@ def test_whatever_is_a_number_is_a_reward(value, expected, tmp_path):
 
 
 def test_a_methods_failing_checks_are_complaints(tmp_path):
-    from eval.pipeline.conforming import check
+    from preflab.eval.pipeline.conforming import check
 
     path = write(tmp_path, METHOD, "class Mine(Bare):\n    def loss(self, batch, scores): raise ValueError('no')")
     passed, complaints = check(make_method(f"{path}:Mine"))

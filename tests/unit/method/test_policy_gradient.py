@@ -23,13 +23,13 @@ from rollouts import (
     two_token_rollout,
 )
 
-from algorithms.a2c import A2C, A2CConfig
-from algorithms.grpo import GRPO, GRPOConfig
-from algorithms.ppo import PPO, PPOConfig
-from algorithms.reinforce import REINFORCE, REINFORCEConfig
-from algorithms.reinforce_pp import REINFORCEPP, REINFORCEPPConfig
-from algorithms.rloo import RLOO, RLOOConfig
 from preflab import PolicyGradient, PolicyGradientConfig
+from preflab.algorithms.a2c import A2C, A2CConfig
+from preflab.algorithms.grpo import GRPO, GRPOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
+from preflab.algorithms.reinforce import REINFORCE, REINFORCEConfig
+from preflab.algorithms.reinforce_pp import REINFORCEPP, REINFORCEPPConfig
+from preflab.algorithms.rloo import RLOO, RLOOConfig
 from preflab.method.advantages_and_ratios import clipped_surrogate, mean_of_others, whiten
 from preflab.method.contract import Batch, Scores
 from preflab.method.feedback import PolicyFeedback

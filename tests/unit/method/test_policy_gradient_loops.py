@@ -10,9 +10,9 @@ import torch
 from policy_gradient_loops import advantages_by_loop, losses_by_loop
 from rollouts import LENGTHS, NAN, WHOLE, cases, make_rollout, moved
 
-from algorithms.a2c import A2C, A2CConfig
-from algorithms.reinforce import REINFORCE, REINFORCEConfig
-from algorithms.rloo import RLOO, RLOOConfig
+from preflab.algorithms.a2c import A2C, A2CConfig
+from preflab.algorithms.reinforce import REINFORCE, REINFORCEConfig
+from preflab.algorithms.rloo import RLOO, RLOOConfig
 from preflab.method.contract import Algorithm, KnownOptimum, Prepares, Scores, unit_mask
 
 

@@ -9,7 +9,7 @@ import torch
 from loss_cases import make_batch, tokens
 from ppo_case import CONFIG, EPSILON, C, actor_critic_feedback, ppo_case, ppo_token_loss, token_arguments
 
-from algorithms.ppo import PPO
+from preflab.algorithms.ppo import PPO
 from preflab.method.contract import Scores
 
 

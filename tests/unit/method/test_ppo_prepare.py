@@ -7,7 +7,7 @@ import pytest
 import torch
 from loss_cases import LENGTHS, NAN, SHAPE, make_batch, randoms, tokens
 
-from algorithms.ppo import PPO, PPOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
 from preflab.method.contract import Rollout, Scores
 
 

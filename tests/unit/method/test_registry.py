@@ -91,18 +91,18 @@ def test_an_empty_registry_says_what_to_do(points):
 
 
 def test_duplicates_are_refused(points):
-    points(("dpo", "algorithms.dpo:DPO"), ("dpo", "elsewhere:DPO"))
-    with pytest.raises(UserError, match=r"'dpo' is registered twice: algorithms.dpo:DPO .* elsewhere:DPO"):
+    points(("dpo", "preflab.algorithms.dpo:DPO"), ("dpo", "elsewhere:DPO"))
+    with pytest.raises(UserError, match=r"'dpo' is registered twice: preflab.algorithms.dpo:DPO .* elsewhere:DPO"):
         registry.registered()
 
 
 def test_the_same_object_twice_is_no_duplicate(points):
-    points(("dpo", "algorithms.dpo:DPO"), ("dpo", "algorithms.dpo:DPO"))
+    points(("dpo", "preflab.algorithms.dpo:DPO"), ("dpo", "preflab.algorithms.dpo:DPO"))
     assert registry.load("dpo").__name__ == "DPO"
 
 
 def test_listing_imports_nothing(points):
-    points(("broken", "no_such_module:Thing"), ("hollow", "algorithms.dpo:NoSuchName"))
+    points(("broken", "no_such_module:Thing"), ("hollow", "preflab.algorithms.dpo:NoSuchName"))
     assert list(registry.registered()) == ["broken", "hollow"]
     for name in ("broken", "hollow"):
         with pytest.raises(UserError, match=f"method '{name}' .*cannot be imported"):
@@ -127,7 +127,7 @@ def test_a_file_is_named_apart_from_installed_modules(mine):
 
 
 def test_a_module_of_ones_own():
-    assert registry.load("algorithms.dpo:DPO") is registry.load("dpo")
+    assert registry.load("preflab.algorithms.dpo:DPO") is registry.load("dpo")
 
 
 def test_what_lacks_the_contract_is_refused(mine):
@@ -142,7 +142,7 @@ def test_wrong_places_are_named(mine):
         (f"{mine}:Mien", "has no 'Mien' .*'Mine'"),
         (f"{mine.with_name('none.py')}:Mine", "does not exist"),
         ("no.such.module:Thing", "cannot be imported"),
-        ("algorithms.dpo:", "must have the form"),
+        ("preflab.algorithms.dpo:", "must have the form"),
         (":Thing", "must have the form"),
     ):
         with pytest.raises(UserError, match=message):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from algorithms.reward import Reward, RewardConfig
-from algorithms.reward_pl import RewardPL, RewardPLConfig
+from preflab.algorithms.reward import Reward, RewardConfig
+from preflab.algorithms.reward_pl import RewardPL, RewardPLConfig
 from preflab.method.contract import Batch, Labels, Scores
 
 NAN = float("nan")

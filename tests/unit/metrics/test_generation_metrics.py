@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.comparison.generations import KEYS, summarise_generations
-from eval.metrics import base, distinct_n, load, repetition, self_similarity
-from eval.metrics.words import ngrams, words
 from preflab.errors import UserError
+from preflab.eval.comparison.generations import KEYS, summarise_generations
+from preflab.eval.metrics import base, distinct_n, load, repetition, self_similarity
+from preflab.eval.metrics.words import ngrams, words
 
 REPEATED = "the cat sat on the mat the cat sat on the mat"
 

@@ -16,7 +16,8 @@ import torch
 from report_fixture import of_methods
 
 from docs.make_metric_page import PAGE, page
-from eval.metrics import (
+from preflab.errors import UserError
+from preflab.eval.metrics import (
     METRICS,
     columns_of,
     declared,
@@ -28,9 +29,8 @@ from eval.metrics import (
     reward,
     win_rate,
 )
-from eval.report.table import comparison_table, markdown_table
-from eval.statistics import interval
-from preflab.errors import UserError
+from preflab.eval.report.table import comparison_table, markdown_table
+from preflab.eval.statistics import interval
 
 ROOT = Path(__file__).parents[3]
 # One valid input per metric, three prompts each.

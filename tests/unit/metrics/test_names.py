@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from eval.metrics import METRICS
+from preflab.eval.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[3]
 MEASURES = [measure for metric in METRICS.values() for measure in (*metric.measures, *metric.details)]

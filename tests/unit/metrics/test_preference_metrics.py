@@ -9,7 +9,7 @@ import pytest
 from preference_scores import calibrated
 from scipy.special import expit, logit
 
-from eval.metrics import (
+from preflab.eval.metrics import (
     load,
     preference_auc,
     preference_brier,

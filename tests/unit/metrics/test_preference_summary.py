@@ -13,9 +13,9 @@ from preference_scores import calibrated, rows
 from scipy.special import expit
 from scipy.stats import pearsonr
 
-from eval.comparison.preferences import KEYS, correlation, length_buckets, summarise_preferences
-from eval.statistics import interval, wilson
 from preflab.errors import UserError
+from preflab.eval.comparison.preferences import KEYS, correlation, length_buckets, summarise_preferences
+from preflab.eval.statistics import interval, wilson
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 

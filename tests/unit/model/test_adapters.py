@@ -14,8 +14,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from eval.subjects.models import merged_policy
 from preflab.errors import UserError
+from preflab.eval.subjects.models import merged_policy
 from preflab.model import adapter_config
 from preflab.model.adapter_config import read_config, read_normalisation
 from preflab.model.adapters import read_folder

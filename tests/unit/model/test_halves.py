@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import make_groups
 
-from eval.conformance.workbench import END, PAD, make_roles
 from preflab.data.batches import collate
+from preflab.eval.conformance.workbench import END, PAD, make_roles
 from preflab.model import halves
 from preflab.model.in_parts import reward_scores
 from preflab.sampling import sampler as sampling

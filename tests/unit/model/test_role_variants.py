@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny import make_groups, train
 
-from algorithms.ppo import PPO, PPOConfig
-from eval.conformance.workbench import PAD, make_roles
+from preflab.algorithms.ppo import PPO, PPOConfig
 from preflab.data.batches import collate
+from preflab.eval.conformance.workbench import PAD, make_roles
 from preflab.method.contract import unit_mask
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from algorithms.a2c import A2C, A2CConfig
-from algorithms.dpo import DPO, DPOConfig
-from eval.conformance.workbench import PAD, VOCABULARY, counts_good
+from preflab.algorithms.a2c import A2C, A2CConfig
+from preflab.algorithms.dpo import DPO, DPOConfig
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
+from preflab.eval.conformance.workbench import PAD, VOCABULARY, counts_good
 from preflab.model.roles import Roles
 from preflab.model.work import ModelShape, Passed, Weights, Work, sampled, scored
 from preflab.sampling.sampler import TransformersSampler

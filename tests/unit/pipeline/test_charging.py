@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from eval.comparison.budgets import Below
-from eval.pipeline.entries import CompareConfig, left, spent
-from eval.pipeline.standing import charged_below
 from preflab.disk.stages import Stage
 from preflab.errors import UserError
+from preflab.eval.comparison.budgets import Below
+from preflab.eval.pipeline.entries import CompareConfig, left, spent
+from preflab.eval.pipeline.standing import charged_below
 from preflab.method.configured import make_method
 from preflab.training.budget import Budget
 

@@ -7,12 +7,12 @@ import logging
 
 import pytest
 
-from eval.pipeline.comparing import COMPARE
-from eval.pipeline.defaults import DEFAULTS, nearest
-from eval.pipeline.entries import CompareConfig
-from eval.pipeline.session import Session
-from eval.pipeline.workers import at_a_time, check_workers, crew_of
 from preflab.errors import UserError
+from preflab.eval.pipeline.comparing import COMPARE
+from preflab.eval.pipeline.defaults import DEFAULTS, nearest
+from preflab.eval.pipeline.entries import CompareConfig
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.workers import at_a_time, check_workers, crew_of
 from preflab.execution.executing import Here
 from preflab.experiment.layers import Layers
 from preflab.method import registry
@@ -174,7 +174,7 @@ def test_methods_are_compared_by_whole_replications_unless_it_is_quick(tmp_path)
 
 
 def test_stages_are_made_side_by_side_where_nothing_is_shared_that_cannot_be(monkeypatch):
-    monkeypatch.setattr("eval.pipeline.workers.os.sched_getaffinity", lambda process: {0, 1, 2})
+    monkeypatch.setattr("preflab.eval.pipeline.workers.os.sched_getaffinity", lambda process: {0, 1, 2})
 
     def workers(**values):
         session = Session(values, {}, COMPARE)

@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from eval.pipeline.enough import detectable_effect, fewest_rows, say_what_is_seen
 from preflab.errors import UserError
+from preflab.eval.pipeline.enough import detectable_effect, fewest_rows, say_what_is_seen
 
 
 @pytest.mark.parametrize(("policies", "fewest"), [(1, 2), (2, 6), (3, 7), (4, 8), (11, 12)])

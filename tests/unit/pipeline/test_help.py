@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from eval.pipeline.comparing import COMPARE
-from eval.pipeline.session import Session
 from preflab.errors import UserError
+from preflab.eval.pipeline.comparing import COMPARE
+from preflab.eval.pipeline.session import Session
 from preflab.method import registry
 from preflab.settings.command_line import as_written
 

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from eval.comparison.contests import by_gold
-from eval.judges import PLANTED, EndpointConfig, EndpointJudge, HumanVerdicts, JudgeSpec, judge_sentences
-from eval.pipeline.bringing import Brought
-from eval.pipeline.judging import (
+from preflab.errors import UserError
+from preflab.eval.comparison.contests import by_gold
+from preflab.eval.judges import PLANTED, EndpointConfig, EndpointJudge, HumanVerdicts, JudgeSpec, judge_sentences
+from preflab.eval.pipeline.bringing import Brought
+from preflab.eval.pipeline.judging import (
     ByAnswers,
     JudgeConfig,
     check_held,
@@ -21,14 +22,13 @@ from eval.pipeline.judging import (
     open_people,
     open_rewards,
 )
-from eval.pipeline.session import Session
-from eval.pipeline.showing import judge_lines
-from eval.pipeline.standing import maximised_by
-from eval.records.comparison import Judge
-from eval.records.figures import Figure
-from eval.settings import EvalConfig
-from eval.subjects import RewardSubject
-from preflab.errors import UserError
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.showing import judge_lines
+from preflab.eval.pipeline.standing import maximised_by
+from preflab.eval.records.comparison import Judge
+from preflab.eval.records.figures import Figure
+from preflab.eval.settings import EvalConfig
+from preflab.eval.subjects import RewardSubject
 
 NOTHING = Brought("auto", ())
 URL = EndpointConfig(judge_url="http://localhost:1/v1", judge_model="m")

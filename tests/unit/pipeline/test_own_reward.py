@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from eval.pipeline.bringing import Brought
-from eval.pipeline.session import Session
-from eval.pipeline.training import check_read
 from preflab.errors import UserError
+from preflab.eval.pipeline.bringing import Brought
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.training import check_read
 from preflab.experiment.settings import RewardSettings
 from preflab.method.configured import make_method
 from preflab.worlds import WorldConfig

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from report_fixture import comparison
 
-from eval.pipeline.power import PowerConfig, design, designs, fewest_seeds, needed
-from eval.records.variance import Shares, Sources
+from preflab.eval.pipeline.power import PowerConfig, design, designs, fewest_seeds, needed
+from preflab.eval.records.variance import Shares, Sources
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "power.py"
 PILOT = Sources(

@@ -7,16 +7,16 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from eval.judges.annotating import AnnotateConfig
-from eval.judges.settings import EndpointConfig
-from eval.pipeline.comparing import COMPARE
-from eval.pipeline.conforming import ConformanceConfig
-from eval.pipeline.defaults import DEFAULTS
-from eval.pipeline.entries import CompareConfig
-from eval.pipeline.following import CourseConfig
-from eval.pipeline.session import SHARED, Session
-from eval.settings import EvalConfig
 from preflab.errors import UserError
+from preflab.eval.judges.annotating import AnnotateConfig
+from preflab.eval.judges.settings import EndpointConfig
+from preflab.eval.pipeline.comparing import COMPARE
+from preflab.eval.pipeline.conforming import ConformanceConfig
+from preflab.eval.pipeline.defaults import DEFAULTS
+from preflab.eval.pipeline.entries import CompareConfig
+from preflab.eval.pipeline.following import CourseConfig
+from preflab.eval.pipeline.session import SHARED, Session
+from preflab.eval.settings import EvalConfig
 from preflab.experiment.settings import RewardSettings, RunConfig
 from preflab.method import registry
 from preflab.settings.fields import build

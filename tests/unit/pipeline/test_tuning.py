@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from eval.pipeline.entries import Entry
-from eval.pipeline.searching import EVEN, Outcome, Search, TuneConfig, search_space_of
 from preflab.errors import UserError
+from preflab.eval.pipeline.entries import Entry
+from preflab.eval.pipeline.searching import EVEN, Outcome, Search, TuneConfig, search_space_of
 from preflab.method.configured import make_method
 from preflab.settings.fields import search_space
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, Qwen3Config
 
-from algorithms.dpo import DPO
-from algorithms.ppo import PPO
+from preflab.algorithms.dpo import DPO
+from preflab.algorithms.ppo import PPO
 from preflab.model.base import without_dropout
 from preflab.model.roles import Roles
 from preflab.planning.footprint import STORED, Sketch, _group_left, free_memory, uniform

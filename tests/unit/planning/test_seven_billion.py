@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from transformers import LlamaConfig, Qwen2Config
 
-from algorithms.dpo import DPO
-from algorithms.ppo import PPO
+from preflab.algorithms.dpo import DPO
+from preflab.algorithms.ppo import PPO
 from preflab.planning.footprint import Sketch, uniform
 from preflab.settings.training import LoraSettings
 

@@ -14,12 +14,12 @@ from jsonschema import Draft202012Validator
 from report_fixture import bare, comparison, typed
 
 from docs.make_record_page import FOLDER, SCHEMAS, page, schema
-from eval.metrics import measures_of
-from eval.metrics.measures import OF_METHOD
-from eval.records.comparison import Comparison, Evaluation, read_comparison, read_evaluation
-from eval.records.figures import Figure, Method
-from eval.records.typed import described, json_schema, records_of, to_json
 from preflab.errors import UserError
+from preflab.eval.metrics import measures_of
+from preflab.eval.metrics.measures import OF_METHOD
+from preflab.eval.records.comparison import Comparison, Evaluation, read_comparison, read_evaluation
+from preflab.eval.records.figures import Figure, Method
+from preflab.eval.records.typed import described, json_schema, records_of, to_json
 
 KINDS = records_of(Evaluation)
 

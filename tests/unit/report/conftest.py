@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from report_fixture import comparison, samples, typed
 
-from eval.report import write_report
+from preflab.eval.report import write_report
 
 
 @pytest.fixture(scope="module")

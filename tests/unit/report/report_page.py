@@ -7,8 +7,8 @@ from typing import Any
 
 from report_fixture import typed
 
-from eval.report.page import render
-from eval.report.text import clean
+from preflab.eval.report.page import render
+from preflab.eval.report.text import clean
 
 
 class Page(HTMLParser):

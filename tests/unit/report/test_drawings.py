@@ -9,12 +9,12 @@ from hostile import HOSTILE
 from report_fixture import bare, comparison, typed
 from report_page import Page
 
-from eval.report.drawings import plots
-from eval.report.figures import page_svg
-from eval.report.inline import inline_svg
-from eval.report.page import render
-from eval.report.style import COLOURS, method_styles
-from eval.report.text import clean
+from preflab.eval.report.drawings import plots
+from preflab.eval.report.figures import page_svg
+from preflab.eval.report.inline import inline_svg
+from preflab.eval.report.page import render
+from preflab.eval.report.style import COLOURS, method_styles
+from preflab.eval.report.text import clean
 
 
 def test_every_method_has_one_colour_and_the_baseline_is_grey() -> None:

@@ -13,14 +13,14 @@ import pytest
 from report_fixture import METHODS, bare, comparison, typed
 from report_page import Page, page
 
-from eval.report import sections, write_report
-from eval.report.drawings import plots
-from eval.report.figures import page_svg
-from eval.report.page import render
-from eval.report.samples import sample_data
-from eval.report.sections import command, pairwise, ranking
-from eval.report.text import clean, embedded
 from preflab.errors import UserError
+from preflab.eval.report import sections, write_report
+from preflab.eval.report.drawings import plots
+from preflab.eval.report.figures import page_svg
+from preflab.eval.report.page import render
+from preflab.eval.report.samples import sample_data
+from preflab.eval.report.sections import command, pairwise, ranking
+from preflab.eval.report.text import clean, embedded
 
 
 def test_writes_page_tables_and_figures(report: Any) -> None:

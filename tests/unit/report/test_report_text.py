@@ -12,10 +12,10 @@ from hostile import HOSTILE, poisoned
 from report_fixture import METHODS, comparison, of_methods, samples, typed
 from report_page import Page, page
 
-from eval.report import write_report
-from eval.report.page import render
-from eval.report.table import latex_table, markdown_table
-from eval.report.text import clean, embedded, visible
+from preflab.eval.report import write_report
+from preflab.eval.report.page import render
+from preflab.eval.report.table import latex_table, markdown_table
+from preflab.eval.report.text import clean, embedded, visible
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

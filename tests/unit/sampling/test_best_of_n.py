@@ -12,8 +12,8 @@ from scipy.stats import chisquare
 from tiny_llama import tiny_llama
 
 import preflab.sampling.best_of_n
-from algorithms.best_of_n import BestOf, BestOfN, BestOfNConfig
 from preflab import best_of_n_kl_bound, best_of_n_log_ratio, best_of_n_logps
+from preflab.algorithms.best_of_n import BestOf, BestOfN, BestOfNConfig
 from preflab.method.contract import Batch, DecoderMethod, LossMethod, TrainerMethod
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler

@@ -16,10 +16,10 @@ from rollouts import CASES, NAN, WHOLE, make_rollout, moved, name_of, randoms
 from sampled_model import END, LENGTH, PAD, open_roles
 from tiny import make_groups, settings, train
 
-from algorithms.expert_iteration import ExpertIteration, ExpertIterationConfig
-from algorithms.online_dpo import OnlineDPO, OnlineDPOConfig
-from algorithms.ppo import PPO, PPOConfig
-from algorithms.rloo import RLOO, RLOOConfig
+from preflab.algorithms.expert_iteration import ExpertIteration, ExpertIterationConfig
+from preflab.algorithms.online_dpo import OnlineDPO, OnlineDPOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
+from preflab.algorithms.rloo import RLOO, RLOOConfig
 from preflab.errors import UserError
 from preflab.sampling.sampler import TransformersSampler
 from preflab.sampling.vllm import VllmSampler

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny_llama import tiny_llama
 
-from algorithms.dpo import DPO, DPOConfig
-from algorithms.expert_iteration import ExpertIteration, ExpertIterationConfig
-from algorithms.online_dpo import OnlineDPO, OnlineDPOConfig
+from preflab.algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.expert_iteration import ExpertIteration, ExpertIterationConfig
+from preflab.algorithms.online_dpo import OnlineDPO, OnlineDPOConfig
 from preflab.method.contract import Batch, Labels, Rollout, Scores, unit_mask
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler

@@ -18,7 +18,7 @@ from sampled_model import END, LENGTH, OTHER_END, PAD, PROMPTS, VOCABULARY, draw
 from tiny_llama import tiny_llama
 from transformers import AutoModelForCausalLM
 
-from algorithms.ppo import PPO, PPOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
 from preflab.disk.stages import Run
 from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment

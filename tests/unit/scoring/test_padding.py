@@ -126,7 +126,7 @@ def test_by_trl(saved, tiny_tokenizer, tmp_path):
     from datasets import Dataset
     from trl import RewardConfig, RewardTrainer
 
-    from algorithms.trl_backed import TRLReward
+    from preflab.algorithms.trl_backed import TRLReward
 
     _, _, base, folder, scores, roles = saved
     model, tokenizer = documented(base, folder)

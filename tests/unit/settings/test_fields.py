@@ -163,6 +163,7 @@ def test_a_recipe_answers_mistakes_in_one_line(capsys):
 
 
 def test_configs_and_methods_import_without_torch():
-    modules = "preflab.settings.fields, preflab.method.registry, algorithms.dpo, algorithms.ppo, preflab.worlds"
+    algorithms = "preflab.algorithms.dpo, preflab.algorithms.ppo"
+    modules = f"preflab.settings.fields, preflab.method.registry, {algorithms}, preflab.worlds"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from eval.statistics.significance import compare
-from eval.statistics.variance import Components, components, detectable, scale, spread
+from preflab.eval.statistics.significance import compare
+from preflab.eval.statistics.variance import Components, components, detectable, scale, spread
 
 SEEDS, PROMPTS, REST = 0.2, 0.7, 1.1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval.statistics import FEWEST_VERDICTS, agreement, interval, prediction_powered
+from preflab.eval.statistics import FEWEST_VERDICTS, agreement, interval, prediction_powered
 
 N = 300
 

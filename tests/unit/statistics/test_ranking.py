@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import binomtest
 
-from eval.statistics import bradley_terry, interval, length_controlled_win_rate
+from preflab.eval.statistics import bradley_terry, interval, length_controlled_win_rate
 
 POINTS = 400 / np.log(10)
 

@@ -12,8 +12,8 @@ from scipy.optimize import brentq
 from scipy.special import gamma
 from scipy.stats import binomtest, chi2, nct, norm, t, ttest_1samp
 
-from eval.statistics import Estimate, compare, interval, unanimous, wilson
-from eval.statistics.variance import Scale, Spread, detectable, scale, spread
+from preflab.eval.statistics import Estimate, compare, interval, unanimous, wilson
+from preflab.eval.statistics.variance import Scale, Spread, detectable, scale, spread
 
 
 def test_mean_and_n_are_those_of_all_values() -> None:

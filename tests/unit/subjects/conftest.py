@@ -7,7 +7,7 @@ import json
 import pytest
 from ground_files import CONFIG, open_experiment, random_role, rows, spec_of
 
-from eval.subjects import Ground, RewardSubject
+from preflab.eval.subjects import Ground, RewardSubject
 from preflab.settings.training import LoraSettings
 
 

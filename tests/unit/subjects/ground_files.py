@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from eval.judges import JudgeSpec
-from eval.records.columns import column
-from eval.settings import EvalConfig
 from preflab.disk.stages import Run
+from preflab.eval.judges import JudgeSpec
+from preflab.eval.records.columns import column
+from preflab.eval.settings import EvalConfig
 from preflab.experiment.experiment import Experiment
 from preflab.model.roles import Roles
 from preflab.settings.training import LoraSettings

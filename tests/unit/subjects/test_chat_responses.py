@@ -7,11 +7,11 @@ import json
 import pytest
 from ground_files import CONFIG, open_experiment, rows, spec_of
 
-from eval.exports import alpaca_outputs
-from eval.pipeline.judging import ByAnswers
-from eval.subjects import Ground, open_subject
 from preflab.data.asked import conversation
 from preflab.errors import UserError
+from preflab.eval.exports import alpaca_outputs
+from preflab.eval.pipeline.judging import ByAnswers
+from preflab.eval.subjects import Ground, open_subject
 
 TEMPLATE = (
     "{% for m in messages %}{{ {'user': 'word1', 'assistant': 'word2', 'system': 'word3'}[m['role']] }} "

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from ground_files import close, read
 
-from eval.records.columns import column, needed
-from eval.subjects import (
+from preflab.errors import UserError
+from preflab.eval.records.columns import column, needed
+from preflab.eval.subjects import (
     PolicySubject,
     adapter_stage,
     evaluate_subject,
     open_subject,
     open_subjects,
 )
-from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
 
 
@@ -62,7 +62,7 @@ def test_the_same_weights_read_otherwise_are_another_adapter(folder, tmp_path):
 
 
 def test_a_killed_evaluation_goes_on_and_ends_alike(ground, folder, tmp_path, monkeypatch):
-    from eval.harness import evaluate as harness
+    from preflab.eval.harness import evaluate as harness
 
     monkeypatch.setattr(harness, "SAMPLED_AT_ONCE", 2)
     subject = open_subject(str(folder / "policy"))

@@ -10,13 +10,13 @@ import pytest
 import torch
 from ground_files import read
 
-from eval.subjects import (
+from preflab.errors import UserError
+from preflab.eval.subjects import (
     PolicySubject,
     ResponsesSubject,
     RewardSubject,
     open_subject,
 )
-from preflab.errors import UserError
 
 
 def characters(path, positions=128):
@@ -138,8 +138,9 @@ def test_the_library_needs_no_method_and_no_trainer_of_another():
     """Evaluating is possible without training anything."""
     code = """
 import sys
-import eval.harness.evaluate, eval.subjects, eval.subjects.models, eval.judges, eval.metrics, eval.statistics
-bad = sorted(m for m in sys.modules if m.split('.')[0] in ('algorithms', 'recipes', 'trl'))
+from preflab.eval import judges, metrics, statistics, subjects
+import preflab.eval.harness.evaluate, preflab.eval.subjects.models
+bad = sorted(m for m in sys.modules if m.startswith(('preflab.algorithms', 'preflab.recipes', 'trl')))
 sys.exit(f'imported {bad}' if bad else 0)
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -149,7 +150,7 @@ sys.exit(f'imported {bad}' if bad else 0)
 def test_naming_subjects_needs_no_torch(folder):
     code = f"""
 import sys
-from eval.subjects import open_subject
+from preflab.eval.subjects import open_subject
 open_subject({str(folder / "policy")!r})
 sys.exit('torch' in sys.modules)
 """

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from ground_files import CONFIG, close, open_experiment, read, rows, spec_of
 
-from eval.comparison.contestant import Contestant
-from eval.comparison.preferences import summarise_preferences
-from eval.comparison.record import summarise
-from eval.subjects import (
+from preflab.disk.stages import Run
+from preflab.errors import UserError
+from preflab.eval.comparison.contestant import Contestant
+from preflab.eval.comparison.preferences import summarise_preferences
+from preflab.eval.comparison.record import summarise
+from preflab.eval.subjects import (
     Ground,
     RewardSubject,
     open_subject,
 )
-from preflab.disk.stages import Run
-from preflab.errors import UserError
 from preflab.experiment.experiment import Experiment
 from preflab.settings.training import LoraSettings
 

@@ -9,12 +9,12 @@ import torch
 from ground_files import CONFIG, close, read
 from peft import LoraConfig
 
-from eval.harness.rows import Tokens
-from eval.pipeline import way_back as module
-from eval.pipeline.way_back import way_back
-from eval.settings import EvalConfig
-from eval.subjects import Ground, TrainedPolicy, adapter_stage
 from preflab.disk.stages import Stage
+from preflab.eval.harness.rows import Tokens
+from preflab.eval.pipeline import way_back as module
+from preflab.eval.pipeline.way_back import way_back
+from preflab.eval.settings import EvalConfig
+from preflab.eval.subjects import Ground, TrainedPolicy, adapter_stage
 
 FIGURES = ("chosen_score", "rejected_score", "chosen_logp", "rejected_logp", "log_ratio", "kl", "entropy", "gold")
 BY = ("weights", "log-probabilities")

@@ -12,11 +12,11 @@ from tiny_llama import tiny_llama
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 import preflab.sampling.sampler
-from eval.settings import EvalConfig
-from eval.subjects import Ground, open_subject
 from preflab.data.encoding import CUT, Encoder, load_tokenizer
 from preflab.disk.stages import Run
 from preflab.errors import UserError
+from preflab.eval.settings import EvalConfig
+from preflab.eval.subjects import Ground, open_subject
 from preflab.experiment.experiment import Experiment
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler

@@ -9,11 +9,11 @@ import shutil
 import pytest
 from transformers import AutoTokenizer
 
-from eval.settings import EvalConfig
-from eval.subjects import Ground, open_subject
 from preflab.data.encoding import Encoder, load_tokenizer
 from preflab.disk.stages import Run
 from preflab.errors import UserError
+from preflab.eval.settings import EvalConfig
+from preflab.eval.subjects import Ground, open_subject
 from preflab.experiment.experiment import Experiment
 from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig

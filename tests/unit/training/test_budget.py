@@ -11,13 +11,13 @@ import pytest
 import torch
 from tiny import KilledError, dying_after, make_groups, train
 
-from algorithms.dpo import DPO, DPOConfig
-from algorithms.kto import KTO, KTOConfig
-from algorithms.ppo import PPO, PPOConfig
-from algorithms.sft import SFT, SFTConfig
-from eval.conformance.workbench import PAD, make_roles
+from preflab.algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.kto import KTO, KTOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
+from preflab.algorithms.sft import SFT, SFTConfig
 from preflab.disk.stages import Run
 from preflab.errors import UserError
+from preflab.eval.conformance.workbench import PAD, make_roles
 from preflab.experiment.experiment import Experiment
 from preflab.method.configured import make_method
 from preflab.settings.training import LoraSettings, TrainConfig

@@ -11,11 +11,11 @@ from tiny import train as train_on
 from tiny_llama import tiny_llama
 from torch._subclasses import FakeTensor
 
-from algorithms.dpo import DPO, DPOConfig
-from algorithms.kto import KTO, KTOConfig
-from algorithms.ppo import PPO, PPOConfig
-from eval.conformance.workbench import END, PAD, VOCABULARY, make_roles
+from preflab.algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.kto import KTO, KTOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
 from preflab.errors import UserError
+from preflab.eval.conformance.workbench import END, PAD, VOCABULARY, make_roles
 from preflab.method.configured import make_method
 from preflab.model.roles import Roles
 from preflab.settings.training import LoraSettings, TrainConfig

@@ -7,10 +7,10 @@ import torch
 from tiny import make_groups, train
 from trained_methods import halved
 
-from algorithms.ppo import PPO, PPOConfig
-from algorithms.rloo import RLOO, RLOOConfig
-from eval.conformance.workbench import PAD, make_roles
+from preflab.algorithms.ppo import PPO, PPOConfig
+from preflab.algorithms.rloo import RLOO, RLOOConfig
 from preflab.data.batches import collate
+from preflab.eval.conformance.workbench import PAD, make_roles
 
 SAMPLED = {"rollout_prompts": 8, "samples_per_prompt": 2, "rollout_epochs": 2}
 METHODS = {"ppo": lambda: PPO(PPOConfig(**SAMPLED)), "rloo": lambda: RLOO(RLOOConfig(**SAMPLED))}

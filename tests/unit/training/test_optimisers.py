@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny import KilledError, dying_after, train
 
-from algorithms.dpo import DPO, DPOConfig
-from algorithms.ppo import PPO, PPOConfig
-from eval.conformance.workbench import make_roles
+from preflab.algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
 from preflab.errors import UserError
+from preflab.eval.conformance.workbench import make_roles
 from preflab.method.configured import make_method
 from preflab.settings import policy_gradient
 from preflab.training import rehearsal

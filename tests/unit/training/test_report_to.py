@@ -8,7 +8,7 @@ import sys
 import pytest
 from tiny import make_groups, train
 
-from algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.dpo import DPO, DPOConfig
 from preflab.errors import UserError
 
 # In place of the package, which is no dependency.

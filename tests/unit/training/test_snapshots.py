@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from tiny import KilledError, dying_after, train
 
-from algorithms.dpo import DPO, DPOConfig
-from algorithms.ppo import PPO, PPOConfig
+from preflab.algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
 from preflab.model.adapter_config import WEIGHTS
 from preflab.training.snapshots import shares, snapshots
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_llama import tiny_llama
 
-from algorithms.ppo import PPO, PPOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
 from preflab.data.encoding import EncodedGroup
 from preflab.method.contract import Batch, Rollout, Scores
 from preflab.model.roles import Roles

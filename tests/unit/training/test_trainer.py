@@ -10,15 +10,15 @@ import torch
 from tiny import make_groups, settings, train
 from trained_methods import METHODS, assert_same_weights, dpo, halved, ppo
 
-from algorithms.dpo import DPO, DPOConfig
-from algorithms.ppo import PPO
-from algorithms.reward import Reward, RewardConfig
-from algorithms.rloo import RLOO, RLOOConfig
-from algorithms.sft import SFT, SFTConfig
-from eval.conformance.workbench import BAD, END, GOOD, PAD, ROLES, VOCABULARY, counts_good, make_roles
+from preflab.algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.ppo import PPO
+from preflab.algorithms.reward import Reward, RewardConfig
+from preflab.algorithms.rloo import RLOO, RLOOConfig
+from preflab.algorithms.sft import SFT, SFTConfig
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
 from preflab.errors import UserError
+from preflab.eval.conformance.workbench import BAD, END, GOOD, PAD, ROLES, VOCABULARY, counts_good, make_roles
 from preflab.model.in_parts import score_in_parts
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import TransformersSampler

@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny import KilledError, dying_after, make_groups, settings
 
-from algorithms.dpo import DPO, DPOConfig
-from algorithms.kto import KTO, KTOConfig
-from algorithms.ppo import PPO, PPOConfig
-from algorithms.reward import Reward, RewardConfig
-from eval.conformance.workbench import END, PAD, make_roles
+from preflab.algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.kto import KTO, KTOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
+from preflab.algorithms.reward import Reward, RewardConfig
 from preflab.errors import UserError
+from preflab.eval.conformance.workbench import END, PAD, make_roles
 from preflab.method.configured import make_method
 from preflab.sampling.sampler import TransformersSampler
 from preflab.training.fitting import Fitting

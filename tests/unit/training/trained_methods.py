@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from algorithms.dpo import DPO, DPOConfig
-from algorithms.ppo import PPO, PPOConfig
-from algorithms.reward import Reward, RewardConfig
-from algorithms.sft import SFT, SFTConfig
-from eval.conformance.workbench import make_roles
+from preflab.algorithms.dpo import DPO, DPOConfig
+from preflab.algorithms.ppo import PPO, PPOConfig
+from preflab.algorithms.reward import Reward, RewardConfig
+from preflab.algorithms.sft import SFT, SFTConfig
+from preflab.eval.conformance.workbench import make_roles
 
 # Adam divides by the gradient's own size, and so blows rounding up; float64 leaves room for that below 1e-6.
 SAME = {"atol": 1e-6, "rtol": 0}

@@ -1,0 +1,88 @@
+"""The command `preflab`: every recipe of this folder under one name.
+
+preflab compare --model MODEL --dataset pairs.csv
+preflab train dpo --help
+python recipes/compare.py …                         a clone's scripts are the same code
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import NamedTuple
+
+from preflab.errors import UserError, near_misses
+from preflab.errors.answering import run_recipe
+from preflab.errors.terminal import shown
+
+
+class Command(NamedTuple):
+    """What a word after ``preflab`` does: the module of this folder whose ``main`` is run, and in a line, why."""
+
+    recipe: str
+    about: str
+
+
+COMMANDS = {
+    "compare": Command("compare", "compare methods on one model and one preference data set"),
+    "train": Command("train", "train one method, and judge it against the policy it started from"),
+    "evaluate": Command("evaluate", "judge any policies, reward models and files of answers on the same rows"),
+    "plan": Command("plan", "say what compare, or train METHOD, would take: memory, time, disk"),
+    "power": Command("power", "say how many seeds and prompts would have seen a difference"),
+    "methods": Command("methods", "list the methods that there are, or show one"),
+    "annotate": Command("annotate", "ask people which answer is better, blind"),
+    "conformance": Command("conformance", "hold methods to the optimum that they should reach"),
+    "export": Command("export", "write samples and scores as other tools read them"),
+}
+
+EXAMPLES = (
+    ("preflab compare --quick", "a first look, in a minute, with nothing to download"),
+    ("preflab compare --model MODEL --dataset pairs.csv", "PPO or DPO, by how much, on your model and data"),
+    ("preflab train dpo --model MODEL --dataset pairs.csv", "an adapter, and whether it is better than its start"),
+)
+
+
+def main() -> int | None:
+    """Run the recipe that the first word names.
+
+    Raises:
+        UserError: for a command that there is not.
+    """
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help", "help"):
+        return print(overview())
+    if words[0] == "--version":
+        from preflab import __version__
+
+        return print(f"preflab {__version__}")
+    name = next((name for name in COMMANDS if words[: name.count(" ") + 1] == name.split()), None)
+    if name is None:
+        known = ", ".join(COMMANDS)
+        raise UserError(f"there is no command {shown(words[0])}{near_misses(words[0], COMMANDS)}; known: {known}")
+    sys.argv = [f"preflab {name}", *words[name.count(" ") + 1 :]]
+    run = importlib.import_module(f"preflab.recipes.{COMMANDS[name].recipe}")
+    status: int | None = run.main()
+    return status
+
+
+def overview() -> str:
+    """Return what there is, in a screen."""
+    width = max(map(len, (line for line, _ in EXAMPLES)))
+    commands = [f"  {name:12} {command.about}" for name, command in COMMANDS.items()]
+    examples = [f"  {line:{width}}  {about}" for line, about in EXAMPLES]
+    parts = (
+        "PPO or DPO, by how much, and can it be believed? Language models trained on human preferences, compared.",
+        "\n".join(["usage: preflab COMMAND [options]", "", *commands]),
+        "\n".join(["examples:", *examples]),
+        "preflab COMMAND --help says what a command takes.",
+    )
+    return "\n\n".join(parts)
+
+
+def run() -> None:
+    """Run the command, and leave with its status."""
+    run_recipe(main)
+
+
+if __name__ == "__main__":
+    run()

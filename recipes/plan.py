@@ -1,0 +1,28 @@
+"""Say what a run would take, before anything is loaded: stages, memory, time, disk.
+
+    python recipes/plan.py --model M --dataset D               a comparison
+    python recipes/plan.py train dpo --model M --dataset D     one method
+
+The options are those of compare.py, or of train.py.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from preflab.errors.answering import run_recipe
+from preflab.recipes import compare, train
+
+
+def main() -> None:
+    """Plan a comparison, or after the word train the training of one method."""
+    words = sys.argv[1:]
+    if words[:1] == ["train"]:
+        sys.argv[1:] = [*words[1:], "--plan"]
+        return train.main()
+    sys.argv[1:] = [*words[words[:1] == ["compare"] :], "--plan"]
+    return compare.main()
+
+
+if __name__ == "__main__":
+    run_recipe(main)
