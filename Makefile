@@ -10,8 +10,10 @@ ARGS   ?=
 TRL112 := .venv-trl112
 # vLLM pins torch and transformers, and has an environment of its own, too.
 VLLM   := .venv-vllm
+# The site of the documentation is built by libraries that nothing else needs.
+DOCS   := .venv-docs
 
-.PHONY: install trl-1.12 compare quick test test-slow test-all test-vllm check format lint types pages clean
+.PHONY: install trl-1.12 compare quick test test-slow test-all test-vllm check format lint types pages site clean
 
 install: $(VENV)/.installed
 
@@ -80,5 +82,13 @@ pages: install  ## docs/methods/, docs/schema/, the pages of metrics, diagnosis 
 	$(BIN)/python docs/make_diagnosis_page.py > docs/diagnosis.md
 	$(BIN)/python docs/make_record_page.py
 
+$(DOCS)/.installed: pyproject.toml
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet "mkdocs-material==9.8.2" "mkdocstrings[python]==1.0.8" ruff
+	touch $@
+
+site: $(DOCS)/.installed  ## the documentation as a site, in site/; a link that leads nowhere fails it
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) $(TRL112) $(VLLM) *.egg-info build dist
+	rm -rf $(VENV) $(TRL112) $(VLLM) $(DOCS) *.egg-info build dist site

@@ -127,7 +127,7 @@ class Scores(_Scored):
 
     Whoever reads what no role was asked for is told so. As a tuple it holds None there.
 
-    Args:
+    Attributes:
         logps: ``[B, K, T]`` log π(y_t | x, y_<t) under the policy, 0 on padding.
         reference_logps: ``[B, K, T]`` the same under the reference policy.
         values: ``[B, K, T]`` V(x, y_<t), the value of the state in which y_t is chosen.
