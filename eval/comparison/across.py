@@ -88,7 +88,7 @@ def side_by_side(runs: Sequence[Side], about: Mapping[str, Any]) -> tuple[Compar
     ]
     if any(run.comparison.baseline for run in runs):
         notes.append("Win rates, KL and log-ratios are against each run’s own start.")
-    across = Across(names, _heading(tests, seeds, bool(together)), notes, differing(runs))
+    across = Across(names, _heading(tests, seeds), notes, differing(runs))
     return _merged(runs, tests, seeds, about, notes), across
 
 
@@ -143,16 +143,14 @@ def _tests(together: Sequence[tuple[Side, Side]]) -> list[PairTest]:
 # ---- what is said ------------------------------------------------------------------------------------
 
 
-def _heading(tests: Sequence[PairTest], seeds: int, comparable: bool) -> Heading:
+def _heading(tests: Sequence[PairTest], seeds: int) -> Heading:
     if not tests:
         return Heading("These runs cannot be compared", ())
     clear = [test for test in tests if test.winner]
     scope = "these trained models only" if seeds == 1 else f"these runs, {seeds} seeds"
-    if (
-        len(tests) == len(clear) == 1
-        and len(named := f"{clear[0].winner} beats {clear[0].loser}".split()) <= MOST_WORDS
-    ):
-        text = " ".join(named)
+    named = f"{clear[0].winner} beats {clear[0].loser}" if len(tests) == len(clear) == 1 else ""
+    if named and len(named.split()) <= MOST_WORDS:
+        text = named
     elif clear:
         text = f"{len(clear)} of {len(tests)} differences between runs detected"
     else:

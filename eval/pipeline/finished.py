@@ -167,9 +167,8 @@ def _chosen(every: Sequence[Answers], length: Figure, gold: Figure | None, seeds
     if not every:
         raise UserError("its evaluations are not in the folder")
     by_seed: dict[int, list[Answers]] = {}
-    for answers in every:
-        if not seeds or answers.seed in seeds:
-            by_seed.setdefault(answers.seed, []).append(answers)
+    for answers in [answers for answers in every if answers.seed in seeds] or every:
+        by_seed.setdefault(answers.seed, []).append(answers)
     wanted = [("length", length), *([("gold", gold)] if gold is not None else [])]
     for kept in (list(by_seed.values()), list(by_seed.values())[:1]):  # of a start that all seeds share there is one
         share = length.n // max(1, len(kept))

@@ -192,8 +192,8 @@ def differences(comparison: Comparison) -> Plot | None:
         axes.grid(visible=False, axis="y")
 
     caption = (
-        "First minus second, with the 95 % interval of that pair alone. Filled: a difference beyond chance after Holm’s "
-        "correction over all pairs; hollow: no detectable difference."
+        "First minus second, with the 95 % interval of that pair alone. Filled: a difference beyond chance after "
+        "Holm’s correction over all pairs; hollow: no detectable difference."
     )
     data = [
         {"first": r.first, "second": r.second, "measure": found.unit, "difference": r.difference.mean,

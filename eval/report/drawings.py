@@ -31,8 +31,8 @@ CURVES = (
 
 CAPTIONS = {
     "reward": "What the reward model says of answers drawn in training, on its own scale.",
-    "kl": "The mean of log π/π_ref over answers drawn in training: an estimate from the tokens that were sampled. The KL "
-    "of this page is another, exact at every token, of the answers to the test prompts.",
+    "kl": "The mean of log π/π_ref over answers drawn in training: an estimate from the tokens that were sampled. The "
+    "KL of this page is another, exact at every token, of the answers to the test prompts.",
     "loss": "Losses of different methods are not on one scale.",
 }
 MARKS_PER_CURVE = 5

@@ -188,8 +188,8 @@ def overoptimisation(comparison: Comparison, styles: Styles) -> Plot | None:
     caption = (
         "Points: gold reward with its 95 % interval, joined in the order of training (or of a sweep's KL). Thick: the "
         "law of Gao et al. (2022) fitted to them. Dotted: the proxy reward that was optimised, moved to where gold "
-        "reward stands at the start (dotted level). Where the dotted line rises and the points fall, the proxy is being "
-        "exploited."
+        "reward stands at the start (dotted level). Where the dotted line rises and the points fall, the proxy is "
+        "being exploited."
     )
     data = [
         {"method": name, "step": p.step, "sqrt_kl": p.d, **estimate("kl", p.kl), **estimate("gold_reward", p.gold),
@@ -211,7 +211,7 @@ def _rewards(comparison: Comparison, fit: Law, point: LawPoint) -> list[float]:
 
 
 def _proxy_at_start(comparison: Comparison, fit: Law) -> float:
-    """Return the start's proxy reward: of its first point, where that is the start, on the very prompts of the others."""
+    """Return the start's proxy reward: of the first point, if that is the start on the very prompts of the others."""
     first = fit.points[0]
     if fit.over == "training" and first.step == 0 and first.proxy is not None:
         return first.proxy.mean
