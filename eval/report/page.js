@@ -86,7 +86,7 @@ byId("copy")?.addEventListener("click", async (event) => {
 
 // ---- Samples.
 
-const SVG = "http://www.w3.org/2000/svg";
+const SVG = document.querySelector("svg").namespaceURI;
 const PAGE = 5;
 const LONG = 900;  // characters of a response shown at once
 

@@ -108,7 +108,7 @@ def _frontier_data(comparison: Comparison, points: Sequence[FrontierPoint]) -> l
     """Return every number of the figure: points, the start, the best attainable line, best-of-n."""
 
     def row(what: str, name: str, setting: str, kl: Figure, gold: Figure) -> dict[str, Any]:
-        return {"what": what, "method": name, "setting": setting, **estimate("kl", kl), **estimate("gold_reward", gold)}
+        return {"what": what, "method": name, "setting": setting, **estimate("kl", kl), **estimate(GOLD.key, gold)}
 
     def exact(value: float) -> Figure:
         return Figure(value, math.nan, math.nan, 0)
@@ -192,7 +192,7 @@ def overoptimisation(comparison: Comparison, styles: Styles) -> Plot | None:
         "being exploited."
     )
     data = [
-        {"method": name, "step": p.step, "sqrt_kl": p.d, **estimate("kl", p.kl), **estimate("gold_reward", p.gold),
+        {"method": name, "step": p.step, "sqrt_kl": p.d, **estimate("kl", p.kl), **estimate(GOLD.key, p.gold),
          "proxy_reward_from_the_start": rows[4]}
         for name, (fit, drawn) in fits.items()
         for p, rows in zip((p for p in fit.points if finite(p.d)), drawn, strict=True)
