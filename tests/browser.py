@@ -120,9 +120,7 @@ class Browser:
 
     # ---- what a person does ----------------------------------------------------------------------
 
-    def open(
-        self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False, media: str = "screen"
-    ) -> None:
+    def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False, media: str = "") -> None:
         """Open a file in a window of this size, or on paper of this size, and wait until it is loaded."""
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600

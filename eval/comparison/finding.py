@@ -88,7 +88,7 @@ def _between(
         return [f"{best[0]} beats {len(beaten)} of {others} others", "One method beats some of the others"]
     if others == 1:
         return [f"{best[0]} beats {beaten[0]}", "One method beats the other"]
-    return [f"{best[0]} beats all {others} others", "One method beats all others"]
+    return [f"{best[0]} beats {'both' if others == 2 else f'all {others}'} others", "One method beats all others"]
 
 
 def _against(name: str, start: str, better: set[tuple[str, str]], judged: set[frozenset[str]]) -> Iterable[str]:

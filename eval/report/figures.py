@@ -67,7 +67,7 @@ class Plot(NamedTuple):
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV with a heading: numbers as they are, what is not known empty, no text that is a formula."""
+    """Return rows as CSV with a heading: numbers to six digits, what is not known empty, no text that is a formula."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(rows[0] if rows else ())
@@ -78,6 +78,8 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 def _field(value: Any) -> Any:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
     # A spreadsheet runs what begins like a formula, and names are anybody's.
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from preflab.eval.report.style import LIGHT
@@ -33,19 +35,28 @@ class Label(NamedTuple):
     strong: bool = False
 
 
-def place(axes: Axes, labels: Sequence[Label], size: tuple[float, float]) -> None:
-    """Write labels beside their points so that none lies on another or on a point; the first ones choose first.
+def place(
+    axes: Axes, labels: Sequence[Label], size: tuple[float, float], lines: Sequence[Sequence[tuple[float, float]]] = ()
+) -> None:
+    """Write labels beside their points so that none lies on another, a point or a line; the first ones choose first.
 
     Args:
         axes: drawn upon already, so that its limits are known.
         labels: a point each.
         size: of the figure, inches.
+        lines: what is drawn, point by point.
     """
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     axes.set(xlim=(left, right), ylim=(bottom, top))
     wide, high = (72 * inches * inside for inches, inside in zip(size, INSIDE, strict=True))
-    spots = [((p.x - left) / (right - left) * wide, (p.y - bottom) / (top - bottom) * high) for p in labels]
+
+    def spot(x: float, y: float) -> tuple[float, float]:
+        return (x - left) / (right - left) * wide, (y - bottom) / (top - bottom) * high
+
+    spots = [spot(label.x, label.y) for label in labels]
     taken: list[Box] = [(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in spots]
+    for line in lines:
+        taken += [(x, y, x, y) for x, y in _along([spot(*at) for at in line])]
     for label, (x, y) in zip(labels, spots, strict=True):
         text = label.text if len(label.text) <= LONGEST else label.text[: LONGEST - 1] + "…"
         points = 9.0 if label.strong else 7.0
@@ -72,6 +83,13 @@ def place(axes: Axes, labels: Sequence[Label], size: tuple[float, float]) -> Non
             color=LIGHT["ink" if label.strong else "muted"],
             zorder=4,
         )
+
+
+def _along(line: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """Yield points of a line, no farther apart than a letter is wide."""
+    for (x, y), (u, v) in itertools.pairwise(line):
+        steps = 1 + int(math.hypot(u - x, v - y) / POINT)
+        yield from ((x + (u - x) * i / steps, y + (v - y) * i / steps) for i in range(steps + 1))
 
 
 def _ways(points: float) -> list[tuple[float, float, Literal["left", "center", "right"]]]:

@@ -133,7 +133,6 @@ function showSamples(data) {
     const drawn = document.createElementNS(SVG, "svg");
     const use = document.createElementNS(SVG, "use");
     drawn.setAttribute("class", "mark");
-    drawn.setAttribute("viewBox", "-6 -6 12 12");
     drawn.setAttribute("aria-hidden", "true");
     use.setAttribute("href", `#mark-${mark}`);
     drawn.append(use);

@@ -59,7 +59,8 @@ def _equal(comparison: Comparison, key: str, values: list[Any]) -> str:
     if said not in comparison.budgets.unequal:
         return "–"
     # Where a method that was not trained is counted among others, the sentence says how far the rest are apart.
-    return f"no, {apart(values)}" if all(map(finite, values)) and not comparison.budgets.untrained else "no"
+    known = values and all(map(finite, values)) and not comparison.budgets.untrained
+    return f"no, {apart(values)}" if known else "no"
 
 
 def _charged(comparison: Comparison) -> Table | None:

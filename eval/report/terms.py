@@ -52,7 +52,7 @@ TERMS = {
         "their chance is in the intervals.",
     ),
     "interval": (
-        "95 % interval",
+        "95\u00a0% interval",
         "A range made so that 95 of 100 such ranges hold the true value: over test prompts, and over training seeds "
         "where there are several.",
     ),

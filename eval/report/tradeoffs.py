@@ -13,7 +13,7 @@ from preflab.eval.metrics.proxy_reward import PROXY
 from preflab.eval.metrics.reward import GOLD
 from preflab.eval.records.comparison import Comparison
 from preflab.eval.records.figures import Figure
-from preflab.eval.records.frontier import BestOfN, FrontierPoint, Law, LawPoint, OracleLine
+from preflab.eval.records.frontier import BestOfN, Frontier, FrontierPoint, Law, LawPoint, OracleLine
 from preflab.eval.report.figures import WIDE, Plot
 from preflab.eval.report.labels import Label, place
 from preflab.eval.report.style import LIGHT, Style
@@ -49,7 +49,7 @@ def frontier(comparison: Comparison, styles: Styles) -> Plot | None:
             axes.axhline(start.gold_reward.mean, color=LIGHT["muted"], linewidth=0.8, linestyle=":")
         axes.set(xlabel="KL to the reference, nats per response", ylabel=GOLD.heading)
         axes.set_xlim(left=0)
-        place(axes, _labels([*points, *([start] if start else [])]), WIDE)
+        place(axes, _labels([*points, *([start] if start else [])]), WIDE, _lines(data, points))
 
     settings = ", ".join(dict.fromkeys(key for point in points for key in point.setting))
     caption = (
@@ -98,6 +98,17 @@ def _labels(points: Sequence[FrontierPoint]) -> list[Label]:
         if point.setting and (named[point.method] is not point)
     ]
     return [*names, *rest]
+
+
+def _lines(data: Frontier, points: Sequence[FrontierPoint]) -> list[list[tuple[float, float]]]:
+    """Return the lines that are drawn: each method's, the best attainable, best-of-n."""
+    own: dict[str, list[tuple[float, float]]] = {}
+    for point in sorted(points, key=lambda point: point.kl.mean):
+        own.setdefault(point.method, []).append((point.kl.mean, point.gold_reward.mean))
+    lines = [*own.values(), [(best.kl, best.gold_reward) for best in data.best_of_n]]
+    if data.oracle:
+        lines.append(list(zip(data.oracle.kl, data.oracle.reward, strict=True)))
+    return [[at for at in line if all(map(finite, at))] for line in lines]
 
 
 def _brief(value: Any) -> str:

@@ -58,7 +58,7 @@ BOTTOM = "document.querySelector({!r}).getBoundingClientRect().bottom"
 def test_the_first_screen_has_the_finding_its_scope_and_the_figure(browser, report, width, height):
     browser.problems.clear()
     browser.open(report, width=width, height=height)
-    assert texts(browser, "main h1") == ["ppo beats all 2 others"]
+    assert texts(browser, "main h1") == ["ppo beats both others"]
     assert texts(browser, ".badges li") == ["methods, 3 replications"]
     assert browser.run(BOTTOM.format(".badges")) < browser.run(BOTTOM.format(".first .forest"))
     assert browser.run(BOTTOM.format(".first tfoot svg")) < height

@@ -15,7 +15,7 @@ def sample(**fields):
 
 
 def records(**fields):
-    return Records([sample(prompt=f"p{i}", gold=float(i % 3), **fields) for i in range(20)], [])
+    return Records([sample(prompt=f"p{i}", gold=float(i % 3), proxy=float(i % 5), **fields) for i in range(20)], [])
 
 
 def test_without_any_data_nothing_was_examined():

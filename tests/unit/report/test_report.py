@@ -217,8 +217,8 @@ def test_pairwise_matrix_is_antisymmetric_and_follows_the_ranking() -> None:
     }
     # dpo minus ppo is 1.24 - 1.52; its interval [-.39, -.17] turned round is [.17, .39].
     assert cells["dpo", "ppo"] == {
-        "text": "−0.28", "interval": "[−0.39, −0.17]", "p": "p = 0.002", "verdict": "worse", "detectable": "0.15",
-        "outcomes": "won 42\u00a0%, tied 4\u00a0%, lost 54\u00a0%",
+        "text": "−0.28", "interval": "[−0.39, −0.17]", "p": "p\u00a0=\u00a00.002", "verdict": "worse",
+        "detectable": "0.15", "outcomes": "won 42\u00a0%, tied 4\u00a0%, lost 54\u00a0%",
     }  # fmt: skip
     assert cells["ppo", "dpo"]["text"] == "+0.28"
     assert cells["ppo", "dpo"]["interval"] == "[0.17, 0.39]"
