@@ -62,11 +62,13 @@ def report_many(places: Sequence[str], output: Path) -> None:
 
     runs = [read_run(place, name) for place, name in zip(places, names_of(places), strict=True)]
     comparison, across = side_by_side([run.side for run in runs], provenance())
+    missing = [f"{run.side.name}: {note}" for run in runs for note in run.notes]
+    across = across._replace(notes=[*across.notes, *missing])
     page = console(None if sys.stdout.isatty() else WIDTH)
     for table in across.tables:
         if table.rows:
             page.print(differing_table(across.names, table))
-    for note in (*across.notes, *(note for run in runs for note in run.notes)):
+    for note in across.notes:
         page.print(one_line(note))
     print_findings(comparison)
     samples = {f"{run.side.name}/{name}": seeds for run in runs for name, seeds in run.side.samples.items()}

@@ -23,6 +23,7 @@ from preflab.eval.records.records import Records, Rows
 SKIPPED = ("run.output", "run.cache", "sections", "defaults", "plan", "comparison.report")
 """Settings that say where a run lies or are said again elsewhere."""
 
+NAMED = 8  # of the fields that differ, in a sentence
 OWN_BUDGETS = Budgets(matched="none", equal=(), unequal=(), unknown=(), untrained=(), sentence="")
 
 
@@ -68,6 +69,15 @@ class Across(NamedTuple):
     heading: Heading
     notes: list[str]
     tables: list[Differing]
+
+    @property
+    def first(self) -> str:
+        """Return in a sentence what differs, as many fields as fit."""
+        fields = [row["field"] for table in self.tables for row in table.rows]
+        if not fields:
+            return "The runs differ in nothing that was written down."
+        more = f" and {len(fields) - NAMED} more" if len(fields) > NAMED else ""
+        return f"The runs differ in {', '.join(fields[:NAMED])}{more}."
 
 
 def side_by_side(runs: Sequence[Side], about: Mapping[str, Any]) -> tuple[Comparison, Across]:

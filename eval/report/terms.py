@@ -99,4 +99,4 @@ def glossary(comparison: Comparison) -> dict[str, tuple[str, str]]:
 def columns() -> dict[str, str]:
     """Return what each heading of a table of figures means, by the heading."""
     every = (measure for metric in METRICS.values() for measure in metric.measures)
-    return {measure.heading: measure.what for measure in every if measure.heading}
+    return {measure.heading: measure.what.replace("`", "") for measure in every if measure.heading}

@@ -72,7 +72,7 @@ def test_marks_of_the_first_figure_lie_where_the_axis_says(page):
     ticks = page.run(
         f"[...document.querySelectorAll('.first > table .axis text')].map(e => [e.textContent, {middle}(e)])"
     )
-    ticks = {float(text): x for text, x in ticks}
+    ticks = {float(text.replace("−", "-")): x for text, x in ticks}
     per_unit = ticks[1.0] - ticks[0.0]
     circles = page.run(f"[...document.querySelectorAll('.first > table circle')].map(e => {middle}(e))")
     said = [float(text.replace("−", "-")) for text in texts(page, ".first > table .number strong")]

@@ -58,6 +58,7 @@ def test_several_runs_say_first_what_differs_between_them(
     assert page.index("What differs between the runs</h2>") < page.index('id="ranking"')
     assert '<h1 dir="auto">two/dpo beats one/dpo</h1>' in page
     assert "exploratory: runs chosen afterwards" in page
+    assert page.index("The runs differ in training seeds, run.seeds.") < page.index('<table class="forest">')
     assert {path.name for path in (tmp_path / "both" / "figures").iterdir()} >= {"differences.csv", "differences.svg"}
 
 
