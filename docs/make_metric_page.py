@@ -26,6 +26,7 @@ PLACES = {
     "ranking": "the page's ranking",
     "generations": "the page's table of answers",
     "preferences": "the page's table of preferences",
+    "sampling": "the page's check of the sampling",
 }
 ROWS: dict[Of, str] = {
     "games": "Of a method's answers against the baseline's, among a method's own figures (`methods.<name>`)",

@@ -120,14 +120,14 @@ class Browser:
 
     # ---- what a person does ----------------------------------------------------------------------
 
-    def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Open a file in a window of this size and wait until it is loaded."""
+    def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False, media: str = "") -> None:
+        """Open a file in a window of this size, or on paper of this size, and wait until it is loaded."""
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         calm = {"name": "prefers-reduced-motion", "value": "reduce"}
-        self.send("Emulation.setEmulatedMedia", features=[scheme, calm])
+        self.send("Emulation.setEmulatedMedia", media=media, features=[scheme, calm])
         self.send("Page.navigate", url=path.resolve().as_uri())
         self.run("new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))")
 

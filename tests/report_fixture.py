@@ -12,6 +12,8 @@ from pathlib import Path
 
 from report_parts import Row, estimate, preferences
 
+from preflab.eval.comparison.sentences import headline, sentences
+from preflab.eval.diagnosis import DETECTORS
 from preflab.eval.records.comparison import Comparison
 from preflab.eval.records.typed import from_json
 
@@ -24,15 +26,20 @@ KL = {"sft": 0.02, "dpo": 6.8, "ipo": 6.1, "ppo": 8.9}
 
 def comparison() -> Row:
     """Return four methods, three seeds, every section filled."""
+    return told(_untold())
+
+
+def told(compared: Row) -> Row:
+    """Return a comparison with what is to be said of it."""
+    summary = typed(compared)
+    return {**compared, "headline": headline(summary, "sft"), "verdict": sentences(summary)}
+
+
+def _untold() -> Row:
     return {
         "schema": 3,
-        "headline": "ppo is better than dpo, ipo and sft under the gold reward, at a higher KL and six times the cost; "
-        "between dpo and ipo no difference could be detected.",
-        "verdict": [
-            "ppo beats dpo: gold reward +0.28 [0.17, 0.39], p = 0.002 after Holm's correction.",
-            "No detectable difference between dpo and ipo: +0.05 [−0.06, 0.16]; 0.15 would have been seen.",
-            "At KL 6 nats, ppo and dpo attain the same share of the attainable reward (82 % and 81 %).",
-        ],
+        "headline": "",
+        "verdict": [],
         "baseline": "sft",
         "judge": {"name": "gold function of the reviews world", "kind": "scores", "warning": None},
         "reward_model": {
@@ -50,7 +57,7 @@ def comparison() -> Row:
         "pairwise": [_pair(a, b) for i, a in enumerate(METHODS) for b in METHODS[i + 1 :]],
         "untested": [],
         "frontier": _frontier(),
-        "overoptimisation": {"dpo": _law("rl", 1.05, 0.33), "ppo": _law("rl", 1.18, 0.29)},
+        "overoptimisation": {"dpo": _law("rl", 0.5, 0.16), "ppo": _law("rl", 0.6, 0.16)},
         "training": {name: {str(seed): _curve(name, seed) for seed in SEEDS} for name in METHODS},
         "diagnosis": {
             "sft": [],
@@ -58,16 +65,20 @@ def comparison() -> Row:
             "ipo": [],
             "ppo": [_finding("length exploitation"), _finding("reward hacking", "serious")],
         },
+        "examined": {name: [known.symptom for known in DETECTORS[: 20 - i]] for i, name in enumerate(METHODS)},
         "budgets": {
             "matched": "none",
-            "equal": ["base model", "adapters", "preference pairs", "evaluation prompts"],
-            "unequal": ["sampled tokens", "FLOPs", "wall time", "settings tried"],
-            "unknown": [],
+            "equal": ["optimiser steps", "prompts", "responses", "trained response tokens", "peak memory"],
+            "unequal": ["tokens through training", "sampled tokens", "FLOPs", "wall time", "settings tried"],
+            "unknown": ["compared pairs"],
             "untrained": [],
+            "stands_on": {"dpo": ["sft"], "ipo": ["sft"], "ppo": ["sft", "reward model"]},
+            "charged": {name: _charged(name) for name in METHODS[1:]},
             "sentence": "Methods saw the same pairs and prompts; ppo also sampled 2.1 M tokens and used six times "
             "the FLOPs of dpo.",
         },
         "training_seeds": len(SEEDS),
+        "redrawn": ["sft", "reward model"],
         "learning": [_learnt(name, share) for name in METHODS[1:] for share in (0.1, 0.3, 1.0)],
         "tuning": {"dpo": _tuned(0.62, 2), "ppo": _tuned(0.71, 0)},
         "seeds": list(SEEDS),
@@ -97,7 +108,7 @@ def bare() -> Row:
     empty = {"ranking": [], "pairwise": [], "training": {}, "diagnosis": {}}
     methods = {name: {**record, "preferences": None} for name, record in comparison()["methods"].items()}
     whole = {name: part for name, part in comparison().items() if name not in ("tuning", "learning")}
-    return {**whole, **empty, "frontier": None, "overoptimisation": None, "methods": methods}
+    return told({**whole, **empty, "frontier": None, "overoptimisation": None, "methods": methods, "examined": {}})
 
 
 def typed(compared: Row) -> Comparison:
@@ -186,6 +197,12 @@ def _train(name: str) -> Row:
     }
 
 
+def _charged(name: str) -> Row:
+    own = _train(name)
+    charges = {what: own[what] for what in ("tokens", "flops", "seconds")}
+    return {what: {"own": n, "alone": 1.5 * n, "shared": 1.2 * n} for what, n in charges.items()}
+
+
 def _pair(first: str, second: str) -> Row:
     difference = GOLD[first] - GOLD[second]
     seen = abs(difference) > 0.15
@@ -211,22 +228,21 @@ def _pair(first: str, second: str) -> Row:
 
 
 def _attainable(kl: float) -> float:
-    return 0.3 + 0.92 * math.sqrt(kl) - 0.09 * kl
+    return 0.31 + 0.92 * math.sqrt(kl) - 0.09 * kl
 
 
 def _frontier() -> Row:
     points = []
-    for name, share in (("dpo", 0.81), ("ipo", 0.79), ("ppo", 0.84)):
-        for i, beta in enumerate((1.0, 0.5, 0.1, 0.05)):
-            kl = (0.9, 2.4, 6.4, 11.0)[i] * (1.15 if name == "ppo" else 1.0)
-            gold = share * _attainable(kl) * (0.9 if name != "ppo" and i == 3 else 1.0)
+    for name in METHODS[1:]:
+        for beta, way, share in ((1.0, 0.13, 0.45), (0.5, 0.35, 0.75), (None, 1.0, 1.0), (0.05, 1.6, 0.93)):
+            kl, gold = way * KL[name], GOLD["sft"] + share * (GOLD[name] - GOLD["sft"])
             points.append(
                 {
                     "method": name,
-                    "setting": {"beta": beta},
+                    "setting": {} if beta is None else {"beta": beta},
                     "kl": estimate(kl, 0.05 * kl + 0.1),
                     "gold_reward": estimate(gold, 0.08),
-                    "attainable": estimate(gold / _attainable(kl), 0.04),
+                    "attainable": estimate((gold - GOLD["sft"]) / (_attainable(kl) - GOLD["sft"]), 0.04),
                     "proxy_reward": estimate(1.15 * gold, 0.07),
                     "under_the_line": None,
                 }
@@ -248,9 +264,9 @@ def _frontier() -> Row:
         },
         "best_of_n": [_best_of(n) for n in (1, 2, 4, 8, 16, 32, 64)],
         "matched": [
-            {"kl": kl, "method": name, "gold_reward": estimate(share * _attainable(kl), 0.08)}
-            for kl in (2.0, 4.0, 6.0)
-            for name, share in (("dpo", 0.81), ("ipo", 0.79), ("ppo", 0.82))
+            {"kl": kl, "method": name, "gold_reward": estimate(0.31 + share * (GOLD[name] - 0.31), 0.08)}
+            for kl, share in ((2.0, 0.68), (4.0, 0.86), (6.0, 0.97))
+            for name in METHODS[1:]
         ],
         "matched_differences": [
             {"kl": 4.0, "first": "dpo", "second": other, "difference": estimate(gap, 0.09), "p": p}
@@ -261,22 +277,22 @@ def _frontier() -> Row:
 
 def _best_of(n: int) -> Row:
     kl = math.log(n) - (n - 1) / n
-    gold = 0.3 + 0.94 * (_attainable(kl) - 0.3)
+    gold = 0.31 + 0.94 * (_attainable(kl) - 0.31)
     return {"n": n, "kl": kl, "gold_reward": gold, "low": gold - 0.05, "high": gold + 0.05}
 
 
 def _law(law: str, alpha: float, beta: float) -> Row:
     points = []
-    for i in range(1, 24):
+    for i in range(24):
         d = 0.15 * i
-        gold = d * (alpha - beta * math.log(d))
+        gold = GOLD["sft"] + (d * (alpha - beta * math.log(d)) if d else 0.0)
         points.append(
             {
                 "step": 5.0 * i,
                 "d": d,
                 "kl": estimate(d**2, 0.1),
                 "gold": estimate(gold + 0.04 * math.sin(7 * d), 0.05),
-                "proxy": estimate(0.95 * d, 0.05),
+                "proxy": estimate(1.1 * GOLD["sft"] + 0.1 + 0.6 * d, 0.05),
             }
         )
     fitted = {"alpha": estimate(alpha, 0.06), "beta": estimate(beta, 0.04), "r2": 0.98}
@@ -287,7 +303,7 @@ def _law(law: str, alpha: float, beta: float) -> Row:
         **fitted,
         "peak": peak,
         "note": None,
-        "reference_reward": 0.0,
+        "reference_reward": GOLD["sft"],
         "points": points,
     }
 

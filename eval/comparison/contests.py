@@ -64,13 +64,13 @@ def head_to_head(first: Contestant, second: Contestant, decide: Decide) -> Array
 def compare_pairs(
     contestants: Sequence[Contestant], games: Games, *, scored: bool, start: Contestant | None = None
 ) -> list[PairTest]:
-    """Return the test of every pair of methods, corrected over all pairs (Holm 1979).
+    """Return the test of every pair of methods that met, corrected over all of these (Holm 1979).
 
     Where a comparing judge gave no answer, prompts, seeds and whole pairs are left out; `untested` says which pairs.
 
     Args:
         contestants: the methods.
-        games: of every two of them, as `play` returns them.
+        games: of every two of them that are to be tested, as `play` returns them.
         scored: whether the judge gives gold rewards, whose mean is then tested; else it is the share of wins less
             that of the other.
         start: whose gold rewards effects are in standard deviations of.
@@ -83,7 +83,8 @@ def compare_pairs(
             "methods were evaluated on one prompt, from which nothing follows about others: give two or more, "
             "such as --eval-prompts 100"
         )
-    met = [(pair, _independent(*pair, games[pair[0].name, pair[1].name])) for pair in combinations(contestants, 2)]
+    played = [(a, b) for a, b in combinations(contestants, 2) if (a.name, b.name) in games]
+    met = [((a, b), _independent(a, b, games[a.name, b.name])) for a, b in played]
     met = [(pair, table) for pair, table in met if _common(table) >= FEWEST]
     pairs, wins = [pair for pair, _ in met], [table for _, table in met]
     if not pairs:

@@ -20,7 +20,7 @@ from preflab.eval.comparison.learning import Learnt, learning_points
 from preflab.eval.comparison.preferences import likelihoods, summarise_heldout, summarise_preferences
 from preflab.eval.comparison.sentences import headline, sentences
 from preflab.eval.comparison.uncertainty import replications
-from preflab.eval.diagnosis import Evidence, diagnose, merge
+from preflab.eval.diagnosis import Evidence, examine, merge
 from preflab.eval.frontier import Point, frontier
 from preflab.eval.metrics import details_of, measures_of
 from preflab.eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
@@ -89,6 +89,7 @@ def summarise_comparison(
     games = play(policies, decide) if decide else {}
     scored = decide is by_gold and primary != "win-rate"
     tests = compare_pairs(policies, games, scored=scored, start=start) if games else []
+    examined = {c.name: examine_seeds(c, start) for c in configured[1:]}
     summary = Summary(
         headline="",
         verdict=(),
@@ -100,7 +101,7 @@ def summarise_comparison(
         frontier=draw_frontier(contestants[1:], oracle, start),
         overoptimisation=fit_laws(contestants[1:], start),
         training={c.name: {str(at): tuple(rows) for at, rows in enumerate(c.curves)} for c in configured if c.curves},
-        diagnosis={c.name: tuple(examine(c, start)) for c in configured[1:]},
+        diagnosis={name: tuple(merge([found for found, _ in seeds])) for name, seeds in examined.items()},
         budgets=compare_budgets(trained, matched, tried, [*below, *trials]),
         training_seeds=min((len(c.records) for c in policies[1:]), default=1),
         redrawn=tuple(redrawn),
@@ -112,6 +113,7 @@ def summarise_comparison(
         replications=replications(policies[1:]),
         learning=learning_points(learnt, [summarise(one.contestant, baseline, decide) for one in learnt]),
         humans=hold_against(policies, games, people) if people and games else None,
+        examined={name: _in_all([seen for _, seen in seeds]) for name, seeds in examined.items()},
     )
     return replace(summary, headline=headline(summary, start.name), verdict=tuple(sentences(summary)))
 
@@ -225,8 +227,8 @@ def draw_frontier(
 # ---- what went wrong ---------------------------------------------------------------------------------
 
 
-def examine(contestant: Contestant, start: Contestant) -> list[Finding]:
-    """Return the symptoms in a method's training runs, each once."""
+def examine_seeds(contestant: Contestant, start: Contestant) -> list[tuple[list[Finding], list[str]]]:
+    """Return the symptoms in each of a method's training runs, and those that could have been seen there."""
     seeds, moments = [], course(contestant, start)
     for seed, records in enumerate(contestant.records):
         curve = contestant.curves[seed] if contestant.curves else ()
@@ -234,5 +236,10 @@ def examine(contestant: Contestant, start: Contestant) -> list[Finding]:
         scale = None if before else 1.0
         way = [(moment.varied["step"], moment.records[seed]) for moment in moments]
         cost = contestant.training[seed] if contestant.training and contestant.gives == "policy" else {}
-        seeds.append(diagnose(Evidence(curve, records, before, contestant.settings, scale, way, cost)))
-    return merge(seeds)
+        seeds.append(examine(Evidence(curve, records, before, contestant.settings, scale, way, cost)))
+    return seeds
+
+
+def _in_all(seeds: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Return what stands in every list, in the order of the first."""
+    return tuple(name for name in seeds[0] if all(name in seen for seen in seeds)) if seeds else ()

@@ -11,7 +11,7 @@ from itertools import combinations
 
 from preflab.eval.comparison.human_sentences import contested, human_sentences
 from preflab.eval.metrics.kl_to_reference import KL
-from preflab.eval.metrics.response_length import ResponseLength
+from preflab.eval.metrics.response_length import LENGTH
 from preflab.eval.metrics.reward import GOLD
 from preflab.eval.metrics.win_rate import WIN_RATE
 from preflab.eval.records.comparison import PairTest, Summary
@@ -20,7 +20,6 @@ from preflab.eval.records.frontier import EqualKl
 from preflab.eval.records.variance import Replications
 from preflab.experiment.sweep import not_one_objective
 
-LENGTH = ResponseLength.measures[0].key
 SIGNIFICANT = 0.05
 """Below this, after correction, a p-value makes a verdict; see `eval.statistics.verdict`."""
 
@@ -31,15 +30,14 @@ MEASURES = {GOLD.key: "gold reward", WIN_RATE.key: "win rate less that of the ot
 
 def headline(summary: Summary, start: str) -> str:
     """Return the answer: the methods against each other, and against `start`, the policy that training starts from."""
-    methods, pairs = summary.methods, summary.pairwise
-    names = [name for name, row in methods.items() if row.figures.get(LENGTH) and name != start]
+    pairs, names = summary.pairwise, policies(summary, start)
     if not names:
         return "No policy was compared."
     if not pairs and summary.untested:
         return "No two methods could be tested: the figures say what the methods did, not which is better."
     if not pairs:
         return "Nobody judged the answers: the figures say what the methods did, not which is better."
-    better, judged = _better(pairs), {frozenset((pair.first, pair.second)) for pair in pairs}
+    better, judged = better_pairs(pairs), {frozenset((pair.first, pair.second)) for pair in pairs}
     between = _between(summary, names, better, judged) if len(names) > 1 else ""
     against = f"Against {start}: {_against(summary, start, names, better, judged)}."
     equal = at_equal_kl(summary)
@@ -55,6 +53,11 @@ def headline(summary: Summary, start: str) -> str:
         also = f"Exploratory: {equal[0].lower()}{equal[1:]}" if equal else ""
         answers = [between, against, contested(summary), also]
     return about(summary) + " ".join(answer for answer in answers if answer)
+
+
+def policies(summary: Summary, start: str) -> list[str]:
+    """Return the methods that answered prompts, without the policy that training starts from."""
+    return [name for name, row in summary.methods.items() if row.figures.get(LENGTH.key) and name != start]
 
 
 def at_equal_kl(summary: Summary) -> str:
@@ -92,8 +95,8 @@ def _figures(difference: Figure, sign: int) -> str:
     """Return a difference with its interval, turned round where the second is ahead."""
     ends = sorted((sign * difference.low, sign * difference.high))
     if not math.isfinite(ends[1] - ends[0]):
-        return f"{_signed(sign * difference.mean, _digits(abs(difference.mean)))} [too few prompts for an interval]"
-    digits = _digits((ends[1] - ends[0]) / 2 or abs(difference.mean))
+        return f"{_signed(sign * difference.mean, digits_for(abs(difference.mean)))} [too few prompts for an interval]"
+    digits = digits_for((ends[1] - ends[0]) / 2 or abs(difference.mean))
     mean, low, high = (_signed(value, digits) for value in (sign * difference.mean, *ends))
     return f"{mean} [{low}, {high}]"
 
@@ -116,7 +119,7 @@ def _covered(summary: Summary) -> str:
 
 def _between(summary: Summary, names: Sequence[str], better: set[tuple[str, str]], judged: set[frozenset[str]]) -> str:
     """Return which methods lead: those that no other is better than beyond chance."""
-    leaders = [name for name in names if not any((other, name) in better for other in names)]
+    leaders = unbeaten(names, better)
     behind = [name for name in names if name not in leaders]
     if len(leaders) > 1:
         unknown = [f"{a} against {b}" for a, b in combinations(leaders, 2) if frozenset((a, b)) not in judged]
@@ -171,7 +174,7 @@ def sentences(summary: Summary) -> list[str]:
 
 def replications_sentence(found: Replications) -> str:
     """Return what replications give to all of their methods, which pairing takes out, and to each alone."""
-    digits = _digits(found.shared + found.own)
+    digits = digits_for(found.shared + found.own)
     return (
         f"Over {found.training_seeds} replications, gold rewards of all {found.methods} methods move together by "
         f"{found.shared:.{digits}f} (start, reward model and what else they share: it cancels in a difference) and of "
@@ -217,7 +220,7 @@ def pair_sentence(pair: PairTest) -> str:
     sign = -1 if pair.verdict == "second" else 1
     if sign < 0:
         first, second = second, first
-    digits = _digits((difference.high - difference.low) / 2 or abs(difference.mean))
+    digits = digits_for((difference.high - difference.low) / 2 or abs(difference.mean))
     interval = _figures(difference, sign) + _effect(pair, sign)
     remark = f" ({difference.note})" if difference.note else _disagreement(pair)
     figures = f"{MEASURES[pair.measure]} {interval}, corrected p {_p(pair.p_adjusted)}{remark}"
@@ -247,7 +250,12 @@ def _judged(summary: Summary) -> str:
     return "tested" if summary.untested else "judged"
 
 
-def _better(pairs: Sequence[PairTest]) -> set[tuple[str, str]]:
+def unbeaten(names: Sequence[str], better: set[tuple[str, str]]) -> list[str]:
+    """Return the methods that no other of `names` is better than beyond chance."""
+    return [name for name in names if not any((other, name) in better for other in names)]
+
+
+def better_pairs(pairs: Sequence[PairTest]) -> set[tuple[str, str]]:
     """Return (better, worse) of every pair that differs beyond chance."""
     return {(pair.winner, pair.loser) for pair in pairs if pair.winner and pair.loser}
 
@@ -275,7 +283,7 @@ def _distance(summary: Summary, names: Sequence[str]) -> str:
     return f" (KL, nats: {', '.join(texts)})" if len(texts) == len(names) else ""
 
 
-def _digits(size: float) -> int:
+def digits_for(size: float) -> int:
     """Return two decimals, or as many as show a half width of this size: rewards have any unit."""
     return max(2, 1 + math.floor(-math.log10(size))) if 0 < size < math.inf else 2
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from preflab.eval.diagnosis import course, coverage, drift, rewards, training  # noqa: F401  (they register their detectors)
-from preflab.eval.diagnosis.base import DETECTORS, Detector, Evidence, Observed, detector
+from preflab.eval.diagnosis.base import DETECTORS, UNSEEN, Detector, Evidence, Observed, detector
 from preflab.eval.records.comparison import Finding, Severity
 
 __all__ = [
     "DETECTORS",
+    "UNSEEN",
     "Detector",
     "Evidence",
     "Finding",
@@ -23,14 +24,22 @@ __all__ = [
     "Severity",
     "detector",
     "diagnose",
+    "examine",
     "merge",
 ]
 
 
 def diagnose(evidence: Evidence) -> list[Finding]:
     """Return the symptoms of one training run, the serious ones first."""
-    found = [finding for known in DETECTORS if (finding := known(evidence)) is not None]
-    return sorted(found, key=lambda finding: finding.severity != "serious")
+    return examine(evidence)[0]
+
+
+def examine(evidence: Evidence) -> tuple[list[Finding], list[str]]:
+    """Return what `diagnose` does, and the symptoms that could have been seen: what their detectors read was there."""
+    looked = {known.symptom: known.examine(evidence) for known in DETECTORS}
+    found = [finding for finding, _ in looked.values() if finding is not None]
+    seen = [symptom for symptom, (_, there) in looked.items() if there]
+    return sorted(found, key=lambda finding: finding.severity != "serious"), seen
 
 
 def merge(seeds: Sequence[Sequence[Finding]]) -> list[Finding]:

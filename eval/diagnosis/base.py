@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,10 @@ class Shift(NamedTuple):
         return f"from {number(self.before)} to {number(self.after)} (change {low} to {high})"
 
 
-Observed = tuple[Severity, str] | None
+UNSEEN: Final = "unseen"
+"""What a detector returns where what it looks at is not there, so that it can say neither yes nor no."""
+
+Observed = tuple[Severity, str] | Literal["unseen"] | None
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Detector:
         looks_at: the metrics and columns that are read.
         threshold: when it fires, and why there.
         advice: what to try.
-        observe: returns severity and evidence, or None.
+        observe: returns severity and evidence, None where the symptom is not there, `UNSEEN` where nobody can tell.
     """
 
     symptom: str
@@ -113,8 +116,14 @@ class Detector:
 
     def __call__(self, evidence: Evidence) -> Finding | None:
         """Return the finding, if there is one."""
+        return self.examine(evidence)[0]
+
+    def examine(self, evidence: Evidence) -> tuple[Finding | None, bool]:
+        """Return the finding, if there is one, and whether what it takes to tell was there."""
         observed = self.observe(evidence)
-        return Finding(self.symptom, *observed, self.explanation, self.advice) if observed else None
+        if observed is None or observed == UNSEEN:
+            return None, observed is None
+        return Finding(self.symptom, *observed, self.explanation, self.advice), True
 
 
 DETECTORS: list[Detector] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from preflab.eval.diagnosis.base import Evidence, Observed, column_of, detector, number
+from preflab.eval.diagnosis.base import UNSEEN, Evidence, Observed, column_of, detector, number
 from preflab.eval.records.comparison import Severity
 from preflab.eval.statistics import interval
 
@@ -26,7 +26,7 @@ def over_optimisation(evidence: Evidence) -> Observed:
     golds, proxies = ([column_of(found.samples, name) for _, found in evidence.course] for name in ("gold", "proxy"))
     known = [gold for gold in golds if gold is not None]
     if len(known) < max(3, len(golds)):
-        return None
+        return UNSEEN
     start, *between, end = known
     best = max(range(len(between)), key=lambda i: between[i].mean())
     before, after = proxies[1 + best], proxies[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from preflab.eval.diagnosis.base import Evidence, Observed, detector, number
+from preflab.eval.diagnosis.base import UNSEEN, Evidence, Observed, detector, number
 from preflab.eval.records.comparison import Severity
 from preflab.eval.statistics import interval
 
@@ -29,7 +29,7 @@ def mass_where_data_say_nothing(evidence: Evidence) -> Observed:
     """Answers that the data cannot have held."""
     taught, ratios = evidence.training.get("responses"), evidence.sampled("log_ratio")
     if not taught or evidence.training.get("sampled_tokens") or ratios is None or len(ratios) < 2:
-        return None
+        return UNSEEN
     there = ratios > math.log(max(taught, RULE_OF_THREE) / RULE_OF_THREE)
     share = interval(there.astype(float), rate=True)
     if share.low <= SHARE:

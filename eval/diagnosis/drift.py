@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from preflab.eval.diagnosis.base import (
+    UNSEEN,
     Array,
     Evidence,
     Observed,
@@ -54,8 +55,8 @@ ENDED_LOST = 0.1
 )
 def kl_blow_up(evidence: Evidence) -> Observed:
     """KL per token beyond anything useful."""
-    target = evidence.settings.get("kl_target")
-    for kls, lengths, where in _divergences(evidence):
+    target, known = evidence.settings.get("kl_target"), _divergences(evidence)
+    for kls, lengths, where in known:
         # Of one-word answers, a nat a token is no more than a choice among three.
         if interval(kls - KL_PER_TOKEN * lengths, rate=False).low > 0 and interval(kls).low > KL_PER_RESPONSE:
             size = f"{number(kls.mean() / lengths.mean())} nats a token, {number(kls.mean())} a response"
@@ -65,7 +66,7 @@ def kl_blow_up(evidence: Evidence) -> Observed:
                 "warning",
                 f"KL to the reference is {number(kls.mean())} nats a response ({where}), target {target:g}",
             )
-    return None
+    return None if known else UNSEEN
 
 
 @detector(
@@ -82,19 +83,16 @@ def kl_blow_up(evidence: Evidence) -> Observed:
 def negative_kl(evidence: Evidence) -> Observed:
     """The k1 estimate is below zero beyond chance."""
     logged = evidence.series("kl")
-    for values, where in (
-        (evidence.sampled("log_ratio"), "of the samples"),
-        (logged[len(logged) // 2 :], "in training"),
-    ):
-        if values is None or len(values) < 5:
-            continue
+    places = ((evidence.sampled("log_ratio"), "of the samples"), (logged[len(logged) // 2 :], "in training"))
+    known = [(values, where) for values, where in places if values is not None and len(values) >= 5]
+    for values, where in known:
         kl = interval(values, level=0.999, rate=False)
         if kl.high < 0 and kl.mean < -NEGATIVE_KL:
             return "serious", (
-                f"the estimate of the KL {where} is {number(kl.mean)} nats a response "
+                f"the mean log-ratio {where}, which estimates the KL, is {number(kl.mean)} nats a response "
                 f"({number(kl.low)} to {number(kl.high)} at 99.9 %)"
             )
-    return None
+    return None if known else UNSEEN
 
 
 @detector(
@@ -110,11 +108,12 @@ def negative_kl(evidence: Evidence) -> Observed:
 )
 def reference_mismatch(evidence: Evidence) -> Observed:
     """KL above zero before the first step."""
-    for ratios, tokens, where in _starting_ratios(evidence):
+    known = _starting_ratios(evidence)
+    for ratios, tokens, where in known:
         mean = float(np.abs(ratios).mean())
         if mean > MISMATCH_PER_TOKEN * tokens:
             return "serious", f"before the first step, mean |log π/π_ref| is {number(mean)} nats a response ({where})"
-    return None
+    return None if known else UNSEEN
 
 
 @detector(
@@ -143,7 +142,9 @@ def mode_collapse(evidence: Evidence) -> Observed:
     distinct = _distinct_shift(evidence)
     if distinct and distinct.fell((1 - DISTINCT_LEFT) * distinct.before):
         told.append(f"distinct-2 at equal length went {distinct}")
-    return ("serious" if serious else "warning", "; ".join(told)) if told else None
+    if told:
+        return "serious" if serious else "warning", "; ".join(told)
+    return None if entropy or shared or distinct else UNSEEN
 
 
 @detector(
@@ -158,7 +159,9 @@ def mode_collapse(evidence: Evidence) -> Observed:
 def entropy_blow_up(evidence: Evidence) -> Observed:
     """Entropy far above that of the starting policy."""
     entropy = sample_shift(evidence, "entropy") or training_shift(evidence, "entropy")
-    if entropy is None or not entropy.rose(max(ENTROPY_RISE, (ENTROPY_GROWTH - 1) * entropy.before)):
+    if entropy is None:
+        return UNSEEN
+    if not entropy.rose(max(ENTROPY_RISE, (ENTROPY_GROWTH - 1) * entropy.before)):
         return None
     return "warning", f"entropy went {entropy} nats a token"
 
@@ -174,7 +177,9 @@ def entropy_blow_up(evidence: Evidence) -> Observed:
 def repetition(evidence: Evidence) -> Observed:
     """More repeated bigrams than the starting policy has."""
     repeated = sample_shift(evidence, _repeated_bigrams)
-    if repeated is None or not repeated.rose(REPEATED):
+    if repeated is None:
+        return UNSEEN
+    if not repeated.rose(REPEATED):
         return None
     severity: Severity = "serious" if repeated.after >= 0.5 else "warning"
     return severity, f"the share of a response's word pairs that stood in it before went {repeated}"
@@ -191,7 +196,9 @@ def repetition(evidence: Evidence) -> Observed:
 def missing_end_tokens(evidence: Evidence) -> Observed:
     """Fewer responses end than before."""
     ended = sample_shift(evidence, "ended") or training_shift(evidence, "ended")
-    if ended is None or not ended.fell(ENDED_LOST):
+    if ended is None:
+        return UNSEEN
+    if not ended.fell(ENDED_LOST):
         return None
     return "serious" if ended.after < 0.5 else "warning", f"the share of responses that end went {ended}"
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from preflab.eval.diagnosis.base import (
+    UNSEEN,
     Array,
     Evidence,
     Observed,
@@ -58,6 +59,8 @@ def reward_hacking(evidence: Evidence) -> Observed:
     if proxy is None:
         proxy = training_shift(evidence, "reward")  # normalised: its deviation is 1
         risen = proxy is not None and proxy.rose(REWARD_CHANGE)
+    if proxy is None:
+        return UNSEEN
     if not risen:
         return None
     if gold is not None:
@@ -65,7 +68,9 @@ def reward_hacking(evidence: Evidence) -> Observed:
         return ("serious", f"the training reward rose {proxy}, while the gold reward fell {gold}") if fallen else None
     wins = _wins(evidence)
     accuracy = None if wins is None else interval(wins, rate=True, groups=evidence.prompts())
-    if accuracy is None or accuracy.high >= 0.5:
+    if accuracy is None:
+        return UNSEEN
+    if accuracy.high >= 0.5:
         return None
     share = f"{accuracy.mean:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%})"
     return "serious", f"the training reward rose {proxy}, while only {share} of held-out pairs are ranked as people do"
@@ -85,7 +90,9 @@ def length_exploitation(evidence: Evidence) -> Observed:
     """The gain is length."""
     length = sample_shift(evidence, "length")
     name = next((n for n in ("proxy", "gold") if sample_shift(evidence, n) is not None), None)
-    if length is None or name is None or not length.rose(LONGER * length.before):
+    if length is None or name is None:
+        return UNSEEN
+    if not length.rose(LONGER * length.before):
         return None
     reward, slope = sample_shift(evidence, name), _length_slope(evidence, name)
     if reward is None or not reward.rose() or slope is None or slope[1] <= 0:
@@ -119,13 +126,15 @@ def likelihood_displacement(evidence: Evidence) -> Observed:
     names = next((names for names in LIKELIHOODS if all(len(evidence.series(name)) for name in names)), None)
     lengths, samples_its_own = evidence.preferred("chosen_length"), len(evidence.series("response_length")) > 0
     if names is None or lengths is None or samples_its_own:
-        return None
+        return UNSEEN
     trained = [training_shift(evidence, name) for name in names]
     unseen = [preference_shift(evidence, f"{name}_logp") for name in ("chosen", "rejected")]
     places = (("training", trained), ("held-out pairs", unseen))
     measured = [(where, one, other) for where, (one, other) in places if one is not None and other is not None]
     severities = [_displaced(chosen, rejected, float(lengths.mean())) for _, chosen, rejected in measured]
-    if not measured or None in severities:
+    if not measured:
+        return UNSEEN
+    if None in severities:
         return None
     where, chosen, rejected = measured[-1]
     severity: Severity = "serious" if "serious" in severities else "warning"
@@ -148,7 +157,7 @@ def miscalibrated_reward_model(evidence: Evidence) -> Observed:
     """Confidence is not accuracy."""
     lead, right = (None, None) if _is_policy(evidence) else (_lead(evidence), _wins(evidence))
     if lead is None or right is None or evidence.scale is None:
-        return None
+        return UNSEEN
     confidence = 1 / (1 + np.exp(-np.abs(evidence.scale * lead)))
     gap = interval(confidence - right, rate=False, groups=evidence.prompts())
     if gap.low <= 0 <= gap.high or abs(gap.mean) < CONFIDENCE_GAP:
@@ -174,7 +183,7 @@ def uninformative_reward_model(evidence: Evidence) -> Observed:
     """Accuracy of one half, or below."""
     wins = None if _is_policy(evidence) else _wins(evidence)
     if wins is None:
-        return None
+        return UNSEEN
     accuracy = interval(wins, rate=True, groups=evidence.prompts())
     if accuracy.low > 0.5:
         return None
@@ -196,7 +205,7 @@ def overfitting(evidence: Evidence) -> Observed:
     """Training accuracy far above held-out accuracy."""
     wins, training = _wins(evidence), evidence.series("accuracy")
     if wins is None or len(training) < 4:
-        return None
+        return UNSEEN
     seen, unseen = float(training[-(len(training) // 4) :].mean()), interval(wins, rate=True, groups=evidence.prompts())
     if seen < unseen.mean + TRAINING_LEAD or seen <= unseen.high:
         return None
@@ -219,10 +228,10 @@ def length_bias(evidence: Evidence) -> Observed:
     wins = None if _is_policy(evidence) else _wins(evidence)
     lengths = [evidence.preferred(f"{name}_length") for name in ("chosen", "rejected")]
     if wins is None or lengths[0] is None or lengths[1] is None:
-        return None
+        return UNSEEN
     longer, shorter = wins[lengths[0] > lengths[1]], wins[lengths[0] < lengths[1]]
     if min(len(longer), len(shorter)) < 10:
-        return None
+        return UNSEEN
     gap = float(longer.mean() - shorter.mean())
     error = math.sqrt(longer.var(ddof=1) / len(longer) + shorter.var(ddof=1) / len(shorter))
     if abs(gap) < max(LENGTH_GAP, 1.96 * error) or min(longer.mean(), shorter.mean()) >= 0.5:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from preflab.eval.diagnosis.base import Evidence, Observed, column_of, detector, number
+from preflab.eval.diagnosis.base import UNSEEN, Evidence, Observed, column_of, detector, number
 from preflab.eval.records.comparison import Severity
 
 FLAT_GROUPS = 0.8
@@ -42,7 +42,7 @@ def no_reward_variance(evidence: Evidence) -> Observed:
             "serious",
             f"the training reward is {number(float(found[0][0]))} for all {count} samples of both policies",
         )
-    return None
+    return None if flat is not None or len(rewards) > 2 or len(found) == 2 else UNSEEN
 
 
 @detector(
@@ -57,7 +57,9 @@ def no_reward_variance(evidence: Evidence) -> Observed:
 def unmoved_policy(evidence: Evidence) -> Observed:
     """The trained policy still is the reference."""
     ratios, demonstrated = evidence.sampled("log_ratio"), len(evidence.series("nll")) > 0
-    if ratios is None or not evidence.metrics or demonstrated or float(np.abs(ratios).mean()) >= UNMOVED:
+    if ratios is None or not evidence.metrics or demonstrated:
+        return UNSEEN
+    if float(np.abs(ratios).mean()) >= UNMOVED:
         return None
     steps = evidence.metrics[-1].get("step", "all its")
     mean = number(float(np.abs(ratios).mean()))
@@ -77,7 +79,9 @@ def unmoved_policy(evidence: Evidence) -> Observed:
 def clipped_updates(evidence: Evidence) -> Observed:
     """Most ratios are outside of the clip."""
     clipped = evidence.late("clip_fraction")
-    if clipped is None or clipped.low < CLIPPED:
+    if clipped is None:
+        return UNSEEN
+    if clipped.low < CLIPPED:
         return None
     severity: Severity = "serious" if clipped.mean >= MOSTLY_CLIPPED else "warning"
     return severity, f"in the second half of training {clipped.mean:.1%} of actions were outside of the clip"
@@ -95,7 +99,9 @@ def clipped_updates(evidence: Evidence) -> Observed:
 def useless_value_function(evidence: Evidence) -> Observed:
     """Explained variance near zero, or below."""
     explained = evidence.late("explained_variance")
-    if explained is None or explained.high >= EXPLAINED:
+    if explained is None:
+        return UNSEEN
+    if explained.high >= EXPLAINED:
         return None
     return "warning", (
         f"in the second half of training it explained {number(explained.mean)} of the variance of returns "
@@ -116,7 +122,7 @@ def gradient_explosion(evidence: Evidence) -> Observed:
     norms = evidence.series("grad_norm")
     quarter = len(norms) // 4
     if quarter < 2:
-        return None
+        return UNSEEN
     early, late = float(np.median(norms[quarter : 2 * quarter])), float(np.median(norms[-quarter:]))
     if early <= 0 or late < GRADIENT_GROWTH * early:
         return None
@@ -136,10 +142,12 @@ def gradient_explosion(evidence: Evidence) -> Observed:
 def first_ratio(evidence: Evidence) -> Observed:
     """The policy differs from itself before it has learnt anything."""
     if not evidence.metrics or evidence.metrics[0].get("step") != 1:
-        return None
+        return UNSEEN
     first = evidence.metrics[0]
     ratio, drift = first.get("ratio"), first.get("approx_kl")
-    if ratio is None or (abs(ratio - 1) <= FIRST_RATIO and (drift or 0.0) <= FIRST_DRIFT):
+    if ratio is None:
+        return UNSEEN
+    if abs(ratio - 1) <= FIRST_RATIO and (drift or 0.0) <= FIRST_DRIFT:
         return None
     passed = "" if drift is None else f", and KL(π_old‖π) {number(drift)} nats a token"
     return "serious", f"at step 1 the mean ratio is {ratio:.6g}{passed}"

@@ -53,8 +53,8 @@ class KlLogRatio(base.PromptMetric):
             ("log_ratio",),
             NATS,
             higher_is_better=False,
-            heading="log π/π_ref",
-            shown=("generations",),
+            heading="log-ratio",
+            shown=("sampling",),
         ),
         Measure(
             "kl_k3",

@@ -27,8 +27,8 @@ logits: held-out pairs as probabilities. Columns ``logit`` and ``preference`` (s
 OF_METHOD: tuple[Of, ...] = ("games", "samples", "heldout")
 """Whose figures stand among a method's own."""
 
-Place = Literal["table", "ranking", "generations", "preferences"]
-"""Where a figure has a column: in the table of terminal and papers, and in three tables of the page."""
+Place = Literal["table", "ranking", "generations", "preferences", "sampling"]
+"""Where a figure has a column: in the table of terminal and papers, and in four tables of the page."""
 
 
 def fixed(value: float, digits: int = 2) -> str:

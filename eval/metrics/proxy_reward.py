@@ -16,6 +16,17 @@ def per_prompt(proxy: ArrayLike) -> NDArray[np.float64]:
     return base.vectors(proxy=proxy)[0]
 
 
+PROXY = Measure(
+    "proxy_reward",
+    "mean reward of the reward model that methods are trained against",
+    per_prompt,
+    ("proxy",),
+    Unit("the reward model's own"),
+    heading="proxy reward",
+    shown=("table", "generations"),
+)
+
+
 class ProxyReward(base.PromptMetric):
     """Mean score of the responses under the reward model that methods may have been trained against.
 
@@ -27,17 +38,7 @@ class ProxyReward(base.PromptMetric):
     order = 25
     version = "1.0.0"
     inputs: ClassVar = {"proxy": ("float64", "training reward model's score of the response to each prompt")}
-    measures: ClassVar = (
-        Measure(
-            "proxy_reward",
-            "mean reward of the reward model that methods are trained against",
-            per_prompt,
-            ("proxy",),
-            Unit("the reward model's own"),
-            heading="proxy reward",
-            shown=("table", "generations"),
-        ),
-    )
+    measures: ClassVar = (PROXY,)
     source = """@article{gao2022scaling,
   title={Scaling Laws for Reward Model Overoptimization},
   author={Gao, Leo and Schulman, John and Hilton, Jacob},

@@ -37,6 +37,17 @@ def ended(ended: Sequence[bool | None]) -> NDArray[np.float64]:
     return base.vectors(ended=np.array(rows, dtype=np.float64))[0]
 
 
+LENGTH = Measure(
+    "response_length",
+    "tokens, the end token included",
+    per_prompt,
+    ("length",),
+    Unit("tokens", one),
+    heading="length",
+    shown=("table", "ranking"),
+)
+
+
 class ResponseLength(base.PromptMetric):
     """Mean response length in tokens, the end token included, and the share of responses that ended.
 
@@ -52,15 +63,7 @@ class ResponseLength(base.PromptMetric):
         "ended": ("bool", "whether each response ended by itself, not at the length limit"),
     }
     measures: ClassVar = (
-        Measure(
-            "response_length",
-            "tokens, the end token included",
-            per_prompt,
-            ("length",),
-            Unit("tokens", one),
-            heading="length",
-            shown=("table", "ranking"),
-        ),
+        LENGTH,
         Measure(
             "ended",
             "share of responses that ended by themselves, not at the length limit",

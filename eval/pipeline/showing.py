@@ -36,14 +36,20 @@ def show(comparison: Comparison, path: Path) -> None:
     """Write comparison.json, print the table and what it says."""
     from preflab.disk.files import write_result
     from preflab.eval.records.typed import to_json
-    from preflab.eval.report.table import comparison_table
 
     write_result(path, to_json(comparison))
+    print_findings(comparison)
+    say(f"written to {path}")
+
+
+def print_findings(comparison: Comparison) -> None:
+    """Print the table and what it says."""
+    from preflab.eval.report.table import comparison_table
+
     page = console(None if sys.stdout.isatty() else WIDTH)
     page.print(comparison_table(comparison))
     for sentence in (comparison.headline, *comparison.verdict, *judge_lines(comparison.judge)):
         page.print(one_line(sentence))
-    say(f"written to {path}")
 
 
 def judge_lines(judge: Judge | None) -> list[str]:

@@ -228,6 +228,8 @@ class Summary:
         learning: methods on parts of the preferences, by method, from few to many; empty unless asked for.
         looks: how many comparisons, this one included, the test prompts of this run folder have been used for.
         humans: the judge held against verdicts of people; null where none were given.
+        examined: of each method the symptoms that could have been seen: what their detectors read was there in every
+            training seed. Empty in records of versions that did not write it down.
     """
 
     headline: str
@@ -252,6 +254,7 @@ class Summary:
     replications: Replications | None = None
     learning: tuple[LearningPoint, ...] = ()
     humans: Humans | None = None
+    examined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from preflab.eval.records.comparison import Comparison
 from preflab.eval.report.figures import PANEL, WIDE, Plot
 from preflab.eval.report.style import LIGHT, Style
 from preflab.eval.report.text import finite
+from preflab.eval.report.tradeoffs import estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +55,11 @@ def learning(comparison: Comparison, styles: Mapping[str, Style]) -> Plot | None
         "Every seed learns from parts of its own, small ones inside larger ones, and so do reward models and starts "
         "trained for a method. Bands: 95 % intervals over seeds and prompts. Dashed: the start on all preferences."
     )
-    return Plot("learning", f"{measure.heading} against preferences".capitalize(), caption, WIDE, names, draw)
+    data = [
+        {"method": p.method, "preferences": p.preferences, **estimate(measure.key, vars(p)[measure.key])}
+        for p in points
+    ]
+    return Plot("learning", f"{measure.heading} against preferences".capitalize(), caption, WIDE, names, draw, data)
 
 
 def tuning(comparison: Comparison, styles: Mapping[str, Style]) -> Plot | None:
@@ -77,4 +82,9 @@ def tuning(comparison: Comparison, styles: Mapping[str, Style]) -> Plot | None:
         axes.locator_params(axis="x", integer=True)
 
     caption = "Points are trials, the first at the configured setting; the line is the best of them so far."
-    return Plot("tuning", "Best so far against trials", caption, PANEL, list(curves), draw)
+    data = [
+        {"method": name, "trial": trial, "objective": objective, "best_so_far": top}
+        for name, curve in curves.items()
+        for trial, objective, top in zip(*(column.tolist() for column in curve), strict=True)
+    ]
+    return Plot("tuning", "Best so far against trials", caption, PANEL, list(curves), draw, data)

@@ -9,143 +9,41 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from preflab.eval.records.comparison import Comparison
-from preflab.eval.records.figures import Figure
-from preflab.eval.records.frontier import BestOfN, Law, LawPoint, OracleLine
 from preflab.eval.report.curves import learning, tuning
-from preflab.eval.report.figures import PANEL, WIDE, Plot
+from preflab.eval.report.differences import differences
+from preflab.eval.report.figures import PANEL, Plot
 from preflab.eval.report.style import LIGHT, Style, method_styles
 from preflab.eval.report.text import finite
+from preflab.eval.report.tradeoffs import bounds, estimate, frontier, overoptimisation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Styles = Mapping[str, Style]
 CURVES = (
-    ("reward", "reward (training)"),
-    ("kl", "log π/π_ref of training answers, nats"),
+    ("reward", "proxy reward of training answers"),
+    ("kl", "log-ratio of training answers, nats"),
     ("loss", "loss"),
     ("entropy", "entropy, nats per token"),
     ("response_length", "response length, tokens"),
     ("accuracy", "accuracy on training pairs"),
 )
 
+CAPTIONS = {
+    "reward": "What the reward model says of answers drawn in training, on its own scale.",
+    "kl": "The mean of log π/π_ref over answers drawn in training: an estimate from the tokens that were sampled. The "
+    "KL of this page is another, exact at every token, of the answers to the test prompts.",
+    "loss": "Losses of different methods are not on one scale.",
+}
+MARKS_PER_CURVE = 5
+
 
 def plots(comparison: Comparison) -> list[Plot]:
     """Return every plot that the comparison has data for."""
     styles = method_styles(comparison)
     drawn = (frontier, overoptimisation, learning, tuning, reliability, length_bias)
-    single = (make(comparison, styles) for make in drawn)
+    single = (differences(comparison), *(make(comparison, styles) for make in drawn))
     return [*(plot for plot in single if plot is not None), *training(comparison, styles)]
-
-
-def frontier(comparison: Comparison, styles: Styles) -> Plot | None:
-    """Gold reward against KL: methods, the best attainable, best-of-n."""
-    data = comparison.frontier
-    points = [
-        point
-        for point in (data.points if data else ())
-        if point.method in styles and finite(point.kl.mean) and finite(point.gold_reward.mean)
-    ]
-    if data is None or not points:
-        return None
-    names = [name for name in styles if any(point.method == name for point in points)]
-
-    def draw(axes: Axes) -> None:
-        if data.oracle:
-            _oracle(axes, data.oracle)
-        _best_of_n(axes, data.best_of_n)
-        for name in names:
-            own = sorted((point for point in points if point.method == name), key=lambda point: point.kl.mean)
-            kl, gold = _bounds([point.kl for point in own]), _bounds([point.gold_reward for point in own])
-            style = styles[name]
-            axes.fill_between(kl[0], gold[1], gold[2], color=style.colour, alpha=0.15, linewidth=0)
-            axes.hlines(gold[0], kl[1], kl[2], color=style.colour, alpha=0.5, linewidth=1)
-            axes.vlines(kl[0], gold[1], gold[2], color=style.colour, alpha=0.5, linewidth=1)
-            # Not cut at the axis, where a policy that did not move lies.
-            axes.plot(
-                kl[0], gold[0], color=style.colour, marker=style.marker, linestyle=style.dashes, clip_on=False, zorder=3
-            )
-        axes.set(xlabel="KL to reference, nats", ylabel="gold reward")
-        axes.set_xlim(left=0)
-
-    caption = (
-        "Each point is one setting, or a policy at a share of its way from the start, averaged over seeds; bands and "
-        "bars are 95 % intervals. A method that lies above another at the same KL spends its distance from the "
-        "reference better."
-    )
-    return Plot("frontier", "Gold reward against KL", caption, WIDE, names, draw)
-
-
-def _oracle(axes: Axes, line: OracleLine) -> None:
-    limit = line.trusted_kl if finite(line.trusted_kl) else math.inf
-    columns = zip(line.kl, line.reward, line.low, line.high, strict=True)
-    rows = [row for row in columns if all(map(finite, row)) and row[0] <= limit]
-    if len(rows) < 2:
-        return
-    kl, reward, low, high = np.array(rows, dtype=np.float64).T
-    axes.fill_between(kl, low, high, color=LIGHT["ink"], alpha=0.1, linewidth=0)
-    axes.plot(kl, reward, color=LIGHT["ink"])
-    axes.annotate("best attainable", (kl[-1], reward[-1]), xytext=(0, 7), textcoords="offset points", ha="right")
-    if kl[-1] < max(filter(finite, line.kl)):  # the line was cut
-        axes.plot(kl[-1:], reward[-1:], color=LIGHT["ink"], marker="|", markersize=11)
-
-
-def _best_of_n(axes: Axes, points: Sequence[BestOfN]) -> None:
-    drawn = [point for point in points if finite(point.kl) and finite(point.gold_reward)]
-    if not drawn:
-        return
-    kl, gold = [point.kl for point in drawn], [point.gold_reward for point in drawn]
-    axes.plot(kl, gold, color=LIGHT["muted"], linestyle="--", linewidth=1.3, marker=".")
-    axes.annotate(
-        f"best of {drawn[-1].n}", (kl[-1], gold[-1]), xytext=(6, -3), textcoords="offset points", color=LIGHT["muted"]
-    )
-
-
-def overoptimisation(comparison: Comparison, styles: Styles) -> Plot | None:
-    """Gold and proxy reward against d = √KL, and the fitted laws."""
-    fits = {
-        name: (fit, rows)
-        for name, fit in (comparison.overoptimisation or {}).items()
-        if name in styles and (rows := [_rewards(point) for point in fit.points if finite(point.d)])
-    }
-    if not fits:
-        return None
-
-    def draw(axes: Axes) -> None:
-        for name, (fit, rows) in fits.items():
-            colour, marker = styles[name].colour, styles[name].marker
-            d, gold, low, high, proxy = np.array(rows, dtype=np.float64).T
-            axes.plot(d, proxy, color=colour, linestyle=":", linewidth=1.3)
-            axes.vlines(d, low, high, color=colour, alpha=0.4, linewidth=1)
-            # Joined as they came: a policy may turn back towards the reference.
-            axes.plot(d, gold, color=colour, marker=marker, markersize=4, linewidth=0.6, alpha=0.7)
-            at = np.linspace(max(1e-3, d.min()), d.max(), 80)
-            law = _law(fit, at)
-            if law is not None:
-                axes.plot(at, law, color=colour)
-        axes.set(xlabel="d = √KL to reference", ylabel="reward")
-
-    caption = (
-        "Points: gold reward with its 95 % interval, joined in the order of training (or of a sweep's KL). Thick: the "
-        "law of Gao et al. (2022) fitted to them. Dotted: the proxy reward that was optimised. Where the dotted line "
-        "rises and the points fall, the proxy is being exploited."
-    )
-    return Plot("overoptimisation", "Gold and proxy reward against √KL", caption, WIDE, list(fits), draw)
-
-
-def _rewards(point: LawPoint) -> list[float]:
-    """Return d, gold reward and its interval, and proxy reward; NaN, which is not drawn, for what is missing."""
-    gold, proxy = point.gold, math.nan if point.proxy is None else point.proxy.mean
-    return [value if finite(value) else math.nan for value in (point.d, gold.mean, gold.low, gold.high, proxy)]
-
-
-def _law(fit: Law, d: np.ndarray) -> np.ndarray | None:
-    """Gold reward by the law of Gao et al. (arXiv 2210.10760), section 3: that of the reference, and R(d)."""
-    if fit.alpha is None or fit.beta is None or not (finite(fit.alpha.mean) and finite(fit.beta.mean)):
-        return None
-    start = fit.reference_reward if finite(fit.reference_reward) else 0.0
-    bend = d if fit.law == "bon" else np.log(d)
-    return start + d * (fit.alpha.mean - fit.beta.mean * bend)
 
 
 def reliability(comparison: Comparison, styles: Styles) -> Plot | None:
@@ -173,7 +71,8 @@ def reliability(comparison: Comparison, styles: Styles) -> Plot | None:
     caption = (
         "On the dashed line confidence is accuracy. Below it a model is surer than it is right. Bars: 95 % intervals."
     )
-    return Plot("reliability", "Reliability", caption, PANEL, list(bins), draw)
+    data = [{"method": name, **vars(row)} for name, rows in bins.items() for row in rows]
+    return Plot("reliability", "Reliability", caption, PANEL, list(bins), draw, data)
 
 
 def length_bias(comparison: Comparison, styles: Styles) -> Plot | None:
@@ -195,7 +94,7 @@ def length_bias(comparison: Comparison, styles: Styles) -> Plot | None:
             style = styles[name]
             rows = sorted(rows, key=lambda row: place[row.low, row.high])
             spots = [place[row.low, row.high] for row in rows]
-            accuracy, low, high = _bounds([row.accuracy for row in rows])
+            accuracy, low, high = bounds([row.accuracy for row in rows])
             axes.vlines(spots, low, high, color=style.colour, alpha=0.5, linewidth=1)
             axes.plot(spots, accuracy, color=style.colour, marker=style.marker, linestyle=style.dashes, linewidth=1.3)
         axes.set_xticks(range(len(order)), [_range(*ends) for ends in order], rotation=30, ha="right")
@@ -205,7 +104,18 @@ def length_bias(comparison: Comparison, styles: Styles) -> Plot | None:
         "A flat line is a model that does not mind length. Rising to the right: it prefers what is longer, whether or "
         "not people do. Dashed: chance. Bars: 95 % intervals."
     )
-    return Plot("length-bias", "Accuracy by difference in length", caption, PANEL, list(buckets), draw)
+    data = [
+        {
+            "method": name,
+            "longer_from": row.low,
+            "longer_to": row.high,
+            **estimate("accuracy", row.accuracy),
+            "n": row.n,
+        }
+        for name, rows in buckets.items()
+        for row in rows
+    ]
+    return Plot("length-bias", "Accuracy by difference in length", caption, PANEL, list(buckets), draw, data)
 
 
 def _range(low: Any, high: Any) -> str:
@@ -237,6 +147,7 @@ def _curve(comparison: Comparison, styles: Styles, key: str, title: str, name: s
             curves[method] = _over_seeds(lines, key)
     if not curves:
         return None
+    names = list(curves)
 
     def draw(axes: Axes) -> None:
         for method, (steps, mean, low, high) in curves.items():
@@ -247,13 +158,24 @@ def _curve(comparison: Comparison, styles: Styles, key: str, title: str, name: s
                 mean,
                 color=style.colour,
                 linestyle=style.dashes,
-                marker=style.marker if len(steps) == 1 else None,
+                marker=style.marker,
+                markevery=_apart(len(steps), names.index(method), len(names)),
             )
         axes.set(xlabel="optimiser step")
         axes.margins(x=0.02)
 
-    caption = "Losses of different methods are not on one scale." if key == "loss" else ""
-    return Plot(name, title, caption, PANEL, list(curves), draw)
+    data = [
+        {"method": method, "step": step, "mean": mean, "lowest": low, "highest": high}
+        for method, curve in curves.items()
+        for step, mean, low, high in zip(*(column.tolist() for column in curve), strict=True)
+    ]
+    return Plot(name, title, CAPTIONS.get(key, ""), PANEL, names, draw, data)
+
+
+def _apart(points: int, at: int, methods: int) -> list[int]:
+    """Return where a curve of so many points bears its marker: a few times, and not where the other methods do."""
+    gap = max(1, points // MARKS_PER_CURVE)
+    return list(range(at * gap // methods, points, gap))
 
 
 def _over_seeds(lines: Sequence[Sequence[Mapping[str, Any]]], key: str) -> tuple[np.ndarray, ...]:
@@ -269,9 +191,3 @@ def _over_seeds(lines: Sequence[Sequence[Mapping[str, Any]]], key: str) -> tuple
 def _with(rows: Iterable[Mapping[str, Any]], *keys: str) -> list[Mapping[str, Any]]:
     """Return the rows in which every key is a number."""
     return [row for row in rows if all(finite(row.get(key)) for key in keys)]
-
-
-def _bounds(figures: Sequence[Figure]) -> np.ndarray:
-    """Return mean, low and high, ``[3, N]``; an end that is no number is the mean."""
-    rows = [[value if finite(value) else f.mean for value in (f.mean, f.low, f.high)] for f in figures]
-    return np.array(rows, dtype=np.float64).T

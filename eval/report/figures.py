@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,6 +52,7 @@ class Plot(NamedTuple):
         size: width and height in inches.
         methods: those drawn, for the legend.
         draw: draws on axes.
+        data: what is drawn, number by number, a row each, all with the same columns.
         main: whether it is written to files too, and stands open on the page; others are folded away there.
     """
 
@@ -59,7 +62,26 @@ class Plot(NamedTuple):
     size: tuple[float, float]
     methods: Sequence[str]
     draw: Callable[[Axes], None]
+    data: Sequence[Mapping[str, Any]]
     main: bool = True
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV with a heading: numbers to six digits, what is not known empty, no text that is a formula."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(rows[0] if rows else ())
+    writer.writerows([_field(value) for value in row.values()] for row in rows)
+    return buffer.getvalue()
+
+
+def _field(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    # A spreadsheet runs what begins like a formula, and names are anybody's.
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def page_svg(plot: Plot) -> str:

@@ -51,6 +51,26 @@ function followReading() {
 }
 followReading();
 
+// ---- Paper: what is folded away is opened, and folded again.
+
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open])")];
+  for (const one of opened) one.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const one of opened) one.open = false;
+});
+
+// ---- Boxes that scroll sideways say so.
+
+function markScrolling() {
+  for (const box of document.querySelectorAll(".scroll")) box.classList.toggle("wider", box.scrollWidth > box.clientWidth + 1);
+}
+addEventListener("resize", markScrolling);
+document.addEventListener("toggle", markScrolling, true);
+markScrolling();
+
 // ---- The command to copy.
 
 byId("copy")?.addEventListener("click", async (event) => {
@@ -66,6 +86,7 @@ byId("copy")?.addEventListener("click", async (event) => {
 
 // ---- Samples.
 
+const SVG = document.querySelector("svg").namespaceURI;
 const PAGE = 5;
 const LONG = 900;  // characters of a response shown at once
 
@@ -107,11 +128,18 @@ function showSamples(data) {
   });
 
   function chip(name) {
-    const element = make("span", `chip ${Object.hasOwn(data.styles, name) ? data.styles[name] : ""}`);
+    const [colour, mark] = Object.hasOwn(data.styles, name) ? data.styles[name] : ["", "circle"];
+    const element = make("span", `chip ${colour}`);
+    const drawn = document.createElementNS(SVG, "svg");
+    const use = document.createElementNS(SVG, "use");
+    drawn.setAttribute("class", "mark");
+    drawn.setAttribute("aria-hidden", "true");
+    use.setAttribute("href", `#mark-${mark}`);
+    drawn.append(use);
     const text = make("span", "name", name);
     text.dir = "auto";
     text.title = name;
-    element.append(text);
+    element.append(drawn, text);
     return element;
   }
 
@@ -174,7 +202,7 @@ function showSamples(data) {
       card.append(more);
     }
     const numbers = make("div", "numbers");
-    const shown = [["gold", "gold", 2], ["proxy", "proxy", 2], ["kl", "KL", 1], ["length", "tokens", 0]];
+    const shown = [["gold", "gold", 2], ["proxy", "proxy", 2], ["kl", "KL", 2], ["length", "tokens", 0]];
     for (const [key, label, digits] of shown) {
       if (key in given) numbers.append(make("span", "", `${label} ${given[key].toFixed(digits).replace("-", "−")}`));
     }

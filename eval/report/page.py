@@ -6,36 +6,54 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
 
+from preflab.eval.comparison.finding import Heading, heading
 from preflab.eval.metrics import columns_of
+from preflab.eval.metrics.kl_to_reference import KL
 from preflab.eval.records.comparison import Comparison
-from preflab.eval.report import sections
-from preflab.eval.report.figures import Plot, page_svg
+from preflab.eval.report import checks, sections, spending, terms
+from preflab.eval.report.differences import first_figure
+from preflab.eval.report.figures import Plot, csv_text, page_svg
 from preflab.eval.report.inline import inline_svg
 from preflab.eval.report.measures import measure_table
 from preflab.eval.report.samples import sample_data
-from preflab.eval.report.style import css_colours, method_styles
+from preflab.eval.report.style import MARKS, css_colours, method_styles
 from preflab.eval.report.text import embedded, visible
 
+if TYPE_CHECKING:
+    from preflab.eval.comparison.across import Across
 
-def render(comparison: Comparison, samples: Mapping[str, Any], plots: Sequence[Plot]) -> str:
+
+class Drawn(NamedTuple):
+    """A plot as the page has it: what it is, its SVG, and the address that holds its data."""
+
+    plot: Plot
+    svg: Markup
+    data: Markup
+
+
+def render(
+    comparison: Comparison, samples: Mapping[str, Any], plots: Sequence[Plot], across: Across | None = None
+) -> str:
     """Return the page's HTML.
 
     Args:
         comparison: cleaned by `eval.report.text.clean`.
         samples: rows of samples by method and training seed.
         plots: of `eval.report.drawings`.
+        across: where the methods are of several runs, what differs between these; cleaned too.
     """
     css, script = css_colours() + _file("page.css"), _file("page.js")
     answers = sample_data(samples, list(comparison.methods))
     content = _content(comparison)
-    figures = {plot.name: (plot, inline_svg(page_svg(plot), plot.name, _label(plot))) for plot in plots}
+    figures = {plot.name: _drawn(plot) for plot in plots}
     styles = method_styles(comparison)
-    training = [figure for name, figure in figures.items() if name.startswith("training-")]
+    training = [figure.plot for name, figure in figures.items() if name.startswith("training-")]
     return (
         _environment()
         .from_string(_file("page.html"))
@@ -45,12 +63,18 @@ def render(comparison: Comparison, samples: Mapping[str, Any], plots: Sequence[P
             policy=_policy(css, script),
             styles=styles,
             figures=figures,
-            curves=[plot for plot, _ in training if plot.main],
-            more_curves=[plot for plot, _ in training if not plot.main],
-            drawn=[name for name in styles if any(name in plot.methods for plot, _ in training)],
+            curves=[plot for plot in training if plot.main],
+            more_curves=[plot for plot in training if not plot.main],
+            drawn=[name for name in styles if any(name in plot.methods for plot in training)],
+            across=across,
+            finding=_finding(comparison, across),
+            marks=MARKS.values(),
+            terms=terms.glossary(comparison),
+            abouts=terms.columns(),
+            headed=_headings(content),
             answers=answers,
             data=embedded(
-                {**answers, "baseline": comparison.baseline, "styles": _classes(comparison)} if answers else None
+                {**answers, "baseline": comparison.baseline, "styles": _looks(comparison)} if answers else None
             ),
             left_out=_left_out(comparison, content, figures, answers),
             **content,
@@ -58,10 +82,27 @@ def render(comparison: Comparison, samples: Mapping[str, Any], plots: Sequence[P
     )
 
 
+def _drawn(plot: Plot) -> Drawn:
+    svg = inline_svg(page_svg(plot), plot.name, _label(plot))
+    # Every character that HTML or an address reads is quoted.
+    return Drawn(plot, svg, Markup("data:text/csv;charset=utf-8," + quote(csv_text(plot.data), safe=",")))
+
+
+def _finding(comparison: Comparison, across: Across | None) -> Heading:
+    return across.heading if across else heading(comparison, comparison.baseline or "")
+
+
+def _headings(content: Mapping[str, Any]) -> set[str]:
+    """Return the headings of figures that the page's tables have, so that no other is explained."""
+    tables = [content["ranking"], content["generations"], content["sampling"], content["preferences"]["table"]]
+    return {text for table in tables if table for text in table["headings"]}
+
+
 def _content(comparison: Comparison) -> dict[str, Any]:
     figures = {name: row.figures for name, row in comparison.methods.items()}
     return {
         "headline": sections.headline(comparison),
+        "first": first_figure(comparison),
         "sentences": sections.sentences(comparison),
         "judge": sections.judge(comparison),
         "baseline": comparison.baseline,
@@ -75,9 +116,9 @@ def _content(comparison: Comparison) -> dict[str, Any]:
         "laws": sections.overoptimisation(comparison),
         "preferences": sections.preferences(comparison),
         "generations": measure_table(figures, columns_of("generations")),
-        "diagnosis": sections.diagnosis(comparison),
-        "budgets": comparison.budgets,
-        "costs": sections.costs(comparison),
+        "sampling": measure_table(figures, (KL.column, *columns_of("sampling"))),
+        "diagnosis": checks.diagnosis(comparison),
+        "budgets": spending.budgets(comparison),
         "settings": sections.settings(comparison),
         "provenance": sections.provenance(comparison),
     }
@@ -101,13 +142,14 @@ def _left_out(
         ("Length bias", "length-bias" in figures, "no preferences by length were recorded."),
         ("Samples", answers, "no responses were recorded."),
         ("Diagnosis", content["diagnosis"], "no run was examined."),
-        ("Budgets", content["budgets"], "they were not compared."),
+        ("Budgets", content["budgets"], "nothing was trained."),
     )
     return [(name, why) for name, there, why in reasons if not there]
 
 
-def _classes(comparison: Comparison) -> dict[str, str]:
-    return {name: style.css for name, style in method_styles(comparison).items()}
+def _looks(comparison: Comparison) -> dict[str, tuple[str, str]]:
+    """Return the class and the mark of every method, for the script."""
+    return {name: (style.css, style.mark) for name, style in method_styles(comparison).items()}
 
 
 def _label(plot: Plot) -> str:

@@ -19,7 +19,7 @@ from preflab.eval.records.comparison import Comparison, PairTest, Place
 from preflab.eval.records.figures import Figure, Preferences
 from preflab.eval.records.frontier import MatchedDifference, OracleLine
 from preflab.eval.report.curves import SHOWN
-from preflab.eval.report.measures import COSTS, LAWS, Table, Value, cell, measure_table
+from preflab.eval.report.measures import LAWS, Table, Value, cell, measure_table
 from preflab.eval.report.table import ABSENT
 from preflab.eval.report.text import finite, p_value
 
@@ -261,18 +261,6 @@ def _scored(found: Preferences) -> str:
     return f"{found.score or 'score'}{at}"
 
 
-def costs(comparison: Comparison) -> Table | None:
-    """Return what each method's training cost."""
-    records: dict[str, dict[str, Value]] = {
-        name: {**vars(row.train), "settings_tried": row.settings_tried}
-        for name, row in comparison.methods.items()
-        if row.train
-    }
-    if comparison.reward_model and comparison.reward_model.train:
-        records["reward model"] = vars(comparison.reward_model.train)
-    return measure_table(records, COSTS)
-
-
 def settings(comparison: Comparison) -> Table | None:
     """Return the methods' settings side by side, those that differ first."""
     records = {name: row.settings for name, row in comparison.methods.items() if row.settings}
@@ -287,16 +275,6 @@ def settings(comparison: Comparison) -> Table | None:
         ]
         rows.append({"field": field, "cells": values, "differs": len({value for value in values if value}) > 1})
     return {"names": list(records), "rows": sorted(rows, key=lambda row: not row["differs"])}
-
-
-def diagnosis(comparison: Comparison) -> Table | None:
-    """Return findings, serious ones first, and the methods without any; None where no run was examined."""
-    found = comparison.diagnosis
-    if not found:
-        return None
-    cards = [{"name": name, **vars(finding)} for name, findings in found.items() for finding in findings]
-    cards.sort(key=lambda card: card["severity"] != "serious")
-    return {"cards": cards, "healthy": [name for name, findings in found.items() if not findings]}
 
 
 def provenance(comparison: Comparison) -> Table:

@@ -1,4 +1,4 @@
-"""Colours and marks: one of each per method, the same in every figure, in light and in dark."""
+"""Colours and marks: one of each per method, the same in figures, legends, tables and print, in light and in dark."""
 
 from __future__ import annotations
 
@@ -33,7 +33,20 @@ PAGE_COLOURS = (
 )
 COLOURS = (*PAGE_COLOURS, BASELINE_COLOUR, *METHOD_COLOURS)
 LIGHT = {name: light for name, light, _ in COLOURS}
-MARKERS = "osD^vPX*"
+MARKS = {
+    "o": ("circle", "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0-9 0z"),
+    "s": ("square", "M-4.2-4.2h8.4v8.4h-8.4z"),
+    "D": ("diamond", "M0-5.4L5.4 0 0 5.4-5.4 0z"),
+    "^": ("up", "M0-5L5 4.4H-5z"),
+    "v": ("down", "M0 5L5-4.4H-5z"),
+    "P": ("plus", "M-1.7-5h3.4v3.3h3.3v3.4h-3.3v3.3h-3.4v-3.3h-3.3v-3.4h3.3z"),
+    "X": ("cross", "M0-2.4L2.6-5 5-2.6 2.4 0 5 2.6 2.6 5 0 2.4-2.6 5-5 2.6-2.4 0-5-2.6-2.6-5z"),
+    "*": ("star", "M0-5.6L1.3-1.8 5.3-1.7 2.1.7 3.3 4.5 0 2.2-3.3 4.5-2.1.7-5.3-1.7-1.3-1.8z"),
+    "h": ("hexagon", "M0-5L4.3-2.5V2.5L0 5-4.3 2.5V-2.5z"),
+}
+"""Matplotlib's markers, and the same as a symbol of the page: what it is called, its outline about the origin."""
+
+MARKERS, BASELINE_MARKER = "osD^vPX*", "h"
 
 
 class Style(NamedTuple):
@@ -44,13 +57,18 @@ class Style(NamedTuple):
     marker: str
     dashes: str
 
+    @property
+    def mark(self) -> str:
+        """What the page calls its marker."""
+        return MARKS[self.marker][0]
+
 
 def method_styles(comparison: Comparison) -> dict[str, Style]:
     """Return a style per method; the baseline is grey. Beyond eight, colours return with other dashes."""
     others, styles = 0, {}
     for name in comparison.methods:
         if name == comparison.baseline:
-            styles[name] = Style(BASELINE_COLOUR[0], BASELINE_COLOUR[1], "h", "-")
+            styles[name] = Style(BASELINE_COLOUR[0], BASELINE_COLOUR[1], BASELINE_MARKER, "-")
             continue
         css, colour, _ = METHOD_COLOURS[others % len(METHOD_COLOURS)]
         lap = others // len(METHOD_COLOURS)

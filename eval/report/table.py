@@ -6,9 +6,10 @@ The metrics that have a column in it say so (`eval.metrics.columns_of`). Names a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from preflab.errors.terminal import shortened
 from preflab.eval.metrics import columns_of
 from preflab.eval.metrics.heldout_accuracy import HELDOUT_ACCURACY
 from preflab.eval.metrics.measures import PERCENT, Column
@@ -19,7 +20,10 @@ from preflab.eval.report.text import finite
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from preflab.eval.comparison.across import Differing
+
 ABSENT = "–"
+LONGEST = 60  # characters of one setting
 SHARE = Column("", "", PERCENT.number, PERCENT.sign)
 
 
@@ -53,6 +57,20 @@ def comparison_table(comparison: Comparison) -> Table:
     for row in _rows(comparison, columns):
         cells = [Text("\n".join(part for part in cell if part)) for cell in row.cells]
         table.add_row(Text(row.name), *cells, Text("\n".join(row.cost) or ABSENT))
+    return table
+
+
+def differing_table(names: Sequence[str], differing: Differing) -> Table:
+    """Return what differs between runs for a terminal, a column a run; long values are cut."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=differing.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("", *names):
+        table.add_column(Text(plain(name)), overflow="fold")
+    for row in differing.rows:
+        table.add_row(*(Text(shortened(plain(text), LONGEST) or ABSENT) for text in (row["field"], *row["cells"])))
     return table
 
 

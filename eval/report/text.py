@@ -62,4 +62,5 @@ def p_value(p: Any) -> str:
     """Return ``"p = 0.012"``, or ``"p < 0.001"``."""
     if not finite(p):
         return ""
-    return "p < 0.001" if p < 0.001 else f"p = {p_digits(p, 3)}" if p < 0.1 else f"p = {p:.2f}"
+    said = "p < 0.001" if p < 0.001 else f"p = {p_digits(p, 3)}" if p < 0.1 else f"p = {p:.2f}"
+    return said.replace(" ", "\u00a0")  # no line breaks in it

@@ -7,6 +7,7 @@ from browser import Browser, installed
 from hostile import HOSTILE, poisoned
 from report_fixture import METHODS, bare, comparison, samples, typed
 
+from preflab.eval.diagnosis import DETECTORS
 from preflab.eval.report.drawings import plots
 from preflab.eval.report.page import render
 from preflab.eval.report.text import clean
@@ -50,14 +51,51 @@ def texts(page, selector):
     return page.run(f"[...document.querySelectorAll({selector!r})].map(e => e.textContent.trim())")
 
 
-def test_the_verdict_is_the_first_thing_read(page):
-    assert page.run("document.querySelector('main h1').textContent") == comparison()["headline"]
-    assert page.run("document.querySelector('h1').getBoundingClientRect().bottom < innerHeight") is True
+BOTTOM = "document.querySelector({!r}).getBoundingClientRect().bottom"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1400, 1000), (390, 844)])
+def test_the_first_screen_has_the_finding_its_scope_and_the_figure(browser, report, width, height):
+    browser.problems.clear()
+    browser.open(report, width=width, height=height)
+    assert texts(browser, "main h1") == ["ppo beats both others"]
+    assert texts(browser, ".badges li") == ["methods, 3 replications"]
+    assert browser.run(BOTTOM.format(".badges")) < browser.run(BOTTOM.format(".first .forest"))
+    assert browser.run(BOTTOM.format(".first tfoot svg")) < height
+    assert texts(browser, ".lead") == [comparison()["headline"]]
+    assert browser.run(BOTTOM.format(".lead")) > browser.run(BOTTOM.format(".first .forest"))
+    assert browser.problems == []
+
+
+def test_marks_of_the_first_figure_lie_where_the_axis_says(page):
+    middle = "(e => { const b = e.getBoundingClientRect(); return b.x + b.width / 2; })"
+    ticks = page.run(
+        f"[...document.querySelectorAll('.first > table .axis text')].map(e => [e.textContent, {middle}(e)])"
+    )
+    ticks = {float(text.replace("−", "-")): x for text, x in ticks}
+    per_unit = ticks[1.0] - ticks[0.0]
+    circles = page.run(f"[...document.querySelectorAll('.first > table circle')].map(e => {middle}(e))")
+    said = [float(text.replace("−", "-")) for text in texts(page, ".first > table .number strong")]
+    assert len(said) == len(circles) == 6
+    assert circles == pytest.approx([ticks[0.0] + per_unit * value for value in said], abs=1.5)
+
+
+def test_a_method_looks_the_same_in_legend_table_and_samples(page):
+    marks = (
+        "[...document.querySelectorAll('.chip')].map(e =>"
+        " [e.textContent.trim(), e.querySelector('use').getAttribute('href'), getComputedStyle(e).color])"
+    )
+    looks = {}
+    for name, mark, colour in page.run(marks):
+        looks.setdefault(name, set()).add((mark, colour))
+    assert set(looks) == {*METHODS}
+    assert all(len(one) == 1 for one in looks.values()), looks
+    assert len({mark for one in looks.values() for mark, _ in one}) == 4  # told apart without colour
 
 
 def test_contents_lead_to_every_section(page):
     links = page.run("[...document.querySelectorAll('nav a')].map(a => a.hash)")
-    assert len(links) == 14
+    assert len(links) == 15
     for link in (links[4], links[-3]):
         page.click(f"nav a[href='{link}']")
         assert page.run("location.hash") == link
@@ -91,6 +129,9 @@ def test_what_is_folded_away_opens(page):
         page.click(f"{section} summary")
         assert page.run(f"document.querySelector({inside!r}).checkVisibility()") is True, section
     assert "clip fraction" in texts(page, "#training details h3")
+    assert page.run("document.querySelector('#diagnosis details table').checkVisibility()") is False
+    page.click("#diagnosis summary")
+    assert len(texts(page, "#diagnosis details tbody tr")) == len(DETECTORS)
     page.click("#frontier details th:nth-child(4) button")  # the difference at equal KL
     assert texts(page, "#frontier details:first-of-type tbody td:nth-child(2)") == ["ipo", "ppo"]
 
@@ -178,16 +219,63 @@ def test_figures_are_readable_in_the_dark(browser, report):
     assert browser.problems == []
 
 
+# What lies beyond the edge of the window, but for what lies in a box that scrolls and says so.
+OUTSIDE = """
+[...document.querySelectorAll('main *')].filter(e => {
+  const box = e.closest('.scroll, pre');
+  if (e.closest('.hidden, .skip') || box && (box.matches('pre') || box.classList.contains('wider'))) return false;
+  const b = e.getBoundingClientRect();
+  return b.width > 0 && (b.right > innerWidth + 1 || b.left < -1);
+}).map(e => e.outerHTML.slice(0, 120))
+"""
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_a_phone_scrolls_down_alone(browser, report, dark):
+@pytest.mark.parametrize("width", [390, 1400])
+def test_no_page_scrolls_sideways_and_nothing_is_cut(browser, report, width, dark):
     browser.problems.clear()
-    browser.open(report, width=390, height=844, dark=dark)
+    browser.open(report, width=width, height=844, dark=dark)
     browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
     browser.settle()
-    assert browser.run(SCROLLS) is False
-    assert browser.run("document.querySelector('#ranking .scroll').scrollWidth > 390") is True
-    assert browser.run("document.querySelector('h1').getBoundingClientRect().right <= 390") is True
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run(OUTSIDE) == []
+    scrolling = browser.run("[...document.querySelectorAll('.wider')].map(e => e.getAttribute('aria-label'))")
+    assert "Ranking table" not in scrolling
+    assert ("Matrix of pairwise tests" in scrolling) is (width == 390)
     assert browser.problems == []
+
+
+def test_paper_is_white_and_whole_with_everything_opened(browser, report):
+    browser.problems.clear()
+    browser.open(report, width=688, height=970, dark=True, media="print")  # A4 without its margins
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    browser.settle()
+    assert browser.run("document.querySelectorAll('details:not([open])').length") == 0
+    assert browser.run("document.documentElement.scrollWidth") <= 688
+    assert browser.run(OUTSIDE.replace(".wider", ".none").replace("'.scroll, pre'", "'none'")) == []
+    dark = browser.run(
+        "[...document.querySelectorAll('*')].map(e => getComputedStyle(e).backgroundColor)"
+        ".filter(c => !c.endsWith(', 0)')).map(c => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => +a + +b, 0) / 765)"
+    )
+    assert all(light > 0.85 for light in dark)
+    assert browser.run("getComputedStyle(document.querySelector('h1')).color") == "rgb(31, 35, 40)"
+    assert browser.run("document.querySelector('#terms').checkVisibility()") is True
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    assert browser.run("document.querySelectorAll('details[open]').length") == 0
+    assert browser.problems == []
+
+
+def test_a_term_is_reached_by_keyboard_and_explained(page):
+    page.run("document.querySelector('#ranking a.term').focus()")
+    page.press("Enter")
+    assert page.run("location.hash") == "#term-interval"
+    assert 0 <= page.run("document.querySelector('#term-interval').getBoundingClientRect().top") < 900
+
+
+def test_data_of_a_figure_are_downloaded_without_a_script_or_a_network(page):
+    text = page.run("document.querySelector('.first a.csv').href")
+    assert text.startswith("data:text/csv;charset=utf-8,first,second,measure,difference")
+    assert page.run("document.querySelector('.first a.csv').download") == "differences.csv"
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -201,7 +289,8 @@ def test_no_text_of_the_report_runs(browser, tmp_path, kind):
     browser.choose("#outcome", "win")
     assert browser.run("typeof window.canary") == "undefined"
     assert browser.run("document.scripts.length") == 2
-    assert browser.run("document.querySelectorAll('img, iframe, object, main a, [onerror], [onload]').length") == 0
+    brought = "img, iframe, object, main a:not(.term, .csv), [onerror], [onload]"
+    assert browser.run(f"document.querySelectorAll('{brought}').length") == 0
     assert len(texts(browser, "#shown .name")) == 4
     assert browser.problems == []
 
@@ -220,6 +309,6 @@ def test_a_huge_response_opens_and_unfolds(browser, tmp_path):
 def test_a_comparison_of_little_opens(browser, tmp_path):
     browser.problems.clear()
     browser.open(write(tmp_path / "bare.html", bare(), {}), width=390)
-    assert browser.run("document.querySelectorAll('section').length") == 5
+    assert browser.run("document.querySelectorAll('section').length") == 6
     assert browser.run(SCROLLS) is False
     assert browser.problems == []

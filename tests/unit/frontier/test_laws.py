@@ -14,7 +14,7 @@ from preflab.eval.frontier import (
 from preflab.eval.frontier.overoptimisation import _fit
 from preflab.eval.records.figures import Figure
 from preflab.eval.records.typed import to_json
-from preflab.eval.report.drawings import _law
+from preflab.eval.report.tradeoffs import _law
 
 
 def law_points(law, alpha, beta, distances, prompts=40, noise=0.0):

@@ -19,6 +19,7 @@ class Page(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[str] = []
         self.inside: dict[str, list[str]] = {"script": [], "style": []}
+        self.said: list[tuple[str, str]] = []
         self._open = ""
         self.feed(html)
         self.close()
@@ -34,9 +35,14 @@ class Page(HTMLParser):
             self.inside[self._open][-1] += data
         else:
             self.texts.append(data)
+            self.said.append((self._open, data))
 
     def handle_endtag(self, tag: str) -> None:
         self._open = ""
+
+    def of(self, tag: str) -> list[str]:
+        """Return the texts that stand right inside elements of a kind."""
+        return [text for inside, text in self.said if inside == tag]
 
     @property
     def text(self) -> str:

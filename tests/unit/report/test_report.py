@@ -14,7 +14,7 @@ from report_fixture import METHODS, bare, comparison, typed
 from report_page import Page, page
 
 from preflab.errors import UserError
-from preflab.eval.report import sections, write_report
+from preflab.eval.report import write_report
 from preflab.eval.report.drawings import plots
 from preflab.eval.report.figures import page_svg
 from preflab.eval.report.page import render
@@ -27,7 +27,15 @@ def test_writes_page_tables_and_figures(report: Any) -> None:
     folder, files = report
     names = [path.relative_to(folder).as_posix() for path in files]
     assert names[:3] == ["report.html", "table.md", "table.tex"]
-    stems = {"frontier", "overoptimisation", "reliability", "length-bias", "training-reward", "training-kl"}
+    stems = {
+        "differences",
+        "frontier",
+        "overoptimisation",
+        "reliability",
+        "length-bias",
+        "training-reward",
+        "training-kl",
+    }
     stems |= {
         "training-loss",
         "training-entropy",
@@ -36,7 +44,9 @@ def test_writes_page_tables_and_figures(report: Any) -> None:
         "learning",
         "tuning",
     }
-    assert set(names[3:]) == {f"figures/{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
+    folded = {"training-0", "training-1", "training-2", "training-3", "training-4", "training-5", "training-6"}
+    drawn = {f"figures/{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
+    assert set(names[3:]) == drawn | {f"figures/{stem}.csv" for stem in stems | folded}
     assert sorted(p for p in folder.rglob("*") if p.is_file()) == sorted(files)  # no temporary files are left
     for path in files:
         if path.suffix == ".png":
@@ -48,7 +58,7 @@ def test_writes_page_tables_and_figures(report: Any) -> None:
 def test_the_same_comparison_is_the_same_bytes(report: Any, tmp_path: Any) -> None:
     folder, _ = report
     files = write_report(typed({**comparison(), "training": {}, "overoptimisation": None}), {}, tmp_path)
-    assert len(files) == 3 + 2 * 5
+    assert len(files) == 3 + 3 * 6
     for path in files[1:]:
         assert path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes(), path.name
 
@@ -59,19 +69,19 @@ def test_the_verdict_comes_first_and_every_section_follows(report: Any) -> None:
     ids = [attrs["id"] for tag, attrs in read.elements if tag in ("section", "header") and "id" in attrs]
     assert ids == [
         "verdict", "ranking", "pairwise", "frontier", "overoptimisation", "learning", "tuning", "training",
-        "preferences", "generations", "samples", "diagnosis", "costs", "provenance",
+        "preferences", "generations", "samples", "diagnosis", "costs", "provenance", "terms",
     ]  # fmt: skip
-    links = [attrs["href"] for tag, attrs in read.elements if tag == "a"]
+    links = [a["href"] for tag, a in read.elements if tag == "a" and a.get("class") not in ("term", "csv")]
     assert links == ["#verdict", *(f"#{name}" for name in ids)]
     every = [attrs["id"] for _, attrs in read.elements if "id" in attrs]
     assert len(every) == len(set(every))
     for part in ("75.4 %", "[72.4, 78.4]", "2–3", "no detectable difference (could have seen 0.15)", "p = 0.002"):
         assert part in read.text
-    for part in ("share of seeds", "0.310", "410", "30.00 %", "learning_rate 70.0 %, beta 30.0 %"):
+    for part in ("share of replications", "0.310", "410", "30.00 %", "learning_rate 70.0 %, beta 30.0 %"):
         assert part in read.text
     assert "python recipes/compare.py" in read.text
     assert "commit f989d30c" in read.text
-    assert "No symptom found in sft , ipo" in read.text
+    assert "sft : no symptoms found in 20 checks" in read.text
 
 
 def test_no_figure_shows_markup_for_mathematics() -> None:
@@ -87,7 +97,7 @@ def test_the_page_needs_nothing_but_itself(report: Any) -> None:
     for tag, attrs in read.elements:
         assert tag not in ("img", "iframe", "object", "embed", "base", "audio", "video", "image", "foreignobject")
         assert attrs.get("src") is None
-        assert (attrs.get("href") or "#").startswith("#") or attrs["href"] == "data:,"
+        assert (attrs.get("href") or "#").startswith(("#", "data:,", "data:text/csv;"))
         assert not any(name == "style" or name.startswith("on") for name in attrs)
 
 
@@ -149,7 +159,7 @@ def test_samples_without_a_judge_keep_the_order_of_the_data() -> None:
 def test_a_comparison_of_little() -> None:
     read = page(bare())
     ids = [attrs.get("id") for tag, attrs in read.elements if tag == "section"]
-    assert ids == ["ranking", "generations", "costs", "provenance", "left-out"]
+    assert ids == ["ranking", "generations", "costs", "provenance", "terms", "left-out"]
     for reason in ("Frontier: it needs gold rewards", "Pairwise tests: they need", "Samples: no responses"):
         assert reason in read.text
     assert "judge: gold" in read.text
@@ -185,7 +195,7 @@ def test_nulls_and_infinities_within_methods() -> None:
     shown = clean(typed(compared))
     figures = plots(shown)
     assert {page_svg(plot)[:5] for plot in figures} == {"<?xml"}
-    assert sum(plot.main for plot in figures) == 12
+    assert sum(plot.main for plot in figures) == 13
     text = Page(render(shown, {}, figures)).text
     assert not re.search(r"\b(nan|inf|None|Undefined)\b", text)
 
@@ -207,8 +217,8 @@ def test_pairwise_matrix_is_antisymmetric_and_follows_the_ranking() -> None:
     }
     # dpo minus ppo is 1.24 - 1.52; its interval [-.39, -.17] turned round is [.17, .39].
     assert cells["dpo", "ppo"] == {
-        "text": "−0.28", "interval": "[−0.39, −0.17]", "p": "p = 0.002", "verdict": "worse", "detectable": "0.15",
-        "outcomes": "won 42\u00a0%, tied 4\u00a0%, lost 54\u00a0%",
+        "text": "−0.28", "interval": "[−0.39, −0.17]", "p": "p\u00a0=\u00a00.002", "verdict": "worse",
+        "detectable": "0.15", "outcomes": "won 42\u00a0%, tied 4\u00a0%, lost 54\u00a0%",
     }  # fmt: skip
     assert cells["ppo", "dpo"]["text"] == "+0.28"
     assert cells["ppo", "dpo"]["interval"] == "[0.17, 0.39]"
@@ -265,16 +275,7 @@ def test_many_sentences_are_folded_and_the_judge_speaks_for_itself() -> None:
     assert "sentence 10." in read.text
     assert "12 pairs had no answer" in read.text
     assert "On 25 % of the pairs" in read.text
-    assert not any(" more" in text for text in page({**compared, "verdict": ["one.", "two."]}).texts)
-
-
-def test_what_was_not_trained_has_no_costs() -> None:
-    compared = comparison()
-    for record in compared["methods"].values():
-        record["train"] = None
-    compared["reward_model"] = None
-    assert sections.costs(typed(compared)) is None
-    assert "Matched" not in page(compared).text
+    assert not any(" more" in text for text in page({**compared, "verdict": ["one.", "two."]}).of("summary"))
 
 
 def test_wins_ties_and_losses_are_told_from_either_side() -> None:

@@ -43,7 +43,7 @@ def test_hostile_names_in_figures_and_tables(tmp_path: Any) -> None:
     compared = poisoned(comparison(), text) | {"training": {}, "overoptimisation": None}
     write_report(typed(compared), {}, tmp_path)
     figures = list(tmp_path.glob("figures/*.svg"))
-    assert len(figures) == 5
+    assert len(figures) == 6
     for path in figures:
         tags = {e.tag.rpartition("}")[2] for e in ElementTree.parse(path).iter() if isinstance(e.tag, str)}
         assert not tags & {"script", "foreignObject", "image", "a", "animate", "set"}
