@@ -127,11 +127,9 @@ class Site:
         """
         if self._only is not None and given != self._only:
             raise HTTPException(403, f"Here {self._only} judges, and nobody else.")
-        if given in self._sittings:
-            return self._sittings[given]
         known = {*self._log.annotators(), *self._sittings}
-        name = given if given in known or self._only else _as_name(given, known)
-        sitting = Sitting(self._pairs, self._log, name, self._seed)
+        name = given if given in known or self._only is not None else _as_name(given, known)
+        sitting = self._sittings.get(name) or Sitting(self._pairs, self._log, name, self._seed)
         if name in known:
             self._sittings[name] = sitting
         return sitting
