@@ -31,7 +31,7 @@ def write_samples(folder: Path, answers: Sequence[Sequence[dict[str, str]]] = AN
 
 def rows_in(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file of verdicts, every line of it whole."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 class Served:

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -166,11 +167,11 @@ class Browser:
 
     def wait(self, expression: str) -> Any:
         """Wait until JavaScript gives something true, on this page or the one it is on its way to, and return it."""
-        asked = f"new Promise(done => setTimeout(() => done({expression}), 20))"
         for _ in range(PATIENCE * 10):
-            with suppress(AssertionError):  # the page that was asked has made room for the next
-                if found := self.run(asked):
+            with suppress(AssertionError):  # the page that was asked has made room for the next, or has no body yet
+                if found := self.run(expression):
                     return found
+            time.sleep(0.05)  # not in the page: one that is left answers nothing any more
         raise AssertionError(f"never true: {expression}")
 
     def press(self, key: str) -> None:

@@ -41,6 +41,7 @@ def page(browser, tmp_path):
 
 def begin(page, name="Ada"):
     """Type a name, and wait for the first pair."""
+    page.wait("document.activeElement.id === 'annotator'")
     page.type(name)
     page.strike("Enter")
     page.wait(READY)

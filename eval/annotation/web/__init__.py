@@ -11,10 +11,11 @@ from preflab.errors import UserError
 try:
     from preflab.eval.annotation.web.server import serve
 except ModuleNotFoundError as error:
-    if error.name not in ("starlette", "uvicorn"):
+    absent = (error.name or "").partition(".")[0]
+    if absent not in ("starlette", "uvicorn"):
         raise
     raise UserError(
-        f"--web serves a page by Starlette and Uvicorn, and {error.name} is not installed: pip install 'preflab[web]'"
+        f"--web serves a page by Starlette and Uvicorn, and {absent} is not installed: pip install 'preflab[web]'"
     ) from None
 
 __all__ = ["serve"]
