@@ -14,6 +14,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,7 @@ class Browser:
         os.close(commands)
         os.close(answers)
         self.problems: list[str] = []
+        self._home = "file:"
         self._buffer, self._last, self._session = b"", 0, ""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -108,7 +111,7 @@ class Browser:
             self.problems.append(str(about["args"]))
         elif method == "Log.entryAdded" and about["entry"]["level"] in ("error", "warning"):
             self.problems.append(about["entry"]["text"])
-        elif method == "Network.requestWillBeSent" and not about["request"]["url"].startswith(("file:", "data:")):
+        elif method == "Network.requestWillBeSent" and not about["request"]["url"].startswith((self._home, "data:")):
             self.problems.append(f"loads {about['request']['url']}")
         elif method == "Page.javascriptDialogOpening":
             self.problems.append(f"dialog: {about['message']}")
@@ -120,15 +123,22 @@ class Browser:
 
     # ---- what a person does ----------------------------------------------------------------------
 
-    def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False, media: str = "") -> None:
-        """Open a file in a window of this size, or on paper of this size, and wait until it is loaded."""
+    def open(
+        self, page: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False, media: str = ""
+    ) -> None:
+        """Open a file, or an address, in a window of this size, or on paper of it, and wait until it is loaded.
+
+        What comes from the same address, or from files where it is one, is no problem afterwards.
+        """
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self._home = "/".join(url.split("/")[:3]) + "/" if isinstance(page, str) else "file:"
         self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         calm = {"name": "prefers-reduced-motion", "value": "reduce"}
         self.send("Emulation.setEmulatedMedia", media=media, features=[scheme, calm])
-        self.send("Page.navigate", url=path.resolve().as_uri())
+        self.send("Page.navigate", url=url)
         self.run("new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', done))")
 
     def run(self, expression: str) -> Any:
@@ -157,14 +167,27 @@ class Browser:
         self.send("Input.insertText", text=text)
         self.settle()
 
+    def wait(self, expression: str) -> Any:
+        """Wait until JavaScript gives something true, on this page or the one it is on its way to, and return it."""
+        for _ in range(PATIENCE * 10):
+            with suppress(AssertionError):  # the page that was asked has made room for the next, or has no body yet
+                if found := self.run(expression):
+                    return found
+            time.sleep(0.05)  # not in the page: one that is left answers nothing any more
+        raise AssertionError(f"never true: {expression}")
+
     def press(self, key: str) -> None:
-        """Press Tab or Enter."""
-        code = {"Tab": 9, "Enter": 13}[key]
-        text = {"Enter": "\r"}.get(key, "")
-        common = {"key": key, "code": key, "windowsVirtualKeyCode": code}
-        self.send("Input.dispatchKeyEvent", type="keyDown", text=text, **common)
-        self.send("Input.dispatchKeyEvent", type="keyUp", **common)
+        """Press a key that has a name, Tab, Enter, ArrowLeft or ArrowRight, or a letter or digit."""
+        self.strike(key)
         self.settle()
+
+    def strike(self, key: str, *, again: bool = False) -> None:
+        """Press a key that leads to another page; `again`: as one that is held down comes again and again."""
+        code = {"Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowRight": 39}.get(key) or ord(key.upper())
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        common = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        self.send("Input.dispatchKeyEvent", type="keyDown", text=text, autoRepeat=again, **common)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def choose(self, selector: str, value: str) -> None:
         """Choose an option of a select element."""

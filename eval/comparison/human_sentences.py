@@ -30,7 +30,7 @@ def _contested(pair: HumanPair, winner: str) -> str:
 
 def human_sentences(humans: Humans) -> list[str]:
     """Return how far the judge agrees with people, and for every pair the win rate by the judge, by them, by both."""
-    found = [_agreement(humans)] + [_pair(pair) for pair in humans.pairs]
+    found = [_agreement(humans), *_annotators(humans), *(_pair(pair) for pair in humans.pairs)]
     if humans.unmatched:
         found.append(
             f"{humans.unmatched:,} of the {humans.verdicts:,} pairs in {humans.name} are no answers of two methods "
@@ -45,6 +45,19 @@ def _agreement(humans: Humans) -> str:
         return f"No answers compared here are among the {humans.verdicts:,} pairs in {humans.name}."
     beyond = f"; kappa, which sets off chance, {kappa.mean:.2f} [{kappa.low:.2f}, {kappa.high:.2f}]" if kappa else ""
     return f"The judge agrees with people on {_share(share)} of {share.n:,} pairs of answers{beyond}."
+
+
+def _annotators(humans: Humans) -> list[str]:
+    """Return how far people agree among themselves, and how several verdicts on a pair count."""
+    said = humans.annotators
+    if said is None:
+        return []
+    share = Figure(said["observed"], said["observed_low"], said["observed_high"], said["pairs"])
+    beyond = f"; kappa {said['corrected']:.2f}" if said["corrected"] is not None else ""
+    return [
+        f"Two or more of {said['annotators']} annotators judged {share.n:,} of the pairs in {humans.name}; two of them "
+        f"agree on {_share(share)}{beyond}. A pair counts once, by the mean of its verdicts."
+    ]
 
 
 def _pair(pair: HumanPair) -> str:

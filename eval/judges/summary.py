@@ -46,7 +46,8 @@ def _agreement(agreement: Any) -> list[str]:
     corrected = agreement.get("corrected")
     chance = f"; {corrected:.2f} after correction for chance" if _number(corrected) else ""
     return [
-        f"Annotators agree on {agreement['observed']:.0%} of the pairs they share".replace("%", " %") + chance + "."
+        f"Annotators agree on {agreement['observed']:.0%} of the pairs they share".replace("%", " %")
+        + f"{chance}; a pair counts once, by the mean of its verdicts."
     ]
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from preflab.disk.journal import read_rows
 from preflab.errors import UserError
 from preflab.errors.terminal import shown
 from preflab.eval.judges.base import JudgeOption
+from preflab.eval.statistics import Agreement, agreement_of_several
 from preflab.method.plugins import file_exists
 
 VALUES = {"first": 1.0, "tie": 0.5, "second": 0.0}
@@ -90,8 +93,9 @@ def verdicts_of(rows: Iterable[Mapping[str, Any]], where: str) -> list[Verdict]:
 class HumanVerdicts:
     """Answers for the pairs of a file, in either order, and for no others.
 
-    Several annotators of a pair count alike: the answer is the mean of their verdicts. Whoever wrote the verdicts is
-    taken to have seen responses in random places, as `recipes/annotate.py` shows them.
+    Several annotators of a pair count alike: the answer is the mean of their verdicts, so that win rates count each of
+    them, and whether the pair is won, tied or lost goes by their majority. Whoever wrote the verdicts is taken to have
+    seen responses in random places, as `preflab annotate` shows them.
 
     Args:
         path: JSON lines, see `read_verdicts`.
@@ -136,32 +140,50 @@ def _by_pair(verdicts: Iterable[Verdict]) -> dict[Key, dict[str, float]]:
     return values
 
 
-def agreement(verdicts: Sequence[Verdict]) -> dict[str, Any] | None:
-    """Return how far annotators of the same pairs agree; None where no pair has two of them.
+class Panel(NamedTuple):
+    """What several annotators said of the same pairs.
 
-    ``observed`` is the chance that two annotators of a pair say the same, averaged over pairs. ``corrected`` sets off
-    what chance alone would give, (observed − chance) / (1 − chance): with a share t of ties, two annotators who look
-    at nothing agree with chance t² + 2 ((1 − t) / 2)², since it means nothing which response is called first (Scott
-    1955, Public Opinion Quarterly 19, with that symmetry put in). None where all say tie.
+    Attributes:
+        annotators: their names.
+        verdicts: ``[N, A]`` as `Verdict.value` has them, NaN where one did not judge a pair.
+        prompts: ``[N]`` which prompt each pair is of, as a number.
     """
-    shared = [list(values.values()) for values in _by_pair(verdicts).values() if len(values) > 1]
+
+    annotators: tuple[str, ...]
+    verdicts: NDArray[np.float64]
+    prompts: NDArray[np.int64]
+
+    def agreement(self) -> Agreement:
+        """Return how far any two of them agree on a pair."""
+        return agreement_of_several(self.verdicts, self.prompts)
+
+
+def panel(verdicts: Iterable[Verdict]) -> Panel | None:
+    """Return the pairs that two or more annotators judged, and what they said; None where there is no such pair."""
+    shared = {key: values for key, values in _by_pair(verdicts).items() if len(values) > 1}
     if not shared:
         return None
-    observed = sum(_same(values) for values in shared) / len(shared)
-    said = [value for values in shared for value in values]
-    ties = said.count(0.5) / len(said)
-    chance = ties**2 + (1 - ties) ** 2 / 2
-    return {
-        "observed": observed,
-        "corrected": (observed - chance) / (1 - chance) if ties < 1 else None,
-        "pairs": len(shared),
-        "annotators": len({verdict.annotator for verdict in verdicts}),
-    }
+    names = tuple(dict.fromkeys(name for values in shared.values() for name in values))
+    table = [[values.get(name, np.nan) for name in names] for values in shared.values()]
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(key[0] for key in shared))}
+    return Panel(names, np.array(table), np.array([numbers[key[0]] for key in shared]))
 
 
-def _same(values: Sequence[float]) -> float:
-    both = list(combinations(values, 2))
-    return sum(a == b for a, b in both) / len(both)
+def agreement(verdicts: Iterable[Verdict]) -> dict[str, Any] | None:
+    """Return how far annotators of the same pairs agree, for records; None where no pair has two of them.
+
+    ``observed`` and ``corrected`` are the share and the kappa of `agreement_of_several`, the latter None where all say
+    tie; ``…_low`` and ``…_high`` are the ends of their intervals over prompts.
+    """
+    found = panel(verdicts)
+    if found is None:
+        return None
+    share, kappa = found.agreement()
+    ends = {"observed_low": share.low, "observed_high": share.high}
+    if kappa is not None:
+        ends |= {"corrected_low": kappa.low, "corrected_high": kappa.high}
+    counts = {"pairs": share.n, "annotators": len(found.annotators)}
+    return {"observed": share.mean, "corrected": kappa and kappa.mean, **counts, **ends}
 
 
 def preference_data(verdicts: Iterable[Verdict]) -> tuple[list[dict[str, Any]], int]:

@@ -51,8 +51,8 @@ class Humans:
         name: of the verdicts.
         verdicts: pairs of answers that people judged.
         unmatched: those of them that are no answers of two methods here.
-        annotators: how far people agree among themselves: ``observed``, ``corrected`` for chance, ``pairs`` with two
-            or more ``annotators``; null where there are none.
+        annotators: how far people agree among themselves: ``observed``, ``corrected`` for chance, both with the ends of
+            their intervals, ``pairs`` with two or more ``annotators``; null where there are none.
         agreement: share of their verdicts that are the judge's too: first, second or tie; null where there are none.
         kappa: the same, corrected for what chance alone would give; null where that is all.
         pairs: every two methods of whose answers people judged some.

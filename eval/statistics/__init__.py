@@ -4,7 +4,7 @@ Values come as tables ``[S, N]``: S training seeds x N prompts, every seed on th
 intervals and tests keep their word is measured in ``docs/calibration.md``.
 """
 
-from preflab.eval.statistics.agreement import Agreement, agreement
+from preflab.eval.statistics.agreement import Agreement, agreement, agreement_of_several
 from preflab.eval.statistics.intervals import Estimate, interval, unanimous, wilson
 from preflab.eval.statistics.length_control import LengthControlled, length_controlled_win_rate
 from preflab.eval.statistics.prediction_powered import FEWEST_VERDICTS, Corrected, prediction_powered
@@ -20,6 +20,7 @@ __all__ = [
     "LengthControlled",
     "Rank",
     "agreement",
+    "agreement_of_several",
     "bradley_terry",
     "compare",
     "compare_wins",

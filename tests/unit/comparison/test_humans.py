@@ -112,6 +112,23 @@ def test_seeds_of_which_people_judged_too_little_are_left_out_and_said_to_be(tmp
     assert "a against b: 9 human verdicts, 10 or more" in " ".join(human_sentences(humans))
 
 
+def test_several_annotators_of_a_pair_count_once_by_their_mean_and_that_is_said(tmp_path):
+    sft, a, b = contestants()
+    rows = [verdict(a, b, at, "first", annotator="Ada") for at in range(20)]
+    rows += [verdict(b, a, at, ("first", "second")[at % 2], annotator="Bob") for at in range(20)]
+    found = held([sft, a, b], panel(tmp_path, rows))
+    [pair] = found.pairs
+    assert (found.verdicts, pair.verdicts, pair.human.n) == (20, 20, 20)
+    assert pair.human.mean == pytest.approx(0.75)
+    judged = by_gold(a.records[0], b.records[0])[:20]
+    majority = np.where(np.arange(20) % 2 == 0, 0.5, 1)
+    assert found.agreement.mean == pytest.approx(np.mean(judged == majority))
+    said = human_sentences(found)[1]
+    assert said.startswith("Two or more of 2 annotators judged 20 of the pairs in human verdicts (v.jsonl); ")
+    assert "two of them agree on 50.0 % [" in said
+    assert said.endswith("; kappa 0.00. A pair counts once, by the mean of its verdicts.")
+
+
 def test_nothing_known_of_what_was_compared_is_said(tmp_path):
     found = held(contestants(), panel(tmp_path, [{"prompt": "q", "first": "x", "second": "y", "verdict": "tie"}]))
     assert (found.agreement, found.kappa, found.pairs, found.unmatched) == (None, None, (), 1)

@@ -225,12 +225,15 @@ def test_agreement_sets_off_chance_and_does_not_care_which_response_is_called_fi
     verdicts = [Verdict(p, "a", "b", v, name) for p, both in said.items() for v, name in zip(both, "xy", strict=True)]
     # By hand: 3 of 4 pairs agree; 2 of 8 verdicts are ties, so chance is 1/16 + 2·(3/8)² = 11/32.
     expected = {"observed": 0.75, "corrected": (3 / 4 - 11 / 32) / (1 - 11 / 32), "pairs": 4, "annotators": 2}
-    assert agreement(verdicts) == pytest.approx(expected)
+    found = agreement(verdicts)
+    assert found is not None
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert found["corrected_low"] < expected["corrected"] < found["corrected_high"]
     other = {"first": "second", "second": "first", "tie": "tie"}
     turned = [v._replace(first="b", second="a", verdict=other[v.verdict]) for v in verdicts[::2]]
-    assert agreement([*turned, *verdicts[1::2]]) == pytest.approx(expected)
+    assert agreement([*turned, *verdicts[1::2]]) == found
     swapped = [v._replace(verdict=other[v.verdict]) if v.prompt == "p" else v for v in verdicts]
-    assert agreement(swapped) == pytest.approx(expected)
+    assert agreement(swapped) == found
     assert agreement(verdicts[::2]) is None
     assert agreement([Verdict("p", "a", "b", "tie", name) for name in "xy"])["corrected"] is None
 

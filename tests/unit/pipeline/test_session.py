@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from preflab.errors import UserError
-from preflab.eval.judges.annotating import AnnotateConfig
+from preflab.eval.annotation.settings import AnnotateConfig
 from preflab.eval.judges.settings import EndpointConfig
 from preflab.eval.pipeline.comparing import COMPARE
 from preflab.eval.pipeline.conforming import ConformanceConfig

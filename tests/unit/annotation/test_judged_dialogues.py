@@ -7,7 +7,8 @@ from pathlib import Path
 
 from preflab.data.asked import conversation
 from preflab.data.formats import preference_rows
-from preflab.eval.judges.annotating import Pair, sample_pairs, verdict_row
+from preflab.eval.annotation.pairs import Pair, sample_pairs
+from preflab.eval.annotation.sitting import Shown, verdict_row
 from preflab.eval.judges.verdicts import HumanVerdicts, preference_data, read_verdicts
 
 MESSAGES = [
@@ -29,7 +30,7 @@ def test_from_samples_to_verdicts_and_data(tmp_path: Path) -> None:
     assert pair == Pair(seen, "An end, says a.", "An end, says b.", ("a", "b"), MESSAGES)
 
     path = tmp_path / "verdicts.jsonl"
-    path.write_text(json.dumps(verdict_row(pair, False, "1", "human")) + "\n")
+    path.write_text(json.dumps(verdict_row(Shown("", pair, False), "1", "human")) + "\n")
     asked = [conversation(PROMPT, MESSAGES)]
     assert HumanVerdicts(path).prefer(asked, [pair.first], [pair.second]) == [1.0]
 
@@ -39,7 +40,7 @@ def test_from_samples_to_verdicts_and_data(tmp_path: Path) -> None:
 
 
 def test_verdicts_on_texts_are_what_they_were(tmp_path: Path) -> None:
-    row = verdict_row(Pair("p", "x", "y"), True, "1", "human")
+    row = verdict_row(Shown("", Pair("p", "x", "y"), True), "1", "human")
     assert "messages" not in row
     path = tmp_path / "verdicts.jsonl"
     path.write_text(json.dumps(row) + "\n")
