@@ -1,8 +1,8 @@
 """Judge pairs of responses by hand, blind: the verdicts are a judge for compare.py and a preference data set.
 
-    python recipes/annotate.py --samples first=A/samples.jsonl,second=B/samples.jsonl --output verdicts.jsonl
-    python recipes/annotate.py --pairs preferences.jsonl --output verdicts.jsonl
-    python recipes/annotate.py --output verdicts.jsonl --export preferences.jsonl
+    preflab annotate --samples first=A/samples.jsonl second=B/samples.jsonl --output verdicts.jsonl
+    preflab annotate --pairs preferences.jsonl --output verdicts.jsonl
+    preflab annotate --output verdicts.jsonl --export preferences.jsonl
 
 Pairs come in random order, responses in random places. Each verdict is on disk before the next pair is shown; the
 same command goes on where it was left. Keys, each followed by Enter: 1, 2, t (tie), s (skip for now), u (undo),
@@ -16,10 +16,12 @@ from preflab.eval.judges.annotating import AnnotateConfig, export, judge_pairs
 from preflab.settings.command_line import CommandLine
 from preflab.settings.fields import merge
 
+CONFIGS: dict[str, type] = {"annotation": AnnotateConfig}
+
 
 def main() -> None:
     """Show each pair, write each verdict, export."""
-    line = CommandLine(__doc__ or "", {"annotation": AnnotateConfig})
+    line = CommandLine(__doc__ or "", CONFIGS)
     config: AnnotateConfig = merge(line.classes, line.read()[0], "config")["annotation"]
     if config.samples or config.pairs:
         judge_pairs(config)
