@@ -79,6 +79,7 @@ pages: install  ## docs/methods/, docs/schema/, the pages of metrics, diagnosis 
 	$(BIN)/python docs/make_metric_page.py
 	$(BIN)/python docs/make_diagnosis_page.py > docs/diagnosis.md
 	$(BIN)/python docs/make_record_page.py
+	$(BIN)/python docs/make_command_page.py
 
 clean:
 	rm -rf $(VENV) $(TRL112) $(VLLM) *.egg-info build dist

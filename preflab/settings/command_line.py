@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import sys
 import typing
@@ -18,6 +19,8 @@ from preflab.settings.helping import Page, Used, help_text
 from preflab.settings.plain_yaml import read_yaml
 from preflab.settings.sections import Sections
 from preflab.settings.values import is_switch, parse_text, takes_several
+
+logger = logging.getLogger(__name__)
 
 OPTION = re.compile(r"--?[^-\d.\s]|--$")
 """How an option begins; -1 and -.5 are values."""
@@ -122,6 +125,8 @@ class CommandLine:
             text = text_of(self.hints[name], option)
             if takes_several(self.hints[name]) and name in texts:
                 text = f"{texts[name][1]},{text}"
+            elif texts.get(name, ("", text))[1] != text:
+                logger.warning("%s is given twice; what counts is the last, %s", flag(name), shown(text))
             texts[name] = option.written, text
         for name, (written, text) in texts.items():
             options.values[name] = parse_text(text, self.hints[name], written)

@@ -255,7 +255,7 @@ def test_the_methods_are_listed(tmp_path):
 
 @pytest.mark.parametrize("recipe", ["sft", "reward_model", "dpo", "ppo", "evaluate", "compare"])
 def test_help_names_the_fields(recipe, tmp_path):
-    answer = run(f"{recipe}.py", "--help", cwd=tmp_path)
+    answer = run(f"{recipe}.py", "--help", "all", cwd=tmp_path)
     assert answer.status == 0
     for flag in ("--model", "--dataset", "--output", "--config", "--eval-prompts"):
         assert flag in answer.out
