@@ -35,7 +35,7 @@ SCRIPTS = {
 complete -o bashdefault -o default -F _preflab preflab""",
     "zsh": r"""_preflab() {
     local -a found
-    found=(${(f)"$(${words[1]} completion words ${(Q)words[2,CURRENT]} 2>/dev/null)"})
+    found=(${(f)"$(${words[1]} completion words "${(@Q)words[2,CURRENT]}" 2>/dev/null)"})
     if (( ! $#found )); then
         _files
     else

@@ -100,6 +100,8 @@ class CommandLine:
         for option in spoken:
             if option.name in HELP:
                 topics = option.given
+            elif option.name == "config" and path is not None:
+                raise UserError("--config is given twice; put all settings into one file")
             elif option.name == "config":
                 path = text_of(Path, option)
             else:
@@ -114,7 +116,7 @@ class CommandLine:
 
     def _read(self, spoken: Sequence[Spoken], file: Given) -> Given:
         """Return what the options give."""
-        options, texts = Given({}, {}), dict[str, tuple[str, str]]()
+        options, texts = Given({}, {}), dict[str, str]()
         unknown: list[Spoken] = []
         for option in spoken:
             found = resolved(option, self.hints)
@@ -122,23 +124,20 @@ class CommandLine:
                 unknown.append(option)
                 continue
             name, option = found
-            text = text_of(self.hints[name], option)
-            if takes_several(self.hints[name]) and name in texts:
-                text = f"{texts[name][1]},{text}"
-            elif texts.get(name, ("", text))[1] != text:
-                logger.warning("%s is given twice; what counts is the last, %s", flag(name), shown(text))
-            texts[name] = option.written, text
-        for name, (written, text) in texts.items():
-            options.values[name] = parse_text(text, self.hints[name], written)
+            keep(texts, name, self.hints[name], option)
+            options.values[name] = parse_text(texts[name], self.hints[name], option.written)
         for option in unknown:
             if self.sections is None or "." not in option.name:
                 raise UserError(self._advice(option, file, options))
-            section, name, text = self._of_section(option, self.sections, file, options)
-            options.sections.setdefault(section, {})[name] = Text(text)
+            section, name, hint, option = self._of_section(option, self.sections, file, options)
+            keep(texts, flag(name, section), hint, option)
+            options.sections.setdefault(section, {})[name] = Text(texts[flag(name, section)])
         return options
 
-    def _of_section(self, option: Spoken, sections: Sections, file: Given, options: Given) -> tuple[str, str, str]:
-        """Return section, field and text of ``--section.field text``."""
+    def _of_section(
+        self, option: Spoken, sections: Sections, file: Given, options: Given
+    ) -> tuple[str, str, Any, Spoken]:
+        """Return section, field and its type of ``--section.field``, and the option with values as ours are written."""
         section, _, name = option.written.lstrip("-").rpartition(".")
         section, name = sections.named(section), name.replace("-", "_")
         asked = self._asked(file, options)
@@ -158,7 +157,7 @@ class CommandLine:
             close = near_misses(name, hints, lambda field: repr(flag(field, section)))
             raise UserError(f"{section}: unknown field {shown(name)}{close}; --help {section} shows what it has")
         name, own = found
-        return section, name, text_of(hints[name], own._replace(written=option.written))
+        return section, name, hints[name], own._replace(written=option.written)
 
     def _asked(self, file: Given, options: Given) -> list[str]:
         """Return the methods that file and options name; layers below them may name more."""
@@ -230,6 +229,20 @@ def resolved(option: Spoken, hints: Mapping[str, Any]) -> tuple[str, Spoken] | N
         ours = habit.ours(option.written, given)
         return (habit.field, option._replace(given=ours)) if habit.field in hints else None
     return None
+
+
+def keep(texts: dict[str, str], name: str, hint: Any, option: Spoken) -> None:
+    """Keep what an option gives by its name: a list goes on; of anything else the last value counts, which is said.
+
+    Raises:
+        UserError: as `text_of` does.
+    """
+    text, before = text_of(hint, option), texts.get(name)
+    if before is not None and takes_several(hint):
+        text = f"{before},{text}"
+    elif before not in (None, text):
+        logger.warning("%s is given twice; what counts is the last, %s", option.written, shown(text))
+    texts[name] = text
 
 
 def text_of(hint: Any, option: Spoken) -> str:

@@ -45,6 +45,18 @@ def test_lists_are_several_words(line):
     assert parse(line)[0]["plain"].names == ("a", "b", "c")
 
 
+def test_of_two_values_the_last_counts_which_is_said(caplog):
+    made, parts = parse("--rate 0.25 --rate 0.5 --ppo.gamma 1 --ppo.gamma 0.5 --count 4 --count 4", sections=True)
+    assert made["plain"].rate == 0.5
+    assert parts == {"ppo": {"gamma": "0.5"}}
+    assert [record.getMessage() for record in caplog.records] == [
+        "--rate is given twice; what counts is the last, '0.5'",
+        "--ppo.gamma is given twice; what counts is the last, '0.5'",
+    ]
+    with pytest.raises(UserError, match="--config is given twice"):
+        parse("--config a.yaml --config b.yaml")
+
+
 def test_words_that_begin_with_a_dash_are_values_where_they_are_numbers_or_follow_an_equals_sign():
     assert parse("--names -1 -.5")[0]["plain"].names == ("-1", "-.5")
     assert parse("--name=--x")[0]["plain"].name == "--x"
