@@ -25,6 +25,7 @@ from preflab.eval.pipeline.plan_table import show_plan
 from preflab.eval.pipeline.planning import PLAN, PlanConfig
 from preflab.eval.pipeline.session import Session
 from preflab.eval.pipeline.showing import check_report, show, write_pages
+from preflab.experiment.opening import check_data
 from preflab.recipes.methods import list_methods
 
 CONFIGS = {**COMPARE, **PLAN}
@@ -43,6 +44,7 @@ def main(description: str = __doc__ or "") -> None:
     if config.algorithms == ("list",):
         return list_methods()
     if session.config(PlanConfig).plan:
+        check_data(session.world)  # before torch is imported
         from preflab.eval.pipeline.outline import plan_comparison
 
         return show_plan(plan_comparison(session))

@@ -21,6 +21,7 @@ from preflab.eval.pipeline.planning import PLAN, PlanConfig
 from preflab.eval.pipeline.session import Session
 from preflab.eval.pipeline.showing import show
 from preflab.eval.pipeline.training import TRAIN, TrainingConfig, train, train_only
+from preflab.experiment.opening import check_data
 from preflab.method import registry
 from preflab.method.configured import label
 from preflab.settings.fields import often_changed
@@ -63,6 +64,7 @@ def train_one(description: str, name: str) -> None:
     session = Session.read(description, CONFIGS, flat=name, often=often)
     evaluate = session.config(TrainingConfig).evaluate
     if session.config(PlanConfig).plan:
+        check_data(session.world)  # before torch is imported
         from preflab.eval.pipeline.outline import plan_training
 
         return show_plan(plan_training(session, name, evaluate=evaluate))

@@ -147,13 +147,14 @@ def check_entries(session: Session) -> list[Entry]:
 
 
 def as_compared(session: Session, name: str) -> Method:
-    """Build a method as a comparison trains it: with its steps capped, under the budget that is named.
+    """Build a method as a comparison trains it: with its steps capped and, if it is compared, under the named budget.
 
     Raises:
         UserError: for anything in its settings that could not finish.
     """
     config = session.config(CompareConfig)
-    return under(config.given_budget, session.capped(config.max_steps).method(name))
+    budget = config.given_budget if name in config.algorithms else None
+    return under(budget, session.capped(config.max_steps).method(name))
 
 
 def trains_start(session: Session) -> bool:

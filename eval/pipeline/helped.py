@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from preflab.experiment.layers import KINDS
 from preflab.experiment.opening import VALIDATION
@@ -14,16 +14,30 @@ from preflab.settings.helping import Used
 from preflab.settings.training import TrainConfig
 
 if TYPE_CHECKING:
-    from preflab.eval.pipeline.session import Session
+    from preflab.experiment.settings import RewardSettings, RunConfig
     from preflab.method.configured import Method
+    from preflab.worlds import WorldConfig
 
 ASKED = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "beta")
 """What everybody asks of a method."""
 
 
-def helped(
-    session: Session, flat: str | None, trained: Callable[[Session, str], Method], stages: bool, note: str = ""
-) -> Used:
+class Settings(Protocol):
+    """What is read of a session."""
+
+    configs: Mapping[str, Any]
+    run: RunConfig
+    world: WorldConfig
+    rewards: RewardSettings
+
+    def method(self, name: str) -> Method:
+        """Build a method."""
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def helped(session: S, flat: str | None, trained: Callable[[S, str], Method], stages: bool, note: str = "") -> Used:
     """Return every field as the session would use it, and the settings of its methods.
 
     Args:
@@ -43,7 +57,7 @@ def helped(
         name = places.get(name, name)
         if name in KINDS:  # whose methods differ
             return {}, {}
-        method = session.method(name) if name in below else trained(session, name)
+        method = trained(session, name)
         return method.settings, _stands_for([method.config, method.train])
 
     lines = [f"  {name:15} {_headline(session, name, settings(name)[0])}" for name in methods if name != flat]
@@ -52,7 +66,7 @@ def helped(
     return Used({**values, **own}, meant, methods, settings, lines, note)
 
 
-def _meant(session: Session, methods: list[str], values: Mapping[str, Any]) -> dict[str, Any]:
+def _meant(session: Settings, methods: list[str], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what ``auto``, or nothing, stands for in this session."""
     found = _stands_for(session.configs.values())
     looked_at = values.get("tune") or any(session.method(name).train.eval_steps for name in methods)
@@ -71,7 +85,7 @@ def _stands_for(configs: Iterable[Any]) -> dict[str, Any]:
     }
 
 
-def _headline(session: Session, name: str, settings: Mapping[str, Any]) -> str:
+def _headline(session: Settings, name: str, settings: Mapping[str, Any]) -> str:
     """Return the settings of a method that are not its class's defaults, and those that everybody asks for."""
     plain = {**as_dict(type(session.method(name).config)()), **as_dict(TrainConfig())}
     said = {k: v for k, v in settings.items() if k in ASKED or v != plain[k]}

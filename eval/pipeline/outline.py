@@ -19,7 +19,7 @@ from preflab.eval.pipeline.tuning import searches_of, tuning_graph
 from preflab.eval.pipeline.unbuilt import Outline, UnjudgedArena, Unopened
 from preflab.eval.pipeline.way_back import WayBackConfig, shares_of
 from preflab.execution.graph import Graph
-from preflab.experiment.opening import check_data, check_engine, check_reward, quiet_libraries
+from preflab.experiment.opening import check_engine, check_reward, quiet_libraries
 from preflab.experiment.shared import check_shared
 from preflab.method.configured import Method
 from preflab.model.devices import check_device, choose_device
@@ -94,7 +94,6 @@ def _outlined(session: Session, methods: Sequence[Method], *, tuned: bool = Fals
     check_engine(session.lora, methods)
     check_shared(session.lora, methods)
     check_reward(session.world)
-    check_data(session.world)
     choose_device(session.run.device)
     check_device(session.run.device)
     quiet_libraries()

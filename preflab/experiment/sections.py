@@ -38,8 +38,7 @@ class MethodSections:
         """
         if section in KINDS:
             return _of_kind(section)
-        places = {label(name): name for name in asked if ":" in name}
-        name = places.get(section, section)
+        name = _placed(section, asked)
         return config_classes(registry.load(name)) if ":" in name or name in registry.registered() else None
 
     def known(self, asked: Sequence[str]) -> list[str]:
@@ -54,11 +53,16 @@ class MethodSections:
             if any(field == own.name for cls in config_classes(algorithm).values() for own in dataclasses.fields(cls))
         ]
 
-    def about(self, section: str) -> str:
-        """Return in a line what a section is of."""
+    def about(self, section: str, asked: Sequence[str]) -> str:
+        """Return in a line what a section is of, where these methods are asked for."""
         if section in KINDS:
             return f"settings of all methods of a kind; each takes those that it has ({', '.join(_names(section))})"
-        return in_a_line(section)
+        return in_a_line(_placed(section, asked))
+
+
+def _placed(section: str, asked: Sequence[str]) -> str:
+    """Return the place of a method where a section goes by its class's name."""
+    return {label(name): name for name in asked if ":" in name}.get(section, section)
 
 
 def in_a_line(name: str) -> str:

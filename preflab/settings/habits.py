@@ -62,7 +62,7 @@ HABITS: dict[str, Habit] = {
     "use_peft": Habit(answer="adapters are what is trained, always; leave it out"),
     "lora_r": Habit("lora_rank"),
     "lora_target_modules": Habit("target_modules"),
-    "fp16": Habit(answer="--dtype float16 loads the base so; passes over a float32 base can be --bf16"),
+    "fp16": Habit(answer="--dtype float16 loads the base so; --bf16 is for passes over a float32 base"),
     # the data
     "dataset_name": Habit("dataset"),
     "dataset_train_split": Habit("dataset_split"),

@@ -168,7 +168,7 @@ def _method(page: Page, topic: str, used: Used, width: int) -> str:
         raise UserError(f"--help {shown(topic)}: there is no such method{near_misses(topic, known)}")
     values, meant = used.settings(section)
     prefix = "" if section == page.flat else section
-    groups = [f"{section}: {page.sections.about(section)}"]
+    groups = [f"{section}: {page.sections.about(section, used.methods)}"]
     for title, cls in classes.items():
         lines = [f"{TITLES.get(title, title)}:"]
         for field in _in_order(cls):

@@ -21,5 +21,5 @@ class Sections(Protocol):
     def others(self, field: str) -> Sequence[str]:
         """Return every method that has a field."""
 
-    def about(self, section: str) -> str:
-        """Return in a line what a section is of."""
+    def about(self, section: str, asked: Sequence[str]) -> str:
+        """Return in a line what a section is of, where these methods are asked for."""

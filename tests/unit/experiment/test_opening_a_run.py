@@ -105,7 +105,7 @@ def test_data_are_read_no_further_than_it_takes(tmp_path):
     def rows():
         for number in range(1, 4):
             taken.append(number)
-            yield number, {"chosen": "a", "rejected": "b"}
+            yield number, {"prompt": "p", "chosen": "a", "rejected": "b"}
 
     check_usable(rows(), {}, "rows")
     assert taken == [1]

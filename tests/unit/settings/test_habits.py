@@ -97,7 +97,7 @@ def test_what_does_not_is_answered_by_options_that_there_are(name):
     assert said.startswith(f"--{name}")
     assert "\n" not in said
     fields = set(hints_of(classes_of("compare"))) | set(hints_of(classes_of("train", "ppo")))
-    named = {option.replace("-", "_") for option in re.findall(r"--(?:METHOD\.)?([a-z][a-z-]+)", habit.answer)}
+    named = {option.replace("-", "_") for option in re.findall(r"--(?:METHOD\.)?([a-z][a-z0-9-]+)", habit.answer)}
     assert named <= fields
     assert named or "leave it out" in said or "nothing is sent" in said
 
