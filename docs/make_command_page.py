@@ -43,8 +43,8 @@ before anything is loaded.
 - Settings of methods stand in sections, `--dpo.beta 0.2`; those of a kind of methods too, `--pair.beta 0.2` for all
   that learn from pairs, `--sampled.max-steps 50` for all that sample. `preflab train dpo` takes its method's without
   a prefix.
-- Lists are several words, or one with commas: `--seeds 0 1 2`, `--seeds 0,1,2`. Given twice, a list goes on; of
-  anything else the last counts, and a line says so.
+- Lists are several words, or one with commas: `--seeds 0 1 2`, `--seeds 0,1,2`. Of an option given twice
+  the last counts, and a line says so; `--models` of `preflab evaluate` adds.
 - `--report`, `--report true`, `--no-report`, `--report false`.
 - A value that begins with a dash goes behind an equals sign: `--system=--x`.
 - The same names stand in a YAML file, `--config mine.yaml`, methods as sections; options override it.

@@ -22,7 +22,7 @@ from preflab.experiment.layers import KINDS
 from preflab.experiment.sections import MethodSections
 from preflab.method import registry
 from preflab.recipes.command import COMMANDS
-from preflab.settings.fields import flag, hints_of, naming_methods
+from preflab.settings.fields import flag, hints_of, marked
 from preflab.settings.helping import ALL
 from preflab.settings.values import is_switch, words
 
@@ -124,7 +124,7 @@ def _of_options(classes: Mapping[str, type], sections: bool, rest: Sequence[str]
         classes = MethodSections().classes(section, ()) or {}
         hints = hints_of(classes)
     name = option.rpartition(".")[2].lstrip("-").replace("-", "_")
-    if name in naming_methods(classes):
+    if name in marked(classes, "methods"):
         return registry.registered()
     return _values(hints[name]) if name in hints else ()
 

@@ -22,7 +22,7 @@ from preflab.method import registry
 from preflab.method.configured import Method, config_classes, label
 from preflab.progress import listed, say
 from preflab.settings.command_line import CommandLine, Given
-from preflab.settings.fields import as_dict, merge, naming_methods
+from preflab.settings.fields import as_dict, marked, merge
 from preflab.settings.helping import Used
 from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig
@@ -245,7 +245,7 @@ class Session:
 
 def with_methods_named(values: Mapping[str, Any], classes: Mapping[str, type]) -> dict[str, Any]:
     """Return values in which methods bear the names that they are registered under, however they were spelt."""
-    fields = naming_methods(classes)
+    fields = marked(classes, "methods")
 
     def named(value: Any) -> Any:
         if isinstance(value, (list, tuple)):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_origin
 
 from preflab.errors import Shown, UserError, near_misses
 from preflab.errors.terminal import printable, shown
-from preflab.settings.fields import Text, flag, hints_of, naming_methods
+from preflab.settings.fields import Text, flag, hints_of, marked
 from preflab.settings.habits import FALSE, HABITS, TRUE, Habit
 from preflab.settings.helping import Page, Used, help_text
 from preflab.settings.plain_yaml import read_yaml
@@ -75,7 +75,7 @@ class CommandLine:
         self.classes, self.sections, self.flat = dict(classes), sections, flat
         self.page = Page(description, self.classes, dict(often or {}), sections, flat)
         self.used = used or (lambda file, options: Used(file.values | options.values))
-        self.hints = hints_of(self.classes)
+        self.hints, self.adding = hints_of(self.classes), marked(self.classes, "adds")
 
     def read(self, argv: Sequence[str] | None = None) -> Given:
         """Return what is given, options over the file's; raises as `layers` does."""
@@ -124,7 +124,7 @@ class CommandLine:
                 unknown.append(option)
                 continue
             name, option = found
-            keep(texts, name, self.hints[name], option)
+            keep(texts, name, self.hints[name], option, adds=name in self.adding)
             options.values[name] = parse_text(texts[name], self.hints[name], option.written)
         for option in unknown:
             if self.sections is None or "." not in option.name:
@@ -162,7 +162,7 @@ class CommandLine:
     def _asked(self, file: Given, options: Given) -> list[str]:
         """Return the methods that file and options name; layers below them may name more."""
         values = file.values | options.values
-        found = [values[name] for name in naming_methods(self.classes) & values.keys()] + [self.flat or ()]
+        found = [values[name] for name in marked(self.classes, "methods") & values.keys()] + [self.flat or ()]
         return [name for value in found for name in ([value] if isinstance(value, str) else value)]
 
     def _advice(self, option: Spoken, file: Given, options: Given) -> str:
@@ -180,7 +180,7 @@ class CommandLine:
             listed, more = ", ".join(others[:6]), ", …" * (len(others) > 6)
             here = self.flat or " and ".join(methods)
             return f"{unknown}: it is a setting of {listed}{more}" + (f", and not of {here}" if here else "")
-        for method in methods:
+        for method in reversed(methods):  # what is compared before what it stands on
             candidates = {**{field: flag(field, method) for field in fields[method]}, **candidates}
         return f"{unknown}{near_misses(name, candidates, lambda near: repr(candidates[near]))}; see --help all"
 
@@ -231,14 +231,14 @@ def resolved(option: Spoken, hints: Mapping[str, Any]) -> tuple[str, Spoken] | N
     return None
 
 
-def keep(texts: dict[str, str], name: str, hint: Any, option: Spoken) -> None:
-    """Keep what an option gives by its name: a list goes on; of anything else the last value counts, which is said.
+def keep(texts: dict[str, str], name: str, hint: Any, option: Spoken, *, adds: bool = False) -> None:
+    """Keep what an option gives by its name, or add it; of two the last counts otherwise, which is said.
 
     Raises:
         UserError: as `text_of` does.
     """
     text, before = text_of(hint, option), texts.get(name)
-    if before is not None and takes_several(hint):
+    if before is not None and adds:
         text = f"{before},{text}"
     elif before not in (None, text):
         logger.warning("%s is given twice; what counts is the last, %s", option.written, shown(text))

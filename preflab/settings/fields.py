@@ -32,15 +32,17 @@ def option(
     methods: bool = False,
     means: str = "",
     brief: str = "",
+    adds: bool = False,
 ) -> Any:
     """Declare a config field with its default, help text, (inclusive) numeric bounds and place in keys (`deciding`).
 
     With `tuned`, ``--tune`` tries it at the configured value times anything between these two, evenly on a log scale.
     With `methods`, its values name methods, however they are spelt. `means` is the property of the config that says
-    what ``auto``, or nothing, stands for; `brief` the help in a few words, where its first clause is none.
+    what ``auto``, or nothing, stands for; `brief` the help in a few words, where its first clause is none. With `adds`,
+    the option given again adds to a list; of any other the last counts.
     """
     metadata = {"help": help, "minimum": minimum, "maximum": maximum, "keyed": keyed, "tuned": tuned}
-    metadata |= {"methods": methods, "means": means, "brief": brief}
+    metadata |= {"methods": methods, "means": means, "brief": brief, "adds": adds}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -61,10 +63,10 @@ def hints_of(classes: Mapping[str, type]) -> dict[str, Any]:
     }
 
 
-def naming_methods(classes: Mapping[str, type]) -> set[str]:
-    """Return the fields of config classes whose values name methods."""
+def marked(classes: Mapping[str, type], mark: Literal["methods", "adds"]) -> set[str]:
+    """Return the fields of config classes that are declared so."""
     fields = [field for cls in classes.values() for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    return {field.name for field in fields if field.metadata.get("methods")}
+    return {field.name for field in fields if field.metadata.get(mark)}
 
 
 def build(cls: type[C], values: Mapping[str, Any], where: str) -> C:

@@ -52,7 +52,7 @@ def test_the_overview_fits_a_screen_and_names_every_command(capsys, monkeypatch)
         (["train", "--model", "m"], "name the method first"),
         (["compare", "--beta", "0.2"], r"unknown option '--beta': it is a setting of a method; write --dpo\.beta$"),
         (["compare", "--algorithms", "ipo", "kto", "--beta", "1"], r"write --ipo\.beta or --kto\.beta$"),
-        (["compare", "--gamma-beta-ratio", "1"], "it is a setting of simpo, and not of sft and reward and dpo and ppo"),
+        (["compare", "--variant", "1"], "it is a setting of apo, and not of sft and reward and dpo and ppo"),
         (["train", "DPO", "--kl-coefficient", "1"], "it is a setting of a2c, grpo, ppo, .* and not of dpo"),
         (["compare", "--kl-coeficient", "1"], r"did you mean '--ppo\.kl-coefficient'"),
         (["compare", "--kto.beta", "1"], "settings of kto are given, and what is trained here is sft, reward, dpo and"),

@@ -126,7 +126,7 @@ def test_only_what_depends_on_a_change_is_trained(copy, options, tmp_path):
         "compare.py",
         *options,
         *("--output", copy, "--algorithms", "dpo,trl-dpo,my_loss.py:MyLoss", "--dpo.beta", "0.5"),
-        *("--MyLoss.some_field", "0.5", "--MyLoss.max-steps=3", "--MyLoss.learning-rate=1e-2"),
+        *("--MyLoss.some_field", "0.5", "--MyLoss.max-steps=4", "--MyLoss.learning-rate=1e-2"),
         "--MyLoss.per-device-train-batch-size=8",
         cwd=tmp_path,
     )
