@@ -81,6 +81,7 @@ pages: install  ## docs/methods/, docs/schema/, the pages of metrics, diagnosis 
 	$(BIN)/python docs/make_metric_page.py
 	$(BIN)/python docs/make_diagnosis_page.py > docs/diagnosis.md
 	$(BIN)/python docs/make_record_page.py
+	$(BIN)/python docs/make_command_page.py
 
 $(DOCS)/.installed: pyproject.toml
 	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)

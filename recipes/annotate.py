@@ -1,7 +1,7 @@
 """Judge pairs of responses by hand, blind: the verdicts are a judge for comparisons and a preference data set.
 
-    preflab annotate --samples first=A/samples.jsonl,second=B/samples.jsonl --output verdicts.jsonl
-    preflab annotate --samples first=A/samples.jsonl,second=B/samples.jsonl --output verdicts.jsonl --web
+    preflab annotate --samples first=A/samples.jsonl second=B/samples.jsonl --output verdicts.jsonl
+    preflab annotate --samples first=A/samples.jsonl second=B/samples.jsonl --output verdicts.jsonl --web
     preflab annotate --pairs preferences.jsonl --output verdicts.jsonl --annotator Ada
     preflab annotate --output verdicts.jsonl --agreement
     preflab annotate --output verdicts.jsonl --export preferences.jsonl
@@ -19,10 +19,12 @@ from preflab.eval.annotation.settings import AnnotateConfig
 from preflab.settings.command_line import CommandLine
 from preflab.settings.fields import merge
 
+CONFIGS: dict[str, type] = {"annotation": AnnotateConfig}
+
 
 def main() -> None:
     """Show each pair, write each verdict, sum up, export."""
-    line = CommandLine(__doc__ or "", {"annotation": AnnotateConfig})
+    line = CommandLine(__doc__ or "", CONFIGS)
     config: AnnotateConfig = merge(line.classes, line.read()[0], "config")["annotation"]
     if config.samples or config.pairs:
         judge_pairs(config)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from preflab.errors import UserError, near_misses
 from preflab.errors.answering import run_recipe
-from preflab.errors.terminal import shown
+from preflab.errors.terminal import one_line, shown
 
 
 class Command(NamedTuple):
@@ -21,19 +21,21 @@ class Command(NamedTuple):
 
     recipe: str
     about: str
+    session: bool = False  # whether it takes the settings of a session, and sections of methods
 
 
 COMMANDS = {
-    "compare": Command("compare", "compare methods on one model and one preference data set"),
-    "train": Command("train", "train one method, and judge it against the policy it started from"),
-    "evaluate": Command("evaluate", "judge any policies, reward models and files of answers on the same rows"),
+    "compare": Command("compare", "compare methods on one model and one preference data set", True),
+    "train": Command("train", "train one method, and judge it against the policy it started from", True),
+    "evaluate": Command("evaluate", "judge any policies, reward models and files of answers on the same rows", True),
     "report": Command("report", "print and draw a finished run again, or put several side by side"),
-    "plan": Command("plan", "say what compare, or train METHOD, would take: memory, time, disk"),
+    "plan": Command("plan", "say what compare, or train METHOD, would take: memory, time, disk", True),
     "power": Command("power", "say how many seeds and prompts would have seen a difference"),
     "methods": Command("methods", "list the methods that there are, or show one"),
     "annotate": Command("annotate", "ask people which answer is better, blind"),
-    "conformance": Command("conformance", "hold methods to the optimum that they should reach"),
+    "conformance": Command("conformance", "hold methods to the optimum that they should reach", True),
     "export": Command("export", "write samples and scores as other tools read them"),
+    "completion": Command("completion", "print what makes a shell complete these commands: bash, zsh or fish"),
 }
 
 EXAMPLES = (
@@ -50,20 +52,32 @@ def main() -> int | None:
         UserError: for a command that there is not.
     """
     words = sys.argv[1:]
-    if not words or words[0] in ("-h", "--help", "help"):
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help", *words[2:]]
+    if not words or words[0] in ("-h", "--help"):
         return print(overview())
     if words[0] == "--version":
         from preflab import __version__
 
         return print(f"preflab {__version__}")
-    name = next((name for name in COMMANDS if words[: name.count(" ") + 1] == name.split()), None)
-    if name is None:
-        known = ", ".join(COMMANDS)
-        raise UserError(f"there is no command {shown(words[0])}{near_misses(words[0], COMMANDS)}; known: {known}")
-    sys.argv = [f"preflab {name}", *words[name.count(" ") + 1 :]]
-    run = importlib.import_module(f"preflab.recipes.{COMMANDS[name].recipe}")
-    status: int | None = run.main()
+    name, *rest = words
+    if name not in COMMANDS:
+        raise UserError(unknown(name))
+    sys.argv = [f"preflab {name}", *rest]
+    status: int | None = importlib.import_module(f"preflab.recipes.{COMMANDS[name].recipe}").main()
     return status
+
+
+def unknown(name: str) -> str:
+    """Return what is wrong with a command that there is not."""
+    from preflab.method import registry
+
+    if name.startswith("-"):
+        return f"name a command before the options, as in `preflab compare {shown(name)}`; known: {', '.join(COMMANDS)}"
+    method = registry.named(name)
+    if ":" in name or method in registry.registered():
+        return f"{shown(name)} is a method, and no command: write `preflab train {one_line(method)}`"
+    return f"there is no command {shown(name)}{near_misses(name, COMMANDS)}; known: {', '.join(COMMANDS)}"
 
 
 def overview() -> str:
@@ -75,7 +89,7 @@ def overview() -> str:
         "PPO or DPO, by how much, and can it be believed? Language models trained on human preferences, compared.",
         "\n".join(["usage: preflab COMMAND [options]", "", *commands]),
         "\n".join(["examples:", *examples]),
-        "preflab COMMAND --help says what a command takes.",
+        "preflab COMMAND --help says what a command takes; --help all, everything; --help METHOD, a method's settings.",
     )
     return "\n\n".join(parts)
 

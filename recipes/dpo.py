@@ -1,8 +1,10 @@
 """Train a policy by direct preference optimisation, from SFT to held-out evaluation.
 
-python recipes/dpo.py                          the embedded reviews world
-python recipes/dpo.py --model M --dataset D    your model, your preferences
-python recipes/dpo.py --help                   every field
+    python recipes/dpo.py                          the embedded reviews world
+    python recipes/dpo.py --model M --dataset D    your model, your preferences
+    python recipes/dpo.py --help all               every field
+
+It is `preflab train dpo`.
 """
 
 from preflab.errors.answering import run_recipe

@@ -1,8 +1,10 @@
 """List the methods that there are, or show one: its loss, what it learns from, every field.
 
-python recipes/methods.py
-python recipes/methods.py ppo
-python recipes/methods.py my_loss.py:MyLoss
+    preflab methods
+    preflab methods ppo
+    preflab methods my_loss.py:MyLoss
+
+The settings of its training too, as they would be used: preflab train ppo --help all.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from typing import Any
 from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
 from preflab.errors.terminal import printable
+from preflab.experiment.sections import in_a_line
 from preflab.method import registry
 from preflab.method.configured import make_method
 from preflab.method.contract import Needs
-from preflab.settings.command_line import as_written
+from preflab.settings.helping import as_written
 
 LEARNT_FROM = {
     "demonstration": "from demonstrations",
@@ -37,7 +40,7 @@ def main() -> None:
         return print(__doc__)
     if len(words) > 1:
         raise UserError(f"methods takes the name of one method; {len(words)} words are given")
-    return show_method(words[0]) if words else list_methods()
+    return show_method(registry.named(words[0])) if words else list_methods()
 
 
 def list_methods() -> None:
@@ -51,14 +54,6 @@ def list_methods() -> None:
         found.setdefault(learns, []).append(f"  {name:18} {about}")
     for learns in sorted(found, key=[*LEARNT_FROM.values(), *found].index):
         print(printable("\n".join([f"{learns}:", *found[learns]])))
-
-
-def in_a_line(name: str) -> str:
-    """Return what a method is: the first line of its file, or its own where one file has several."""
-    algorithm = registry.load(name)
-    alone = sum(point.module == algorithm.__module__ for point in registry.registered().values()) < 2
-    about = inspect.getdoc(sys.modules[algorithm.__module__]) if alone else None
-    return (about or inspect.getdoc(algorithm) or "").partition("\n")[0]
 
 
 def needs_of(name: str) -> Needs:

@@ -1,17 +1,16 @@
 """Train one method and judge it against the policy it started from.
 
-python recipes/train.py dpo                           the embedded reviews world
-python recipes/train.py kto --model M --dataset D     your model, your preferences
-python recipes/train.py my_loss.py:MyLoss --beta 0.2  a method of your own
-python recipes/train.py dpo --plan                    what it would take: memory, time, disk
-python recipes/train.py dpo --help                    every field
-python recipes/compare.py --algorithms list           the methods that there are
+    preflab train dpo --quick                             a first look at the embedded reviews world
+    preflab train kto --model M --dataset D               your model, your preferences
+    preflab train my_loss.py:MyLoss --beta 0.2            a method of your own
+    preflab train dpo --model M --dataset D --plan        what it would take: memory, time, disk
+
+`preflab methods` lists the methods that there are.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from preflab.errors import UserError
@@ -22,25 +21,50 @@ from preflab.eval.pipeline.planning import PLAN, PlanConfig
 from preflab.eval.pipeline.session import Session
 from preflab.eval.pipeline.showing import show
 from preflab.eval.pipeline.training import TRAIN, TrainingConfig, train, train_only
+from preflab.experiment.opening import check_data
 from preflab.method import registry
 from preflab.method.configured import label
+from preflab.settings.fields import often_changed
+
+CONFIGS = {**TRAIN, **PLAN}
+
+OFTEN = {
+    "model and data": ("model", "dataset", "heldout"),
+    "training": ("learning_rate", "train_batch_size", "num_train_epochs", "max_steps", "lora_rank", "seeds"),
+    "and then": ("evaluate", "device", "output", "quick", "plan"),
+}
+"""Of every method; those that are its own stand between."""
 
 
-def main() -> None:
-    """Read the method, then its options."""
+def main(description: str = __doc__ or "") -> None:
+    """Read the method, then its options.
+
+    Raises:
+        UserError: if none is named.
+    """
     name, *options = sys.argv[1:] or [""]
     if name in ("-h", "--help"):
-        return print(__doc__)
+        return print(f"usage: {Path(sys.argv[0]).name} METHOD [options]\n\n{description.strip()}\n\n{named_methods()}")
     if not name or name.startswith("-"):
-        raise UserError(f"name the method first: train.py METHOD [options]; known: {', '.join(registry.registered())}")
-    train_one(__doc__ or "", name, options)
+        raise UserError(f"name the method first, as in `preflab train dpo`; known: {', '.join(registry.registered())}")
+    name = registry.named(name)
+    sys.argv = [f"{sys.argv[0]} {name}", *options]
+    train_one(description, name)
 
 
-def train_one(description: str, name: str, argv: Sequence[str] | None = None) -> None:
+def named_methods() -> str:
+    """Return the names of all methods, in a line."""
+    return f"METHOD is a place, as file.py:Class, or one of {', '.join(registry.registered())}"
+
+
+def train_one(description: str, name: str) -> None:
     """Train one method, whose settings are options without a prefix; sft.py, dpo.py and others call this."""
-    session = Session.read(description, {**TRAIN, **PLAN}, flat=name, argv=argv)
+    own = often_changed(registry.load(name).Config)
+    often = {"model and data": OFTEN["model and data"], label(name): own, **OFTEN}
+    session = Session.read(description, CONFIGS, flat=name, often=often)
     evaluate = session.config(TrainingConfig).evaluate
     if session.config(PlanConfig).plan:
+        check_data(session.world)  # before torch is imported
         from preflab.eval.pipeline.outline import plan_training
 
         return show_plan(plan_training(session, name, evaluate=evaluate))

@@ -30,7 +30,10 @@ class ConformanceConfig:
     """What is held to its optimum, and how much data it gets."""
 
     algorithms: tuple[str, ...] = option(
-        (), "methods, by name or as package.module:Class or file.py:Class; default: every registered one"
+        (),
+        "methods, by name or as package.module:Class or file.py:Class; default: every registered one",
+        methods=True,
+        brief="methods; none: every registered one",
     )
     groups: int = option(153600, "rows of offline data that each method learns from", minimum=64, maximum=10**8)
     coverage: float = option(
@@ -38,9 +41,14 @@ class ConformanceConfig:
         "share of the offline responses that are drawn evenly from all there are, in place of the reference",
         minimum=0.0,
         maximum=1.0,
+        brief="share of responses drawn evenly from all there are",
     )
     checks: bool = option(True, "run the contract's checks besides")
-    docs: str | None = option(None, "folder whose conformance.md and conformance.json are to hold the result")
+    docs: str | None = option(
+        None,
+        "folder whose conformance.md and conformance.json are to hold the result",
+        brief="folder whose conformance.md is to hold the table",
+    )
 
 
 CONFORM: dict[str, type] = {"conformance": ConformanceConfig}
@@ -86,22 +94,22 @@ def measure_all(
     session: Session, config: ConformanceConfig, methods: Sequence[Method], path: Path
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return every method's rows, which are in a file as soon as they are known, and what is wrong with it."""
-    experiment = session.open(methods, doing=[method.label for method in methods])
-    from preflab.disk.files import write_result
-    from preflab.eval.conformance.figures import Suite
-    from preflab.experiment.experiment import Experiment
+    with session.opened(methods, doing=[method.label for method in methods]) as experiment:
+        from preflab.disk.files import write_result
+        from preflab.eval.conformance.figures import Suite
+        from preflab.experiment.experiment import Experiment
 
-    write_manifest(session, experiment)
-    lora = replace(session.lora, target_modules=LoraSettings().target_modules)
-    plain = Experiment(experiment.run, session.world, lora, Path(session.run.cache))
-    suite = Suite(experiment, plain, groups=config.groups, coverage=config.coverage)
-    rows: list[dict[str, Any]] = []
-    complaints: list[str] = []
-    for method in methods:
-        found, wrong = measured(suite, method, session.run.seeds, config.checks)
-        rows, complaints = rows + found, complaints + wrong
-        write_result(path, rows)
-    return rows, complaints
+        write_manifest(session, experiment)
+        lora = replace(session.lora, target_modules=LoraSettings().target_modules)
+        plain = Experiment(experiment.run, session.world, lora, Path(session.run.cache))
+        suite = Suite(experiment, plain, groups=config.groups, coverage=config.coverage)
+        rows: list[dict[str, Any]] = []
+        complaints: list[str] = []
+        for method in methods:
+            found, wrong = measured(suite, method, session.run.seeds, config.checks)
+            rows, complaints = rows + found, complaints + wrong
+            write_result(path, rows)
+        return rows, complaints
 
 
 def measured(

@@ -33,24 +33,35 @@ class CompareConfig:
     """What is compared."""
 
     algorithms: tuple[str, ...] = option(
-        (), "methods, by name or as package.module:Class or file.py:Class; 'list' names them"
+        (),
+        "methods, by name or as package.module:Class or file.py:Class; 'list' names them",
+        methods=True,
+        brief="methods; 'list' names them",
     )
     redraw: tuple[str, ...] = option(
         (),
         "what each seed draws anew: method (its training and samples), reward (the reward models trained for it), "
         "start (where policies start, if that is trained), data (the preferences, drawn again by their groups with "
         "replacement); default: all but data",
+        means="sources",
     )
     max_steps: int | None = option(
-        None, "optimiser steps of every stage, unless its own max_steps is lower", minimum=1, maximum=MOST_STEPS
+        None,
+        "optimiser steps of every stage, unless its own max_steps is lower",
+        minimum=1,
+        maximum=MOST_STEPS,
+        brief="optimiser steps of every stage, at most",
     )
     sweep: str | None = option(
         None,
         "train every method at these values of a setting too, as field=value,value; beta stands for kl_coefficient "
         "in methods that sample, whose unit is another",
+        brief="every method at these values too, as beta=0.03,0.1",
     )
     match: Literal["none", "tokens", "flops", "time"] = option(
-        "none", "stop every method at an equal budget: what the first one named spends, or budget"
+        "none",
+        "stop every method at an equal budget: what the first one named spends, or budget",
+        brief="stop every method at an equal budget",
     )
     charge: Literal["own", "all"] = option(
         "own",
@@ -133,6 +144,17 @@ def check_entries(session: Session) -> list[Entry]:
     check_budget(config, methods)
     entries = [Entry(method, {}) for method in methods]
     return entries if config.sweep is None else [*entries, *swept(session, config.sweep, methods)]
+
+
+def as_compared(session: Session, name: str) -> Method:
+    """Build a method as a comparison trains it: with its steps capped and, if it is compared, under the named budget.
+
+    Raises:
+        UserError: for anything in its settings that could not finish.
+    """
+    config = session.config(CompareConfig)
+    budget = config.given_budget if name in config.algorithms else None
+    return under(budget, session.capped(config.max_steps).method(name))
 
 
 def trains_start(session: Session) -> bool:

@@ -50,7 +50,9 @@ if TYPE_CHECKING:
 class EvaluateConfig:
     """What is judged."""
 
-    models: tuple[str, ...] = option((), "name=PATH of each, separated by commas or spaces")
+    models: tuple[str, ...] = option(
+        (), "name=PATH of each, separated by commas or spaces", brief="name=PATH of each", adds=True
+    )
     methods: tuple[str, ...] = option(
         (), "methods of your own (file.py:Class) that trained stages of --models: code that may be run, to decode"
     )

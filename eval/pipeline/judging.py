@@ -47,11 +47,13 @@ class JudgeConfig:
         AUTO,
         "auto: the world's planted reward, or else a reward model trained on preferences of its own; or a reward model "
         f"as --reward-model takes it, or the mean of several, {known_judges()}",
+        brief="who says which answers are better (docs/judges.md)",
     )
     human_verdicts: str | None = option(
         None,
         "file of human verdicts on some of the answers (recipes/annotate.py), beside the judge, which decides all: its "
         "agreement with them, and win rates corrected by them",
+        brief="file of people's verdicts, beside the judge",
     )
 
     def __post_init__(self) -> None:

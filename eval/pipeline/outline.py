@@ -22,6 +22,7 @@ from preflab.execution.graph import Graph
 from preflab.experiment.opening import check_engine, check_reward, quiet_libraries
 from preflab.experiment.shared import check_shared
 from preflab.method.configured import Method
+from preflab.model.devices import check_device, choose_device
 
 logger = logging.getLogger(__name__)
 
@@ -93,5 +94,7 @@ def _outlined(session: Session, methods: Sequence[Method], *, tuned: bool = Fals
     check_engine(session.lora, methods)
     check_shared(session.lora, methods)
     check_reward(session.world)
+    choose_device(session.run.device)
+    check_device(session.run.device)
     quiet_libraries()
     return Outline(session, methods, tuned=tuned)

@@ -17,7 +17,9 @@ class PlanConfig:
     """Whether the run is only planned."""
 
     plan: bool = option(
-        False, "say what the run would do and take (steps, tokens, memory, disk, time), and train nothing"
+        False,
+        "say what the run would do and take (steps, tokens, memory, disk, time), and train nothing",
+        brief="say what it would take, and train nothing",
     )
 
 

@@ -46,6 +46,7 @@ class TuneConfig:
         "(validation_fraction); methods are then compared at their best, with seeds that no trial had; 0: none",
         minimum=0,
         maximum=10_000,
+        brief="trials of each method's settings before they are compared",
     )
     tune_by: Literal["gold", "heldout"] = option(
         "gold",

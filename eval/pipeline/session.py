@@ -5,22 +5,26 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from preflab.errors import UserError
 from preflab.eval.pipeline.defaults import layers_under
+from preflab.eval.pipeline.helped import helped
 from preflab.eval.settings import EvalConfig
 from preflab.experiment.layers import Layers
-from preflab.experiment.opening import open_experiment
+from preflab.experiment.opening import nothing_left, open_experiment
+from preflab.experiment.sections import MethodSections
 from preflab.experiment.settings import RewardSettings, RunConfig
 from preflab.method import registry
 from preflab.method.configured import Method, config_classes, label
 from preflab.progress import listed, say
-from preflab.settings.command_line import CommandLine, Given, Help
-from preflab.settings.fields import as_dict, merge
-from preflab.settings.training import LoraSettings, TrainConfig
+from preflab.settings.command_line import CommandLine, Given
+from preflab.settings.fields import as_dict, marked, merge
+from preflab.settings.helping import Used
+from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig
 
 if TYPE_CHECKING:
@@ -29,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 C = TypeVar("C")
-ASKED = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "beta")
 Sections = Mapping[str, Mapping[str, Any]]
 
 SHARED: dict[str, type] = {
@@ -56,6 +59,7 @@ class Session:
     Attributes:
         defaults: the layers under what is given here, the highest first.
         layers: builds methods.
+        spoken: the sections that options, and not a file, give settings of.
 
     Raises:
         UserError: for an unknown field, a wrong type, a value out of bounds, settings that contradict each other.
@@ -71,12 +75,12 @@ class Session:
         if twice := SHARED.keys() & (configs or {}).keys():
             raise ValueError(f"every session has settings called {min(twice)!r}; choose another title")
         classes = {**SHARED, **(configs or {})}
-        values, layers = dict(values or {}), [sections or {}]
+        values, layers = with_methods_named(values or {}, classes), [named_sections(sections or {})]
         self.defaults = layers_under(values, classes)
         for layer in self.defaults:
             values, layers = {**layer.values, **values}, [layer.sections, *layers]
         self.configs = merge(classes, values, "config")
-        self.layers = Layers(layers)
+        self.layers, self.spoken = Layers(layers), frozenset[str]()
         self.run = self.config(RunConfig)
         self.world = self.config(WorldConfig)
         self.lora = self.config(LoraSettings)
@@ -92,6 +96,9 @@ class Session:
         *,
         flat: str | None = None,
         preset: Mapping[str, Any] | None = None,
+        often: Mapping[str, Sequence[str]] | None = None,
+        trained: Callable[[Session, str], Method] | None = None,
+        stages: bool = True,
         argv: Sequence[str] | None = None,
     ) -> Session:
         """Read a session from the command line: options over the user's ``--config`` file over the layers below.
@@ -101,6 +108,9 @@ class Session:
             configs: as for the class.
             flat: a method whose settings are options without a prefix.
             preset: values that the recipe itself would rather start from; the user's win.
+            often: as `CommandLine` takes it.
+            trained: how the recipe makes a method of a session, for the help; None: as `method` does.
+            stages: whether it trains what methods stand on too.
             argv: the options; None: those of the process.
 
         Raises:
@@ -117,14 +127,19 @@ class Session:
             session.layers.sections += [part.sections for part in parts]
             return session
 
-        def used(*given: Given) -> Help:
+        def used(*given: Given) -> Used:
             try:
-                return helped(made(*given), flat)
+                return helped(made(*given), flat, trained or cls.method, stages)
             except UserError as error:
-                return helped(made(), flat, f"values are those without these options, which cannot be used: {error}")
+                note = f"values are those without these options, which cannot be used: {error}"
+                return helped(made(), flat, trained or cls.method, stages, note)
 
         classes = {**SHARED, **(configs or {}), **own}
-        return made(*CommandLine(description, classes, sections=True, used=used).layers(argv))
+        line = CommandLine(description, classes, sections=MethodSections(), often=often, used=used, flat=flat)
+        layers = line.layers(argv)
+        session = made(*layers)
+        session.spoken = frozenset(layers[1].sections)
+        return session
 
     def config(self, cls: type[C]) -> C:
         """Return the session's config of a class.
@@ -181,8 +196,15 @@ class Session:
             doing: what this is about, such as methods' names, for the line that says so first of all.
             tuned: whether settings will be chosen on training rows set aside.
         """
+        unread = self.unread(methods)
+        if spoken := sorted(unread & self.spoken):
+            trained = listed([method.label for method in methods]) if methods else "nothing"
+            raise UserError(
+                f"settings of {listed(spoken)} are given, and what is trained here is {trained}; leave them out, or "
+                "name the method too"
+            )
         say(self.in_short(doing))
-        if unread := self.unread(methods):
+        if unread:
             logger.warning("settings of %s change nothing: nothing here is trained by it", listed(sorted(unread)))
         return open_experiment(self.run, self.world, self.lora, methods, judged=judged, tuned=tuned)
 
@@ -192,10 +214,14 @@ class Session:
 
     @contextmanager
     def opened(self, methods: Sequence[Method] = (), **asked: Any) -> Iterator[Experiment]:
-        """Open as `open` does; at the end, whatever it is, the run folder is free for others, this process included."""
-        experiment = self.open(methods, **asked)
-        with closing(experiment.run):
-            yield experiment
+        """Open as `open` does; at the end, whatever it is, the run folder is free for others, this process included.
+
+        What a mistake ends before a stage is built leaves no folder behind that was not there.
+        """
+        with nothing_left(Path(self.run.output)):
+            experiment = self.open(methods, **asked)
+            with closing(experiment.run):
+                yield experiment
 
     def unread(self, methods: Sequence[Method]) -> set[str]:
         """Return the methods that somebody gave settings of, over the defaults, and that are not among these."""
@@ -217,12 +243,33 @@ class Session:
         return {**configs, "defaults": below, "sections": self.layers.sections}
 
 
+def with_methods_named(values: Mapping[str, Any], classes: Mapping[str, type]) -> dict[str, Any]:
+    """Return values in which methods bear the names that they are registered under, however they were spelt."""
+    fields = marked(classes, "methods")
+
+    def named(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(named, value))
+        return registry.named(value) if isinstance(value, str) else value
+
+    return {name: named(value) if name in fields else value for name, value in values.items()}
+
+
+def named_sections(sections: Sections) -> dict[str, dict[str, Any]]:
+    """Return sections under the names of methods and kinds, however they were spelt."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, values in sections.items():
+        found.setdefault(MethodSections().named(name), {}).update(values)
+    return found
+
+
 def _parted(given: Given, flat: str | None, fields: Collection[str]) -> Given:
     """Move the flat fields of a recipe's own method to its section.
 
     Raises:
         UserError: if one stands in both places, with two values.
     """
+    given = given._replace(sections=named_sections(given.sections))
     values = {name: value for name, value in given.values.items() if name not in fields}
     own = {name: value for name, value in given.values.items() if name in fields}
     for section in dict.fromkeys((label(flat), flat)) if flat else ():
@@ -232,26 +279,3 @@ def _parted(given: Given, flat: str | None, fields: Collection[str]) -> Given:
                 option = name.replace("_", "-")
                 raise UserError(f"--{option} is {one} and --{section}.{option} is {other}, which are one; keep one")
     return Given(values, {**given.sections, flat: {**given.sections.get(flat, {}), **own}} if flat else given.sections)
-
-
-def helped(session: Session, flat: str | None, note: str = "") -> Help:
-    """Return every field as the session would use it, and the settings of its methods.
-
-    Args:
-        session: what would run.
-        flat: the method whose settings are options without a prefix.
-        note: a line to put before the methods.
-    """
-    values = {name: value for config in session.configs.values() for name, value in as_dict(config).items()}
-    names = dict.fromkeys((session.run.sft_method, session.rewards.reward_method, *values.get("algorithms", ())))
-    lines = [note, "settings of methods, as they will be used (--METHOD.FIELD changes them; docs/methods has all):"]
-    lines += [f"  {name:15} {_headline(session, name)}" for name in names if name and name not in (flat, "list")]
-    return Help(values | (session.method(flat).settings if flat else {}), "\n".join(filter(None, lines)))
-
-
-def _headline(session: Session, name: str) -> str:
-    """Return the settings of a method that are not its class's defaults, and those that everybody asks for."""
-    method = session.method(name)
-    plain = {**as_dict(type(method.config)()), **as_dict(TrainConfig())}
-    said = {k: v for k, v in method.settings.items() if k in ASKED or v != plain[k]}
-    return ", ".join(f"{k.replace('_', '-')} {v}" for k, v in said.items())

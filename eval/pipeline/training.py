@@ -38,7 +38,11 @@ if TYPE_CHECKING:
 class TrainingConfig:
     """What follows the training of one method."""
 
-    evaluate: bool = option(True, "judge the method on held-out rows; false: train it, and say where the weights are")
+    evaluate: bool = option(
+        True,
+        "judge the method on held-out rows; false: train it, and say where the weights are",
+        brief="judge the method on held-out rows",
+    )
 
 
 TRAIN: dict[str, type] = {"what follows": TrainingConfig, **WORKERS}

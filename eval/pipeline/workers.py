@@ -94,6 +94,8 @@ def check_workers(session: Session, *, timed: bool = False) -> None:
             f"{config.flag}: each process would ask the reward's endpoint at a pace and within a budget of its own; "
             "leave it out"
         )
+    if ":" in session.run.device and (config.ray is not None or config.slurm is not None):
+        raise UserError(f"{config.flag}: --device {session.run.device} is a GPU of this machine; give cuda, or cpu")
     if config.ray is not None:
         on_ray.check(config.ray)
     if config.slurm is not None:

@@ -13,7 +13,7 @@ from preflab.data.columns import renamed, unknown_layout
 from preflab.data.dialogues import form_of, templated
 from preflab.data.findings import Seen
 from preflab.data.layout_parts import items
-from preflab.data.layouts import BESIDE, SYSTEM_NAMES, beside, layout_of
+from preflab.data.layouts import BESIDE, SYSTEM_NAMES, Layout, beside, layout_of
 from preflab.data.messages import ASSISTANT, CALLS, SYSTEM, Message, text_or_messages
 from preflab.data.ranking import check_texts, label_of, ordered, parted_row, strength_of
 from preflab.data.reading import UNREADABLE, Row, RowError
@@ -57,6 +57,16 @@ class Clean(NamedTuple):
     asked: Asked | None
 
 
+class PartedRow(NamedTuple):
+    """A row under our names, its layout, its fields in our own formats, prompt and answers, and which is better."""
+
+    row: Row
+    layout: Layout
+    fields: Row
+    found: Parted
+    ranks: list[int] | None
+
+
 class Cleaner:
     """Makes clean rows of raw ones, and keeps count of what is met; `clean_rows` says what it is given."""
 
@@ -79,14 +89,8 @@ class Cleaner:
 
     def clean(self, number: int, raw: Row) -> Clean:
         """Return one usable row, or raise `RowError`."""
-        row = self._named(raw)
-        layout = layout_of(row)
-        if layout is None:
-            raise RowError(unknown_layout(row))
-        fields, extra = layout.read(row), beside(row)
-        found, ranks = parted_row(fields, row)
-        check_texts(found, ranks)
-        found = self._read_as(found)
+        row, layout, fields, found, ranks = self.parted(raw)
+        extra, found = beside(row), self._read_as(found)
         turn = _hashed(group_key(found.prompt))
         group = _hashed(_group(extra["group"])) if "group" in extra else turn
         clean: Row = {"prompt": "", "group": group, **_subset(extra)}
@@ -101,19 +105,35 @@ class Cleaner:
         unread = self._count(row, {*layout.needs, *layout.also, *BESIDE}, found)
         return Clean(clean, turn, self._said(number, raw, asked, unread))
 
+    def parted(self, raw: Row) -> PartedRow:
+        """Return prompt and answers of a row, as far as no tokenizer is needed to tell them; or raise `RowError`."""
+        row = self._named(raw)
+        layout = layout_of(row)
+        if layout is None:
+            raise RowError(unknown_layout(row))
+        fields = layout.read(row)
+        found, ranks = parted_row(fields, row)
+        check_texts(found, ranks)
+        return PartedRow(row, layout, fields, found, ranks)
+
     def ask(self, number: int, raw: Row) -> tuple[str, Asked | None]:
         """Return the prompt of a row without answers, and what the row says of it beside; or raise `RowError`."""
-        row = self._named(raw)
-        if missing(row.get("prompt")):
-            raise RowError("missing field 'prompt'")
-        found = Parted(text_or_messages(row["prompt"]), [ANY])
-        check_texts(found, None)
+        row, found = self.prompted(raw)
         if not isinstance(found.prompt, str):
             found = found._replace(answers=[{"role": ASSISTANT, "content": ANY}])
         found = self._read_as(found)
         prompt, _, asked = self._written(found, beside(row))
         unread = self._count(row, {"prompt", "tools", *SYSTEM_NAMES}, found)
         return prompt, self._said(number, raw, asked, unread)
+
+    def prompted(self, raw: Row) -> tuple[Row, Parted]:
+        """Return a row without answers and its prompt, as far as no tokenizer is needed; or raise `RowError`."""
+        row = self._named(raw)
+        if missing(row.get("prompt")):
+            raise RowError("missing field 'prompt'")
+        found = Parted(text_or_messages(row["prompt"]), [ANY])
+        check_texts(found, None)
+        return row, found
 
     def _named(self, raw: Row) -> Row:
         """Return a row under the names that ``--columns`` gives, having noted which it has."""

@@ -155,6 +155,57 @@ def clean_rows(
     return found
 
 
+def check_usable(rows: Iterable[tuple[int, Row]], columns: Mapping[str, str], source: str) -> None:
+    """See, without a tokenizer, that some row can be used and every column is there; read no further than that takes.
+
+    Args:
+        rows: numbered raw rows, as `iter_rows` gives them.
+        columns: our fields to the data's columns that hold them.
+        source: what to call the data in messages.
+
+    Raises:
+        UserError: as `clean_rows` does where no row is usable, or for a column that no row has.
+    """
+    cleaner = Cleaner(None, columns)
+    found = Cleaned([], BadRows(), cleaner.seen, [], [])
+    for number, row in rows:
+        try:
+            found.rows.append(cleaner.parted(row).row)
+        except RowError as error:
+            found.bad.add(number, error)
+        if found.rows and all(name in found.seen.names or field in found.seen.named for field, name in columns.items()):
+            return
+    if found.rows or found.bad.total:
+        check_columns(columns, found.seen.names, found.seen.named, source)
+    _check(found, "drop", source)
+
+
+def check_prompts(rows: Iterable[tuple[int, Row]], columns: Mapping[str, str], source: str) -> None:
+    """See, without a tokenizer, that rows are prompts and every column is there.
+
+    Raises:
+        UserError: if one is not.
+    """
+    cleaner, bad = Cleaner(None, columns), BadRows()
+    for number, row in rows:
+        try:
+            cleaner.prompted(row)
+        except RowError as error:
+            bad.add(number, error)
+    refuse_bad_prompts(bad, source)
+    check_columns(columns, cleaner.seen.names, cleaner.seen.named, source)
+
+
+def refuse_bad_prompts(bad: BadRows, source: str) -> None:
+    """Refuse prompts of which some are none: a comparison must not leave any out unseen.
+
+    Raises:
+        UserError: with the rows.
+    """
+    if bad.total:
+        raise UserError(f"{source} has rows that are no prompt: {bad.summary()}")
+
+
 def _check(found: Cleaned, bad_rows: str, source: str) -> None:
     if not found.rows and not found.bad.total:
         raise UserError(f"{source} has no usable row: it is empty")

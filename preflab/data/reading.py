@@ -65,6 +65,23 @@ def iter_rows(source: str, split: str = "train") -> Iterator[tuple[int, Row]]:
     yield from _read_hub(source, split)
 
 
+def iter_prompts(source: str) -> Iterator[tuple[int, Row]]:
+    """Read a file of prompts: of a text file each line that is not empty, else what `iter_rows` gives.
+
+    Raises:
+        UserError: as `iter_rows` does.
+    """
+    path = Path(source).expanduser()
+    if path.suffix != ".txt":
+        yield from iter_rows(source)
+        return
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"prompt file {path} cannot be read: {error}") from None
+    yield from ((number, {"prompt": line}) for number, line in enumerate(lines, 1) if line.strip())
+
+
 def _read_file(path: Path) -> Iterator[tuple[int, Row]]:
     name = path.name.lower()
     if name.endswith(".parquet"):

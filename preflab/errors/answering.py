@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from preflab import ranks
-from preflab.errors import PluginError, UserError, crash, terminal
+from preflab.errors import PluginError, Shown, UserError, crash, terminal
 
 
 class Terminated(KeyboardInterrupt):  # noqa: N818: it is no error
@@ -72,7 +72,7 @@ def _finished(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except SystemExit as left:
-        if not _left_by_argparse(left):
+        if not isinstance(left, Shown) and not _left_by_argparse(left):
             raise
         return left.code if isinstance(left.code, int) else 0
 

@@ -36,7 +36,7 @@ class Layers:
         """
         known = {*KINDS, *registry.registered(), *names, *map(label, names)}
         algorithms = registry.load_all(dict.fromkeys(names))
-        fields = {kind: {f for a in algorithms if _kind(a) == kind for f in _fields(a)} for kind in KINDS}
+        fields = {kind: {f for a in algorithms if kind_of(a) == kind for f in _fields(a)} for kind in KINDS}
         for section, values in ((section, values) for layer in self.sections for section, values in layer.items()):
             if section not in known:
                 raise UserError(f"unknown section {section!r}{near_misses(section, known)}")
@@ -57,7 +57,7 @@ class Layers:
         fields = _fields(algorithm)
         values: dict[str, Any] = {}
         for layer in self.sections:
-            given = {k: v for k, v in layer.get(_kind(algorithm), {}).items() if k in fields}
+            given = {k: v for k, v in layer.get(kind_of(algorithm), {}).items() if k in fields}
             given |= {**layer.get(label(name), {}), **layer.get(name, {})}
             if "gradient_accumulation_steps" in given:  # which says anew how large an optimiser step is
                 values.pop("train_batch_size", None)
@@ -68,7 +68,7 @@ class Layers:
         return make_method(name, {**values, **(changed or {})})
 
 
-def _kind(algorithm: Any) -> str:
+def kind_of(algorithm: Any) -> str:
     """Return which kind's section a method reads; reward models, which policies are judged by, read none."""
     return str(algorithm.needs.responses) if algorithm.needs.trains[0] == "policy" else ""
 

@@ -7,11 +7,15 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from preflab import ranks
+from preflab.data.columns import parse_columns
+from preflab.data.formats import check_prompts, check_usable
+from preflab.data.reading import iter_prompts, iter_rows
 from preflab.disk.guest import GuestRun
 from preflab.disk.stages import Run, open_run
 from preflab.endpoint.wire import Wire
@@ -19,6 +23,7 @@ from preflab.errors import UserError, crash
 from preflab.experiment.settings import RunConfig
 from preflab.experiment.shared import check_launcher, check_shared
 from preflab.method.configured import Method
+from preflab.model.devices import check_device, choose_device
 from preflab.progress import progress
 from preflab.rewards import wanted_columns
 from preflab.rewards.specification import ENDPOINT
@@ -55,7 +60,7 @@ def open_experiment(
     """Open the run folder and the world; from here on, heavy work.
 
     What the run needs at its end is checked here. A run folder that this call made is removed where it ends in a
-    mistake.
+    mistake, with the folders made above it.
 
     Args:
         settings: where the run is kept.
@@ -75,25 +80,37 @@ def open_experiment(
     check_shared(lora, methods)
     check_engine(lora, methods)
     check_reward(world)
+    check_data(world)
     world = with_rows_aside(world, methods, tuned=tuned)
+    choose_device(settings.device)
     # A folder that cannot be used is answered before the seconds that importing torch takes.
     folder = Path(settings.output)
     if joined:
         return _open(GuestRun(folder), settings, world, lora, methods)
-    made = ranks.first() and not folder.exists()
-    ranks.start()
-    run = open_run(folder)
-    ranks.barrier()
-    crash.log_in(folder)
-    try:
+    with nothing_left(folder):
+        ranks.start()
+        run = open_run(folder)
+        ranks.barrier()
+        crash.log_in(folder)
         check_results(folder)
         experiment = _open(run, settings, world, lora, methods)
         for split, fewest in (judged or {}).items():
             check_split(experiment, split, fewest)
         return experiment
+
+
+@contextmanager
+def nothing_left(folder: Path) -> Iterator[None]:
+    """Remove a run folder that was not there before, where a mistake ends the block before a stage is begun."""
+    made = [part for part in (folder, *folder.parents) if not part.exists()]
+    try:
+        yield
     except UserError:
-        if made and not any(run.stages.iterdir()):
-            shutil.rmtree(folder)
+        if made and ranks.first() and not any((folder / "stages").glob("*")):
+            shutil.rmtree(folder, ignore_errors=True)
+            for part in made[1:]:
+                with suppress(OSError):  # somebody has put something there
+                    part.rmdir()
         raise
 
 
@@ -126,6 +143,20 @@ def check_reward(world: WorldConfig) -> None:
         Wire(world.endpoint())
 
 
+def check_data(world: WorldConfig) -> None:
+    """Refuse files of which no row can be used, as far as that can be told without a tokenizer.
+
+    Raises:
+        UserError: naming file, row or column.
+    """
+    for name in (world.dataset, world.heldout):
+        if name is not None and Path(name).expanduser().is_file():
+            check_usable(iter_rows(name), parse_columns(world.columns), name)
+    if world.prompts is not None:
+        path = Path(world.prompts).expanduser()
+        check_prompts(iter_prompts(world.prompts), parse_columns(world.columns), f"prompt file {path}")
+
+
 def with_rows_aside(world: WorldConfig, methods: Sequence[Method], *, tuned: bool = False) -> WorldConfig:
     """Set training rows aside where a method is evaluated on the way, or tuned, unless it is said how many.
 
@@ -155,6 +186,7 @@ def _open(
         from preflab.sampling.vllm_engine import check_base
         from preflab.training.rehearsal import rehearse
 
+    check_device(settings.device)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     quiet_libraries()

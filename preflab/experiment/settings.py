@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from preflab.errors import UserError
+from preflab.errors.terminal import shown
 from preflab.rewards.specification import MODEL
 from preflab.settings.fields import option
 from preflab.settings.training import Pool
@@ -14,6 +16,7 @@ from preflab.settings.values import LARGEST_SEED
 from preflab.worlds import WorldConfig
 
 MOST_SEEDS = 1000
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -23,18 +26,32 @@ class RunConfig:
     output: str = option("runs/default", "folder of the run; finished stages in it are reused")
     cache: str = option("~/.cache/preflab", "folder where embedded base models are kept between runs")
     seeds: tuple[int, ...] = option(
-        (0,), "training seeds of each method, such as 0,1,2", minimum=0, maximum=LARGEST_SEED
+        (0,),
+        "training seeds of each method, such as 0,1,2",
+        minimum=0,
+        maximum=LARGEST_SEED,
+        brief="training seeds of each method",
     )
     sft: str = option(
         "auto",
         "where policies start, which is the reference too: none (the model as it is), train (fine-tuned first, on the "
         "chosen responses), or a PEFT adapter of any LoRA shape, which they go on training; auto: none where the model "
         "has a chat template of its own, else train; to evaluate, what the named stages started from",
+        brief="where policies start: auto, none, train, or a PEFT adapter",
     )
-    sft_method: str = option("", "method that trains the policy which the others start from, on demonstrations")
+    sft_method: str = option(
+        "", "method that trains the policy which the others start from, on demonstrations", methods=True
+    )
+    device: str = option(
+        "auto",
+        "where models compute: cpu, cuda, cuda:1 (a GPU by its number) or mps; auto: cuda where there is any, else cpu",
+        brief="where models compute: auto, cpu, cuda, cuda:1, mps",
+    )
     threads: int | None = option(None, "CPU threads; default: torch's own choice", minimum=1, maximum=1024)
 
     def __post_init__(self) -> None:
+        if not DEVICE.fullmatch(self.device):
+            raise ValueError(f"device is {shown(self.device)}; choose one of auto, cpu, cuda, cuda:0 (or another), mps")
         if not self.seeds:
             raise ValueError("seeds is empty; name at least one, such as 0")
         if len(self.seeds) > MOST_SEEDS:
@@ -50,7 +67,9 @@ class RunConfig:
 class RewardSettings:
     """What the methods that maximise a reward are given."""
 
-    reward_method: str = option("reward", "method that trains the reward model, such as reward or reward-pl")
+    reward_method: str = option(
+        "reward", "method that trains the reward model, such as reward or reward-pl", methods=True
+    )
     reward_ensemble: int = option(
         1, "reward models, trained with seeds 0, 1, …, whose scores are pooled", minimum=1, maximum=1000
     )
@@ -59,6 +78,7 @@ class RewardSettings:
         (),
         "reward models of your own in place of a trained one, several pooled as an ensemble: classifiers with one "
         "label, PEFT adapters of such, or stages of a run; each with its own tokenizer and chat template",
+        brief="reward models of your own, in place of a trained one",
     )
     policy_reward: Literal["auto", "model", "gold"] = option(
         "auto",

@@ -51,6 +51,17 @@ def _owner(point: EntryPoint) -> str:
     return f"{point.value} of {package}"
 
 
+def named(name: str) -> str:
+    """Return the registered name that is meant, in whatever case and with or without dashes; another name as it is."""
+    if ":" in name or name in registered():
+        return name
+    return next((known for known in registered() if _letters(known) == _letters(name)), name)
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
 def load(name: str) -> Any:
     """Return the algorithm class for a registered name or a ``module:Class`` place.
 

@@ -7,14 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from preflab.model.devices import default_device
 from preflab.model.opening import open_model
 from preflab.scoring.quantised import quantised_layers
 from preflab.settings.training import LoraSettings
-
-
-def default_device() -> str:
-    """Return where models are loaded to: the GPU, where torch sees one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def loaded_dtype(chosen: str, device: str) -> torch.dtype:

@@ -12,7 +12,8 @@ from preflab.errors import UserError
 from preflab.method.contract import Batch
 from preflab.model.adapter_config import read_normalisation
 from preflab.model.adapters import HEAD_KEY, read_plain_lora
-from preflab.model.base import default_device, loaded_dtype, without_dropout
+from preflab.model.base import loaded_dtype, without_dropout
+from preflab.model.devices import default_device
 from preflab.model.folding import folded_in
 from preflab.model.opening import open_model
 from preflab.scoring.logps import concatenated

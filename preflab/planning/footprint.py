@@ -15,7 +15,8 @@ from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup
 from preflab.errors import UserError
 from preflab.method.contract import Batch, Needs, Role
-from preflab.model.base import default_device, loaded_dtype
+from preflab.model.base import loaded_dtype
+from preflab.model.devices import default_device
 from preflab.model.roles import Roles
 from preflab.model.work import Weights
 from preflab.planning.sampling import decoding

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from preflab.method.contract import Batch, Role
-from preflab.model.base import default_device, loaded_dtype, without_dropout
+from preflab.model.base import loaded_dtype, without_dropout
+from preflab.model.devices import default_device
 from preflab.model.roles import Roles
 from preflab.planning.footprint import FEW, Sketch
 from preflab.sampling.sampler import TransformersSampler

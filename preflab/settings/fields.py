@@ -17,6 +17,9 @@ from preflab.settings.values import convert, parse_text, within_bounds
 
 C = TypeVar("C")
 
+FEW = 5
+"""Fields of a method that the short help shows."""
+
 
 def option(
     default: Any,
@@ -26,15 +29,44 @@ def option(
     maximum: float | None = None,
     keyed: Literal["always", "changed", "never"] = "always",
     tuned: tuple[float, float] | None = None,
+    methods: bool = False,
+    means: str = "",
+    brief: str = "",
+    adds: bool = False,
 ) -> Any:
     """Declare a config field with its default, help text, (inclusive) numeric bounds and place in keys (`deciding`).
 
     With `tuned`, ``--tune`` tries it at the configured value times anything between these two, evenly on a log scale.
+    With `methods`, its values name methods, however they are spelt. `means` is the property of the config that says
+    what ``auto``, or nothing, stands for; `brief` the help in a few words, where its first clause is none. With `adds`,
+    the option given again adds to a list; of any other the last counts.
     """
     metadata = {"help": help, "minimum": minimum, "maximum": maximum, "keyed": keyed, "tuned": tuned}
+    metadata |= {"methods": methods, "means": means, "brief": brief, "adds": adds}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag(name: str, section: str = "") -> str:
+    """Return how a field is called on the command line."""
+    return f"--{section}{'.' * bool(section)}{name.replace('_', '-')}"
+
+
+def hints_of(classes: Mapping[str, type]) -> dict[str, Any]:
+    """Return the fields of config classes, with their types."""
+    return {
+        field.name: hints[field.name]
+        for cls in classes.values()
+        for hints in [typing.get_type_hints(cls)]
+        for field in dataclasses.fields(cls)
+    }
+
+
+def marked(classes: Mapping[str, type], mark: Literal["methods", "adds"]) -> set[str]:
+    """Return the fields of config classes that are declared so."""
+    fields = [field for cls in classes.values() for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    return {field.name for field in fields if field.metadata.get(mark)}
 
 
 def build(cls: type[C], values: Mapping[str, Any], where: str) -> C:
@@ -90,6 +122,14 @@ def search_space(config: Any) -> dict[str, tuple[float, float]]:
             )
             found[field.name] = (max(low, least), min(high, most))
     return found
+
+
+def often_changed(cls: type) -> list[str]:
+    """Return the fields of a method's config that people change: those that ``--tune`` tries, then its own."""
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    tuned = [field.name for field in fields if _bound(cls, field.name, "tuned")]
+    own = [field.name for field in fields if field.name in cls.__annotations__]
+    return list(dict.fromkeys([*tuned, *own]))[:FEW]
 
 
 def _bound(cls: type, name: str, side: str) -> Any:

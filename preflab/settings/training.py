@@ -90,6 +90,7 @@ class TrainConfig:
         minimum=1,
         maximum=MOST_AT_ONCE,
         keyed="changed",
+        means="optimiser_batch",
     )
     per_device_train_batch_size: int | Literal["auto"] = option(
         32,
@@ -102,12 +103,21 @@ class TrainConfig:
         "forward passes per optimiser step; follows from train_batch_size where that is given",
         minimum=1,
         maximum=MOST_AT_ONCE,
+        means="passes_per_step",
     )
     num_train_epochs: float = option(
-        1.0, "passes over the data (or prompts), unless max_steps is set", minimum=0.0, maximum=1e6
+        1.0,
+        "passes over the data (or prompts), unless max_steps is set",
+        minimum=0.0,
+        maximum=1e6,
+        brief="passes over the data, or prompts",
     )
     max_steps: int = option(
-        -1, "optimiser steps; overrides num_train_epochs when positive", minimum=-1, maximum=MOST_STEPS
+        -1,
+        "optimiser steps; overrides num_train_epochs when positive",
+        minimum=-1,
+        maximum=MOST_STEPS,
+        brief="optimiser steps; -1: as many as the epochs take",
     )
     budget: float | None = option(
         None,
@@ -223,6 +233,11 @@ class TrainConfig:
         if self.train_batch_size is not None:
             return self.train_batch_size
         return self.micro_batch * self.gradient_accumulation_steps
+
+    @property
+    def passes_per_step(self) -> int | None:
+        """Forward passes per optimiser step; None where that is to be found out."""
+        return None if self.per_device_train_batch_size == "auto" else self.optimiser_batch // self.micro_batch
 
     @property
     def batch_in_words(self) -> str:

@@ -22,6 +22,27 @@ LONGEST_TEXT = 4096  # characters, as many as a path may have
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)", re.ASCII)
 
 
+def kinds(hint: Any) -> tuple[Any, ...]:
+    """Return the types that an annotation allows, without None."""
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return tuple(part for part in parts if part is not type(None))
+
+
+def words(hint: Any) -> tuple[str, ...]:
+    """Return the words that an annotation allows, as one writes them; none where it allows any."""
+    return tuple(str(word) for kind in kinds(hint) if get_origin(kind) is Literal for word in get_args(kind))
+
+
+def takes_several(hint: Any) -> bool:
+    """Whether a value is a list."""
+    return any(get_origin(kind) is tuple for kind in kinds(hint))
+
+
+def is_switch(hint: Any) -> bool:
+    """Whether a value is true or false, which its name alone says."""
+    return bool in kinds(hint)
+
+
 def within_bounds(value: float, low: float | None, high: float | None, where: str) -> None:
     """Refuse a number outside a field's bounds, or outside those that every field has."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -73,17 +94,17 @@ def convert(value: Any, hint: Any, where: str) -> Any:
 
 def _of_union(value: Any, args: tuple[Any, ...], read: Callable[[Any], Any]) -> Any:
     """Read a value of several types: one beside None, and maybe words besides, as in ``int | Literal["auto"]``."""
-    kinds = [arg for arg in args if arg is not type(None)]
-    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-    if value in words:
+    allowed = [arg for arg in args if arg is not type(None)]
+    literal = [word for kind in allowed if get_origin(kind) is Literal for word in get_args(kind)]
+    if value in literal:
         return value
-    other = next((kind for kind in kinds if get_origin(kind) is not Literal), None)
+    other = next((kind for kind in allowed if get_origin(kind) is not Literal), None)
     if other is None:
-        return read(kinds[0])
+        return read(allowed[0])
     try:
         return read(other)
     except UserError as error:
-        raise UserError(f"{error}{''.join(f', or {word}' for word in words)}") from None
+        raise UserError(f"{error}{''.join(f', or {word}' for word in literal)}") from None
 
 
 def _way_out(value: Any, hint: Any) -> str:

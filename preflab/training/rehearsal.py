@@ -24,7 +24,7 @@ from preflab.method.contract import Batch, Labels, LossMethod, Role, Rollout, Sc
 from preflab.method.plugins import answering, brought_files
 from preflab.method.records import FIELDS
 from preflab.method.validation import check_loss, check_prepared
-from preflab.model.base import default_device
+from preflab.model.devices import default_device
 from preflab.training.arguments import training_arguments
 
 STEPS = 10

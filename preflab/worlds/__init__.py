@@ -36,16 +36,26 @@ class WorldConfig(RewardOptions):
     """Which model, which preferences, how they are cut into splits, and which reward of one's own."""
 
     world: Literal["auto", "reviews", "exact", "function", "real"] = option(
-        "auto", "where data comes from; auto: real with --dataset or --heldout, function with --reward, else reviews"
+        "auto",
+        "where data comes from; auto: real with --dataset or --heldout, function with --reward, else reviews",
+        means="kind",
     )
     model: str | None = option(None, "base causal language model: hub name or local folder")
-    dataset: str | None = option(None, "preference data: hub name or local json, jsonl(.gz), parquet or csv file")
+    dataset: str | None = option(
+        None,
+        "preference data: hub name or local json, jsonl(.gz), parquet or csv file",
+        brief="preference data: a file (json, jsonl, csv, parquet) or hub name",
+    )
     dataset_split: str = option("train", "split to load when the data set comes from the hub")
     columns: tuple[str, ...] = option(
-        (), "which column holds what, where names differ: prompt=question,chosen=answer_a,… (also a.b for inner fields)"
+        (),
+        "which column holds what, where names differ: prompt=question,chosen=answer_a,… (also a.b for inner fields)",
+        brief="names of columns, as prompt=question chosen=answer_a",
     )
     heldout: str | None = option(
-        None, "separate held-out preference file; default: split by hashed prompt. Without --dataset, to evaluate only"
+        None,
+        "separate held-out preference file; default: split by hashed prompt. Without --dataset, to evaluate only",
+        brief="held-out preferences in a file of their own",
     )
     prompts: str | None = option(
         None,
@@ -103,7 +113,9 @@ class WorldConfig(RewardOptions):
         0, "seed of splits, planted preferences and the embedded base model", minimum=0, maximum=LARGEST_SEED
     )
     tail: bool = option(
-        False, "exact world: with symbols that the reference all but never says, and preferences say nothing of"
+        False,
+        "exact world: with symbols that the reference all but never says, and preferences say nothing of",
+        brief="with symbols that the reference all but never says",
     )
     quick: bool = option(False, "a smaller run of everything, for a first look")
 

@@ -10,8 +10,8 @@ import torch
 from preference_files import preference_rows, write_rows
 from recipe_runner import check_record, read, run, run_warm, stages
 
-from preflab.eval.pipeline.evaluating import named_subjects
-from preflab.recipes.evaluate import joined
+from preflab.eval.pipeline.evaluating import EVALUATE, EvaluateConfig, named_subjects
+from preflab.eval.pipeline.session import Session
 
 DEFINED = {  # of the figures that depend on what is evaluated
     "reference": {
@@ -176,19 +176,10 @@ def test_wrong_models_are_answered_before_torch_is_loaded(models, tmp_path, wron
         assert part in answer.err
 
 
-@pytest.mark.parametrize(
-    ("given", "read"),
-    [
-        (["--models", "a=1,b=2"], ["--models", "a=1,b=2"]),
-        (["--models", "a=1", "b=2", "--seeds", "0"], ["--seeds", "0", "--models", "a=1,b=2"]),
-        (["--models=a=1", "--quick", "--models", "b=2"], ["--quick", "--models", "a=1,b=2"]),
-        (["--seeds", "0"], ["--seeds", "0"]),
-        (["--models"], ["--models"]),
-    ],
-    ids=str,
-)
-def test_models_are_separated_by_commas_or_spaces(given, read):
-    assert joined(given) == read
+@pytest.mark.parametrize("given", ["a=P,b=Q", "a=P b=Q", "a=P, b=Q", "a=P --model m --models b=Q"])
+def test_models_are_separated_by_commas_or_spaces(given):
+    session = Session.read("test", EVALUATE, argv=["--models", *given.split()])
+    assert session.config(EvaluateConfig).models == ("a=P", "b=Q")
 
 
 def test_a_run_stands_for_its_models(copy_of_a_run):

@@ -126,7 +126,7 @@ def test_only_what_depends_on_a_change_is_trained(copy, options, tmp_path):
         "compare.py",
         *options,
         *("--output", copy, "--algorithms", "dpo,trl-dpo,my_loss.py:MyLoss", "--dpo.beta", "0.5"),
-        *("--MyLoss.some_field", "0.5", "--MyLoss.max-steps=3", "--MyLoss.learning-rate=1e-2"),
+        *("--MyLoss.some_field", "0.5", "--MyLoss.max-steps=4", "--MyLoss.learning-rate=1e-2"),
         "--MyLoss.per-device-train-batch-size=8",
         cwd=tmp_path,
     )
@@ -255,7 +255,7 @@ def test_the_methods_are_listed(tmp_path):
 
 @pytest.mark.parametrize("recipe", ["sft", "reward_model", "dpo", "ppo", "evaluate", "compare"])
 def test_help_names_the_fields(recipe, tmp_path):
-    answer = run(f"{recipe}.py", "--help", cwd=tmp_path)
+    answer = run(f"{recipe}.py", "--help", "all", cwd=tmp_path)
     assert answer.status == 0
     for flag in ("--model", "--dataset", "--output", "--config", "--eval-prompts"):
         assert flag in answer.out

@@ -12,8 +12,9 @@ from preflab.data.cleaning import Cleaner
 from preflab.data.columns import check_columns, parse_columns
 from preflab.data.encoding import Encoder
 from preflab.data.findings import BadRows
+from preflab.data.formats import refuse_bad_prompts
 from preflab.data.messages import USER
-from preflab.data.reading import Row, RowError, iter_rows
+from preflab.data.reading import Row, RowError, iter_prompts
 from preflab.data.splits import normalised
 from preflab.errors import UserError
 from preflab.tokens.endings import check_template
@@ -50,14 +51,7 @@ def read_prompts(config: WorldConfig, encoder: Encoder, wanted: Collection[str] 
         UserError: for a file that cannot be read, a row that is no prompt, and fewer than two prompts.
     """
     path = Path(str(config.prompts)).expanduser()
-    if path.suffix != ".txt":
-        return written(iter_rows(str(config.prompts)), f"prompt file {path}", config, encoder, wanted)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"prompt file {path} cannot be read: {error}") from None
-    rows = ((number, {"prompt": line}) for number, line in enumerate(lines, 1) if line.strip())
-    return written(rows, f"prompt file {path}", config, encoder, wanted)
+    return written(iter_prompts(str(config.prompts)), f"prompt file {path}", config, encoder, wanted)
 
 
 def written(
@@ -79,8 +73,7 @@ def written(
             # A blank at the end would become a token of its own and set the model off its usual track.
             found.append((prompt if asked and asked.messages else prompt.rstrip(), asked))
     seen = cleaner.seen
-    if bad.total:
-        raise UserError(f"{source} has rows that are no prompt: {bad.summary()}")
+    refuse_bad_prompts(bad, source)
     check_columns(cleaner.columns, seen.names, seen.named, source)
     for line in seen.lines(cleaner.columns):
         logger.warning("%s: %s", source, line)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from plain_configs import Other, Plain
 
-from preflab.errors import UserError
+from preflab.errors import Shown, UserError
+from preflab.experiment.sections import MethodSections
 from preflab.settings.command_line import CommandLine
 from preflab.settings.fields import Text, build_section, merge, option
 from preflab.settings.plain_yaml import read_yaml
@@ -21,7 +22,8 @@ def write(folder, text):
 
 
 def parse(line, *, sections=False):
-    command_line = CommandLine("test", {"plain": Plain, "other": Other}, sections=sections)
+    known = MethodSections() if sections else None
+    command_line = CommandLine("test", {"plain": Plain, "other": Other}, sections=known)
     values, parts = command_line.read(line.split())
     return merge(command_line.classes, values, "here"), parts
 
@@ -31,8 +33,32 @@ def test_options_override_the_file(tmp_path):
     made, _ = parse(f"--config {path} --count 9 --quick --limit none --folder out")
     assert made["plain"] == Plain(rate=0.75, count=9, names=("u", "v"), quick=True, folder=Path("out"))
     assert made["other"] == Other(rate=0.75)
-    made, _ = parse(f"--config {write(tmp_path, 'quick: true')} --quick false")
-    assert made["plain"].quick is False
+    for off in ("--quick false", "--quick=false", "--no-quick", "--no_quick", "--quick --no-quick"):
+        made, _ = parse(f"--config {write(tmp_path, 'quick: true')} {off}")
+        assert made["plain"].quick is False
+
+
+@pytest.mark.parametrize("line", ["--names a b c", "--names a,b,c", "--names=a b c", "--names x --names a b c"])
+def test_lists_are_several_words(line):
+    assert parse(line)[0]["plain"].names == ("a", "b", "c")
+
+
+def test_of_two_values_the_last_counts_which_is_said(caplog):
+    made, parts = parse("--rate 0.25 --rate 0.5 --ppo.gamma 1 --ppo.gamma 0.5 --count 4 --count 4", sections=True)
+    assert made["plain"].rate == 0.5
+    assert parts == {"ppo": {"gamma": "0.5"}}
+    assert [record.getMessage() for record in caplog.records] == [
+        "--rate is given twice; what counts is the last, '0.5'",
+        "--ppo.gamma is given twice; what counts is the last, '0.5'",
+    ]
+    with pytest.raises(UserError, match="--config is given twice"):
+        parse("--config a.yaml --config b.yaml")
+
+
+def test_words_that_begin_with_a_dash_are_values_where_they_are_numbers_or_follow_an_equals_sign():
+    assert parse("--names -1 -.5")[0]["plain"].names == ("-1", "-.5")
+    assert parse("--name=--x")[0]["plain"].name == "--x"
+    assert parse("--name -")[0]["plain"].name == "-"
 
 
 def test_sections_are_collected(tmp_path):
@@ -57,8 +83,18 @@ def test_sections_are_typed_when_their_class_is_known():
         ("--cuont 3", False, "unknown option '--cuont' .*'--count'"),
         ("--ppo.gamma 1", False, "unknown option"),
         ("stray", True, "unknown option 'stray'"),
-        ("--ppo.gamma", True, "needs a value"),
-        ("--count", False, "expected one argument"),
+        ("--ppo.gamma", True, "--ppo.gamma needs a value"),
+        ("--count", False, "--count needs a value"),
+        ("--count 3 4", False, "--count takes one value, and '4' follows it"),
+        ("--ppo.gamma 1 2", True, "--ppo.gamma takes one value, and '2' follows it"),
+        ("--no-quick true", False, "--no-quick takes no value, and 'true' follows it"),
+        ("--no-count", False, "unknown option '--no-count'"),
+        ("-count 3", False, "unknown option '-count' .*'--count'"),
+        ("--ppo.gama 1", True, r"ppo: unknown field 'gama' \(did you mean '--ppo.gamma'"),
+        ("--pppo.gamma 1", True, r"unknown section 'pppo' \(did you mean 'ppo'"),
+        ("--ppo.count 1", True, "ppo: unknown field 'count', which is a setting of the run; write --count"),
+        ("--plain.count 1", True, "unknown section 'plain': count is a setting of the run; write --count"),
+        ("--gamma 1", True, "unknown option '--gamma': it is a setting of .*ppo"),
         ("--count x", False, "--count is 'x'"),
         ("--count 0", False, "count is 0"),
         ("--kind c", False, "choose one of a, b"),
@@ -97,7 +133,7 @@ def test_missing_and_empty_files(tmp_path):
 
 
 def test_help_names_every_field_and_default(capsys):
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(Shown) as stop:
         parse("--help")
     assert stop.value.code == 0
     shown = capsys.readouterr().out
