@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 
 
 def command() -> list[str]:
-    """Return the command line, the script's name first; nothing in a notebook, whose kernel's own says nothing of it."""
+    """Return the command line, the script's name first; nothing in a notebook, of which its kernel's says nothing."""
     name = Path(sys.argv[0]).name
     return [] if name in ("", "-c", "ipykernel_launcher.py") else [name, *sys.argv[1:]]
 

@@ -19,7 +19,7 @@ LOOSE = 3
 LONGEST = 400
 ROLES = {"policy", "reference", "reward", "value"}
 OFFERED = "eval.python"
-"""What `preflab` offers names of, which are fetched when they are first asked for: its own import is one of types alone."""
+"""What `preflab` offers names of, fetched when they are first asked for: its own import is one of types alone."""
 
 
 def module_name(path: Path, root: Path = ROOT) -> str:
