@@ -11,7 +11,7 @@ TRL112 := .venv-trl112
 # vLLM pins torch and transformers, and has an environment of its own, too.
 VLLM   := .venv-vllm
 
-.PHONY: install trl-1.12 compare quick test test-slow test-all test-vllm check format lint types pages clean
+.PHONY: install trl-1.12 compare quick test test-slow test-all test-vllm check format lint types pages notebooks clean
 
 install: $(VENV)/.installed
 
@@ -79,6 +79,9 @@ pages: install  ## docs/methods/, docs/schema/, the pages of metrics, diagnosis 
 	$(BIN)/python docs/make_metric_page.py
 	$(BIN)/python docs/make_diagnosis_page.py > docs/diagnosis.md
 	$(BIN)/python docs/make_record_page.py
+
+notebooks: install  ## docs/notebooks/, run from the first cell to the last
+	$(BIN)/python docs/make_notebooks.py
 
 clean:
 	rm -rf $(VENV) $(TRL112) $(VLLM) *.egg-info build dist

@@ -5,15 +5,18 @@ prints, and shows itself in a notebook. No torch is imported before settings are
 """
 
 from preflab.eval.python.calls import compare, evaluate, train
+from preflab.eval.python.checking import CheckResult, check
 from preflab.eval.python.results import ComparisonResult, TrainingResult
 from preflab.eval.python.scored import ScoreComparison, ScoreResult
 from preflab.eval.python.scoring import compare_scores, score
 
 __all__ = [
+    "CheckResult",
     "ComparisonResult",
     "ScoreComparison",
     "ScoreResult",
     "TrainingResult",
+    "check",
     "compare",
     "compare_scores",
     "evaluate",
