@@ -28,10 +28,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def command() -> list[str]:
+def command() -> tuple[str, ...]:
     """Return the command line, the script's name first; nothing in a notebook, of which its kernel's says nothing."""
     name = Path(sys.argv[0]).name
-    return [] if name in ("", "-c", "ipykernel_launcher.py") else [name, *sys.argv[1:]]
+    return () if name in ("", "-c", "ipykernel_launcher.py") else (name, *sys.argv[1:])
 
 
 def provenance() -> dict[str, Any]:

@@ -147,8 +147,9 @@ def train(
     with call.session() as session:
         if not session.config(TrainingConfig).evaluate:
             stages = training.train_only(session, name)
-            say(f"train: {called} lies in {call.folder}")
-            return TrainingResult(called, role, stages, call.folder)
+            trained = TrainingResult(called, role, stages, call.folder)
+            say(f"train: {called} at {', '.join(map(str, trained.paths))}")
+            return trained
         result = training.train(session, name)
     return TrainingResult(called, role, result.stages, call.folder, _kept(call, result, f"{called}.json"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from preflab.data.in_memory import as_file, is_named
 from preflab.errors import UserError
 from preflab.errors.terminal import shown
+from preflab.eval.python.results import TrainingResult
 
 CAUSAL, CLASSIFIER = "CausalLM", "SequenceClassification"
 
@@ -48,6 +50,17 @@ class Later(NamedTuple):
     stand_in: Any
 
 
+def plain(value: Any) -> Any:
+    """Return paths, and what was trained, as the text that settings take; anything else as it is."""
+    if isinstance(value, TrainingResult):
+        return str(value.path)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if type(value) in (list, tuple):
+        return [plain(one) for one in value]
+    return value
+
+
 def rows(name: str, value: Any) -> Any:
     """Return the name of data, or what writes rows."""
     if is_named(value):
@@ -83,7 +96,7 @@ def subjects(name: str, value: Any) -> Any:
     """
     if not isinstance(value, Mapping):
         raise UserError(f"{name} is {shown(value)}; give a dict of models, each under a name of your own")
-    return _several([_subject(str(called), one) for called, one in value.items()])
+    return _several([_subject(str(called), plain(one)) for called, one in value.items()])
 
 
 def columns(name: str, value: Any) -> Any:

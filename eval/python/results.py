@@ -185,9 +185,8 @@ class TrainingResult:
         steps = self.cost.steps
         counted = [] if steps is None else [f"{steps:,.0f} steps"]
         seeds = f" with {len(self.stages)} seeds" if len(self.stages) > 1 else ""
-        reused = " (finished before)" if all(stage.reused for stage in self.stages) else ""
         return [
-            f"{self.method} trained{seeds}: {', '.join([*counted, *cost_texts(self.cost)])}{reused}",
+            f"{self.method} trained{seeds}: {', '.join([*counted, *cost_texts(self.cost)])}",
             *(f"{self.role}: {path}" for path in self.paths),
         ]
 

@@ -16,9 +16,9 @@ from preflab.data.columns import parse_columns
 from preflab.data.in_memory import numbered
 from preflab.errors import UserError
 from preflab.errors.terminal import shown
+from preflab.eval.python.objects import plain
 from preflab.eval.python.scored import ScoreComparison, ScoreResult, share
 from preflab.eval.python.scorer import PAIRS, Encoded, encoded, logits, opened
-from preflab.eval.python.settings import plain
 
 if TYPE_CHECKING:
     from preflab.data.reading import Row
@@ -205,11 +205,12 @@ def _accuracy(right: NDArray[np.float64], groups: NDArray[np.int64] | None) -> F
 def _sentence(found: ScoreComparison, better: str) -> str:
     names = (found.first, found.second)
     sides = (f"{name} {share(accuracy)}" for name, accuracy in zip(names, found.accuracies, strict=True))
-    mean, low, high = (100 * value for value in (found.difference.mean, found.difference.low, found.difference.high))
+    sign = -100 if better == "second" else 100
+    low, high = sorted((sign * found.difference.low, sign * found.difference.high))
     between = f"[{low:+.1f}, {high:+.1f}]" if math.isfinite(high - low) else "[too few pairs for an interval]"
     p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
     ranked = f"Of {found.n} pairs, ranked as labelled: {'; '.join(sides)}"
-    figures = f"{mean:+.1f} percentage points {between}, {p}"
+    figures = f"{sign * found.difference.mean:+.1f} percentage points {between}, {p}"
     if better != "none":
         ahead, behind = names if better == "first" else names[::-1]
         return f"{ranked}. {ahead} is better than {behind}: {figures}."

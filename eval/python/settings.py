@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 from preflab.errors import UserError, near_misses
 from preflab.errors.terminal import shown
 from preflab.eval.pipeline.session import SHARED, Session
-from preflab.eval.python.objects import OBJECTS, Later, Loaded, Places
-from preflab.eval.python.results import TrainingResult
+from preflab.eval.python.objects import OBJECTS, Later, Loaded, Places, plain
 from preflab.experiment.layers import KINDS, Layers
 from preflab.experiment.settings import RunConfig
 from preflab.method import registry
@@ -179,17 +178,6 @@ def seeds_of(given: Any, call: str) -> list[Any]:
     if isinstance(given, Iterable) and not isinstance(given, str):
         return list(given)
     raise UserError(f"{call}: seeds is {shown(given)}; give how many, or list them: seeds=[0, 1, 2]")
-
-
-def plain(value: Any) -> Any:
-    """Return paths, and what was trained, as the text that settings take; anything else as it is."""
-    if isinstance(value, TrainingResult):
-        return str(value.path)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if type(value) in (list, tuple):
-        return [plain(one) for one in value]
-    return value
 
 
 def _with_tokenizer(given: Mapping[str, Any], tokenizer: Any) -> Any:

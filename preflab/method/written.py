@@ -25,8 +25,21 @@ from preflab.errors.terminal import shown
 PROGRAM = "__main__"
 PLAIN = (str, bytes, int, float, complex, bool, type(None))
 IGNORED = (ModuleType, MemberDescriptorType, GetSetDescriptorType, logging.Logger)
-MADE = "<string>"
-"""Where functions are from that nobody wrote: a dataclass's `__init__`."""
+MADE = frozenset(
+    (
+        "__init__",
+        "__repr__",
+        "__eq__",
+        "__lt__",
+        "__le__",
+        "__gt__",
+        "__ge__",
+        "__setattr__",
+        "__delattr__",
+        "__replace__",
+    )
+)
+"""Functions that `dataclass` makes where nobody wrote them, from a string that nobody keeps."""
 
 BOOKKEEPING = frozenset(
     (
@@ -81,8 +94,9 @@ def _note_class(cls: type, found: dict[str, str], of: str) -> None:
     for base in cls.__bases__:
         if base.__module__ == PROGRAM:
             _note_class(base, found, of)
+    made = MADE if "__dataclass_fields__" in vars(cls) else frozenset[str]()
     for attribute, value in vars(cls).items():
-        if attribute not in BOOKKEEPING:
+        if attribute not in BOOKKEEPING and not (attribute in made and _from_a_string(value)):
             _note(f"{cls.__qualname__}.{attribute}", value, found, of)
     # A dataclass's fields, whose values stand in keys anyway, with the bounds that they are held to.
     for field in vars(cls).get("__dataclass_fields__", {}).values():
@@ -124,7 +138,7 @@ def _note(name: str, value: Any, found: dict[str, str], of: str) -> None:
 
 def _note_function(name: str, function: FunctionType, found: dict[str, str], of: str) -> None:
     own = function.__globals__ is vars(sys.modules[PROGRAM])
-    if name in found or not own or function.__code__.co_filename == MADE:
+    if name in found or not own:
         return
     try:
         source = textwrap.dedent(inspect.getsource(function))
@@ -137,6 +151,10 @@ def _note_function(name: str, function: FunctionType, found: dict[str, str], of:
     for read in outside:
         if read in function.__globals__:
             _note(read, function.__globals__[read], found, of)
+
+
+def _from_a_string(value: Any) -> bool:
+    return isinstance(value, FunctionType) and inspect.unwrap(value).__code__.co_filename == "<string>"
 
 
 def _read_outside(source: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="ut
 [CODE] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SMALL = {
     **{"max_prompt_tokens": 8, "max_response_tokens": 4, "lora_rank": 4, "eval_prompts": 8, "eval_pairs": 4},
-    **{"baseline_draws": 1, "oracle_samples": 2},
+    **{"baseline_draws": 1, "oracle_samples": 0},
 }
 SECTION = {"max_steps": 2, "per_device_train_batch_size": 4}
 

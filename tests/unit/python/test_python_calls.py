@@ -24,7 +24,7 @@ ROWS = preference_rows(120)
 STEPS = {"max_steps": 2, "per_device_train_batch_size": 4}
 SMALL = {
     **{"max_prompt_tokens": 8, "max_response_tokens": 8, "lora_rank": 4, "eval_prompts": 10, "eval_pairs": 10},
-    **{"baseline_draws": 1, "oracle_samples": 2, "sft": STEPS, "reward": STEPS, "pair": STEPS, "sampled": STEPS},
+    **{"baseline_draws": 1, "oracle_samples": 0, "sft": STEPS, "reward": STEPS, "pair": STEPS, "sampled": STEPS},
 }
 FORMS = {
     "list": list,
@@ -89,7 +89,6 @@ def test_rows_in_every_form_have_the_keys_and_figures_of_their_file(tmp_path, ti
     for name, form in FORMS.items():
         again = trained(tmp_path, tiny_model_path, form(ROWS))
         assert [stage.key for stage in again.stages] == [stage.key for stage in first.stages], name
-        assert all(stage.reused for stage in again.stages)
         assert to_json(again.comparison)["methods"] == to_json(first.comparison)["methods"], name
     assert sorted((tmp_path / "run" / "stages").iterdir()) == stages, "nothing was built anew"
     [kept] = (tmp_path / "run" / "given").iterdir()
@@ -102,7 +101,7 @@ def test_held_out_rows_are_taken_in_every_form_too(tmp_path, tiny_model_path):
     path = write_rows(tmp_path / "held.jsonl", held)
     first = trained(tmp_path, tiny_model_path, ROWS, heldout=path)
     again = trained(tmp_path, tiny_model_path, ROWS, heldout=pandas.DataFrame(held))
-    assert again.stages[0].reused
+    assert again.stages[0].key == first.stages[0].key
     assert to_json(again.comparison)["methods"] == to_json(first.comparison)["methods"]
 
 
@@ -153,9 +152,11 @@ def test_a_loaded_model_is_trained_from_and_left_as_it_was(tmp_path, cache, tiny
     assert model.config.to_dict() == before.config.to_dict()
     adapters = [(result.path / "adapter_model.safetensors").read_bytes() for result in (loaded, named)]
     assert adapters[0] == adapters[1], "what is trained is what its folder would have been trained to"
-    assert trained(tmp_path, model, ROWS, tokenizer=tiny_tokenizer, cache=cache, evaluate=False).stages[0].reused
+    again = trained(tmp_path, model, ROWS, tokenizer=tiny_tokenizer, cache=cache, evaluate=False)
+    assert again.path == loaded.path
     model.lm_head.weight.data[0, 0] += 1
-    assert not trained(tmp_path, model, ROWS, tokenizer=tiny_tokenizer, cache=cache, evaluate=False).stages[0].reused
+    other = trained(tmp_path, model, ROWS, tokenizer=tiny_tokenizer, cache=cache, evaluate=False)
+    assert other.stages[0].key != loaded.stages[0].key
 
 
 def test_a_loaded_classifier_gives_rewards(tmp_path, cache, tiny_model_path, tiny_tokenizer):
@@ -177,7 +178,8 @@ def test_a_loaded_classifier_gives_rewards(tmp_path, cache, tiny_model_path, tin
         **settings,
     )
     assert result.cost.sampled_tokens > 0
-    assert not list((tmp_path / "run" / "stages").glob("reward-*")), "none was trained"
+    [record] = (tmp_path / "run" / "stages").glob("reward-*/stage.json")
+    assert "steps" not in json.loads(record.read_text())["record"], "it was put on a scale, and not trained"
     with pytest.raises(UserError, match="needs its tokenizer beside it"):
         preflab.train(
             "rloo", model=tiny_model_path, dataset=ROWS, reward_model=classifier, output=tmp_path / "x", cache=cache

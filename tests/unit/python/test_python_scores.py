@@ -92,7 +92,7 @@ def test_a_loaded_classifier_scores_as_its_folder_does_and_stays_as_it_was(class
     before = copy.deepcopy(classifier)
     words = copy.deepcopy(tiny_tokenizer).get_vocab()
     found = preflab.score((classifier, tiny_tokenizer), ROWS)
-    assert found.scores == pytest.approx(preflab.score(saved, ROWS).scores, abs=1e-6)
+    np.testing.assert_allclose(found.scores, preflab.score(saved, ROWS).scores, atol=1e-6)
     assert all(module.training for module in classifier.modules())
     for weight, other in zip(classifier.parameters(), before.parameters(), strict=True):
         assert torch.equal(weight, other)
@@ -166,8 +166,8 @@ def test_two_scores_are_compared_pair_by_pair(first, second):
     )
     assert found.p == pytest.approx(expected.p)
     assert [one.mean for one in found.accuracies] == pytest.approx([one.mean() for one in right])
-    assert f"{found.p:.3f}" in str(found)
-    assert "Of 60 pairs" in str(found)
+    assert str(found).startswith("Of 60 pairs, ranked as labelled: LlamaForSequenceClassification ")
+    assert f"is better than {first.name}: {-100 * found.difference.mean:+.1f} percentage points" in str(found)
     turned = preflab.compare_scores(second, first)
     assert turned.difference.mean == pytest.approx(-found.difference.mean)
     assert turned.p == pytest.approx(found.p)
@@ -187,7 +187,7 @@ def test_a_difference_beyond_chance_is_said_and_chance_is_not(first):
     assert clear.difference.low > 0
     assert "right 55 is better than right 20: +58.3 percentage points" in clear.sentence
     turned = preflab.compare_scores(better(first, 20), better(first, 55))
-    assert "right 55 is better than right 20" in turned.sentence
+    assert "right 55 is better than right 20: +58.3 percentage points" in turned.sentence
     none = preflab.compare_scores(better(first, 30), better(first, 29))
     assert "No detectable difference" in none.sentence
     assert "four times in five" in none.sentence

@@ -110,7 +110,7 @@ def test_mistakes_are_said(call, said):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"heldout_fraction": 2.0}, "heldout_fraction is 2.0; it must be at most 0.8"),
+        ({"heldout_fraction": 2.0}, "heldout_fraction is 2.0; it must be at least 0.0 and at most 0.8"),
         ({"long_prompt": "drop"}, "unknown setting 'long_prompt' (did you mean 'long_prompts'"),
         ({"dpo": {"beta": "much"}}, "beta"),
         ({"sampled": {"bta": 1}}, "sampled: unknown field 'bta'"),
