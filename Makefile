@@ -13,7 +13,7 @@ VLLM   := .venv-vllm
 # The site of the documentation is built by libraries that nothing else needs.
 DOCS   := .venv-docs
 
-.PHONY: install trl-1.12 compare quick test test-slow test-all test-vllm check format lint types pages site clean
+.PHONY: install trl-1.12 compare quick test test-slow test-all test-vllm check format lint types pages site notebooks clean
 
 install: $(VENV)/.installed
 
@@ -90,6 +90,9 @@ $(DOCS)/.installed: pyproject.toml
 
 site: $(DOCS)/.installed  ## the documentation as a site, in site/; a link that leads nowhere fails it
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+
+notebooks: install  ## docs/notebooks/, run from the first cell to the last
+	$(BIN)/python docs/make_notebooks.py
 
 clean:
 	rm -rf $(VENV) $(TRL112) $(VLLM) $(DOCS) *.egg-info build dist site

@@ -1,7 +1,13 @@
 """preflab: PPO, DPO and their kin behind one loss interface, L(x, {y1 … yk}, r), judged alike.
 
-The names below are all that a method of your own needs; see docs/add_an_algorithm.md.
+The names below are all that a method of your own needs; see docs/add_an_algorithm.md. `compare`, `train`, `evaluate`,
+`score` and `compare_scores` are what Python code and notebooks call; see docs/python.md.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from preflab.errors import UserError
 from preflab.method.advantages_and_ratios import (
@@ -67,6 +73,9 @@ from preflab.settings.fields import option
 from preflab.settings.policy_gradient import ActorCriticConfig, PolicyGradientConfig, TokenPolicyGradientConfig
 from preflab.settings.training import LoraSettings, RolloutConfig, TrainConfig
 
+if TYPE_CHECKING:
+    from preflab.eval.python import compare, compare_scores, evaluate, score, train
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -112,7 +121,10 @@ __all__ = [
     "charged_rewards",
     "clipped_surrogate",
     "clipped_value_loss",
+    "compare",
+    "compare_scores",
     "discounted_advantages",
+    "evaluate",
     "explained_variance",
     "importance_weighted",
     "kl_k1",
@@ -134,8 +146,25 @@ __all__ = [
     "policy_metrics",
     "policy_ratio",
     "response_scores",
+    "score",
+    "train",
     "unit_mask",
     "value_metrics",
     "whiten",
     "win_probability",
 ]
+
+CALLS = ("compare", "compare_scores", "evaluate", "score", "train")
+"""Names that stand on a floor above this one, and are fetched from there when they are first asked for (PEP 562)."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in CALLS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module("preflab.eval.python"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *CALLS})

@@ -28,12 +28,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def command() -> tuple[str, ...]:
+    """Return the command line, the script's name first; nothing in a notebook, of which its kernel's says nothing."""
+    name = Path(sys.argv[0]).name
+    return () if name in ("", "-c", "ipykernel_launcher.py") else (name, *sys.argv[1:])
+
+
 def provenance() -> dict[str, Any]:
     """Return command, commit and machine, for the manifest."""
     root = Path(__file__).resolve().parent.parent
     answer = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": command(),
         "commit": answer.stdout.strip() or None,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

@@ -14,7 +14,7 @@ from preflab.eval.pipeline.learning_curve import LearningCurveConfig, check_lear
 from preflab.eval.pipeline.searching import TuneConfig
 from preflab.eval.pipeline.session import Session
 from preflab.eval.pipeline.tuning import check_tuning
-from preflab.eval.pipeline.workers import check_workers
+from preflab.eval.pipeline.workers import check_here, check_workers
 
 if TYPE_CHECKING:
     from preflab.eval.pipeline.judging import Chosen
@@ -53,6 +53,7 @@ class Asked(NamedTuple):
         check_sampled(config, session.run.seeds)
         check_learning(session.config(LearningCurveConfig), config)
         check_tuning(session.config(TuneConfig), session.run.seeds, config.sweep)
+        check_here(session, (method.name for method in found.methods), timed=config.match == "time")
         return found
 
     @property

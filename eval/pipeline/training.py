@@ -16,7 +16,7 @@ from preflab.eval.pipeline.entries import Entry
 from preflab.eval.pipeline.footing import Footing, names
 from preflab.eval.pipeline.results import Result, about, samples_of, write_manifest
 from preflab.eval.pipeline.session import Session
-from preflab.eval.pipeline.workers import WORKERS, at_a_time, check_workers, crew_of
+from preflab.eval.pipeline.workers import WORKERS, at_a_time, check_here, check_workers, crew_of
 from preflab.eval.pipeline.yardsticks import BASELINE, baseline, baseline_draws, own_judge, subject_of
 from preflab.eval.subjects import START, Ground, evaluate_subject, evaluation_stage
 from preflab.execution.executing import execute
@@ -93,6 +93,7 @@ def opened(session: Session, name: str, judged: Mapping[str, int]) -> Iterator[t
     method, (start, reward), brought = session.method(name), session.stage_methods(), Brought.by(session)
     check_read(session, brought, method, judged=bool(judged))
     stands_on = () if method.needs.responses == "demonstration" else (start, reward)
+    check_here(session, (one.name for one in (*stands_on, method)), compares=False)
     with session.opened([*stands_on, method], judged=judged, doing=[method.label]) as experiment:
         yield brought.foundation(session, experiment, [method.name]), method
 

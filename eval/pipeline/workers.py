@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from preflab import ranks
 from preflab.errors import UserError
 from preflab.eval.pipeline.defaults import TINY, nearest
 from preflab.execution import on_ray, on_slurm
+from preflab.method.written import IN_A_FILE, is_of_the_program
 from preflab.model.model_size import model_size
 from preflab.rewards.specification import ENDPOINT
 from preflab.settings.fields import option
@@ -103,6 +105,37 @@ def check_workers(session: Session, *, timed: bool = False) -> None:
         on_slurm.check_installed()
 
 
+def check_here(session: Session, methods: Iterable[str], *, timed: bool = False, compares: bool = True) -> None:
+    """Refuse builders that start anew where a method is a class of the script or notebook that runs.
+
+    Args:
+        session: the settings.
+        methods: the names of all that is trained.
+        timed: as for `at_a_time`.
+        compares: as for `at_a_time`.
+
+    Raises:
+        UserError: naming the method, and what to do.
+    """
+    config, own = _config(session), next(filter(is_of_the_program, methods), None)
+    if own is None:
+        return
+    here = config.ray is None and config.slurm is None
+    if here and (at_a_time(session, timed=timed, compares=compares) == 1 or _forks()):
+        return
+    raise UserError(
+        f"{config.flag or 'several GPUs'}: {own} is a class of this program, which processes that are started anew "
+        f"cannot import; {IN_A_FILE}, or build here: workers 1"
+    )
+
+
+def _forks() -> bool:
+    """Whether several processes on this machine are forked off this one, with all that it knows."""
+    from preflab.execution.spawned import visible_devices
+
+    return sys.platform == "linux" and not visible_devices()
+
+
 def at_a_time(session: Session, *, timed: bool, compares: bool = True) -> int:
     """Return how many pieces are built side by side on this machine; of settings that `check_workers` has seen.
 
@@ -164,7 +197,7 @@ def crew_of(session: Session, run: Run, workers: int, opens: Opens) -> Crew:
     if gpus := visible_devices():
         threads = session.run.threads or max(1, (os.cpu_count() or 1) // workers)
         return Spawned(opens, workers, gpus[:workers], threads)
-    return Forked(run, workers) if sys.platform == "linux" else Spawned(opens, workers)
+    return Forked(run, workers) if _forks() else Spawned(opens, workers)
 
 
 def _config(session: Session) -> WorkersConfig:

@@ -118,7 +118,7 @@ def _rows(comparison: Comparison, columns: list[Column]) -> list[TableRow]:
         TableRow(
             plain(name),
             [figure_text(row.figures.get(column.key), column) for column in columns],
-            _cost(row.train) if row.train else [],
+            cost_texts(row.train) if row.train else [],
         )
         for name, row in comparison.methods.items()
     ]
@@ -133,7 +133,7 @@ def figure_text(figure: Figure | None, column: Column) -> tuple[str, str]:
     return column.number(figure.mean) + column.unit, bounds
 
 
-def _cost(train: Cost) -> list[str]:
+def cost_texts(train: Cost) -> list[str]:
     """Return training cost as ["42 s", "81 ktok", "1.2 GiB"], what is unknown left out."""
     seconds, tokens, memory = train.seconds, train.tokens, train.peak_memory_bytes
     texts = []

@@ -66,6 +66,9 @@ def brought_files(cls: type) -> frozenset[str]:
     ours = f"{Path(__file__).parents[1]}{os.sep}"
     modules = [sys.modules.get(base.__module__) for base in cls.__mro__]
     files = {getattr(module, "__file__", None) for module in modules}
+    # A notebook's module has no file; each of its cells goes by a name of its own.
+    functions = (part for base in cls.__mro__ if base.__module__ == "__main__" for part in vars(base).values())
+    files |= {name for function in functions for name in written_in(function)}
     return frozenset(file for file in files if file and not file.startswith((ours, sys.base_prefix)))
 
 

@@ -23,6 +23,7 @@ from preflab.errors.terminal import shown
 from preflab.method import advantages_and_ratios, maths
 from preflab.method.plugins import blamed, file_exists
 from preflab.method.validation import check_method
+from preflab.method.written import PROGRAM, parts_of
 
 logger = logging.getLogger(__name__)
 
@@ -141,9 +142,15 @@ def _import_file(path: Path) -> Any:
 def source_hash(algorithm: type) -> str:
     """Return 12 hex digits of the files a method and its bases are written in: an edited method is another one.
 
-    The functions that methods are made of count for all of them.
+    The functions that methods are made of count for all of them. Of a class of the script or notebook that runs, it
+    counts itself (see `preflab.method.written`).
+
+    Raises:
+        UserError: as `preflab.method.written.parts_of` does.
     """
-    written: list[Any] = [cls for cls in algorithm.__mro__ if cls.__module__ not in ("builtins", "typing")]
+    written: list[Any] = [cls for cls in algorithm.__mro__ if cls.__module__ not in ("builtins", "typing", PROGRAM)]
     paths = {inspect.getsourcefile(thing) for thing in (*written, maths, advantages_and_ratios)}
-    sources = sorted(Path(path).read_bytes() for path in paths if path)
-    return digest(b"\0".join(sources), 12)
+    sources = [Path(path).read_bytes() for path in paths if path]
+    if algorithm.__module__ == PROGRAM:
+        sources += [part.encode() for part in parts_of(algorithm)]
+    return digest(b"\0".join(sorted(sources)), 12)

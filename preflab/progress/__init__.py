@@ -1,4 +1,4 @@
-"""That work goes on, and how far it is: bars in a terminal, plain lines with the time in a file or CI.
+"""That work goes on, and how far it is: bars in a terminal, a line in a notebook, else plain lines with the time.
 
     with progress("dpo-seed0", total=120, unit="step") as task:
         ...
@@ -6,11 +6,11 @@
     for part in tracked(parts, "held-out pairs", "batch"):
         ...
 
-Everything goes to stderr; stdout is for results. No torch here.
+Everything goes to stderr, or to the cell that is running; stdout is for results. No torch here.
 """
 
 from preflab.progress.board import Board, Made
-from preflab.progress.default import elsewhere, expect, made, mute, progress, reused, say, stage, tracked
+from preflab.progress.default import afresh, elsewhere, expect, made, mute, progress, reused, say, stage, tracked
 from preflab.progress.task import Task
 from preflab.progress.words import duration, listed
 
@@ -18,6 +18,7 @@ __all__ = [
     "Board",
     "Made",
     "Task",
+    "afresh",
     "duration",
     "elsewhere",
     "expect",

@@ -166,6 +166,10 @@ class Board:
         """Learn which stages are to come, those that are finished already included; who knows better says so again."""
         self._coming, self._stages = Counter(map(kind, names)), self._number + len(names)
 
+    def afresh(self) -> None:
+        """Count stages from 1 again: another piece of work begins, in the same process."""
+        self._coming, self._stages, self._number = Counter(), 0, 0
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Show a stage for as long as its making lasts, with a headline before and after it.

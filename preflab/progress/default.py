@@ -1,4 +1,4 @@
-"""The board of this process: shown on stderr, kept alive by a thread while anything is under way."""
+"""The board of this process: shown on stderr or in a notebook, kept alive by a thread while anything is under way."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TypeVar
 from preflab import ranks
 from preflab.progress.bars import Bars
 from preflab.progress.board import Board, Display, Lines, Made, Nothing
+from preflab.progress.notebook import Live, in_notebook
 
 T = TypeVar("T")
 
@@ -20,6 +21,8 @@ BEAT = 1.0  # seconds
 def _display() -> Display:
     if not ranks.first():
         return Nothing()
+    if in_notebook():
+        return _LIVE
     return _BARS if sys.stderr.isatty() else _LINES
 
 
@@ -52,11 +55,11 @@ class Heart:
             time.sleep(BEAT)
 
 
-_BARS, _LINES = Bars(), Lines(_write, time.monotonic, lambda: time.strftime("%H:%M:%S"))
+_BARS, _LIVE, _LINES = Bars(), Live(), Lines(_write, time.monotonic, lambda: time.strftime("%H:%M:%S"))
 _BOARD = Board(_display, time.monotonic, Heart().start)
 
 expect, progress, say, stage, reused = _BOARD.expect, _BOARD.progress, _BOARD.say, _BOARD.stage, _BOARD.reused
-elsewhere, mute = _BOARD.elsewhere, _BOARD.mute
+elsewhere, mute, afresh = _BOARD.elsewhere, _BOARD.mute, _BOARD.afresh
 
 
 def made() -> list[Made]:

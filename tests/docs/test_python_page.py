@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 
+import preflab
 from preflab.errors import UserError
 from preflab.eval.pipeline import COMPARE, Session, compare, train
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
 [CODE] = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-SMALL = {"max_prompt_tokens": 8, "max_response_tokens": 4, "lora_rank": 4, "eval_prompts": 8, "eval_pairs": 4}
+SMALL = {
+    **{"max_prompt_tokens": 8, "max_response_tokens": 4, "lora_rank": 4, "eval_prompts": 8, "eval_pairs": 4},
+    **{"baseline_draws": 1, "oracle_samples": 0},
+}
 SECTION = {"max_steps": 2, "per_device_train_batch_size": 4}
 
 
@@ -42,15 +46,20 @@ def test_the_code_runs(data, tiny_model_path, monkeypatch, capsys):
     made = Session.__init__
 
     def smaller(self, values=None, given=None, configs=None):
-        made(self, {**SMALL, **(values or {})}, {**sections, **(given or {})}, configs)
+        made(self, {**SMALL, "workers": 1, **(values or {})}, {**sections, **(given or {})}, configs)
 
     monkeypatch.setattr(Session, "__init__", smaller)
     exec(CODE.replace("MODEL", str(tiny_model_path)).replace("DATA", str(data)), {})
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:4]] == ["sft", "dpo", "kto"]
+    assert [line.split()[0] for line in lines if "Figure(" in line] == ["sft", "dpo", "kto"]
     # The comparison trained the same, and one stage serves both.
     [stage] = Path("runs/mine/stages").glob("kto-seed0-*")
-    assert Path(lines[4]) == stage / "policy"
+    assert str(stage / "policy") in lines
+    assert "Of 80 pairs, ranked as labelled" in lines[-1]
+
+
+def test_every_function_of_the_table_is_there():
+    assert set(re.findall(r"^\| `preflab\.(\w+)\(", PAGE, re.MULTILINE)) == set(preflab.CALLS)
 
 
 def test_a_mistake_is_answered_before_torch_is_imported():

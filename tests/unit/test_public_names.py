@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,7 +55,10 @@ PUBLIC = [
     "charged_rewards",
     "clipped_surrogate",
     "clipped_value_loss",
+    "compare",
+    "compare_scores",
     "discounted_advantages",
+    "evaluate",
     "explained_variance",
     "importance_weighted",
     "kl_k1",
@@ -75,6 +80,8 @@ PUBLIC = [
     "policy_metrics",
     "policy_ratio",
     "response_scores",
+    "score",
+    "train",
     "unit_mask",
     "value_metrics",
     "whiten",
@@ -86,6 +93,24 @@ PUBLIC = [
 def test_a_public_name_is_there(name):
     assert name in preflab.__all__
     assert getattr(preflab, name) is not None
+
+
+def test_names_of_higher_floors_are_fetched_when_asked_for():
+    code = """
+import sys
+import preflab
+late = {"compare", "compare_scores", "evaluate", "score", "train"}
+assert late <= set(dir(preflab)) and not late & set(vars(preflab))
+assert not [name for name in sys.modules if name.startswith("preflab.eval") or name == "torch"]
+assert preflab.compare is sys.modules["preflab.eval.python"].compare and "torch" not in sys.modules
+try:
+    preflab.comparre
+except AttributeError as error:
+    assert "comparre" in str(error)
+else:
+    raise SystemExit(1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_example_methods_import_nothing_but_public_names():

@@ -18,6 +18,8 @@ PACKAGES = ("preflab", "algorithms", "eval", "recipes")
 LOOSE = 3
 LONGEST = 400
 ROLES = {"policy", "reference", "reward", "value"}
+OFFERED = "eval.python"
+"""What `preflab` offers names of, fetched when they are first asked for: its own import is one of types alone."""
 
 
 def module_name(path: Path, root: Path = ROOT) -> str:
@@ -58,7 +60,8 @@ def names_a_folder(source: str) -> set[str]:
 @cache
 def arrows() -> dict[str, set[str]]:
     known = set(modules())
-    return {name: imported(path.read_text(encoding="utf-8"), known) - {name} for name, path in modules().items()}
+    found = {name: imported(path.read_text(encoding="utf-8"), known) - {name} for name, path in modules().items()}
+    return {**found, "preflab": found["preflab"] - {OFFERED}}
 
 
 def room_of(module: str) -> str:
