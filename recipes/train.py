@@ -17,13 +17,16 @@ from pathlib import Path
 from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
 from preflab.errors.terminal import say
+from preflab.eval.pipeline.merging import check_push, push_trained
 from preflab.eval.pipeline.plan_table import show_plan
 from preflab.eval.pipeline.planning import PLAN, PlanConfig
 from preflab.eval.pipeline.session import Session
 from preflab.eval.pipeline.showing import show
+from preflab.eval.pipeline.tracked import report_result
 from preflab.eval.pipeline.training import TRAIN, TrainingConfig, train, train_only
 from preflab.method import registry
 from preflab.method.configured import label
+from preflab.model.pushing import PushConfig
 
 
 def main() -> None:
@@ -38,20 +41,23 @@ def main() -> None:
 
 def train_one(description: str, name: str, argv: Sequence[str] | None = None) -> None:
     """Train one method, whose settings are options without a prefix; sft.py, dpo.py and others call this."""
-    session = Session.read(description, {**TRAIN, **PLAN}, flat=name, argv=argv)
+    session = Session.read(description, {**TRAIN, **PLAN, "hub": PushConfig}, flat=name, argv=argv)
     evaluate = session.config(TrainingConfig).evaluate
     if session.config(PlanConfig).plan:
         from preflab.eval.pipeline.outline import plan_training
 
         return show_plan(plan_training(session, name, evaluate=evaluate))
+    check_push(session.run, session.world, session.config(PushConfig))
     if evaluate:
         result = train(session, name)
         show(result.comparison, Path(session.run.output) / f"{label(name)}.json")
+        report_result(session, result, [name])
         stages = result.stages
     else:
         stages = train_only(session, name)
     role = registry.load(name).needs.trains[0]
     say("weights: " + ", ".join(str(stage.folder / role) for stage in stages))
+    push_trained(stages[0].folder / role, session.config(PushConfig))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,11 @@ class RunConfig:
         "has a chat template of its own, else train; to evaluate, what the named stages started from",
     )
     sft_method: str = option("", "method that trains the policy which the others start from, on demonstrations")
+    track: tuple[str, ...] = option(
+        (),
+        "trackers that get what every stage logs, each as a run of its own, and the final figures: wandb, tensorboard, "
+        "trackio, mlflow; default: none, and nothing is sent anywhere",
+    )
     threads: int | None = option(None, "CPU threads; default: torch's own choice", minimum=1, maximum=1024)
 
     def __post_init__(self) -> None:
