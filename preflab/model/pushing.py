@@ -14,6 +14,9 @@ from preflab.errors.terminal import one_line, shown
 from preflab.settings.fields import option
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+TRANSPORT = ("httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "hf_xet")
+"""Packages whose own errors, of no common kind, say that the hub was not reached."""
+
 LOGIN = "log in (hf auth login), or set HF_TOKEN to a token that may write"
 
 
@@ -109,6 +112,6 @@ def _answered(what: str) -> Iterator[None]:
         reason = crash.without_secrets(one_line(error, 300))
         raise UserError(f"--push-to-hub: {what}: {reason}; {LOGIN}") from None
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore", "huggingface_hub", "hf_xet"):
+        if type(error).__module__.partition(".")[0] not in TRANSPORT:
             raise
         raise UserError(f"--push-to-hub: {what}: {crash.without_secrets(crash.described(error))}") from None
