@@ -23,7 +23,7 @@ from preflab.settings.training import LoraSettings, TrainConfig
 NAME = "README.md"
 MANIFEST = "manifest.json"
 ARXIV = re.compile(r"(?<![\d.])\d{4}\.\d{5}(?!\d)")
-HUB_DATA = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+HUB_DATA = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 SCALAR = ("reward", "value")
 HEX = re.compile(r"[0-9a-f]{1,64}")
 KINDS = {"policy": "text-generation", "reward": "text-classification", "value": "text-classification"}
@@ -54,7 +54,7 @@ class Trained(NamedTuple):
     @property
     def method(self) -> str:
         """What the method is called."""
-        return label(str(self.inputs.get("method", "none: brought along")))
+        return label(str(self.inputs.get("method", "given")))
 
 
 def card_of(trained: Trained, more: Sequence[Section] = (), *, merged: bool = False) -> Card:

@@ -43,9 +43,15 @@ def save_beside(tokenizer: Any, trained: Trained, folder: Path) -> None:
         trained: what the card says.
         folder: the adapter's.
     """
+    # Tokenizers and methods may be anybody's code, and hours of training are not lost by what is said of them.
     try:
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
-    except Exception as error:  # tokenizers may be anybody's code
+    except Exception as error:
         logger.warning("%s: the tokenizer could not be saved beside the weights: %s", trained.stage, error)
-    write_text(folder / NAME, card_of(trained).text())
+    try:
+        text = card_of(trained).text()
+    except Exception as error:
+        logger.warning("%s: its model card could not be made: %s", trained.stage, error)
+    else:
+        write_text(folder / NAME, text)

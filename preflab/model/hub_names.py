@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-NAME = re.compile(r"(?:[\w-][\w.-]*/)?[\w-][\w.-]*")
+NAME = re.compile(r"(?:\w[\w.-]{0,95}/)?\w[\w.-]{0,95}")
 SNAPSHOT = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})")
 REVISION = re.compile(r"[0-9a-f]{40}")
 TERMS = ("license", "license_name", "license_link")
@@ -35,8 +35,8 @@ def hub_model(source: str) -> HubModel | None:
     Returns:
         None for a folder of this machine.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = _folder(source)
+    if path is not None:
         kept = SNAPSHOT.fullmatch("/".join(path.absolute().parts[-3:]))
         return HubModel(f"{kept[1]}/{kept[2]}", kept[3]) if kept else None
     if not NAME.fullmatch(source):
@@ -62,8 +62,9 @@ def terms_of(source: str) -> dict[str, str]:
     """Return what a model's own card says of its licence, as a card's fields; nothing where there is none to read."""
     import yaml
 
-    folder = Path(source).expanduser()
-    folder = folder if folder.is_dir() else _downloaded(source, "README.md") or folder
+    folder = _folder(source) or _downloaded(source, "README.md")
+    if folder is None:
+        return {}
     try:
         text = (folder / "README.md").read_text(encoding="utf-8")[: 2**16]
         front = re.match(r"\s*---\r?\n(.*?)\r?\n---", text, re.DOTALL)
@@ -72,6 +73,15 @@ def terms_of(source: str) -> dict[str, str]:
         return {}
     fields = said if isinstance(said, Mapping) else {}
     return {name: fields[name] for name in TERMS if isinstance(fields.get(name), str) and len(fields[name]) < LONGEST}
+
+
+def _folder(source: str) -> Path | None:
+    """Return a folder of this machine; None where a text names none, or nothing that a disk could have."""
+    try:
+        path = Path(source).expanduser()
+        return path if path.is_dir() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 def _downloaded(name: str, file: str) -> Path | None:

@@ -184,3 +184,17 @@ def test_a_stage_written_by_anybody_makes_a_card_all_the_same(wrong, tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"config": wrong, "command": wrong}))
     text = card_of(Trained("`|\n# x", "reward", "owner/base", inputs, {"steps": wrong}, tmp_path)).text()
     assert [line for line in text.split("\n") if re.match("# ", line)] == ["# `` `| # x ``"]
+
+
+def test_a_method_whose_config_has_no_defaults_loses_no_weights(tmp_path, caplog):
+    class Stubborn:
+        kind, training = "loss", {}
+
+        @staticmethod
+        def Config():
+            raise TypeError("beta is required")
+
+    (tmp_path / "policy").mkdir()
+    trained = Trained("mine", "policy", "owner/base", {"method": "mine"}, {}, tmp_path, Stubborn)
+    saving.save_beside(None, trained, tmp_path / "policy")
+    assert "its model card could not be made: beta is required" in caplog.text
