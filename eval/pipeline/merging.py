@@ -18,6 +18,7 @@ from preflab.errors.terminal import one_line, say
 from preflab.eval.subjects.run_folders import verify
 from preflab.experiment.cards import NAME as CARD
 from preflab.experiment.cards import SCALAR, Trained, card_of, mapping
+from preflab.experiment.identity import StandsOn
 from preflab.experiment.settings import RunConfig
 from preflab.method import registry
 from preflab.model.adapter_config import CONFIG, NORMALISATION, read_config
@@ -176,7 +177,7 @@ def _only(run: Path) -> Path:
     """
     records = sorted((run / "stages").glob(f"*/{RECORD}"))
     stages = [path.parent for path in records if not path.parent.name.startswith(".")]
-    starts = {str(mapping(read_object(stage / RECORD), "inputs").get("sft")) for stage in stages}
+    starts = {str(StandsOn.said(mapping(read_object(stage / RECORD), "inputs")).sft) for stage in stages}
     policies = [stage for stage in stages if (stage / "policy" / CONFIG).is_file()]
     trained = [stage for stage in policies if stage.name.rpartition("-")[2] not in starts] or policies
     found = trained or [stage for stage in stages if (stage / "reward" / CONFIG).is_file()]

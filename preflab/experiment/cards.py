@@ -156,7 +156,7 @@ def _dataset(manifest: Mapping[str, Any]) -> str | None:
 
 def _stands_on(trained: Trained) -> list[list[str]]:
     inputs, base = trained.inputs, hub_model(trained.base)
-    keys = StandsOn(*(inputs.get(name) for name in StandsOn._fields))
+    keys = StandsOn.said(inputs)
     at = f", commit {code(base.revision)}" if base and base.revision else ""
     prints = mapping(inputs, "data").get("model_fingerprint")
     called = code(base.name if base else Path(trained.base).name) + at

@@ -47,9 +47,11 @@ class Card(NamedTuple):
 
 def code(value: object) -> str:
     """Return any text as a code span, in which Markdown and HTML mean nothing."""
-    text = one_line(value, LONGEST) or " "
+    text = one_line(value, LONGEST)
+    if not text:
+        return "–"
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    inner = f" {text} " if "`" in text or text.strip() == "" else text
+    inner = f" {text} " if "`" in text else text
     return f"{fence}{inner}{fence}"
 
 

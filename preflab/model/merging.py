@@ -76,7 +76,7 @@ def merge(
     model = _opened(base, adapter, scalar=scalar, trust_remote_code=trust_remote_code)
     if getattr(model.config, "quantization_config", None) is not None or any(quantised_layers(model)):
         raise UserError(
-            f"model {base!r} is quantised: an adapter folded in would be rounded to its bits; keep it apart"
+            f"model {base!r} is quantised: folded in, an adapter would be rounded to its bits; keep it apart"
         )
     without_dropout(model)
     beside = put_on(model.to(device), adapter).eval()

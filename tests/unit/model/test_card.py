@@ -33,15 +33,16 @@ def test_no_text_breaks_a_card(text):
     assert said["tags"][0] == "preflab"
     assert "\x1b" not in card
     assert "\u202e" not in card
+    body = re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$", "", body)
     assert [line for line in body.split("\n") if line.startswith("#")][1:] == ["## Data"], "no heading of its own"
     cells = re.split(r"(?<!\\)\|", next(line for line in body.split("\n") if line.endswith("| `plain` |")))
     assert len(cells) == 4, "two cells, whatever is in them"
     assert ModelCard(card).data.tags[0] == "preflab", "the hub's own reader takes it"
 
 
-@pytest.mark.parametrize(("text", "span"), [("a", "`a`"), ("a`b", "`` a`b ``"), ("``", "``` `` ```"), ("", "` `")])
+@pytest.mark.parametrize(("text", "span"), [("a", "`a`"), ("a`b", "`` a`b ``"), ("``", "``` `` ```"), ("", "–")])
 def test_a_code_span_is_longer_than_what_it_holds(text, span):
-    assert code(text).replace("  ", " ") == span
+    assert code(text) == span
 
 
 def test_a_code_block_is_ended_by_nothing_in_it():
