@@ -5,9 +5,9 @@ None of their packages is imported before a run is opened.
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
@@ -15,6 +15,8 @@ from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
+
+from preflab.progress import say
 
 PROJECT = "preflab"
 """What runs are filed under, unless the tracker's own variable (``WANDB_PROJECT``, …) says another."""
@@ -106,7 +108,17 @@ class WandB:
 
         # Metrics are asked for, not the code and the changes of whatever folder this is called from.
         settings = wandb.Settings(silent=True, console="off", save_code=False, disable_git=True)
-        return wandb.init(
+        with _quietly():
+            begun = wandb.init(**self._about(run, kind), settings=settings)
+        if begun.url:
+            say(f"{run.name}: tracked at {begun.url}")
+        return begun
+
+    @staticmethod
+    def _about(run: Run, kind: str) -> dict[str, Any]:
+        import wandb
+
+        return dict(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             dir=os.environ.get("WANDB_DIR", str(run.folder)),
             group=run.group,
@@ -115,7 +127,6 @@ class WandB:
             tags=[tag[:64] for tag in run.tags if tag],  # it takes no more
             config=dict(run.config),
             **({"reinit": "create_new"} if wandb.run is not None else {}),
-            settings=settings,
         )
 
 
@@ -195,25 +206,25 @@ class Trackio:
         """See the class. transformers begins the run itself, and is told neither group nor settings: they are added."""
         import trackio
 
-        begin = trackio.init
+        begin, end = trackio.init, trackio.finish
 
         def with_group(**given: Any) -> Any:
             private = True if given.get("private") is None else given["private"]
-            with redirect_stdout(sys.stderr):  # results alone go to stdout
+            with _quietly():
                 return begin(**{**given, **self._about(run), "private": private})
 
-        trackio.init = with_group
+        trackio.init, trackio.finish = with_group, _quietly()(end)
         try:
             with _finished(lambda code: self._finish()):
                 yield
         finally:
-            trackio.init = begin
+            trackio.init, trackio.finish = begin, end
 
     def report(self, run: Run, outcome: Outcome) -> None:
         """See the class."""
         import trackio
 
-        with redirect_stdout(sys.stderr), _finished(lambda code: self._finish()):
+        with _quietly(), _finished(lambda code: self._finish()):
             trackio.init(project=self.project, private=True, **self._about(run))
             table = trackio.Table(data=[dict(zip(outcome.columns, row, strict=True)) for row in outcome.rows])
             trackio.log({**outcome.figures, "figures": table, "verdict": trackio.Markdown(outcome.text)})
@@ -233,8 +244,7 @@ class Trackio:
         import trackio
 
         if trackio.context_vars.current_run.get() is not None:
-            with redirect_stdout(sys.stderr):
-                trackio.finish()
+            trackio.finish()
 
 
 class MLflow:
@@ -281,6 +291,13 @@ TRACKERS: Mapping[str, Tracker] = {
     "mlflow": MLflow(),
 }
 """By the names that ``report_to`` has for them."""
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep what a package prints in a block from stdout, which has results alone."""
+    with redirect_stdout(io.StringIO()):
+        yield
 
 
 @contextmanager
