@@ -34,6 +34,7 @@ COMMANDS = {
     "methods": Command("methods", "list the methods that there are, or show one"),
     "annotate": Command("annotate", "ask people which answer is better, blind"),
     "conformance": Command("conformance", "hold methods to the optimum that they should reach", True),
+    "merge": Command("merge", "fold a trained adapter into its base, with a model card; push it if asked"),
     "export": Command("export", "write samples and scores as other tools read them"),
     "completion": Command("completion", "print what makes a shell complete these commands: bash, zsh or fish"),
 }

@@ -25,6 +25,7 @@ from preflab.eval.pipeline.plan_table import show_plan
 from preflab.eval.pipeline.planning import PLAN, PlanConfig
 from preflab.eval.pipeline.session import Session
 from preflab.eval.pipeline.showing import check_report, show, write_pages
+from preflab.eval.pipeline.tracked import report_result
 from preflab.experiment.opening import check_data
 from preflab.recipes.methods import list_methods
 
@@ -53,6 +54,7 @@ def main(description: str = __doc__ or "") -> None:
     show(result.comparison, folder / "comparison.json")
     if config.report:
         write_pages(result, folder / "report")
+    report_result(session, result, config.algorithms, folder / "report" / "report.html" if config.report else None)
 
 
 if __name__ == "__main__":

@@ -16,17 +16,20 @@ from pathlib import Path
 from preflab.errors import UserError
 from preflab.errors.answering import run_recipe
 from preflab.errors.terminal import say
+from preflab.eval.pipeline.merging import check_push, push_trained
 from preflab.eval.pipeline.plan_table import show_plan
 from preflab.eval.pipeline.planning import PLAN, PlanConfig
 from preflab.eval.pipeline.session import Session
 from preflab.eval.pipeline.showing import show
+from preflab.eval.pipeline.tracked import report_result
 from preflab.eval.pipeline.training import TRAIN, TrainingConfig, train, train_only
 from preflab.experiment.opening import check_data
 from preflab.method import registry
 from preflab.method.configured import label
+from preflab.model.pushing import PushConfig
 from preflab.settings.fields import often_changed
 
-CONFIGS = {**TRAIN, **PLAN}
+CONFIGS: dict[str, type] = {**TRAIN, **PLAN, "hub": PushConfig}
 
 OFTEN = {
     "model and data": ("model", "dataset", "heldout"),
@@ -68,14 +71,17 @@ def train_one(description: str, name: str) -> None:
         from preflab.eval.pipeline.outline import plan_training
 
         return show_plan(plan_training(session, name, evaluate=evaluate))
+    check_push(session.run, session.world, session.config(PushConfig))
     if evaluate:
         result = train(session, name)
         show(result.comparison, Path(session.run.output) / f"{label(name)}.json")
+        report_result(session, result, [name])
         stages = result.stages
     else:
         stages = train_only(session, name)
     role = registry.load(name).needs.trains[0]
     say("weights: " + ", ".join(str(stage.folder / role) for stage in stages))
+    push_trained(stages[0].folder / role, session.config(PushConfig))
 
 
 if __name__ == "__main__":

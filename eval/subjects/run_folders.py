@@ -49,8 +49,7 @@ def read_stage(path: Path, methods: Sequence[str] = ()) -> Origin:
         raise UserError(f"{record}: inputs is {inputs!r:.60}; it must be an object")
     given = "given" in inputs and "method" not in inputs  # brought along: no method of the run trained it
     method = None if given else _method(record, inputs.get("method"), inputs.get("config"), methods)
-    # By the names that `StandsOn` gives them; a run of another version may lack one.
-    keys = StandsOn(*(inputs.get(name) for name in StandsOn._fields))
+    keys = StandsOn.said(inputs)
     start, maximised = (_beside(path, name, key) for name, key in keys._asdict().items())
     return Origin(method, start, maximised)
 

@@ -8,14 +8,18 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from preflab.errors.terminal import one_line, printable
 
 LOG = "crash.log"
 SECRET_NAMES = re.compile(r"(?i)(?:key|token)$|secret|passw|credential")
-SECRET_SHAPES = re.compile(r"\b(?:sk|pk|hf|ghp|gho|glpat|xox[abp])[-_][\w-]{8,}|(?<=://)[^/\s@]+@")
+SECRET_SHAPES = re.compile(
+    r"\b(?:sk|pk|hf|ghp|gho|glpat|xox[abp])[-_][\w-]{8,}|(?<=://)[^/\s@]+@|"
+    r"(?i:(?<=[?&]key=)|(?<=[?&]api_key=)|(?<=[?&]apikey=)|(?<=token=)|(?<=[?&]sig=)|(?<=signature=))[^&\s#'\"]+"
+)
 SECRET_OPTIONS = re.compile(r"(?i)(--[\w.-]*(?:token|secret|passw\w*|api-?_?key)[= ])\S+")
 SHORTEST_SECRET = 6  # placeholders such as "none" are no secrets, and would be struck from every word
 
@@ -40,6 +44,15 @@ def without_secrets(text: str) -> str:
         if len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, "***")
     return SECRET_OPTIONS.sub(r"\1***", SECRET_SHAPES.sub("***", text))
+
+
+def struck(content: Any) -> Any:
+    """Return JSON-ready content without what is a secret by its name, or as `without_secrets` knows it."""
+    if isinstance(content, Mapping):
+        return {k: "***" if SECRET_NAMES.search(str(k)) else struck(v) for k, v in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [struck(item) for item in content]
+    return without_secrets(content) if isinstance(content, str) else content
 
 
 def at(error: BaseException, files: Collection[str] = ()) -> str | None:

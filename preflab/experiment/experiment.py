@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +12,11 @@ from preflab.data.encoding import EncodedGroup, Encoder, load_tokenizer
 from preflab.data.splits import fingerprint
 from preflab.disk.stages import Run, Stage
 from preflab.errors import UserError
+from preflab.experiment.cards import Trained
 from preflab.experiment.identity import StandsOn, model_fingerprint
-from preflab.experiment.reward_models import normalise, save_classifier_tokenizer
+from preflab.experiment.reward_models import normalise
 from preflab.experiment.rewards import PlantedRewards, RewardFunction, Rewards, WeightedReward, texts_of
+from preflab.experiment.saving import save_roles
 from preflab.experiment.splits import EncodedSplits, keeps_reference
 from preflab.method.configured import Method
 from preflab.method.contract import Role
@@ -28,6 +30,7 @@ from preflab.sampling.vllm import VllmSampler
 from preflab.seeds import derive
 from preflab.settings.fields import deciding
 from preflab.settings.training import LoraSettings, RolloutConfig
+from preflab.tracking.runs import Tracking
 from preflab.training.offline import OfflineSource
 from preflab.training.reference import ReferenceLogps
 from preflab.training.rollouts import RolloutSource
@@ -35,6 +38,7 @@ from preflab.training.sources import Source
 from preflab.training.task import UNTRAINED, Task, TrainRecord
 from preflab.training.trainer import run_training
 from preflab.training.validation import Measure, held_losses, held_rollout
+from preflab.versions import versions
 from preflab.worlds import GoldReward, World, WorldConfig, open_world
 from preflab.worlds.validation import with_validation
 
@@ -42,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class Training(NamedTuple):
-    """What a stage trains; `Experiment.train` says what each is."""
+    """What a stage trains; `Experiment.train` says what each is, and `inputs` what decides the result."""
 
     name: str
     method: Method
@@ -51,6 +55,7 @@ class Training(NamedTuple):
     rewards: Rewards | None
     groups: Sequence[EncodedGroup] | None
     snapshots: int
+    inputs: Mapping[str, Any]
 
 
 class Experiment(EncodedSplits):
@@ -67,6 +72,7 @@ class Experiment(EncodedSplits):
 
     def __init__(self, run: Run, world_config: WorldConfig, lora: LoraSettings, cache: Path) -> None:
         self.run, self.world_config, self.lora = run, world_config, lora
+        self.tracking = Tracking(group=run.folder.name, folder=run.folder)
         if world_config.model is not None:
             self.check_model(world_config.model)
         world: World = open_world(world_config, cache)
@@ -221,7 +227,7 @@ class Experiment(EncodedSplits):
             **({"snapshots": snapshots} if snapshots else {}),
             **({"validation": self.validation.world.fingerprints} if method.train.eval_steps else {}),
         }
-        training = Training(name, method, seed, sft, rewards, groups, snapshots)
+        training = Training(name, method, seed, sft, rewards, groups, snapshots, inputs)
         return self.run.stage(name, inputs, partial(self._train, training))
 
     def _train(self, training: Training, folder: Path) -> dict[str, Any]:
@@ -241,21 +247,17 @@ class Experiment(EncodedSplits):
             seed=derive(seed, "init"),
             temperature=method.config.temperature if isinstance(method.config, RolloutConfig) else 1.0,
         )
-        record = self._fit(training, roles, rows, reference, folder)
-        self._save(method, roles, folder, seed)
-        return record._asdict()
-
-    def _save(self, method: Method, roles: Roles, folder: Path, seed: int) -> None:
-        """Write what was trained, each role as an adapter; a reward model on the scale of the policy's own samples."""
-        trains = method.needs.trains
-        if trains[0] == "reward":
+        with self.tracking.following(training.name, method, training.inputs) as followed:
+            record = self._fit(training._replace(method=followed), roles, rows, reference, folder)
+        if needs.trains[0] == "reward":
             size = method.train.micro_batch
             sampler, limit = self.sampler(batch_size=size), self.max_response_tokens
             normalise(roles, self.prompts, sampler, limit, seed=seed, batch_size=size)
-        for role in trains:
-            roles.save(role, folder / role)
-        if "reward" in trains:
-            save_classifier_tokenizer(roles, self.tokenizer, self.ends, folder / "reward")
+        about = {**training.inputs, "versions": versions()}
+        run, algorithm = self.run.folder, type(method.algorithm)
+        trained = Trained(training.name, "policy", self.world.model, about, record._asdict(), run, algorithm)
+        save_roles(roles, needs.trains, self.tokenizer, self.ends, trained, folder)
+        return record._asdict()
 
     def _fit(
         self,

@@ -7,13 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflab.disk.stages import content_hash
 from preflab.errors import UserError
 from preflab.experiment.identity import model_fingerprint
 from preflab.model.adapter_config import NORMALISATION, read_config
+from preflab.model.hub_names import called_alike
 from preflab.tokens.templates import has_template
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class GivenReward:
         named = read_config(Path(self.source)).get("base_model_name_or_path")
         if named and Path(named).is_dir():  # its name may be that of another folder
             return ours if model_fingerprint(named) == experiment.data["model_fingerprint"] else str(named)
-        if not named or PurePath(named).name.lower() == PurePath(ours).name.lower():
+        if not named or called_alike(named, ours):
             return ours
         return str(named) if _on_hub(named) else ours
 

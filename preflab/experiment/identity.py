@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from preflab.disk.digests import digest_of_parts
 from preflab.errors import UserError
@@ -31,6 +31,11 @@ class StandsOn(NamedTuple):
     def of(cls, sft: Stage | None, reward: Stage | Rewards | None) -> StandsOn:
         """Return the keys of stages."""
         return cls(sft.key if sft else None, reward.key if reward else None)
+
+    @classmethod
+    def said(cls, inputs: Mapping[str, Any]) -> StandsOn:
+        """Return what a stage's inputs say, whoever wrote them; a run of another version may lack one."""
+        return cls(*(inputs.get(name) for name in cls._fields))
 
     def start(self) -> dict[str, str | None]:
         """Return the part of a stage's inputs that counts where no reward decides anything."""

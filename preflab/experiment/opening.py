@@ -28,6 +28,7 @@ from preflab.progress import progress
 from preflab.rewards import wanted_columns
 from preflab.rewards.specification import ENDPOINT
 from preflab.settings.training import LoraSettings, RolloutConfig
+from preflab.tracking.runs import Tracking, check_trackers, group_of
 from preflab.worlds import WorldConfig
 
 if TYPE_CHECKING:
@@ -81,19 +82,21 @@ def open_experiment(
     check_engine(lora, methods)
     check_reward(world)
     check_data(world)
+    check_trackers([*settings.track, *(name for method in methods for name in method.train.report_to)])
+    tracking = Tracking(settings.track, group_of(Path(settings.output), world, lora), Path(settings.output))
     world = with_rows_aside(world, methods, tuned=tuned)
     choose_device(settings.device)
     # A folder that cannot be used is answered before the seconds that importing torch takes.
     folder = Path(settings.output)
     if joined:
-        return _open(GuestRun(folder), settings, world, lora, methods)
+        return _open(GuestRun(folder), settings, world, lora, methods, tracking)
     with nothing_left(folder):
         ranks.start()
         run = open_run(folder)
         ranks.barrier()
         crash.log_in(folder)
         check_results(folder)
-        experiment = _open(run, settings, world, lora, methods)
+        experiment = _open(run, settings, world, lora, methods, tracking)
         for split, fewest in (judged or {}).items():
             check_split(experiment, split, fewest)
         return experiment
@@ -177,7 +180,12 @@ def with_rows_aside(world: WorldConfig, methods: Sequence[Method], *, tuned: boo
 
 
 def _open(
-    run: Run, settings: RunConfig, world: WorldConfig, lora: LoraSettings, methods: Sequence[Method]
+    run: Run,
+    settings: RunConfig,
+    world: WorldConfig,
+    lora: LoraSettings,
+    methods: Sequence[Method],
+    tracking: Tracking,
 ) -> Experiment:
     quiet_imports()
     with progress("loading the libraries"):
@@ -195,6 +203,7 @@ def _open(
         rehearse(method)
     with progress(f"opening the {world.kind} world"):
         experiment = Experiment(run, world, lora, Path(settings.cache))
+    experiment.tracking = tracking
     if any(map(_draws_with_vllm, methods)):
         check_base(experiment.world.model, world.trust_remote_code)
     return experiment

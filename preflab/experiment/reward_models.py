@@ -1,10 +1,8 @@
-"""What a reward model gets when its training is over: the scale of its scores, and a tokenizer for other programs."""
+"""What a reward model gets when its training is over: the scale of its scores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +11,6 @@ from preflab import ranks
 from preflab.model.roles import Roles
 from preflab.sampling.sampler import Sampler
 from preflab.scoring.batching import rows_at_once
-from preflab.scoring.padding import classifier_tokenizer, padding_of
 from preflab.seeds import derive
 
 NORMALISATION_PROMPTS = 256
@@ -52,10 +49,3 @@ def sampled_rewards(
     size = rows_at_once(NORMALISED_AT_ONCE, max(map(len, prompts)) + limit, batch_size)
     parts = [sample.batch.rows(slice(at, at + size)) for at in range(0, len(prompts), size)]
     return torch.cat(ranks.spread(parts, lambda part: roles(part, ("reward",)).rewards)).to(roles.device)
-
-
-def save_classifier_tokenizer(roles: Roles, tokenizer: Any, ends: tuple[int, ...], folder: Path) -> None:
-    """Write the tokenizer beside a reward model with the padding by which others find the token it is read at."""
-    found = classifier_tokenizer(tokenizer, padding_of(roles.model), ends)
-    if found is not None:
-        found.save_pretrained(str(folder))

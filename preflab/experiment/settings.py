@@ -47,6 +47,11 @@ class RunConfig:
         "where models compute: cpu, cuda, cuda:1 (a GPU by its number) or mps; auto: cuda where there is any, else cpu",
         brief="where models compute: auto, cpu, cuda, cuda:1, mps",
     )
+    track: tuple[str, ...] = option(
+        (),
+        "trackers that get what every stage logs, each as a run of its own, and the final figures: wandb, tensorboard, "
+        "trackio, mlflow; default: none, and nothing is sent anywhere",
+    )
     threads: int | None = option(None, "CPU threads; default: torch's own choice", minimum=1, maximum=1024)
 
     def __post_init__(self) -> None:

@@ -6,11 +6,12 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from preflab.disk.files import read_object
 from preflab.errors import UserError
+from preflab.model.hub_names import called_alike
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def read_normalisation(folder: Path) -> dict[str, float]:
 @cache
 def say_other_base(folder: Path, made_for: str | None, base: str) -> None:
     """Say so, once, where an adapter was made for a model of another name."""
-    if made_for and PurePath(made_for).name.lower() != PurePath(base).name.lower():
+    if made_for and not called_alike(made_for, base):
         logger.warning("adapter %s says that it was made for %s; it is put on %s", folder.resolve(), made_for, base)
 
 

@@ -57,22 +57,31 @@ def load_classifier(
         UserError: if it cannot be loaded, or the score head is missing: it would be random.
     """
     device = default_device()
-    model = open_model(
-        "SequenceClassification",
-        source,
-        loaded_dtype(dtype, device),
-        trust_remote_code=trust_remote_code,
-        # The base of an adapter has a head of its own; the score's comes with the adapter, which is seen to below.
-        lent=lambda weight: adapter is not None and weight.startswith(("score.", "lm_head.", "embed_out.")),
-        num_labels=1,
-    )
+    model = classifier_base(source, loaded_dtype(dtype, device), adapter, trust_remote_code=trust_remote_code)
     normalisation: dict[str, float] = {}
     if adapter is not None:
-        if HEAD_KEY not in read_plain_lora(adapter)[0]:
-            raise UserError(f"{adapter} is no reward model: it has no score head")
         model, normalisation = folded_in(model, adapter), read_normalisation(adapter)
     without_dropout(model)
     return Classifier(model.requires_grad_(False).eval().to(device), **normalisation)
+
+
+def classifier_base(source: str, dtype: torch.dtype, adapter: Path | None, *, trust_remote_code: bool = False) -> Any:
+    """Load a classifier with one label, or the base of an adapter that brings the score's head.
+
+    Raises:
+        UserError: as `load_classifier` does.
+    """
+    if adapter is not None and HEAD_KEY not in read_plain_lora(adapter)[0]:
+        raise UserError(f"{adapter} is no reward model: it has no score head")
+    return open_model(
+        "SequenceClassification",
+        source,
+        dtype,
+        trust_remote_code=trust_remote_code,
+        # The base of an adapter has a head of its own; the score's comes with the adapter, which is seen to above.
+        lent=lambda weight: adapter is not None and weight.startswith(("score.", "lm_head.", "embed_out.")),
+        num_labels=1,
+    )
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +27,40 @@ def folded_in(base: Any, folder: Path) -> Any:
     Raises:
         UserError: if it does not fit the model, or is of a kind that cannot be folded in.
     """
+    restore_all(base)
+    model = put_on(base, folder)
+    with _fitting(base, folder):
+        return model.merge_and_unload().requires_grad_(False)
+
+
+def put_on(base: Any, folder: Path) -> Any:
+    """Put an adapter of any kind on a model, as PEFT does; an output head that it changes is untied from embeddings.
+
+    Raises:
+        UserError: if it does not fit the model.
+    """
     from peft import LoraConfig, PeftModel
 
     weights, config = read_plain_lora(folder)
     say_other_base(folder, config.get("base_model_name_or_path"), base.config._name_or_path)
     if any(part in name for name in weights for part in ENDS):
         _untie(base)
-    restore_all(base)
-    try:
+    with _fitting(base, folder):
         model = PeftModel.from_pretrained(
             base, str(folder), config=LoraConfig(**{**config, "init_lora_weights": False})
         )
         missing = _names(weights) ^ _names(get_adapter(model, "default"))
         if missing:  # the library loads what it finds a place for
             raise ValueError(f"{min(missing)} {'has no place in it' if min(missing) in weights else 'is missing'}")
-        return model.merge_and_unload().requires_grad_(False)
-    except Exception as error:  # the library raises many unrelated types for adapters that do not fit
+        return model
+
+
+@contextmanager
+def _fitting(base: Any, folder: Path) -> Iterator[None]:
+    """Answer whatever the library raises for an adapter that does not fit: many unrelated types."""
+    try:
+        yield
+    except Exception as error:
         raise UserError(f"adapter {folder} does not fit model {base.config._name_or_path}: {error}") from None
 
 

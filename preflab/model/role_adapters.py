@@ -29,6 +29,7 @@ from preflab.model.adapters import (
 )
 from preflab.model.allocator import give_large_blocks_back
 from preflab.model.heads import ScalarHead
+from preflab.model.hub_names import hub_model
 from preflab.model.work import Weights
 from preflab.scoring import sharding
 from preflab.scoring.lora import hasten
@@ -305,7 +306,8 @@ class RoleAdapters(nn.Module):
         normalisation that lies beside them in ``normalisation.json``.
         """
         config = copy.deepcopy(self.shape(role))
-        config.base_model_name_or_path = self.model.config._name_or_path
+        name = self.model.config._name_or_path
+        config.base_model_name_or_path, config.revision = hub_model(name) or (name, None)
         config.inference_mode = True
         normalisation = {}
         if role in self.heads:

@@ -184,7 +184,7 @@ class TrainConfig:
     early_stopping_metric: Literal["auto", "loss", "accuracy", "reward"] = option(
         "auto", "what is better; auto: less loss, or more reward in methods that sample", keyed="changed"
     )
-    report_to: tuple[str, ...] = option((), "where to send metrics: tensorboard, wandb, trackio")
+    report_to: tuple[str, ...] = option((), "where to log metrics: wandb, tensorboard, trackio, mlflow (see track)")
     extra: dict[str, Any] = option({}, "any other field of transformers.TrainingArguments (YAML only)")
 
     def __post_init__(self) -> None:
