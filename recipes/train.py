@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from preflab.errors import UserError
+from preflab.errors import UserError, speaking
 from preflab.errors.answering import run_recipe
 from preflab.errors.terminal import say
 from preflab.eval.pipeline.plan_table import show_plan
@@ -45,13 +45,14 @@ def train_one(description: str, name: str, argv: Sequence[str] | None = None) ->
 
         return show_plan(plan_training(session, name, evaluate=evaluate))
     if evaluate:
-        result = train(session, name)
-        show(result.comparison, Path(session.run.output) / f"{label(name)}.json")
+        result, record = train(session, name), Path(session.run.output) / f"{label(name)}.json"
+        said = {"record": str(record), "result": show(result.comparison, record)}
         stages = result.stages
     else:
-        stages = train_only(session, name)
-    role = registry.load(name).needs.trains[0]
-    say("weights: " + ", ".join(str(stage.folder / role) for stage in stages))
+        stages, said = train_only(session, name), {"record": None, "result": None}
+    weights = [str(stage.folder / registry.load(name).needs.trains[0]) for stage in stages]
+    say(f"weights: {', '.join(weights)}")
+    speaking.result({"weights": weights, **said})
 
 
 if __name__ == "__main__":

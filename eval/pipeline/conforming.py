@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflab import ranks
-from preflab.errors import UserError, crash
+from preflab.errors import UserError, crash, speaking
 from preflab.errors.terminal import console, say
 from preflab.eval.pipeline.results import write_manifest
 from preflab.eval.pipeline.session import Session
@@ -154,7 +154,9 @@ def show(rows: list[dict[str, Any]], complaints: list[str], folder: Path, docs: 
         before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         write_text(page, before + BEGIN + markdown_table(rows) + END + rest.partition(END)[2])
         write_json(Path(docs) / "conformance.json", rows)
-    console(None if sys.stdout.isatty() else 140).print(terminal_table(rows))
+    speaking.result({"methods": rows, "complaints": complaints})
+    if not speaking.answers_in_json():
+        console(None if sys.stdout.isatty() else 140).print(terminal_table(rows))
     for line in complaints:
         say(line)
     say(f"written to {folder / 'conformance.json'}")

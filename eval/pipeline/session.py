@@ -19,7 +19,8 @@ from preflab.method import registry
 from preflab.method.configured import Method, config_classes, label
 from preflab.progress import listed, say
 from preflab.settings.command_line import CommandLine, Given, Help
-from preflab.settings.fields import as_dict, merge
+from preflab.settings.fields import as_dict, build, merge
+from preflab.settings.speaking import SPEAKING, SpeakingConfig
 from preflab.settings.training import LoraSettings, TrainConfig
 from preflab.worlds import WorldConfig
 
@@ -56,6 +57,7 @@ class Session:
     Attributes:
         defaults: the layers under what is given here, the highest first.
         layers: builds methods.
+        speaking: how much is said, which decides no result.
 
     Raises:
         UserError: for an unknown field, a wrong type, a value out of bounds, settings that contradict each other.
@@ -82,6 +84,7 @@ class Session:
         self.lora = self.config(LoraSettings)
         self.rewards = self.config(RewardSettings)
         self.evaluation = self.config(EvalConfig)
+        self.speaking = SpeakingConfig()
         self.rewards.maximised(self.world)
 
     @classmethod
@@ -96,6 +99,8 @@ class Session:
     ) -> Session:
         """Read a session from the command line: options over the user's ``--config`` file over the layers below.
 
+        How much is said goes by these options from here on.
+
         Args:
             description: the recipe's docstring.
             configs: as for the class.
@@ -109,11 +114,14 @@ class Session:
         settings = config_classes(registry.load(flat)).items() if flat else ()
         own = {"training" if title == "train" else str(flat): config for title, config in settings}
         fields = {field.name for config in own.values() for field in dataclasses.fields(config)}
+        spoken = {field.name for field in dataclasses.fields(SpeakingConfig)}
 
         def made(*given: Given) -> Session:
             parts = [_parted(layer, flat, fields) for layer in given]
             values = {name: value for part in parts for name, value in part.values.items()}
+            said = {name: values.pop(name) for name in spoken & values.keys()}
             session = cls({**(preset or {}), **values}, None, configs)
+            session.speaking = build(SpeakingConfig, said, "config")
             session.layers.sections += [part.sections for part in parts]
             return session
 
@@ -123,8 +131,10 @@ class Session:
             except UserError as error:
                 return helped(made(), flat, f"values are those without these options, which cannot be used: {error}")
 
-        classes = {**SHARED, **(configs or {}), **own}
-        return made(*CommandLine(description, classes, sections=True, used=used).layers(argv))
+        classes = {**SHARED, **(configs or {}), **own, **SPEAKING}
+        session = made(*CommandLine(description, classes, sections=True, used=used).layers(argv))
+        session.speaking.begin()
+        return session
 
     def config(self, cls: type[C]) -> C:
         """Return the session's config of a class.

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from preflab.errors import UserError
+from preflab.errors import UserError, speaking
 from preflab.errors.terminal import console, one_line, say
 from preflab.eval.pipeline.results import Result
 
@@ -32,18 +32,26 @@ def check_report(wanted: bool) -> None:
         raise UserError("the report needs matplotlib; pip install matplotlib, or add --report false")
 
 
-def show(comparison: Comparison, path: Path) -> None:
-    """Write comparison.json, print the table and what it says."""
+def show(comparison: Comparison, path: Path) -> Any:
+    """Write comparison.json, print the table and what it says, or, after ``--json``, give the file's content.
+
+    Returns:
+        What the file holds.
+    """
     from preflab.disk.files import write_result
     from preflab.eval.records.typed import to_json
     from preflab.eval.report.table import comparison_table
 
-    write_result(path, to_json(comparison))
+    content = write_result(path, to_json(comparison))
+    speaking.result(content)
+    if speaking.answers_in_json():
+        return content
     page = console(None if sys.stdout.isatty() else WIDTH)
     page.print(comparison_table(comparison))
     for sentence in (comparison.headline, *comparison.verdict, *judge_lines(comparison.judge)):
         page.print(one_line(sentence))
     say(f"written to {path}")
+    return content
 
 
 def judge_lines(judge: Judge | None) -> list[str]:
@@ -66,7 +74,9 @@ def write_pages(result: Result, folder: Path) -> None:
 
 
 def show_preferences(evaluation: Comparison) -> None:
-    """Print the tables of held-out accuracy."""
+    """Print the tables of held-out accuracy, unless JSON has it all."""
+    if speaking.answers_in_json():
+        return
     page = console(None if sys.stdout.isatty() else WIDTH)
     for table in preference_tables(evaluation.methods):
         page.print(table)

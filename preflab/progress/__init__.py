@@ -1,4 +1,4 @@
-"""That work goes on, and how far it is: bars in a terminal, plain lines with the time in a file or CI.
+"""That work goes on, and how far it is: one live display in a terminal, plain lines with the time in a file or CI.
 
     with progress("dpo-seed0", total=120, unit="step") as task:
         ...
@@ -10,7 +10,21 @@ Everything goes to stderr; stdout is for results. No torch here.
 """
 
 from preflab.progress.board import Board, Made
-from preflab.progress.default import elsewhere, expect, made, mute, progress, reused, say, stage, tracked
+from preflab.progress.default import (
+    at_work,
+    begun,
+    elsewhere,
+    ended,
+    expect,
+    heard,
+    made,
+    mute,
+    progress,
+    reused,
+    say,
+    stage,
+    tracked,
+)
 from preflab.progress.task import Task
 from preflab.progress.words import duration, listed
 
@@ -18,9 +32,13 @@ __all__ = [
     "Board",
     "Made",
     "Task",
+    "at_work",
+    "begun",
     "duration",
     "elsewhere",
+    "ended",
     "expect",
+    "heard",
     "listed",
     "made",
     "mute",
