@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from preflab.errors import speaking
 from preflab.errors.answering import run_recipe
 from preflab.eval.pipeline.comparing import COMPARE, compare
 from preflab.eval.pipeline.entries import CompareConfig
@@ -34,8 +35,10 @@ def main() -> None:
     session = Session.read(__doc__ or "", {**COMPARE, **PLAN})
     config, folder = session.config(CompareConfig), Path(session.run.output)
     if config.algorithms == ("list",):
+        speaking.refuse_json("a list of methods")
         return list_methods()
     if session.config(PlanConfig).plan:
+        speaking.refuse_json("--plan")
         from preflab.eval.pipeline.outline import plan_comparison
 
         return show_plan(plan_comparison(session))

@@ -41,6 +41,7 @@ def train_one(description: str, name: str, argv: Sequence[str] | None = None) ->
     session = Session.read(description, {**TRAIN, **PLAN}, flat=name, argv=argv)
     evaluate = session.config(TrainingConfig).evaluate
     if session.config(PlanConfig).plan:
+        speaking.refuse_json("--plan")
         from preflab.eval.pipeline.outline import plan_training
 
         return show_plan(plan_training(session, name, evaluate=evaluate))

@@ -69,17 +69,24 @@ def result(content: Any) -> None:
     _results[:] = [content]
 
 
+def refuse_json(what: str) -> None:
+    """Refuse ``--json`` where there will be no result.
+
+    Raises:
+        UserError: naming what has none.
+    """
+    if _stdout:
+        raise UserError(f"--json gives a result as JSON, and {what} has none; leave one of the two out")
+
+
 def give() -> None:
     """Write the result, where it is to be JSON, at the end of a command.
 
     Raises:
-        UserError: where the command has none.
         OSError: where stdout takes it no more.
     """
-    if _stdout and not _results:
-        raise UserError("--json gives a result as JSON, and this has none; leave it out")
     if _stdout:
-        _write(_results[0])
+        _write(_results[0] if _results else None)
 
 
 def failed(message: str, status: int) -> None:

@@ -49,8 +49,9 @@ def in_a_line(view: View) -> str:
     """Return all that is under way."""
     parts = [f"{view.done} of {view.whole} stages done"] if view.whole else []
     for lane in view.lanes:
-        own = [] if lane.tasks and lane.tasks[0].title == lane.title else [lane.title]
-        parts.append(" · ".join([*own, *([all_of(lane.tasks, view.now)] if lane.tasks else [])]))
+        named = not lane.tasks or lane.tasks[0].title != lane.title
+        at = all_of(lane.tasks, view.now) if lane.tasks else f"for {duration(view.now - lane.began)}"
+        parts.append(f"{lane.title}: {at}" if named else at)
     if view.left is not None:
         parts.append(f"whole run: about {duration(view.left)} left")
     return " | ".join(parts)

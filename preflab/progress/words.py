@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from preflab.progress.task import Task
 
@@ -37,8 +38,8 @@ def how_far(task: Task, now: float) -> str:
 
 def worth_showing(tasks: Sequence[Task]) -> list[Task]:
     """Return tasks without those that count nothing and are called as the one inside them: a stage and its loop."""
-    inner = [*(task.title for task in tasks[1:]), None]
-    return [task for task, title in zip(tasks, inner, strict=True) if counted(task) or task.title != title]
+    doubled = [outer for outer, inner in pairwise(tasks) if outer.title == inner.title and not counted(outer)]
+    return [task for task in tasks if task not in doubled]
 
 
 def all_of(tasks: Sequence[Task], now: float) -> str:

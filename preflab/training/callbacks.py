@@ -35,19 +35,21 @@ def watch(trainer: Trainer, title: str, folder: Path, declared: Iterable[str] = 
         trainer.add_callback(added)
 
 
-ALWAYS = ("budget", "loss", "reward", "kl", "accuracy")
+SHOWN = ("budget", "loss", "reward", "kl", "accuracy")
 """Of the metrics, those that are shown beside the progress wherever they are logged."""
 
-MOST = 3
+FEWEST = 2
 
 
 def figures_of(logs: Mapping[str, float], declared: Iterable[str] = ()) -> dict[str, float]:
-    """Return the few metrics that are shown beside the progress: `ALWAYS`, then what a method declares first."""
-    found = {name: logs[name] for name in ALWAYS if name in logs}
+    """Return the few metrics that are shown beside the progress: `SHOWN`, and of too few what a method declares first.
+
+    A loss that is declared again, under its proper name, is shown once.
+    """
+    found = {name: logs[name] for name in SHOWN if name in logs}
     for name in declared:
-        # Some declare their loss again, under its proper name.
-        if len(found) < MOST and name in logs and logs[name] not in found.values():
-            found.setdefault(name, logs[name])
+        if len(found) < FEWEST and name in logs and f"{logs[name]:.2g}" != f"{logs.get('loss', 0.0):.2g}":
+            found[name] = logs[name]
     return found
 
 
@@ -56,6 +58,7 @@ class ShowProgress(TrainerCallback):
 
     def __init__(self, title: str, declared: Iterable[str] = ()) -> None:
         self.title, self.declared, self.open, self.task = title, tuple(declared), ExitStack(), cast(Task, None)
+        self.last = dict[str, float]()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin at the step training starts from."""
@@ -73,7 +76,8 @@ class ShowProgress(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Show a few metrics."""
         if self.task is not None and "loss" in (logs or {}):
-            self.task.note(figures_of(logs, self.declared))
+            self.last |= logs  # what is of a rollout is logged once for it
+            self.task.note(figures_of(self.last, self.declared))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End."""

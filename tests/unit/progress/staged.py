@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from pathlib import Path
 
 from preflab import progress
 from preflab.errors.answering import run_recipe
 
 NAME = "preflab"
+STAGED = Path(__file__).resolve()
+ROOT = STAGED.parents[3]
 
 
 def main() -> None:

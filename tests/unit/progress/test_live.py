@@ -10,14 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from staged import ROOT, STAGED
 from terminal import Shown, Terminal
 
 from preflab.progress.board import Lane, View
 from preflab.progress.live import frame
 from preflab.progress.task import Task
 
-STAGED = Path(__file__).with_name("staged.py")
-ROOT = Path(__file__).resolve().parents[3]
 ESCAPE = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
 DONE = [
     "dpo and ppo: reviews world",
@@ -55,9 +54,9 @@ class Frames:
 
 def test_one_display_says_what_is_done_under_way_and_to_come_and_leaves_whole_lines(tmp_path):
     frames = Frames()
-    shown = run(tmp_path, watch=frames)
+    shown = run(tmp_path, watch=frames, terminal=Terminal(120))
     assert (shown.status, shown.screen) == (0, AT_THE_END)
-    alone = frames.with_("sft ", "step", "to come")
+    alone = frames.with_("  sft  ", "of 10", "to come")
     assert "to come: reward, dpo-seed0, ppo-seed0 and eval-dpo-seed0" in alone[-1]
     both = frames.with_("dpo-seed0", "ppo-seed0", "sampling: token")
     assert [line.split()[0] for line in both[-3:-1]] == ["dpo-seed0", "ppo-seed0"]
@@ -85,7 +84,7 @@ def test_it_goes_on_within_a_terminal_that_becomes_narrower(tmp_path):
     at = []
 
     def narrow(terminal, process):
-        if not at and b"sampling" in terminal.written:
+        if not at and b"accuracy" in terminal.written:
             at.append(len(terminal.written))
             terminal.resize(40)
 
@@ -103,7 +102,7 @@ def test_an_interrupt_takes_it_away_before_the_message(signalled, tmp_path):
     sent = []
 
     def interrupt(terminal, process):
-        if not sent and b"sampling" in terminal.written:
+        if not sent and b"accuracy" in terminal.written:
             sent.append(True)
             process.send_signal(signalled)
 
@@ -174,6 +173,14 @@ def test_what_there_is_no_room_for_is_left_out_from_the_end():
     assert drawn(70, 20)[1].split("  ")[3:] == ["step 16 of 64", "3 min left", "loss 0.5"]
     assert drawn(40, 20)[1].split("  ")[3:] == ["step 16 of 64"]
     assert drawn(20, 20)[1] == "  dpo-see…  step 16…"
+
+
+def test_what_counts_nothing_has_its_time_and_what_it_is_at():
+    at = [task("ppo-seed0", None, 0), task("ppo-seed0", 8, 2, loss=0.5), task("sampling", 512, 128)]
+    lanes = [Lane("loading", 0.0), Lane("eval-sft", 0.0, [task("opening", None, 0)]), Lane("ppo-seed0", 0.0, at)]
+    lines = [str(line) for line in frame(View(60.0, 0.0, 0, 0, lanes, [], None), 100, 20).renderables]
+    assert lines[:2] == ["  loading    for 60 s", "  eval-sft   opening: for 60 s"]
+    assert lines[2].split("  ")[3:] == ["step 2 of 8", "3 min left", "loss 0.5", "sampling: step 128 of 512"]
 
 
 def test_more_lanes_than_rows_are_counted():

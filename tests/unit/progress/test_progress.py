@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from test_live import ROOT, STAGED
+from staged import ROOT, STAGED
 
 from preflab.errors import speaking
 from preflab.progress.board import Board, Made
