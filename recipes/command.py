@@ -29,6 +29,7 @@ COMMANDS = {
     "train": Command("train", "train one method, and judge it against the policy it started from", True),
     "evaluate": Command("evaluate", "judge any policies, reward models and files of answers on the same rows", True),
     "report": Command("report", "print and draw a finished run again, or put several side by side"),
+    "data check": Command("data_check", "say what a run would read of preference data, drop, split and give the model"),
     "plan": Command("plan", "say what compare, or train METHOD, would take: memory, time, disk", True),
     "power": Command("power", "say how many seeds and prompts would have seen a difference"),
     "methods": Command("methods", "list the methods that there are, or show one"),

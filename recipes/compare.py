@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from preflab.errors import speaking
 from preflab.errors.answering import run_recipe
 from preflab.eval.pipeline.comparing import COMPARE, compare
 from preflab.eval.pipeline.entries import CompareConfig, as_compared
@@ -43,8 +44,10 @@ def main(description: str = __doc__ or "") -> None:
     session = Session.read(description, CONFIGS, often=OFTEN, trained=as_compared)
     config, folder = session.config(CompareConfig), Path(session.run.output)
     if config.algorithms == ("list",):
+        speaking.refuse_json("a list of methods")
         return list_methods()
     if session.config(PlanConfig).plan:
+        speaking.refuse_json("--plan")
         check_data(session.world)  # before torch is imported
         from preflab.eval.pipeline.outline import plan_comparison
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from preflab.errors import UserError
+from preflab.errors import UserError, speaking
 from preflab.errors.answering import run_recipe
 from preflab.errors.terminal import say
 from preflab.eval.pipeline.merging import check_push, push_trained
@@ -67,21 +67,23 @@ def train_one(description: str, name: str) -> None:
     session = Session.read(description, CONFIGS, flat=name, often=often)
     evaluate = session.config(TrainingConfig).evaluate
     if session.config(PlanConfig).plan:
+        speaking.refuse_json("--plan")
         check_data(session.world)  # before torch is imported
         from preflab.eval.pipeline.outline import plan_training
 
         return show_plan(plan_training(session, name, evaluate=evaluate))
     check_push(session.run, session.world, session.config(PushConfig))
     if evaluate:
-        result = train(session, name)
-        show(result.comparison, Path(session.run.output) / f"{label(name)}.json")
+        result, record = train(session, name), Path(session.run.output) / f"{label(name)}.json"
+        said = {"record": str(record), "result": show(result.comparison, record)}
         report_result(session, result, [name])
         stages = result.stages
     else:
-        stages = train_only(session, name)
-    role = registry.load(name).needs.trains[0]
-    say("weights: " + ", ".join(str(stage.folder / role) for stage in stages))
-    push_trained(stages[0].folder / role, session.config(PushConfig))
+        stages, said = train_only(session, name), {"record": None, "result": None}
+    weights = [stage.folder / registry.load(name).needs.trains[0] for stage in stages]
+    say(f"weights: {', '.join(map(str, weights))}")
+    speaking.result({"weights": list(map(str, weights)), **said})
+    push_trained(weights[0], session.config(PushConfig))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflab import ranks
-from preflab.errors import UserError, crash
+from preflab.errors import UserError, crash, speaking
 from preflab.errors.terminal import console, say
 from preflab.eval.pipeline.results import write_manifest
 from preflab.eval.pipeline.session import Session
@@ -153,7 +153,7 @@ def check(method: Method) -> tuple[str, list[str]]:
 
 def show(rows: list[dict[str, Any]], complaints: list[str], folder: Path, docs: str | None) -> None:
     """Print the table and what is wrong; write both files."""
-    from preflab.disk.files import write_json, write_text
+    from preflab.disk.files import json_ready, write_json, write_text
     from preflab.eval.conformance.table import markdown_table, terminal_table
 
     write_text(folder / "conformance.md", markdown_table(rows))
@@ -162,7 +162,9 @@ def show(rows: list[dict[str, Any]], complaints: list[str], folder: Path, docs: 
         before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
         write_text(page, before + BEGIN + markdown_table(rows) + END + rest.partition(END)[2])
         write_json(Path(docs) / "conformance.json", rows)
-    console(None if sys.stdout.isatty() else 140).print(terminal_table(rows))
+    speaking.result(json_ready({"methods": rows, "complaints": complaints})[0])
+    if not speaking.answers_in_json():
+        console(None if sys.stdout.isatty() else 140).print(terminal_table(rows))
     for line in complaints:
         say(line)
     say(f"written to {folder / 'conformance.json'}")

@@ -22,8 +22,9 @@ from preflab.method import registry
 from preflab.method.configured import Method, config_classes, label
 from preflab.progress import listed, say
 from preflab.settings.command_line import CommandLine, Given
-from preflab.settings.fields import as_dict, marked, merge
+from preflab.settings.fields import as_dict, build, marked, merge
 from preflab.settings.helping import Used
+from preflab.settings.speaking import SPEAKING, SpeakingConfig
 from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig
 
@@ -60,6 +61,7 @@ class Session:
         defaults: the layers under what is given here, the highest first.
         layers: builds methods.
         spoken: the sections that options, and not a file, give settings of.
+        speaking: how much is said, which decides no result.
 
     Raises:
         UserError: for an unknown field, a wrong type, a value out of bounds, settings that contradict each other.
@@ -86,6 +88,7 @@ class Session:
         self.lora = self.config(LoraSettings)
         self.rewards = self.config(RewardSettings)
         self.evaluation = self.config(EvalConfig)
+        self.speaking = SpeakingConfig()
         self.rewards.maximised(self.world)
 
     @classmethod
@@ -103,6 +106,8 @@ class Session:
     ) -> Session:
         """Read a session from the command line: options over the user's ``--config`` file over the layers below.
 
+        How much is said goes by these options from here on.
+
         Args:
             description: the recipe's docstring.
             configs: as for the class.
@@ -119,11 +124,14 @@ class Session:
         settings = config_classes(registry.load(flat)).items() if flat else ()
         own = {"training" if title == "train" else str(flat): config for title, config in settings}
         fields = {field.name for config in own.values() for field in dataclasses.fields(config)}
+        spoken = {field.name for field in dataclasses.fields(SpeakingConfig)}
 
         def made(*given: Given) -> Session:
             parts = [_parted(layer, flat, fields) for layer in given]
             values = {name: value for part in parts for name, value in part.values.items()}
+            said = {name: values.pop(name) for name in spoken & values.keys()}
             session = cls({**(preset or {}), **values}, None, configs)
+            session.speaking = build(SpeakingConfig, said, "config")
             session.layers.sections += [part.sections for part in parts]
             return session
 
@@ -134,11 +142,12 @@ class Session:
                 note = f"values are those without these options, which cannot be used: {error}"
                 return helped(made(), flat, trained or cls.method, stages, note)
 
-        classes = {**SHARED, **(configs or {}), **own}
+        classes = {**SHARED, **(configs or {}), **own, **SPEAKING}
         line = CommandLine(description, classes, sections=MethodSections(), often=often, used=used, flat=flat)
         layers = line.layers(argv)
         session = made(*layers)
         session.spoken = frozenset(layers[1].sections)
+        session.speaking.begin()
         return session
 
     def config(self, cls: type[C]) -> C:

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from preflab.errors import UserError
+from preflab.errors import UserError, speaking
 from preflab.errors.terminal import console, one_line, say
 from preflab.eval.pipeline.results import Result
 
@@ -32,14 +32,21 @@ def check_report(wanted: bool) -> None:
         raise UserError("the report needs matplotlib; pip install matplotlib, or add --report false")
 
 
-def show(comparison: Comparison, path: Path) -> None:
-    """Write comparison.json, print the table and what it says."""
+def show(comparison: Comparison, path: Path) -> Any:
+    """Write comparison.json, print the table and what it says, or, after ``--json``, give the file's content.
+
+    Returns:
+        What the file holds.
+    """
     from preflab.disk.files import write_result
     from preflab.eval.records.typed import to_json
 
-    write_result(path, to_json(comparison))
-    print_findings(comparison)
-    say(f"written to {path}")
+    content = write_result(path, to_json(comparison))
+    speaking.result(content)
+    if not speaking.answers_in_json():
+        print_findings(comparison)
+        say(f"written to {path}")
+    return content
 
 
 def print_findings(comparison: Comparison) -> None:
@@ -72,7 +79,9 @@ def write_pages(result: Result, folder: Path) -> None:
 
 
 def show_preferences(evaluation: Comparison) -> None:
-    """Print the tables of held-out accuracy."""
+    """Print the tables of held-out accuracy, unless JSON has it all."""
+    if speaking.answers_in_json():
+        return
     page = console(None if sys.stdout.isatty() else WIDTH)
     for table in preference_tables(evaluation.methods):
         page.print(table)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -48,6 +48,18 @@ class EncodedGroup(NamedTuple):
     response_ids: list[list[int]]
     row: int
     feedback: Mapping[str, float | list[float]] = {}
+
+
+class Measured(NamedTuple):
+    """How long a row is, before anything of it is dropped or cut at the limits.
+
+    Attributes:
+        prompt: tokens.
+        responses: tokens of each, its end token included; none where the prompt alone drops the row.
+    """
+
+    prompt: int
+    responses: tuple[int, ...]
 
 
 class _Texts(NamedTuple):
@@ -132,6 +144,7 @@ class Encoder:
         eos: the one that responses without any get.
         tokenise: gives ids of texts.
         noted: what was read otherwise than it is written, and in which texts; `report` says so.
+        measured: if it is a list, gets the lengths of every row that is encoded.
     """
 
     def __init__(
@@ -143,8 +156,9 @@ class Encoder:
         cut: bool = False,
         literals: Literals | None = None,
         truncate: Collection[Literal["prompt", "response"]] = (),
+        measured: list[Measured] | None = None,
     ) -> None:
-        self.tokenizer, self.chat, self.cut, self.truncate = tokenizer, chat, cut, truncate
+        self.tokenizer, self.chat, self.cut, self.truncate, self.measured = tokenizer, chat, cut, truncate, measured
         self.max_prompt_tokens, self.max_response_tokens = max_prompt_tokens, max_response_tokens
         self.ends, own = Ends.of(tokenizer), tokenizer.eos_token_id
         self.eos = self.ends.closing if chat else own
@@ -235,7 +249,10 @@ class Encoder:
         fits = [len(ids) <= self.max_prompt_tokens or "prompt" in self.truncate for ids in prompts]
         flat = [(i, text) for i, row in enumerate(rows) if fits[i] for text in row.responses]
         texts, ids = [rows[i].prompt for i, _ in flat], [prompts[i] for i, _ in flat]
-        encoded = self._responses(texts, ids, [text for _, text in flat])
+        lengths: list[int] | None = None if self.measured is None else []
+        encoded = self._responses(texts, ids, [text for _, text in flat], lengths)
+        if self.measured is not None:
+            self.measured += _measured(prompts, [i for i, _ in flat], lengths or [])
         responses: list[list[list[int]]] = [[] for _ in rows]
         for (i, _), response in zip(flat, encoded, strict=True):
             responses[i].append(response)
@@ -281,7 +298,10 @@ class Encoder:
         self._note_literals(texts)
         return [ids or [self._start] for ids in map(self._opened, self.tokenise(texts, not self.chat))]
 
-    def _responses(self, prompts: list[str], starts: list[list[int]], responses: list[str]) -> list[list[int]]:
+    def _responses(
+        self, prompts: list[str], starts: list[list[int]], responses: list[str], lengths: list[int] | None = None
+    ) -> list[list[int]]:
+        """Return the ids of responses; `lengths` gets how many they would be without a limit."""
         self._note_literals(responses)
         joint = self.tokenise([p + r for p, r in zip(prompts, responses, strict=True)], not self.chat)
         pairs = zip(starts, map(self._opened, joint), strict=True)
@@ -290,6 +310,8 @@ class Encoder:
         for i, ids in zip(merged, self.tokenise([responses[i] for i in merged], False), strict=True):
             tails[i] = ids
         ended = [self._ended(text, ids) for text, ids in zip(responses, tails, strict=True)]
+        if lengths is not None:
+            lengths += (len(self._said(ids)[0]) + 1 for ids in tails)
         blank: dict[tuple[int, ...], bool] = {}  # few different things stand behind a template's end token
         for text, whole, kept in zip(responses, tails, ended, strict=True):
             if rest := tuple(whole[len(kept) :]):
@@ -307,13 +329,17 @@ class Encoder:
 
     def _ended(self, text: str, ids: list[int]) -> list[int]:
         """Return what a policy would have sampled: nothing follows the first end token, or the limit."""
-        place = min((ids.index(end) for end in self.ends.ids if end in ids), default=None)
-        said, end = (ids, self.eos) if place is None else (ids[:place], ids[place])
+        said, end = self._said(ids)
         limit = self.max_response_tokens
         if len(said) >= limit and "response" in self.truncate:
             self.noted.setdefault(LONG_RESPONSE, set()).add(text)
             return said[:limit]
         return said if self.cut and len(said) == limit else [*said, end]
+
+    def _said(self, ids: list[int]) -> tuple[list[int], int]:
+        """Return what stands before the first end token, and that token; the usual one where there is none."""
+        place = min((ids.index(end) for end in self.ends.ids if end in ids), default=None)
+        return (ids, self.eos) if place is None else (ids[:place], ids[place])
 
     def _shortened(self, text: str, ids: list[int]) -> list[int]:
         """Return the end of a prompt that is too long, behind its start token, if that is asked for."""
@@ -326,6 +352,14 @@ class Encoder:
 
     def _opened(self, ids: list[int]) -> list[int]:
         return ids[:-1] if self._closes and ids[-1:] == [self.tokenizer.eos_token_id] else ids
+
+
+def _measured(prompts: list[list[int]], rows: list[int], lengths: list[int]) -> Iterator[Measured]:
+    """Yield the lengths of rows, given the row and the length of each response."""
+    of_row: dict[int, list[int]] = {}
+    for row, length in zip(rows, lengths, strict=True):
+        of_row.setdefault(row, []).append(length)
+    return (Measured(len(prompt), tuple(of_row.get(i, ()))) for i, prompt in enumerate(prompts))
 
 
 def feedback(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

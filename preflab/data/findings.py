@@ -78,12 +78,12 @@ class Seen:
             counts = ", ".join(f"{layout.name} ({count})" for layout, count in self.layouts.most_common())
             found.append(f"rows of several layouts, each read by its own columns: {counts}")
         if self.unread:
-            found.append("columns not read: " + ", ".join(map(_meant, self.unread)))
+            found.append("columns not read: " + ", ".join(map(meant, self.unread)))
         found += [f"{count} {note}" for note, count in self.notes.items()]
         return found
 
 
-def _meant(name: str) -> str:
+def meant(name: str) -> str:
     """Return the name of a column that was not read, with what it may mean."""
     like = LOOKS_LIKE.get(name.lower())
     if like == "margin":

@@ -41,6 +41,7 @@ class Cleaned(NamedTuple):
         seen: what must be said.
         turns: of each row, its group without the group column.
         asked: of each row, what it says of its prompt beside the text; None where that is nothing.
+        numbers: of each row, its number in the file.
     """
 
     rows: list[Row]
@@ -48,6 +49,7 @@ class Cleaned(NamedTuple):
     seen: Seen
     turns: list[str]
     asked: list[Asked | None]
+    numbers: list[int]
 
 
 def preference_rows(
@@ -128,7 +130,7 @@ def clean_rows(
             `columns` names and no row has.
     """
     cleaner = Cleaner(tokenizer, columns or {}, wanted, dialogues, system, fits, truncate)
-    found = Cleaned([], BadRows(), cleaner.seen, [], [])
+    found = Cleaned([], BadRows(), cleaner.seen, [], [], [])
     for number_, row in rows:
         try:
             clean = cleaner.clean(number_, row)
@@ -138,13 +140,14 @@ def clean_rows(
             found.rows.append(clean.row)
             found.turns.append(clean.turn)
             found.asked.append(clean.asked)
+            found.numbers.append(number_)
     if found.rows or found.bad.total:
         check_columns(cleaner.columns, cleaner.seen.names, cleaner.seen.named, source)
     _check(found, bad_rows, source)
     for line in found.seen.lines(cleaner.columns):
         logger.warning("%s: %s", source, line)
     template = bool(tokenizer and tokenizer.chat_template)
-    if found.seen.messages and not template:
+    if found.seen.messages and tokenizer is not None and not template:
         logger.warning("no chat template: messages are written as Human/Assistant text (see --chat-template)")
     if found.seen.bare and template:
         logger.warning(

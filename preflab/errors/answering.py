@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from preflab import ranks
-from preflab.errors import PluginError, Shown, UserError, crash, terminal
+from preflab.errors import PluginError, Shown, UserError, crash, speaking, terminal
 
 
 class Terminated(KeyboardInterrupt):  # noqa: N818: it is no error
@@ -46,23 +46,28 @@ def run_recipe(main: Callable[[], int | None]) -> None:
     anything else                         1       where the traceback lies (see `preflab.errors.crash`)
     ====================================  ======  ====================================================
 
-    With ``PREFLAB_DEBUG=1`` the traceback is printed besides.
+    With ``PREFLAB_DEBUG=1`` the traceback is printed besides; after ``--json`` the same message is the JSON on stdout.
     """
     # Python puts a script's own folder first, where recipes/evaluate.py would stand for the evaluate library.
     folder = Path(sys.argv[0]).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != folder]
     terminal.lasting_streams()
     terminal.log_to_stderr()
+    terminal.no_bars()
     if not ranks.first():
         terminal.leave_it_to_the_first()
+    elif speaking.asks_for_json(sys.argv[1:]):
+        speaking.answer_in_json()
     with _signals_and_threads():
         try:
             status = _finished(main)
+            speaking.give()
             sys.stdout.flush()  # so that a full disk under `> file` is found while it can still be said
         except ranks.Dismissed:
             status = 0
         except BaseException as error:
-            status = _answer(error)
+            status, message = _answer(error)
+            speaking.failed(message, status)
     if status:
         sys.exit(status)
 
@@ -83,33 +88,32 @@ def _left_by_argparse(error: BaseException) -> bool:
     return isinstance(error, SystemExit) and frames[-1].f_code.co_filename == argparse.__file__
 
 
-def _answer(error: BaseException) -> int:
-    """Say in one line what went wrong, and return the exit status."""
+def _answer(error: BaseException) -> tuple[int, str]:
+    """Say in one line what went wrong; return the exit status, and that line without its first word."""
     if not ranks.first():
         # Most mistakes are everybody's: the launcher ends this process once the first has said so.
         time.sleep(PATIENCE)
-    _end_progress_bars()
+    terminal.clear()
     if type(error) in INTERRUPTS:
-        _complain("interrupted; run the same command again to go on")
-        return 143 if isinstance(error, Terminated) else 130
+        return 143 if isinstance(error, Terminated) else 130, _complain(
+            "interrupted; run the same command again to go on"
+        )
     if os.environ.get("PREFLAB_DEBUG") == "1":
         lines = traceback.format_exception(type(error), error, error.__traceback__)
         print(terminal.printable(crash.without_secrets("".join(lines))), file=sys.stderr)
     known = _advice(error)
     if known is not None:
-        _complain(f"error: {known}")
-        return 2
+        return 2, _complain(known, "error: ")
     if isinstance(error, UserError):
         log = f" (traceback: {crash.write_log(error)})" if isinstance(error, PluginError) else ""
-        _complain(f"error: {terminal.one_line(error)}{log}")
-        return 2
+        return 2, _complain(f"{terminal.one_line(error)}{log}", "error: ")
     path = crash.write_log(error)
     kept = f"the traceback is in {path}" if path else "and no crash.log could be written"
-    _complain(
-        f"error: {crash.described(error)} ({crash.at(error) or 'nowhere'}): nobody foresaw this; {kept}. Finished "
-        "stages are kept: run the same command again, and report it if it comes back"
+    return 1, _complain(
+        f"{crash.described(error)} ({crash.at(error) or 'nowhere'}): nobody foresaw this; {kept}. Finished "
+        "stages are kept: run the same command again, and report it if it comes back",
+        "error: ",
     )
-    return 1
 
 
 def _advice(error: BaseException) -> str | None:
@@ -157,8 +161,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _complain(line: str) -> None:
-    print(terminal.one_line(crash.without_secrets(line), 2 * terminal.LONGEST_LINE), file=sys.stderr)
+def _complain(message: str, mark: str = "") -> str:
+    """Print a message, and return it as it was printed, without its mark."""
+    line = terminal.one_line(crash.without_secrets(f"{mark}{message}"), 2 * terminal.LONGEST_LINE)
+    print(line, file=sys.stderr)
+    return line.removeprefix(mark)
 
 
 def _drop_stdout() -> None:
@@ -194,10 +201,3 @@ def _signals_and_threads() -> Iterator[None]:
         threading.excepthook = hook
         if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _end_progress_bars() -> None:
-    """Close what an exception left open: the message must not go on in the line of a bar."""
-    if "tqdm" in sys.modules:
-        for bar in tuple(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
-            bar.close()

@@ -6,7 +6,10 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
+
+from preflab.errors import speaking
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,8 +59,9 @@ def shown(value: object, limit: int = 80) -> str:
 
 
 def say(text: object) -> None:
-    """Print one line, whatever is in it."""
-    print(one_line(text, 10 * LONGEST_LINE))
+    """Print one line, whatever is in it; where stdout is for JSON, which says it itself, none."""
+    if not speaking.answers_in_json():
+        print(one_line(text, 10 * LONGEST_LINE))
 
 
 def console(width: int | None = None) -> Console:
@@ -77,15 +81,49 @@ class SafeFormatter(logging.Formatter):
         return "\n".join(part for part in (line, printable(trace)) if part)
 
 
+class ToStderr(logging.Handler):
+    """Writes records to what stderr is by then: while a terminal has a live display, lines go above that."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one."""
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:  # as the library's own handlers do
+            self.handleError(record)
+
+
 def log_to_stderr() -> None:
     """Send warnings of this project and its libraries to stderr by `SafeFormatter`, unless somebody listens already."""
     if not logging.getLogger().handlers:
-        handler = logging.StreamHandler()
+        handler = ToStderr()
         handler.setFormatter(SafeFormatter())
         logging.basicConfig(level=logging.WARNING, handlers=[handler])
         logging.captureWarnings(True)  # libraries' warnings go the same way
         # PEFT imports it, if it is there, and on a CPU it misses a kernel that nothing here asks for.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def no_bars() -> None:
+    """Keep libraries from drawing bars, in this process and those that it starts; for before they are imported.
+
+    In a file a bar is thousands of lines, in a terminal it lies across our own display.
+    """
+    for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")
+
+
+_CLEARING: list[Callable[[], object]] = []
+
+
+def before_a_message(clear: Callable[[], object]) -> None:
+    """Have something called before the last message of a command: what takes a display away."""
+    _CLEARING.append(clear)
+
+
+def clear() -> None:
+    """Take away whatever is displayed."""
+    for remove in _CLEARING:
+        remove()
 
 
 def leave_it_to_the_first() -> None:

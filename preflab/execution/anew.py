@@ -11,7 +11,7 @@ from preflab.disk.stages import Run
 from preflab.errors import UserError
 from preflab.execution.executing import Report
 from preflab.execution.graph import Graph
-from preflab.execution.reporting import reported
+from preflab.execution.reporting import Tells, reported
 from preflab.progress import mute
 from preflab.versions import versions
 
@@ -50,8 +50,8 @@ class Workplace:
     def __init__(self, orders: Orders) -> None:
         self.orders, self._opened = orders, None  # type: tuple[Orders, tuple[Run, Graph] | None]
 
-    def build(self, name: str) -> Report:
-        """Build the piece of a name; what goes wrong is in the report."""
+    def build(self, name: str, tell: Tells | None = None) -> Report:
+        """Build the piece of a name, telling how far it is; what goes wrong is in the report."""
         if self._opened is None:
             mute()
             logging.getLogger().handlers[:] = [logging.NullHandler()]  # whoever opened it first has said all that
@@ -60,7 +60,7 @@ class Workplace:
             except UserError as error:
                 return Report(error=error)
         run, graph = self._opened
-        return reported(run, graph[name].build)
+        return reported(run, graph[name].build, tell)
 
     def _open(self) -> tuple[Run, Graph]:
         """Join the run.

@@ -18,7 +18,7 @@ from preflab.disk.attempts import tidy
 from preflab.disk.stages import Run
 from preflab.errors import UserError
 from preflab.execution.graph import Graph, Piece
-from preflab.progress import Made, elsewhere, expect, listed, progress
+from preflab.progress import Made, at_work, begun, elsewhere, ended, expect, listed
 
 logger = logging.getLogger(__name__)
 
@@ -108,31 +108,30 @@ def execute(run: Run, graph: Graph, crew: Crew) -> None:
     Raises:
         BaseException: what ended a piece; the others are stopped.
     """
-    said, done, begun, waiting = set[tuple[str, str]](), set[str](), Counter[str](), list(graph)
+    said, done, times, waiting = set[tuple[str, str]](), set[str](), Counter[str](), list(graph)
+    under_way = 0
     expect(graph.stages)
-    title, under_way = f"{crew.size} pieces at a time", 0
-    shown = progress(title, total=len(graph), unit="piece") if crew.size > 1 else nullcontext()
-    with shown as task, crew:
+    with nullcontext() if isinstance(crew, Here) else at_work(crew.size), crew:
         while waiting or under_way:
             ready = [piece for piece in waiting if done.issuperset(piece.needs)]
             for piece in ready[: crew.size - under_way]:
                 waiting.remove(piece)
                 crew.begin(piece)
-                begun[piece.name] += 1
+                begun(piece.name, piece.stages)
+                times[piece.name] += 1
                 under_way += 1
             if not under_way:
                 logger.warning("%s: left for later, as what it needs is not there", listed([p.name for p in waiting]))
                 return
             for name, report in crew.ended():
                 under_way -= 1
+                ended(name)
                 if report is None:
-                    _died(name, crew, begun[name])
-                    waiting[:0] = [graph[name]] if begun[name] < crew.tries else []
+                    _died(name, crew, times[name])
+                    waiting[:0] = [graph[name]] if times[name] < crew.tries else []
                     continue
                 _told(run, name, report, said)
                 done.add(name)
-                if task is not None:
-                    task.advance()
     tidy(run.stages)
 
 

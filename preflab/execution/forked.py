@@ -13,6 +13,7 @@ from preflab.disk.stages import Run
 from preflab.execution.executing import Report
 from preflab.execution.graph import Piece
 from preflab.execution.reporting import reported
+from preflab.progress import heard
 
 
 class _Member(NamedTuple):
@@ -55,7 +56,7 @@ class Forked:
         self.members[piece.name] = _Member(process, ours)
 
     def ended(self) -> Iterator[tuple[str, Report | None]]:
-        """Wait until some have ended; yield their names and reports: None of one that died."""
+        """Wait until some tell something; yield names and reports of those that have ended: None of one that died."""
         ready = wait([member.reports for member in self.members.values()])
         for name, member in list(self.members.items()):
             if member.reports in ready:
@@ -63,6 +64,9 @@ class Forked:
                     report = member.reports.recv()
                 except EOFError:
                     report = None
+                if report is not None and not isinstance(report, Report):
+                    heard(name, report)
+                    continue
                 member.process.join()
                 del self.members[name]
                 yield name, report
@@ -76,7 +80,7 @@ def _work(run: Run, piece: Piece, reports: Connection, lifeline: tuple[int, int]
     threading.Thread(target=_watch, args=(lifeline[0],), daemon=True).start()
     # The parent's threads are not here, and OpenMP would wait for them.
     torch.set_num_threads(1)
-    reports.send(reported(run, piece.build))
+    reports.send(reported(run, piece.build, reports.send))
 
 
 def _watch(lifeline: int) -> None:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import logging
 import pickle
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from preflab.disk.stages import Run
 from preflab.execution.executing import Report
-from preflab.progress import made, mute
+from preflab.progress import Task, made, mute
+
+Tells = Callable[[Sequence[Task]], object]
+"""Tells another process which tasks are under way."""
 
 
-def reported(run: Run, build: Callable[[], object]) -> Report:
+def reported(run: Run, build: Callable[[], object], tell: Tells | None = None) -> Report:
     """Build a piece in a process that was made for it, which is silent from here on; return what there is to say.
 
     Args:
         run: the run whose stages it builds.
         build: builds them; whatever it raises goes into the report.
+        tell: is told now and then how far that is; None: nobody wants to know.
     """
-    mute()
+    mute(tell)
     run.built, run.known = set(), set()
     with _kept_log() as logged:
         error, trace = None, ""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from preflab.execution.anew import Opens, Orders
 from preflab.execution.executing import Report
 from preflab.execution.graph import Piece
+from preflab.progress import heard
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -62,17 +63,22 @@ class Spawned:
             pass
 
     def ended(self) -> Iterator[tuple[str, Report | None]]:
-        """Wait until some have ended; yield their names and reports: None of one that died."""
+        """Wait until some tell something; yield names and reports of those that have ended: None of one that died."""
         ready = wait([worker.pipe for worker in self._busy.values()])
         for name, worker in list(self._busy.items()):
             if worker.pipe not in ready:
                 continue
-            del self._busy[name]
             try:
                 report = worker.pipe.recv()
-                self._idle[worker.place] = worker
             except (EOFError, OSError):
                 report = None
+            if report is not None and not isinstance(report, Report):
+                heard(name, report)
+                continue
+            del self._busy[name]
+            if report is not None:
+                self._idle[worker.place] = worker
+            else:
                 worker.process.kill()
                 worker.process.wait()
                 worker.pipe.close()

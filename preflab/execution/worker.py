@@ -17,7 +17,7 @@ def main(descriptor: int) -> None:
     place = Workplace(pipe.recv())
     threading.Thread(target=_hear, args=(pipe, asked), daemon=True).start()
     while True:
-        pipe.send(place.build(asked.get()))
+        pipe.send(place.build(asked.get(), pipe.send))
 
 
 def _hear(pipe: Connection, asked: queue.SimpleQueue[str]) -> None:

@@ -1,4 +1,4 @@
-"""That work goes on, and how far it is: bars in a terminal, a line in a notebook, else plain lines with the time.
+"""That work goes on, and how far it is: a live display in a terminal, a line in a notebook, else lines with the time.
 
     with progress("dpo-seed0", total=120, unit="step") as task:
         ...
@@ -10,7 +10,22 @@ Everything goes to stderr, or to the cell that is running; stdout is for results
 """
 
 from preflab.progress.board import Board, Made
-from preflab.progress.default import afresh, elsewhere, expect, made, mute, progress, reused, say, stage, tracked
+from preflab.progress.default import (
+    afresh,
+    at_work,
+    begun,
+    elsewhere,
+    ended,
+    expect,
+    heard,
+    made,
+    mute,
+    progress,
+    reused,
+    say,
+    stage,
+    tracked,
+)
 from preflab.progress.task import Task
 from preflab.progress.words import duration, listed
 
@@ -19,9 +34,13 @@ __all__ = [
     "Made",
     "Task",
     "afresh",
+    "at_work",
+    "begun",
     "duration",
     "elsewhere",
+    "ended",
     "expect",
+    "heard",
     "listed",
     "made",
     "mute",

@@ -1,20 +1,54 @@
-"""What is being done at this moment: tasks inside tasks, and the stages of a run one after another."""
+"""What is being done at this moment: tasks inside tasks, here and in other processes, and the stages of a run."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 from typing import NamedTuple, Protocol
 
 from preflab.errors.terminal import one_line
 from preflab.progress.task import Task
-from preflab.progress.words import all_of, duration, kind
+from preflab.progress.words import duration, in_figures, kind
 
-FIRST, EVERY = 10.0, 30.0
-"""Seconds without a line after which one says how far things are: once after a headline, then again and again."""
+
+class Lane(NamedTuple):
+    """What one process is at.
+
+    Attributes:
+        title: the stage, or whatever else it is.
+        began: seconds, when it began.
+        tasks: those under way, each inside the one before it; of another process as it last told them, maybe none.
+        stages: the stages of it that are not finished.
+    """
+
+    title: str
+    began: float
+    tasks: Sequence[Task] = ()
+    stages: tuple[str, ...] = ()
+
+
+class View(NamedTuple):
+    """What there is to show of a board at one moment.
+
+    Attributes:
+        now: seconds, by the clock of all else.
+        began: when the first stage did.
+        done: stages that are over.
+        whole: how many there are; 0 where nobody knows.
+        lanes: what is under way.
+        coming: names of the stages that nobody has begun.
+        left: seconds that all the rest takes, by what the like took in this run; None where too little of it is known.
+    """
+
+    now: float
+    began: float
+    done: int
+    whole: int
+    lanes: Sequence[Lane]
+    coming: Sequence[str]
+    left: float | None
 
 
 class Display(Protocol):
@@ -24,71 +58,25 @@ class Display(Protocol):
         """Show a line that stays."""
         ...
 
-    def moved(self, tasks: Sequence[Task], now: float) -> None:
-        """Hear that one of the tasks has moved."""
+    def moved(self, board: Board) -> None:
+        """Hear that something has moved: often, so that most of the time there is nothing to do."""
         ...
 
-    def beat(self, tasks: Sequence[Task], now: float) -> None:
-        """Show that time goes by: called about once a second while there are tasks."""
+    def beat(self, board: Board) -> None:
+        """Show that time goes by: called about once a second while anything is under way."""
         ...
 
-    def closed(self, task: Task) -> None:
-        """Hear that a task is over."""
+    def closed(self) -> None:
+        """Hear that nothing is under way any more."""
         ...
-
-
-class Lines:
-    """Plain lines with the time: headlines, and how far things are after some seconds without a line.
-
-    Args:
-        write: takes each line.
-        clock: seconds, monotonic.
-        stamp: the time of day.
-    """
-
-    def __init__(self, write: Callable[[str], object], clock: Callable[[], float], stamp: Callable[[], str]) -> None:
-        self.write, self.clock, self.stamp = write, clock, stamp
-        self._last, self._gap = clock(), FIRST
-
-    def say(self, line: str) -> None:
-        """Write a headline."""
-        self.write(f"{self.stamp()} {line}")
-        self._last, self._gap = self.clock(), FIRST
-
-    def moved(self, tasks: Sequence[Task], now: float) -> None:
-        """Wait for the next beat: what moves fast would fill a file."""
-
-    def beat(self, tasks: Sequence[Task], now: float) -> None:
-        """Say how far everything is, where nothing has been said for a while."""
-        if tasks and now - self._last >= self._gap:
-            self.write(f"{self.stamp()} {all_of(tasks, now)}")
-            self._last, self._gap = now, EVERY
-
-    def closed(self, task: Task) -> None:
-        """Say nothing: stages have lines of their own at their end."""
-
-
-class Nothing:
-    """Shows nothing: for all processes of a distributed run but the first."""
-
-    def say(self, line: str) -> None:
-        """Drop it."""
-
-    def moved(self, tasks: Sequence[Task], now: float) -> None:
-        """Drop it."""
-
-    def beat(self, tasks: Sequence[Task], now: float) -> None:
-        """Drop it."""
-
-    def closed(self, task: Task) -> None:
-        """Drop it."""
 
 
 class Made(NamedTuple):
-    """A stage that was made, and the seconds that it took."""
+    """A stage that was made, the seconds that it took, and the last figures that were shown of it."""
 
     name: str
     seconds: float
+    figures: Mapping[str, float] = {}
 
 
 class Board:
@@ -97,9 +85,11 @@ class Board:
     Args:
         display: gives the display; asked whenever nothing is under way.
         clock: seconds, monotonic.
-        opened: is called when a task begins where there was none.
+        opened: is called when something begins where nothing was under way.
 
     Attributes:
+        lock: held while anything changes or is shown.
+        tasks: those of this process, each inside the one before it.
         made: the stages made while it was shown, in order.
     """
 
@@ -111,30 +101,34 @@ class Board:
     ) -> None:
         self.clock, self.tasks, self._opened = clock, list[Task](), opened
         self._choose, self._shown = display, display()
-        self._lock = threading.RLock()
-        self._coming: Counter[str] = Counter()  # by kind: at which step a snapshot lies is known when it is there
-        self._stages = self._number = self._inside = 0
+        self.lock = threading.RLock()
+        self._lanes, self._size = dict[str, Lane](), 0  # of other processes, by the piece of work they are at
+        self._coming = list[str]()
+        self._stages = self._over = 0
+        self._making: str | None = None
+        self._began: float | None = None
+        self._figures: Mapping[str, float] = {}
         self._took: dict[str, list[float]] = {}
         self.made = list[Made]()
 
     @property
     def display(self) -> Display:
         """What shows it now."""
-        if not self.tasks:
+        if not self._busy():
             self._shown = self._choose()
         return self._shown
 
     def say(self, line: str) -> None:
         """Show a line, made harmless."""
-        with self._lock:
+        with self.lock:
             self.display.say(one_line(line))
 
     def beat(self) -> bool:
         """Let time go by; return whether anything is under way."""
-        with self._lock:
-            if self.tasks:
-                self.display.beat(self.tasks, self.clock())
-            return bool(self.tasks)
+        with self.lock:
+            if self._busy():
+                self._shown.beat(self)
+            return self._busy()
 
     @contextmanager
     def progress(
@@ -142,90 +136,180 @@ class Board:
     ) -> Iterator[Task]:
         """Show a piece of work for as long as it lasts; see `Task`."""
         task = Task(title, total, unit, done, self.clock(), self._moved)
-        with self._lock:
-            display, first = self.display, not self.tasks
+        with self._busier():
             self.tasks.append(task)
-        if first:
-            self._opened(self)
         try:
             yield task
         finally:
-            with self._lock:
+            with self._idler():
                 # What was begun inside it is over too: an exception may have left it open.
                 while task in self.tasks:
-                    display.closed(self.tasks.pop())
+                    self.tasks.pop()
+
+    def leave(self) -> None:
+        """Show nothing of what an exception has left open."""
+        with self._idler():
+            self.tasks.clear()
+            self._lanes.clear()
+
+    def mute(self, display: Callable[[], Display]) -> None:
+        """Show all else on another display, in a process forked off: tasks and made stages are its parent's."""
+        self.lock, self.tasks, self.made = threading.RLock(), [], []
+        self._lanes, self._size, self._making = {}, 0, None
+        self._choose, self._opened = display, lambda board: None
+
+    def _busy(self) -> bool:
+        return bool(self.tasks or self._lanes)
+
+    @contextmanager
+    def _busier(self) -> Iterator[None]:
+        """Let something begin in the block."""
+        with self.lock:
+            first = not self._busy()
+            self._shown = self.display
+            yield
+        if first:
+            self._opened(self)
+
+    @contextmanager
+    def _idler(self) -> Iterator[None]:
+        """Let something end in the block."""
+        with self.lock:
+            busy = self._busy()
+            yield
+            if busy and not self._busy():
+                self._shown.closed()
 
     def _moved(self, task: Task) -> None:
-        with self._lock:
+        with self.lock:
             if task in self.tasks:
-                self.display.moved(self.tasks, self.clock())
+                self._figures = task.figures or self._figures
+                self._shown.moved(self)
 
     # ---- stages ----------------------------------------------------------------------------------
 
     def expect(self, names: Sequence[str]) -> None:
         """Learn which stages are to come, those that are finished already included; who knows better says so again."""
-        self._coming, self._stages = Counter(map(kind, names)), self._number + len(names)
+        with self.lock:
+            self._coming, self._stages = list(names), self._over + len(names)
 
     def afresh(self) -> None:
         """Count stages from 1 again: another piece of work begins, in the same process."""
-        self._coming, self._stages, self._number = Counter(), 0, 0
+        with self.lock:
+            self._coming, self._stages, self._over, self._began = [], 0, 0, None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Show a stage for as long as its making lasts, with a headline before and after it.
+        """Show a stage for as long as its making lasts, and say at its end how long that was.
 
-        A stage inside another one is a part of that: it has no headline, and no number.
+        A stage inside another one is a part of that, and has no line.
         """
-        if self._inside:
+        if self._making is not None:
             with self.progress(name):
                 yield
             return
-        headline, began = self._headline(name), self.clock()
-        self.say(" · ".join([headline, *self._estimates(name)]))
-        self._inside += 1
+        began, self._figures = self.clock(), {}
+        self._began = began if self._began is None else self._began
+        self._making = name
         try:
-            with self.progress(headline):
+            with self.progress(name):
                 yield
         finally:
-            self._inside -= 1
-        self._end(headline, Made(name, self.clock() - began))
-
-    def _end(self, headline: str, made: Made) -> None:
-        self.made.append(made)
-        self._took.setdefault(kind(made.name), []).append(made.seconds)
-        self.say(f"{headline} done in {duration(made.seconds)}")
+            self._making = None
+        self.elsewhere(Made(name, self.clock() - began, self._figures))
 
     def elsewhere(self, made: Made) -> None:
-        """Say that another process has made a stage."""
-        self._end(self._headline(made.name), made)
-
-    def mute(self) -> None:
-        """Show nothing any more, for a process forked off: lock and tasks are its parent's, who does the speaking."""
-        self._lock, self.tasks, self.made = threading.RLock(), [], []
-        self._choose, self._opened, self._inside = Nothing, lambda board: None, 0
+        """Say that a stage was made, by whomever."""
+        with self.lock:
+            self.made.append(made)
+            self._took.setdefault(kind(made.name), []).append(made.seconds)
+            took = ", ".join([duration(made.seconds), *in_figures(made.figures)])
+            self.say(f"{self._headline(made.name)} done in {took}")
 
     def reused(self, name: str) -> None:
         """Say that a stage was found finished."""
-        if not self._inside:
-            self.say(f"{self._headline(name)} was finished before and is reused")
+        if self._making is None:
+            with self.lock:
+                self.say(f"{self._headline(name)} was finished before and is reused")
 
     def _headline(self, name: str) -> str:
-        self._number += 1
-        self._coming -= Counter([kind(name)])
-        whole = f" of {max(self._stages, self._number)}" if self._stages else ""
-        return f"stage {self._number}{whole}: {name}"
+        """Count a stage that is over, and return what is said of it first."""
+        self._over += 1
+        # At which step a snapshot lies is known when it is there.
+        same = [other for other in self._coming if kind(other) == kind(name)]
+        if same:
+            self._coming.remove(name if name in same else same[0])
+        whole = f" of {max(self._stages, self._over)}" if self._stages else ""
+        return f"stage {self._over}{whole}: {name}"
 
-    def _estimates(self, name: str) -> list[str]:
-        """Return how long this stage and the whole will take, by what their like took in this run; else nothing."""
-        own = self._expected(name)
-        rest = [self._expected(other) for other in self._coming.elements()]
-        if own is None:
-            return []
-        if not self._stages:
-            return [f"about {duration(own)}"]
-        known = own + sum(seconds for seconds in rest if seconds is not None)
-        least = "at least" if None in rest else "about"
-        return [f"about {duration(own)}", f"whole run {least} {duration(known)} left"]
+    # ---- other processes -------------------------------------------------------------------------
+
+    @contextmanager
+    def at_work(self, size: int) -> Iterator[None]:
+        """Let other processes, so many at a time, do the work in the block."""
+        self._size = size
+        self._began = self.clock() if self._began is None else self._began
+        try:
+            yield
+        finally:
+            self._size = 0
+            with self._idler():
+                self._lanes.clear()
+
+    def begun(self, piece: str, stages: tuple[str, ...]) -> None:
+        """Show that one of them has begun a piece of work."""
+        if self._size:
+            with self._busier():
+                self._lanes[piece] = Lane(one_line(piece, 80), self.clock(), (), stages)
+
+    def heard(self, piece: str, tasks: Sequence[Task]) -> None:
+        """Show what one of them tells of its piece."""
+        with self.lock:
+            if piece in self._lanes:
+                self._lanes[piece] = self._lanes[piece]._replace(tasks=tasks)
+                self._shown.moved(self)
+
+    def ended(self, piece: str) -> None:
+        """Show that a piece is over."""
+        with self._idler():
+            self._lanes.pop(piece, None)
+
+    # ---- all of it -------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """Return what there is to show."""
+        now, lanes = self.clock(), list(self._lanes.values())
+        if self.tasks:
+            making, first = self._making, self.tasks[0]
+            lanes.insert(0, Lane(first.title, first.began, list(self.tasks), () if making is None else (making,)))
+        coming, begun = list(self._coming), [stage for lane in lanes for stage in lane.stages]
+        for stage in begun:
+            if stage in coming:
+                coming.remove(stage)
+        whole = max(self._stages, self._over) if self._stages else 0
+        began = now if self._began is None else self._began
+        return View(now, began, self._over, whole, lanes, coming, self._left(lanes, coming, now))
+
+    def _left(self, lanes: Sequence[Lane], coming: Sequence[str], now: float) -> float | None:
+        """Return the seconds that all the rest will take; None where most of it is of a new kind."""
+        whole = [self._expected(stage) for stage in coming]
+        known = [seconds for seconds in whole if seconds is not None]
+        if not self._stages or len(whole) > 2 * len(known):
+            return None
+        under_way = [seconds for lane in lanes if (seconds := self._rest(lane, now)) is not None]
+        if len(under_way) < len(lanes):
+            return None
+        # What is not known is taken for what the others take on average.
+        rest = len(whole) * fmean(known) if known else 0.0
+        return max([(sum(under_way) + rest) / max(1, self._size), *under_way])
+
+    def _rest(self, lane: Lane, now: float) -> float | None:
+        """Return the seconds that a lane has left: by its own pace, else by what its like took."""
+        by_pace = next((left for task in lane.tasks if (left := task.left(now)) is not None), None)
+        if by_pace is not None:
+            return by_pace
+        expected = [seconds for stage in lane.stages if (seconds := self._expected(stage)) is not None]
+        return max(0.0, sum(expected) - (now - lane.began)) if expected else None
 
     def _expected(self, name: str) -> float | None:
         same = self._took.get(kind(name))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import TypeVar
 
 from preflab import ranks
-from preflab.progress.bars import Bars
-from preflab.progress.board import Board, Display, Lines, Made, Nothing
-from preflab.progress.notebook import Live, in_notebook
+from preflab.errors import speaking, terminal
+from preflab.progress.board import Board, Display, Made
+from preflab.progress.lines import Lines, Nothing, Told
+from preflab.progress.live import Live, can_draw
+from preflab.progress.notebook import Cell, in_notebook
+from preflab.progress.task import Task
 
 T = TypeVar("T")
 
@@ -19,11 +23,11 @@ BEAT = 1.0  # seconds
 
 
 def _display() -> Display:
-    if not ranks.first():
-        return Nothing()
+    if not ranks.first() or speaking.is_quiet():
+        return _NOTHING
     if in_notebook():
-        return _LIVE
-    return _BARS if sys.stderr.isatty() else _LINES
+        return _CELL
+    return _LIVE if can_draw(os.environ) else _LINES
 
 
 def _write(line: str) -> None:
@@ -55,11 +59,38 @@ class Heart:
             time.sleep(BEAT)
 
 
-_BARS, _LIVE, _LINES = Bars(), Live(), Lines(_write, time.monotonic, lambda: time.strftime("%H:%M:%S"))
+_LIVE, _CELL, _NOTHING = Live(), Cell(), Nothing()
+_LINES = Lines(_write, time.monotonic, lambda: time.strftime("%H:%M:%S"))
 _BOARD = Board(_display, time.monotonic, Heart().start)
 
 expect, progress, say, stage, reused = _BOARD.expect, _BOARD.progress, _BOARD.say, _BOARD.stage, _BOARD.reused
-elsewhere, mute, afresh = _BOARD.elsewhere, _BOARD.mute, _BOARD.afresh
+afresh, elsewhere = _BOARD.afresh, _BOARD.elsewhere
+at_work, begun, heard, ended = _BOARD.at_work, _BOARD.begun, _BOARD.heard, _BOARD.ended
+    _BOARD.afresh,
+    _BOARD.elsewhere,
+    _BOARD.at_work,
+    _BOARD.begun,
+    _BOARD.heard,
+    _BOARD.ended,
+)
+
+terminal.before_a_message(_BOARD.leave)
+# Nobody draws while a process is forked off: it would wait for ever for locks that are held here.
+os.register_at_fork(
+    before=lambda: _BOARD.lock.acquire(),
+    after_in_parent=lambda: _BOARD.lock.release(),
+    after_in_child=lambda: (_BOARD.lock.release(), _LIVE.abandon()),
+)
+
+
+def mute(tell: Callable[[Sequence[Task]], object] | None = None) -> None:
+    """Show nothing any more, in a process made to work for another one.
+
+    Args:
+        tell: tells that one, which does the speaking, what is under way.
+    """
+    display = _NOTHING if tell is None else Told(tell, time.monotonic)
+    _BOARD.mute(lambda: display)
 
 
 def made() -> list[Made]:

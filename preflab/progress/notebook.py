@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from preflab.errors.terminal import shortened
-from preflab.progress.task import Task
-from preflab.progress.words import all_of
+from preflab.progress.board import Board
+from preflab.progress.lines import in_a_line
 
 LONGEST = 160  # characters, so that it stays one line
 
@@ -35,7 +35,7 @@ def _cell() -> tuple[object, Callable[[str], Callable[[str], None]]]:
     return get_ipython().execution_count, show
 
 
-class Live:
+class Cell:
     """The latest line takes the place of the one before.
 
     Args:
@@ -58,13 +58,12 @@ class Live:
             self._write(line)
         self._line = line
 
-    def moved(self, tasks: Sequence[Task], now: float) -> None:
+    def moved(self, board: Board) -> None:
         """Wait for the next beat: a page that is told of every step stands still."""
 
-    def beat(self, tasks: Sequence[Task], now: float) -> None:
+    def beat(self, board: Board) -> None:
         """Say how far everything is."""
-        if tasks:
-            self.say(all_of(tasks, now))
+        self.say(in_a_line(board.view()))
 
-    def closed(self, task: Task) -> None:
+    def closed(self) -> None:
         """Say nothing: what follows has a line of its own."""

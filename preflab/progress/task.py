@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from preflab.errors.terminal import one_line
 
 LONGEST_TITLE = 80  # characters
+LONGEST_NAME = 24
 
 
 class Task:
-    """A piece of work.
+    """A piece of work. Pickled, it is what another process shows of it, and tells nobody of changes.
 
     Args:
         title: what it is called.
@@ -28,6 +30,9 @@ class Task:
         self.done = self.first = done
         self.began, self.figures, self._moved = now, dict[str, float](), moved
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_moved": _nobody}
+
     def advance(self, count: float = 1) -> None:
         """Say that so much more is done."""
         self.reach(self.done + count)
@@ -37,9 +42,9 @@ class Task:
         self.done = done
         self._moved(self)
 
-    def note(self, **figures: float) -> None:
-        """Show figures beside it."""
-        self.figures = figures
+    def note(self, figures: dict[str, float]) -> None:
+        """Show figures beside it, by name."""
+        self.figures = {one_line(name, LONGEST_NAME): value for name, value in figures.items()}
         self._moved(self)
 
     def left(self, now: float) -> float | None:
@@ -47,3 +52,7 @@ class Task:
         if self.total is None or self.done <= self.first:
             return None
         return (now - self.began) * max(0.0, self.total - self.done) / (self.done - self.first)
+
+
+def _nobody(task: Task) -> None:
+    """Hear of a change, and do nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -20,32 +20,53 @@ from preflab.settings.training import MOST_STEPS
 from preflab.training.checkpoints import SealCheckpoints
 
 
-def watch(trainer: Trainer, title: str, folder: Path) -> None:
-    """Give a trainer our progress, ``metrics.jsonl``, stop at NaN and sealed checkpoints, for what it prints itself."""
+def watch(trainer: Trainer, title: str, folder: Path, declared: Iterable[str] = ()) -> None:
+    """Give a trainer our progress, ``metrics.jsonl``, stop at NaN and sealed checkpoints, for what it prints itself.
+
+    Args:
+        trainer: the library's, or one made of it.
+        title: what to call the run.
+        folder: for ``metrics.jsonl``.
+        declared: metrics that the method declares, those first that tell most.
+    """
     for callback in (PrinterCallback, ProgressCallback, DEFAULT_PROGRESS_CALLBACK):  # the last is a notebook's table
         trainer.remove_callback(callback)
     metrics = MetricsFile(folder / "metrics.jsonl")
-    for added in (ShowProgress(title), metrics, StopAtNaN(title), SealCheckpoints(folder)):
+    for added in (ShowProgress(title, declared), metrics, StopAtNaN(title), SealCheckpoints(folder)):
         trainer.add_callback(added)
 
 
-SHOWN = ("loss", "accuracy", "reward", "kl", "budget")
-"""Of the metrics, those that are shown beside the progress."""
+SHOWN = ("budget", "loss", "reward", "kl", "accuracy")
+"""Of the metrics, those that are shown beside the progress wherever they are logged."""
+
+FEWEST = 2
+
+
+def figures_of(logs: Mapping[str, float], declared: Iterable[str] = ()) -> dict[str, float]:
+    """Return the few metrics that are shown beside the progress: `SHOWN`, and of too few what a method declares first.
+
+    A loss that is declared again, under its proper name, is shown once.
+    """
+    found = {name: logs[name] for name in SHOWN if name in logs}
+    for name in declared:
+        if len(found) < FEWEST and name in logs and f"{logs[name]:.2g}" != f"{logs.get('loss', 0.0):.2g}":
+            found[name] = logs[name]
+    return found
 
 
 class ShowProgress(TrainerCallback):
-    """Shows the optimiser's steps, with the loss and the reward beside them."""
+    """Shows the optimiser's steps, with a few metrics beside them."""
 
-    def __init__(self, title: str) -> None:
-        self.title, self.open, self.task = title, ExitStack(), cast(Task, None)
+    def __init__(self, title: str, declared: Iterable[str] = ()) -> None:
+        self.title, self.declared, self.open, self.task = title, tuple(declared), ExitStack(), cast(Task, None)
+        self.last = dict[str, float]()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin at the step training starts from."""
         if state.is_world_process_zero:
             total = state.max_steps if state.max_steps < MOST_STEPS else None
-            went_on = f", going on from step {state.global_step}" if state.global_step else ""
-            steps = "until its budget is spent" if total is None else f"{total:,} step{'' if total == 1 else 's'}"
-            say(f"{self.title}: {steps}{went_on}")
+            if state.global_step:
+                say(f"{self.title}: goes on from step {state.global_step}")
             self.task = self.open.enter_context(progress(self.title, total, "step", done=state.global_step))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -55,8 +76,9 @@ class ShowProgress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Show a few metrics."""
-        if self.task is not None and (shown := {name: logs[name] for name in SHOWN if name in (logs or {})}):
-            self.task.note(**shown)
+        if self.task is not None and "loss" in (logs or {}):
+            self.last |= logs  # what is of a rollout is logged once for it
+            self.task.note(figures_of(self.last, self.declared))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End."""

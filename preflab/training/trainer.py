@@ -349,7 +349,7 @@ def run_training(
         trainer = PreferenceTrainer(roles, algorithm, source, arguments, budget)
     except (ValueError, RuntimeError) as error:  # report_to names something unknown, or not installed
         raise UserError(f"training settings are not accepted: {error}") from error
-    watch(trainer, title, folder)
+    watch(trainer, title, folder, algorithm.metrics)
     if snapshots:
         role, spent = algorithm.needs.trains[0], None if budget is None else trainer.share
         trainer.add_callback(TakeSnapshots(snapshots, folder, lambda to: roles.save(role, to / role), spent))

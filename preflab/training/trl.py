@@ -175,7 +175,7 @@ class TRLBacked(TrainerMethod):
         except ValueError as error:
             raise UserError(f"{self.backing.trainer} of TRL refuses these settings: {error}") from error
         set_reference(trainer.model, task.roles)
-        watch(trainer, task.title, task.folder)
+        watch(trainer, task.title, task.folder, self.metrics)
         if task.snapshots:
             trainer.add_callback(_snapshots(trainer, task, role))
         return trainer, groups

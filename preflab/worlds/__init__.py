@@ -163,12 +163,15 @@ class WorldConfig(RewardOptions):
             return 0.0 if self.reward_is_code else GOLD_SHARE
         return self.gold_fraction
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def required(self) -> tuple[str, ...]:
+        """Return the options that this world cannot do without."""
         # Held-out preferences alone are enough to evaluate on.
         data = "heldout" if self.heldout and not self.dataset else "dataset"
-        required = {"real": ("model", data), "function": ("model", "reward")}
-        for name in required.get(self.kind, ()):
+        return {"real": ("model", data), "function": ("model", "reward")}.get(self.kind, ())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.required():
             if getattr(self, name) is None:
                 raise ValueError(f"the {self.kind} world needs --{name}")
         if self.kind == "real" and self.prompts is not None:

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-import random
-from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from preflab.data.asked import Asked, by_prompt
-from preflab.data.columns import parse_columns
-from preflab.data.dialogues import human_turns
-from preflab.data.encoding import EQUAL, LONG_PROMPT, LONG_RESPONSE, TEXT, EncodedGroup, Encoder, load_tokenizer
-from preflab.data.formats import Cleaned, clean_rows
-from preflab.data.reading import Row, iter_rows
-from preflab.data.splits import check_leak, paired, to_dataset
-from preflab.errors import UserError
-from preflab.progress import progress, tracked
+from preflab.data.asked import Asked
+from preflab.data.encoding import EncodedGroup, load_tokenizer
+from preflab.data.reading import Row
+from preflab.data.splits import to_dataset
 from preflab.rewards import OwnReward, open_reward
 from preflab.rewards.sums import EXAMPLES
-from preflab.tokens.endings import check_template
-from preflab.tokens.literals import raw_rows
 from preflab.worlds import SPLITS, World, WorldConfig
 from preflab.worlds.context import check_context, check_dialogues
+from preflab.worlds.sources import read_sources, without_collector
 from preflab.worlds.splitting import Source, asked_of, check_parts, encoded_parts, say_large_group, split_sources
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 logger = logging.getLogger(__name__)
-
-QUICK_PAIRS = 512
 
 
 def build(config: WorldConfig, cache: Path) -> World:
@@ -47,7 +32,7 @@ def build(config: WorldConfig, cache: Path) -> World:
     Raises:
         UserError: where model or data cannot be used, or a split would be empty.
     """
-    with _without_collector():
+    with without_collector():
         return _built(config)
 
 
@@ -58,23 +43,11 @@ def _built(config: WorldConfig) -> World:
     check_context(config)
     reward = open_reward(config)
     check_dialogues(config, tokenizer)
-    names = [name for name in (config.dataset, config.heldout) if name]
     # 2. Clean, and keep what fits the token limits, so that every method sees the same rows.
-    cleaned = [_cleaned(name, tokenizer, config, reward.wanted.names if reward else ()) for name in names]
-    if reward:
-        for name, found in zip(names, cleaned, strict=True):
-            reward.wanted.check(found.seen.names, name)
-    chat = bool(tokenizer.chat_template) and _conversational(cleaned)
-    if chat:
-        check_template(tokenizer)
-    _use_groups(cleaned, names)
-    with progress("encoding"):
-        sources = [_source(name, found, tokenizer, config, chat) for name, found in zip(names, cleaned, strict=True)]
+    _, sources, chat = read_sources(config, tokenizer, reward)
     say_large_group(sources[0])
     # 3. Split by group, and see that no prompt is on both sides.
-    parts = split_sources(sources, config)
-    trained_on = [row for name in ("train", "gold", "singles") for row in parts[name]]
-    parts["heldout"], leaked = check_leak(trained_on, parts["heldout"])
+    parts, leaked = split_sources(sources, config)
     check_parts(parts, sources, config, leaked)
     # 4. Describe.
     world = _world(config, parts, chat, encoded_parts(sources, parts), asked_of(sources, parts))
@@ -92,26 +65,6 @@ def _built(config: WorldConfig) -> World:
     return world
 
 
-def _cleaned(
-    name: str, tokenizer: PreTrainedTokenizerBase, config: WorldConfig, wanted: Collection[str] | None
-) -> Cleaned:
-    """Return the clean rows of a source, with the columns that a reward wants."""
-    encoder = Encoder(tokenizer, config.max_prompt_tokens, config.max_response_tokens, chat=True)
-    return clean_rows(
-        tracked(iter_rows(name, config.dataset_split), f"reading {name}", "row"),
-        tokenizer,
-        bad_rows=config.bad_rows,
-        columns=parse_columns(config.columns),
-        source=name,
-        wanted=wanted,
-        # Whoever says that special-token strings are tokens has rows that a template wrote, wholly or in part.
-        dialogues="text" if config.special_tokens == "tokens" else config.dialogues,
-        system=config.system_prompt,
-        fits=None if config.long_prompts == "drop" else encoder.fits,
-        truncate=config.long_prompts == "truncate",
-    )
-
-
 def _rewarded(world: World, reward: OwnReward, config: WorldConfig) -> World:
     """Give a world a reward of one's own, tried on its first prompt; where it is functions alone, it judges too."""
     prompts = {row["prompt"] for split in (world.prompts, world.eval_prompts, world.pairs) for row in split}
@@ -122,124 +75,6 @@ def _rewarded(world: World, reward: OwnReward, config: WorldConfig) -> World:
         logger.warning("--reward %s gives two values for the same texts: no run of it can be repeated", config.reward)
     world = replace(world, reward=reward)
     return replace(world, gold=reward, gold_key=reward.key) if config.reward_is_code else world
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Leave the garbage collector out: millions of new lists are no garbage, and it would look through them all."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _conversational(cleaned: list[Cleaned]) -> bool:
-    """Return whether the data holds messages; a mix with text could not be given the same special tokens."""
-    messages, texts = (sum(getattr(found.seen, kind) for found in cleaned) for kind in ("messages", "texts"))
-    if messages and texts:
-        raise UserError(
-            f"some rows of the data are messages, others text that stays text ({messages} and {texts}), and the chat "
-            "template writes messages only; bring all rows to one format (--dialogues auto makes messages of all text "
-            "that no template wrote, --dialogues text of none)"
-        )
-    return bool(messages)
-
-
-def _use_groups(cleaned: list[Cleaned], names: list[str]) -> None:
-    """Leave a group column out of account that is in one file only: the other's first turns are none of its values."""
-    grouped = [found.seen.grouped > 0 for found in cleaned]
-    if all(grouped) or not any(grouped):
-        return
-    logger.warning("the column group of %s is not used: the other file has none", names[grouped.index(True)])
-    for found in cleaned:
-        for row, turn in zip(found.rows, found.turns, strict=True):
-            row["group"] = turn
-
-
-def _source(name: str, found: Cleaned, tokenizer: PreTrainedTokenizerBase, config: WorldConfig, chat: bool) -> Source:
-    rows, bad = found.rows, found.bad
-    if bad.total:
-        logger.warning("%s: %d bad rows dropped: %s", name, bad.total, bad.summary())
-    if not found.seen.messages:
-        rows = raw_rows(rows, tokenizer, config.special_tokens, name)
-    limits = config.max_prompt_tokens, config.max_response_tokens
-    encoder = Encoder(tokenizer, *limits, chat, truncate=config.truncated)
-    shortened = found.seen.lost["turns"]
-    if config.long_prompts != "drop" and not chat:
-        rows, shortened = last_turns(rows, encoder)
-    asked = by_prompt((row["prompt"] for row in rows), found.asked, name)
-    # A response that is too long must not take its partner along: unpaired ones are paired last.
-    unpaired = [row for row in rows if "response" in row]
-    fitting, dropped = encoder.encode_demonstrations(unpaired)
-    made, singles = paired(unpaired[g.row] for g in fitting)
-    pairs = [row for row in rows if "chosen" in row] + made
-    groups, too_long = encoder.encode_pairs(pairs)
-    equal = too_long.pop(EQUAL, 0)
-    dropped = {reason: count + too_long[reason] for reason, count in dropped.items()}
-    if not found.seen.messages:
-        encoder.noted.pop(TEXT, None)  # `raw_rows` has said so
-    cut = {what: len(encoder.noted[what]) for what in (LONG_PROMPT, LONG_RESPONSE) if what in encoder.noted}
-    if words := found.seen.lost["words"]:
-        logger.warning("%s: %d %s", name, words, LONG_PROMPT)
-        cut[LONG_PROMPT] = cut.get(LONG_PROMPT, 0) + words
-    encoder.report(name)
-    if equal:
-        what = f"{name}: {equal} of {len(pairs)} pairs have {EQUAL}, to this model's tokenizer"
-        if config.bad_rows == "refuse":
-            raise UserError(f"{what}. Mend them, or use --bad-rows drop")
-        logger.warning("%s; dropped", what)
-    if sum(dropped.values()) > len(rows) / 2:
-        logger.warning(
-            "%s: %d of %d rows are over the token limits: %s", name, sum(dropped.values()), len(rows), dropped
-        )
-    groups = [groups[i] for i in _drawn(len(groups), config)]
-    singles = [singles[i] for i in _drawn(len(singles), config)]
-    lengths = [(len(g.response_ids[0]), len(g.response_ids[1])) for g in groups]
-    unequal = [chosen > rejected for chosen, rejected in lengths if chosen != rejected]
-    share = sum(unequal) / len(unequal) if unequal else 0.5
-    return Source(
-        name,
-        [pairs[g.row] for g in groups],
-        groups,
-        singles,
-        len(rows) + bad.total,
-        bad,
-        dropped,
-        equal,
-        shortened,
-        cut,
-        share,
-        found.seen.grouped > 0,
-        asked,
-    )
-
-
-def last_turns(rows: list[Row], encoder: Encoder) -> tuple[list[Row], int]:
-    """Cut dialogues over the prompt limit to their last turns that fit; return the rows, and how many were cut.
-
-    Each begins with a human's turn. A prompt whose last one alone is too long stays as it is. Rows keep the whole
-    dialogue's group, so that no other part of it is on the other side of a split.
-    """
-
-    def cut(prompt: str) -> str:
-        if encoder.fits(prompt):
-            return prompt
-        # The later the turn, the shorter the text: the earliest that fits is found by halves.
-        starts = human_turns(prompt)
-        at = bisect_left(starts, True, key=lambda start: encoder.fits(prompt[start:]))
-        return prompt[starts[at] :] if at < len(starts) else prompt
-
-    found = [{**row, "prompt": cut(row["prompt"])} for row in rows]
-    return found, sum(new["prompt"] != old["prompt"] for new, old in zip(found, rows, strict=True))
-
-
-def _drawn(count: int, config: WorldConfig) -> Iterable[int]:
-    """Return which of so many rows are used, in order: as many as the config allows, drawn by its seed."""
-    limit = min(config.max_pairs or count, QUICK_PAIRS if config.quick else count)
-    return sorted(random.Random(config.data_seed).sample(range(count), limit)) if limit < count else range(count)
 
 
 def _world(

@@ -10,7 +10,7 @@ from preflab.data.asked import Asked
 from preflab.data.encoding import Dropped, EncodedGroup, feedback
 from preflab.data.findings import BadRows
 from preflab.data.reading import Row
-from preflab.data.splits import group_key, normalised, split_of
+from preflab.data.splits import check_leak, group_key, normalised, split_of
 from preflab.errors import UserError
 from preflab.worlds import WorldConfig
 
@@ -35,8 +35,18 @@ class Source(NamedTuple):
     asked: dict[str, Asked]
 
 
-def split_sources(sources: list[Source], config: WorldConfig) -> dict[str, list[Row]]:
-    """Return pairs by split, and as ``singles`` what is unpaired of training prompts."""
+def split_sources(sources: list[Source], config: WorldConfig) -> tuple[dict[str, list[Row]], int]:
+    """Return pairs by split, and as ``singles`` what is unpaired of training prompts.
+
+    Held-out rows whose prompt is in training are left out; how many, is returned besides.
+    """
+    parts = _by_split(sources, config)
+    trained_on = [row for name in ("train", "gold", "singles") for row in parts[name]]
+    parts["heldout"], leaked = check_leak(trained_on, parts["heldout"])
+    return parts, leaked
+
+
+def _by_split(sources: list[Source], config: WorldConfig) -> dict[str, list[Row]]:
     if config.dataset is None:  # nothing to train on, only to evaluate
         return {"heldout": sources[0].pairs, "gold": [], "train": [], "singles": []}
     held = 0.0 if len(sources) > 1 else config.heldout_fraction

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from preflab.data.encoding import Encoder
 from preflab.data.splits import normalised
 from preflab.errors import UserError
+from preflab.progress import progress
 from preflab.worlds import WorldConfig
 from preflab.worlds.function.samples import (
     OPENING_TRIES,
@@ -60,12 +61,10 @@ def cached_instructions(config: WorldConfig, cache: Path, encoder: Encoder, open
 
 def _instructions(roles: Roles, encoder: Encoder, opening: str, pairs: int, seed: int) -> list[str]:
     """Sample what a user may ask; what is cut off, empty, or opens another turn is left out."""
-    from tqdm.auto import tqdm
-
     wanted, start = math.ceil(pairs / PAIRS_PER_PROMPT), encoder.prompt(opening)
     longest = min(INSTRUCTION_TOKENS, encoder.max_prompt_tokens - len(start))
     special, found = set(encoder.tokenizer.all_special_ids), dict[str, str]()
-    with tqdm(total=wanted, desc="sampling instructions (once)", unit="prompt") as bar:
+    with progress("sampling instructions (once)", wanted, "prompt") as task:
         for attempt in range(OPENING_TRIES):
             starts = [start] * min(SEQUENCES_AT_ONCE, 2 * (wanted - len(found)))
             samples = sample(roles, encoder, starts, 1, max(2, longest), f"instructions {seed} {attempt}")
@@ -77,7 +76,7 @@ def _instructions(roles: Roles, encoder: Encoder, opening: str, pairs: int, seed
                 text = decode(encoder, said).strip()
                 if ended and text and not special & set(said) and len(found) < wanted:
                     found.setdefault(normalised(text), text)
-            bar.update(len(found) - bar.n)
+            task.reach(len(found))
             if len(found) == wanted:
                 break
     if len(found) < 2:

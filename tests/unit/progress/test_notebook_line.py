@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from preflab.progress.board import Board
-from preflab.progress.notebook import LONGEST, Live, in_notebook
+from preflab.progress.notebook import LONGEST, Cell, in_notebook
 
 
 class Cells:
@@ -35,8 +35,8 @@ def cells():
 
 @pytest.fixture
 def board(cells):
-    live = Live(cells)
-    return Board(lambda: live, lambda: cells.now)
+    cell = Cell(cells)
+    return Board(lambda: cell, lambda: cells.now)
 
 
 def test_thousands_of_steps_are_one_line(board, cells):
@@ -88,4 +88,5 @@ def test_another_piece_of_work_counts_its_stages_from_one(board, cells):
     board.afresh()
     board.expect(["c"])
     with board.stage("c"):
-        assert cells.shown[-1] == "stage 1 of 1: c"
+        pass
+    assert cells.shown[-1].startswith("stage 1 of 1: c done")

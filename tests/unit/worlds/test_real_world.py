@@ -241,7 +241,7 @@ def test_limits_beyond_the_model_are_refused(model: str, tmp_path: Path) -> None
 
 
 def test_quick_uses_fewer_pairs(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preflab.worlds.real.QUICK_PAIRS", 50)
+    monkeypatch.setattr("preflab.worlds.sources.QUICK_PAIRS", 50)
     world = open_rows(model, tmp_path, [pair(i) for i in range(80)], quick=True)
     assert source(world)["pairs used"] == 50
 
