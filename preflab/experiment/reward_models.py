@@ -15,6 +15,7 @@ from preflab.sampling.sampler import Sampler
 from preflab.scoring.batching import rows_at_once
 from preflab.scoring.padding import classifier_tokenizer, padding_of
 from preflab.seeds import derive
+from preflab.tokens.closing import closed_template
 
 NORMALISATION_PROMPTS = 256
 NORMALISED_AT_ONCE = 32  # of those, where they are short
@@ -55,7 +56,11 @@ def sampled_rewards(
 
 
 def save_classifier_tokenizer(roles: Roles, tokenizer: Any, ends: tuple[int, ...], folder: Path) -> None:
-    """Write the tokenizer beside a reward model with the padding by which others find the token it is read at."""
+    """Write the tokenizer beside a reward model with the padding by which others find the token it is read at.
+
+    Its chat template, if it has one, ends dialogues there too.
+    """
     found = classifier_tokenizer(tokenizer, padding_of(roles.model), ends)
     if found is not None:
+        found.chat_template = closed_template(tokenizer)
         found.save_pretrained(str(folder))
