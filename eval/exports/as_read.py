@@ -65,6 +65,15 @@ class Opened(NamedTuple):
             tokenizer.chat_template = load_tokenizer(str(folder)).chat_template
         return cls(base, folder, tokenizer)
 
+    @property
+    def pad_id(self) -> int | None:
+        """The padding that a classifier on the base reads by; None where the base's config names none."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self.base)
+        found: int | None = config.get_text_config().pad_token_id
+        return found
+
 
 class ReadPair(NamedTuple):
     """A pair as a model reads it.

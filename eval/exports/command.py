@@ -120,12 +120,13 @@ def _rewardbench(asked: argparse.Namespace) -> None:
         _write(write_jsonl, asked.rewardbench, rows)
         return
     from preflab.eval.exports.as_read import same_tokens
-    from preflab.eval.exports.folders import portable, whole_folder, write_tokenizer
+    from preflab.eval.exports.folders import padded, whole_folder
     from preflab.eval.exports.rewardbench import reads_with
+    from preflab.tokens.portable import portable, write_tokenizer
 
     opened, pairs, encoder = _read(asked)
     # A chat template has written all special tokens; to other texts the tokenizer adds its own.
-    tokenizer = portable(opened.tokenizer, adds=not encoder.chat)
+    tokenizer = portable(padded(opened, opened.pad_id), adds=not encoder.chat)
     same = same_tokens(pairs, reads_with(tokenizer), "RewardBench", asked.source)
     beside = asked.rewardbench.with_suffix(".tokenizer")
     with whole_folder(beside) as place:

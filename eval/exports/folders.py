@@ -1,12 +1,11 @@
-"""Classifiers and tokenizers in folders that other programs open, older versions of transformers among them.
+"""Classifiers in folders that other programs open, older versions of transformers among them.
 
-Transformers 5 writes what 4 reads otherwise or not at all: the class of a tokenizer, its special tokens as a list, the
-base of rotary positions (read as 10,000 where it is not found). What is written here says both.
+Transformers 5 writes what 4 does not find: the base of rotary positions, say, which is then taken for 10,000. What is
+written here says both.
 """
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +17,12 @@ from preflab.errors import UserError
 from preflab.scoring.padding import classifier_tokenizer, padding_of
 from preflab.tokens.closing import closed_template
 from preflab.tokens.endings import CONFIG, Ends
+from preflab.tokens.portable import portable, write_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from preflab.eval.exports.as_read import Opened
-
-NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
-LONGEST = 1 << 30
 
 
 def write_classifier(opened: Opened, folder: Path) -> None:
@@ -41,10 +38,7 @@ def write_classifier(opened: Opened, folder: Path) -> None:
 
     with whole_folder(folder) as place:
         model = load_classifier(opened.base, "float32", opened.adapter).model
-        ends = Ends.of(opened.tokenizer).ids
-        tokenizer = classifier_tokenizer(opened.tokenizer, padding_of(model), ends)
-        if tokenizer is None:
-            raise UserError(f"{opened.adapter or opened.base}: every token ends some text; there is none to pad with")
+        tokenizer = padded(opened, padding_of(model))
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         model.save_pretrained(str(place))
         write_json(place / CONFIG, for_older(read_object(place / CONFIG)))
@@ -52,45 +46,20 @@ def write_classifier(opened: Opened, folder: Path) -> None:
         write_tokenizer(place, portable(tokenizer, adds=template is None), template)
 
 
-def portable(tokenizer: PreTrainedTokenizerBase, *, adds: bool) -> PreTrainedTokenizerBase:
-    """Return a copy of a tokenizer of the library's general class, which every version knows.
+def padded(opened: Opened, pad_id: int | None) -> PreTrainedTokenizerBase:
+    """Return a model's tokenizer with the padding that its classifier reads by.
 
     Args:
-        tokenizer: any with a fast implementation.
-        adds: whether it adds special tokens to texts, as the tokenizer does.
+        opened: the model.
+        pad_id: the padding in its config.
 
     Raises:
-        UserError: if it has none.
+        UserError: if there is no token left to pad with.
     """
-    from tokenizers.processors import TemplateProcessing
-    from transformers import PreTrainedTokenizerFast
-
-    if not tokenizer.is_fast:
-        raise UserError(f"the tokenizer of {tokenizer.name_or_path!r} has no fast implementation, and is not exported")
-    backend = copy.deepcopy(tokenizer.backend_tokenizer)
-    backend.no_padding()
-    backend.no_truncation()
-    if not adds:
-        backend.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
-    named = {name: str(getattr(tokenizer, name)) for name in NAMED if getattr(tokenizer, name) is not None}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **named)
-
-
-def write_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, template: Any) -> None:
-    """Write a `portable` tokenizer, and the chat template that it is to have."""
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-    named = {name: getattr(tokenizer, name) for name in NAMED if getattr(tokenizer, name) is not None}
-    if isinstance(template, dict):
-        template = [{"name": name, "template": text} for name, text in template.items()]
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        **named,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "model_max_length": LONGEST,
-        "clean_up_tokenization_spaces": False,
-        **({"chat_template": template} if template else {}),
-    }
-    write_json(folder / "tokenizer_config.json", config)
+    tokenizer = classifier_tokenizer(opened.tokenizer, pad_id, Ends.of(opened.tokenizer).ids)
+    if tokenizer is None:
+        raise UserError(f"{opened.adapter or opened.base}: every token ends some text; there is none to pad with")
+    return tokenizer
 
 
 def for_older(config: dict[str, Any]) -> dict[str, Any]:

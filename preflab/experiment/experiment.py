@@ -255,7 +255,7 @@ class Experiment(EncodedSplits):
         for role in trains:
             roles.save(role, folder / role)
         if "reward" in trains:
-            save_classifier_tokenizer(roles, self.tokenizer, self.ends, folder / "reward")
+            save_classifier_tokenizer(roles, self.tokenizer, self.ends, folder / "reward", chat=self.world.chat)
 
     def _fit(
         self,

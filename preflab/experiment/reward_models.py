@@ -16,6 +16,7 @@ from preflab.scoring.batching import rows_at_once
 from preflab.scoring.padding import classifier_tokenizer, padding_of
 from preflab.seeds import derive
 from preflab.tokens.closing import closed_template
+from preflab.tokens.portable import portable, write_tokenizer
 
 NORMALISATION_PROMPTS = 256
 NORMALISED_AT_ONCE = 32  # of those, where they are short
@@ -55,12 +56,26 @@ def sampled_rewards(
     return torch.cat(ranks.spread(parts, lambda part: roles(part, ("reward",)).rewards)).to(roles.device)
 
 
-def save_classifier_tokenizer(roles: Roles, tokenizer: Any, ends: tuple[int, ...], folder: Path) -> None:
-    """Write the tokenizer beside a reward model with the padding by which others find the token it is read at.
+def save_classifier_tokenizer(
+    roles: Roles, tokenizer: Any, ends: tuple[int, ...], folder: Path, *, chat: bool = False
+) -> None:
+    """Write the tokenizer beside a reward model so that others read what it was trained on.
 
-    Its chat template, if it has one, ends dialogues there too.
+    It pads so that they find the token that the model is read at, and its chat template ends dialogues there.
+
+    Args:
+        roles: the reward model's base.
+        tokenizer: its.
+        ends: the tokens that texts end in.
+        folder: the reward model's.
+        chat: whether a chat template wrote the texts, which nothing is added to.
     """
     found = classifier_tokenizer(tokenizer, padding_of(roles.model), ends)
-    if found is not None:
-        found.chat_template = closed_template(tokenizer)
+    if found is None:
+        return
+    template = closed_template(tokenizer)
+    if found.is_fast:
+        write_tokenizer(folder, portable(found, adds=not chat), template)
+    else:
+        found.chat_template = template
         found.save_pretrained(str(folder))

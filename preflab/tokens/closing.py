@@ -14,6 +14,7 @@ from preflab.tokens.endings import PROBE, Ends, rendered_probe
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+ASKING = "add_generation_prompt"
 MARK = "{#- ends at the end token of a last turn of the assistant's -#}"
 
 
@@ -38,7 +39,9 @@ def _closed(template: str, end: str, writes_it: bool) -> str:
         return template
     literal = json.dumps(end)
     closed = f"written.rsplit({literal}, 1)[0] + {literal}" if writes_it else f"written + {literal}"
-    ends = "messages and messages[-1]['role'] == 'assistant' and not add_generation_prompt"
+    ends = "messages and messages[-1]['role'] == 'assistant'"
+    if ASKING in template:  # by its name others tell whether a template knows of asking
+        ends += f" and not {ASKING}"
     # The empty expressions keep Jinja from taking a line break at the template's edge for the block's.
     body = "{% set written %}{{ '' }}" + template.removesuffix("\n") + "{{ '' }}{% endset %}"
     return MARK + body + "{{ " + f"{closed} if {ends} else written" + " }}"

@@ -129,7 +129,7 @@ def kind(request, pairs, tmp_path_factory) -> Kind:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.normal_(std=0.3)
+                parameter.normal_(std=0.2)
     model.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     write_json(folder / "base" / "config.json", for_older(read_object(folder / "base" / "config.json")))
@@ -142,5 +142,6 @@ def kind(request, pairs, tmp_path_factory) -> Kind:
         roles.head("reward").std.fill_(2.0)
     for role in ("policy", "reward"):
         roles.save(role, folder / role)
-    save_classifier_tokenizer(roles, tokenizer, Ends.of(tokenizer).ids, folder / "reward")
+    chat = tokenizer.chat_template is not None
+    save_classifier_tokenizer(roles, tokenizer, Ends.of(tokenizer).ids, folder / "reward", chat=chat)
     return Kind(request.param, folder / "base", folder / "reward", folder / "policy", tokenizer, pairs)

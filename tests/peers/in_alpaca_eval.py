@@ -15,6 +15,10 @@ import pandas as pd
 from alpaca_eval.metrics import glm_winrate
 
 MOST = 5000
+UNPENALISED = {
+    **glm_winrate.GLM_INFO["length_controlled_minimal"],
+    "kwargs": {"n_splits": 0, "C": 1e6, "tol": 1e-8, "max_iter": 10_000},
+}
 
 
 def main() -> None:
@@ -26,7 +30,7 @@ def main() -> None:
 
     def noted(*arguments: Any, **more: Any) -> Any:
         model = fit(*arguments, **more)
-        chosen.append(float(model.C_[0]))
+        chosen.append(float(model.C_[0]) if hasattr(model, "C_") else model.C)
         return model
 
     glm_winrate.fit_LogisticRegressionCV = noted
@@ -36,7 +40,10 @@ def main() -> None:
         rates = glm_winrate.get_length_controlled_winrate(
             rows, glm_name="length_controlled_minimal", save_weights_dir=None
         )
-        found.append({name: float(value) for name, value in rates.items()} | {"weight": chosen[-1]})
+        free = glm_winrate.get_length_controlled_winrate(rows, glm_info=UNPENALISED, save_weights_dir=None)
+        said = {name: float(value) for name, value in rates.items()}
+        found.append({**said, "weight": chosen[0], "unpenalised": float(free["length_controlled_winrate"])})
+        chosen.clear()
     Path(asked["answer"]).write_text(json.dumps(found))
 
 

@@ -56,9 +56,6 @@ def test_exported_pairs_train(kind, form, name, tmp_path):
         model = AutoModelForSequenceClassification.from_pretrained(
             kind.base, num_labels=1, pad_token_id=tokenizer.pad_token_id
         )
-        data = data.map(
-            lambda row: {n: row["prompt"] + row[n] for n in ("chosen", "rejected")}, remove_columns="prompt"
-        )
     else:
         model = AutoModelForCausalLM.from_pretrained(kind.base)
     config = getattr(trl, f"{name}Config")(**arguments(tmp_path / "out", **sizes))

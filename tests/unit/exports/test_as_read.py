@@ -16,12 +16,13 @@ from preflab.data.encoding import Encoder
 from preflab.errors import UserError
 from preflab.eval.exports.as_read import Opened, open_pairs, read_pairs, same_tokens
 from preflab.eval.exports.command import main
-from preflab.eval.exports.folders import for_older, portable, whole_folder, write_classifier, write_tokenizer
+from preflab.eval.exports.folders import for_older, whole_folder, write_classifier
 from preflab.eval.exports.lm_eval import lm_eval_rows, task_name
 from preflab.eval.exports.rewardbench import AS_IT_STANDS, reads_with, rewardbench_texts
 from preflab.model.base import load_base
 from preflab.model.roles import Roles
 from preflab.settings.training import LoraSettings
+from preflab.tokens.portable import portable, write_tokenizer
 
 LORA = LoraSettings(lora_rank=4, lora_alpha=8, dtype="float32")
 TEMPLATE = (

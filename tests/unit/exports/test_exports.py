@@ -68,7 +68,7 @@ def test_rewardbench_pairs_are_whole_dialogues():
     assert [list(row) for row in found] == [["id", "prompt", "chosen", "rejected", "subset"]] * 3
     assert [row["subset"] for row in found] == ["chat", "all", "safety"]
     assert found[1]["prompt"] == "Q2"
-    assert found[1]["chosen"] == dialogue("Q2", ODD.lstrip())
+    assert found[1]["chosen"] == dialogue("Q2", ODD.strip())
     assert found[1]["rejected"] == dialogue("Q2", "bad")
     human = {"prompt": "\n\nHuman: A\n\nAssistant: B\n\nHuman: C\n\nAssistant:", "chosen": " D", "rejected": " E"}
     (row,) = rewardbench_pairs(pairs_of([(7, human)]))
@@ -119,8 +119,9 @@ def test_pairs_of_any_layout_and_what_is_none(caplog):
         {"chosen": "a"},
     ]
     found = pairs_of(enumerate(rows, 1), "x")
-    assert [(pair.number, pair.prompt, pair.chosen, pair.rejected, pair.subset) for pair in found] == [
-        (1, "Q", "a", "b", None),
+    assert trl_pairs(found[:1]) == [{"prompt": dialogue("Q", "")[:1], "chosen": dialogue("", "a")[1:],
+                                     "rejected": dialogue("", "b")[1:]}]  # fmt: skip
+    assert [(pair.number, pair.prompt, pair.chosen, pair.rejected, pair.subset) for pair in found[1:]] == [
         (2, "Q", "a", "c", None),
         (3, "Q", "a", "b", "s"),
         (7, "S\n\nQ", "a", "b", None),

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 
+from preflab.data.encoding import Encoder
 from preflab.data.rendering import rendered
 from preflab.tokens.closing import closed_template
 from preflab.tokens.endings import Ends
@@ -53,7 +54,11 @@ def test_a_dialogue_ends_in_its_end_token(with_template, template, closing):
     # What is no finished dialogue stays as it is, and so does what preflab reads.
     for options in ({"add_generation_prompt": True}, {}):
         assert written(tokenizer, [USER], **options) == written(plain, [USER], **options)
-    assert rendered([USER], [ANSWER], tokenizer) == rendered([USER], [ANSWER], plain)
+    said, before = (rendered([USER], [ANSWER], one) for one in (tokenizer, plain))
+    assert (said.prompt, said.bare) == (before.prompt, before.bare)
+    assert [Encoder(one, chat=True).response(said.prompt, said.answers[0]) for one in (tokenizer, plain)] == [
+        Encoder(plain, chat=True).response(before.prompt, before.answers[0])
+    ] * 2
     assert Ends.of(tokenizer) == Ends.of(plain)
 
 
