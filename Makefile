@@ -12,8 +12,10 @@ TRL112 := .venv-trl112
 VLLM   := .venv-vllm
 # The site of the documentation is built by libraries that nothing else needs.
 DOCS   := .venv-docs
+# So have the programs that read what is exported; what they pin is in tests/peers.
+PEERS  := rewardbench alpaca_eval lm_eval
 
-.PHONY: install trl-1.12 compare quick test test-slow test-all test-vllm check format lint types pages site notebooks clean
+.PHONY: install trl-1.12 compare quick test test-slow test-all test-vllm test-peers check format lint types pages site notebooks clean
 
 install: $(VENV)/.installed
 
@@ -42,6 +44,15 @@ $(VLLM)/.installed: pyproject.toml
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
+# Some ask for much that they do not import, or for versions that no longer build: those are installed alone.
+.venv-peers-%/.installed: tests/peers/%.txt
+	test -x .venv-peers-$*/bin/python || $(PYTHON) -m venv .venv-peers-$*
+	if grep -q '^torch' $<; then .venv-peers-$*/bin/python -m pip install --quiet "$(TORCH)"; fi
+	.venv-peers-$*/bin/python -m pip install --quiet --requirement $<
+	if test -f tests/peers/$*-alone.txt; then \
+		.venv-peers-$*/bin/python -m pip install --quiet --no-deps --requirement tests/peers/$*-alone.txt; fi
+	touch $@
+
 compare: install  ## train and compare DPO and PPO on the embedded world (ARGS="--seeds 0,1,2")
 	$(BIN)/python recipes/compare.py $(ARGS)
 
@@ -62,6 +73,9 @@ test-all: test test-slow  ## all tests
 test-vllm: $(VLLM)/.installed  ## the samplers' tests, and RLOO and PPO by recipe, on vLLM itself (its build for CPUs)
 	$(VLLM)/bin/python -m pytest tests/unit/sampling tests/recipes/test_vllm_rollouts.py \
 		tests/real_model/test_smollm2_vllm.py $(ARGS)
+
+test-peers: install $(PEERS:%=.venv-peers-%/.installed)  ## what is exported, read by RewardBench, AlpacaEval, lm_eval, TRL
+	$(BIN)/python -m pytest tests/peers $(ARGS)
 
 check: install lint types  ## format, lint, types
 
@@ -95,4 +109,4 @@ notebooks: install  ## docs/notebooks/, run from the first cell to the last
 	$(BIN)/python docs/make_notebooks.py
 
 clean:
-	rm -rf $(VENV) $(TRL112) $(VLLM) $(DOCS) *.egg-info build dist site
+	rm -rf $(VENV) $(TRL112) $(VLLM) $(DOCS) $(PEERS:%=.venv-peers-%) *.egg-info build dist site

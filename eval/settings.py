@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from preflab.settings.fields import option
 from preflab.settings.training import MOST_AT_ONCE
 from preflab.settings.values import LARGEST_SEED
+
+LengthUnit = Literal["tokens", "characters"]
 
 FEWEST_SAMPLES = 4  # of each prompt, by which the error of the oracle line can be told
 
@@ -22,6 +25,9 @@ class EvalConfig:
     eval_seed: int = option(0, "seed of the sampled responses", minimum=0, maximum=LARGEST_SEED)
     baseline_draws: int = option(
         4, "answers of the baseline to each prompt, which win rates are means over", minimum=1, maximum=10_000
+    )
+    length_unit: LengthUnit = option(
+        "tokens", "what length-controlled win rates count lengths in; AlpacaEval's count characters"
     )
     oracle_samples: int = option(
         32,

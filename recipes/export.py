@@ -1,12 +1,12 @@
-"""Write samples and scores as other tools read them: AlpacaEval, RewardBench.
+"""Write samples, scores, pairs and reward models as other tools read them: AlpacaEval, RewardBench, lm_eval, TRL.
 
 python recipes/export.py runs/a/stages/eval-dpo-seed0-… --alpaca model_outputs.json --generator dpo
-python recipes/export.py runs/a/stages/eval-reward-…    --scores scores.jsonl
 python recipes/export.py pairs.jsonl                    --rewardbench rewardbench.jsonl
+python recipes/export.py runs/a/stages/reward-…/reward  --classifier merged
 """
 
 from preflab.errors.answering import run_recipe
-from preflab.eval.exports import main
+from preflab.eval.exports.command import main
 
 __all__ = ["main"]
 

@@ -32,6 +32,7 @@ from preflab.eval.records.frontier import Frontier
 from preflab.eval.records.records import Records
 from preflab.eval.records.tuning import Tuned
 from preflab.eval.records.typed import from_json
+from preflab.eval.settings import LengthUnit
 
 if TYPE_CHECKING:
     from preflab.eval.frontier import Oracle
@@ -60,6 +61,7 @@ def summarise_comparison(
     judge_is_kin: bool = False,
     learnt: Sequence[Learnt] = (),
     people: Panel | None = None,
+    length_unit: LengthUnit = "tokens",
 ) -> Summary:
     """Return what ``comparison.json`` says of the methods.
 
@@ -79,6 +81,7 @@ def summarise_comparison(
         judge_is_kin: whether the judge was trained as the reward models were that methods maximised.
         learnt: methods on parts of the preferences.
         people: who judged some of the answers too.
+        length_unit: what length-controlled win rates count lengths in.
     """
     primary = primary or ("gold" if decide is by_gold else "win-rate")
     configured = [contestant for contestant in contestants if not contestant.varied]
@@ -94,7 +97,7 @@ def summarise_comparison(
         headline="",
         verdict=(),
         schema=SCHEMA,
-        methods={c.name: summarise(c, baseline, decide, tried[c.name]) for c in configured},
+        methods={c.name: summarise(c, baseline, decide, tried[c.name], length_unit) for c in configured},
         pairwise=tuple(tests),
         untested=tuple(untested(policies, games) if games else ()),
         ranking=tuple(rank(policies, games, tests) if tests else ()),
@@ -111,7 +114,9 @@ def summarise_comparison(
         judge_is_kin=judge_is_kin,
         tuning=tuning or {},
         replications=replications(policies[1:]),
-        learning=learning_points(learnt, [summarise(one.contestant, baseline, decide) for one in learnt]),
+        learning=learning_points(
+            learnt, [summarise(one.contestant, baseline, decide, 1, length_unit) for one in learnt]
+        ),
         humans=hold_against(policies, games, people) if people and games else None,
         examined={name: _in_all([seen for _, seen in seeds]) for name, seeds in examined.items()},
     )
@@ -130,7 +135,11 @@ def _tried(contestants: Sequence[Contestant], tuning: Mapping[str, Tuned]) -> Co
 
 
 def summarise(
-    contestant: Contestant, baseline: Sequence[Sequence[Records]] = (), decide: Decide | None = None, tried: int = 1
+    contestant: Contestant,
+    baseline: Sequence[Sequence[Records]] = (),
+    decide: Decide | None = None,
+    tried: int = 1,
+    length_unit: LengthUnit = "tokens",
 ) -> Method:
     """Return the estimates of one method over its training seeds.
 
@@ -140,11 +149,13 @@ def summarise(
             several draws make them steadier.
         decide: who answered better; None leaves win rates out.
         tried: how many settings of it were trained.
+        length_unit: what length-controlled win rates count lengths in.
     """
     seeds = contestant.records
     found: dict[str, Any] = {}
     if contestant.gives == "policy":
-        found = summarise_measures(measures_of("games"), _games(seeds, baseline, decide) if baseline and decide else {})
+        games = _games(seeds, baseline, decide, length_unit) if baseline and decide else {}
+        found = summarise_measures(measures_of("games"), games)
         found |= summarise_generations([records.samples for records in seeds])
     found |= summarise_heldout([records.preferences for records in seeds])
     return Method(
@@ -177,16 +188,25 @@ def by_likelihood(records: Records) -> Preferences:
     return from_json(Preferences, {**unknown, **empty, **likelihoods([records.preferences])})
 
 
-def _games(seeds: Sequence[Records], baseline: Sequence[Sequence[Records]], decide: Decide) -> dict[str, Array]:
+def _games(
+    seeds: Sequence[Records], baseline: Sequence[Sequence[Records]], decide: Decide, length_unit: LengthUnit
+) -> dict[str, Array]:
     """Return the games against the baseline, ``[S, D, N]``, on the prompts of which all were decided."""
     met = [baseline[seed % len(baseline)] for seed in range(len(seeds))]
     games = np.array([[decide(records, draw) for draw in draws] for records, draws in zip(seeds, met, strict=True)])
     decided = np.isfinite(games).all((0, 1))
     if not decided.any():
         return {}
-    lengths, *others = (needed([records.samples for records in side], "length") for side in (seeds, *met))
+    lengths, *others = (_lengths(side, length_unit) for side in (seeds, *met))
     longer = lengths[:, None] - np.stack(others)
     return {"games": games[..., decided], "longer": longer[..., decided]}
+
+
+def _lengths(side: Sequence[Records], unit: LengthUnit) -> Array:
+    """Return how long the answers of several seeds, or draws, are, ``[S, N]``."""
+    if unit == "tokens":
+        return needed([records.samples for records in side], "length")
+    return np.array([[len(row["response"]) for row in records.samples] for records in side], dtype=np.float64)
 
 
 def summarise_training(records: Sequence[Row]) -> Cost:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from preflab.eval.metrics import base
 from preflab.eval.metrics.measures import PERCENT, Whole
 from preflab.eval.statistics import length_controlled_win_rate
+from preflab.eval.statistics.length_control import Fit
 
 
 def whole(games: ArrayLike, longer: ArrayLike, *, groups: ArrayLike | None = None) -> dict[str, Any]:
@@ -34,6 +35,9 @@ class LengthControlledWinRate(base.PromptMetric):
 
     A logistic model of the win with the difference in length as the one covariate is read at a difference of 0: judges
     like long answers, and a longer answer is not a better one.
+
+    Lengths are tokens, or characters, as AlpacaEval's are (`--length-unit`). `compute(…, fit="alpaca_eval")` fits as
+    its ``length_controlled_minimal`` does.
     """
 
     of = "games"
@@ -50,9 +54,11 @@ class LengthControlledWinRate(base.PromptMetric):
   author={Dubois, Yann and Galambosi, Balázs and Liang, Percy and Hashimoto, Tatsunori B.},
   journal={arXiv:2404.04475}, year={2024}}"""
 
-    def _compute(self, *, level: float = 0.95, groups: ArrayLike | None = None, **inputs: Any) -> dict[str, Any]:
+    def _compute(
+        self, *, level: float = 0.95, groups: ArrayLike | None = None, fit: Fit = "prior", **inputs: Any
+    ) -> dict[str, Any]:
         if groups is not None:
             raise ValueError("games of one prompt have a place of their own, [S, D, N]; groups are for other metrics")
-        found = length_controlled_win_rate(*base.vectors(**inputs), level=level)
+        found = length_controlled_win_rate(*base.vectors(**inputs), level=level, fit=fit)
         mean, low, high, n = found.win_rate
         return {self.measures[0].name: mean, "low": low, "high": high, "n": n, "note": found.note}

@@ -116,6 +116,7 @@ def compared(arena: Arena, people: ByAnswers | None = None) -> Result:
         judge_is_kin=arena.judge_is_kin,
         learnt=learning_curves(arena, grounds, contestants),
         people=people,
+        length_unit=session.evaluation.length_unit,
     )
     methods = {entry.method.label: entry.method.identity() for entry in entries if not entry.varied}
     comparison = Comparison(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from preflab.eval.pipeline.judging import ByAnswers, Chosen
     from preflab.eval.records.comparison import Summary
     from preflab.eval.records.records import Records
+    from preflab.eval.settings import LengthUnit
     from preflab.experiment.experiment import Experiment
     from preflab.experiment.rewards import Rewards
 
@@ -195,8 +196,9 @@ def evaluated(
     draws = [baseline(ground)] if generate else []
     found = {name: evaluate_subject(name, subject, ground) for name, subject in every.items()}
     ranks.dismiss()
+    decide, unit = judged.decide if generate else None, session.evaluation.length_unit
     evaluation = Evaluation(
-        **vars(summarise_subjects(every, found, draws, judged.decide if generate else None, people)),
+        **vars(summarise_subjects(every, found, draws, decide, people, unit)),
         baseline="reference",
         judge=judged.described(),
         reward_model=None,
@@ -240,6 +242,7 @@ def summarise_subjects(
     draws: Sequence[Sequence[Records]],
     decide: Decide | None,
     people: ByAnswers | None = None,
+    length_unit: LengthUnit = "tokens",
 ) -> Summary:
     """Summarise the records of every subject, the reference first."""
     from preflab.eval.comparison.contestant import Contestant
@@ -252,7 +255,7 @@ def summarise_subjects(
         # Without a reference in the same tokens there is no implicit reward, and its figures are null.
         scored = records if column([records.preferences], "chosen_score") is not None else Records(records.samples, [])
         contestants.append(Contestant(name, [scored], gives=subjects[name].role))
-    summary = summarise_comparison(contestants, baseline=draws, decide=decide, people=people)
+    summary = summarise_comparison(contestants, baseline=draws, decide=decide, people=people, length_unit=length_unit)
     methods = {
         name: replace(
             row,

@@ -129,7 +129,12 @@ def trained(session: Session, foundation: Foundation, method: Method) -> Result:
     first = [Contestant("start", [evaluate_subject("start", START, ground)])] if policy else []
     contestants = [*first, contest([ground._replace(seed=seed) for seed in seeds], Entry(method, {}), stages)]
     draws = [baseline(ground)] if policy else []
-    summary = summarise_comparison(contestants, baseline=draws, decide=by_gold if ground.judge else None)
+    summary = summarise_comparison(
+        contestants,
+        baseline=draws,
+        decide=by_gold if ground.judge else None,
+        length_unit=session.evaluation.length_unit,
+    )
     comparison = Comparison(
         **vars(summary),
         baseline="start" if draws else None,

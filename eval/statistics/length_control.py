@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from preflab.eval.statistics.intervals import Estimate, as_table, interval
+from preflab.eval.statistics.lasso import FOLDS, cross_validated
 
 Array = NDArray[np.float64]
+
+Fit = Literal["prior", "alpaca_eval"]
 
 # Standard deviation of the prior on the length's effect, in log-odds: it bounds what is not determined, no more.
 _PRIOR = 3.0
@@ -34,7 +37,9 @@ class LengthControlled(NamedTuple):
     note: str | None
 
 
-def length_controlled_win_rate(wins: ArrayLike, longer: ArrayLike, *, level: float = 0.95) -> LengthControlled:
+def length_controlled_win_rate(
+    wins: ArrayLike, longer: ArrayLike, *, level: float = 0.95, fit: Fit = "prior"
+) -> LengthControlled:
     """Return the win rate that is left when both responses are equally long (Dubois et al. 2024, arXiv 2404.04475).
 
     As AlpacaEval 2 does, a logistic model of the win, which may be soft, ``logit P = θ + φ·tanh(d / std(d))`` with d
@@ -44,6 +49,10 @@ def length_controlled_win_rate(wins: ArrayLike, longer: ArrayLike, *, level: flo
     told apart by length or all games were won. The interval is that of `interval`, for the values to which a
     small change of each game would move the figure.
 
+    With ``fit="alpaca_eval"`` the fit is that of AlpacaEval's ``length_controlled_minimal``: no prior and no tied game,
+    but a penalty on |θ| + |φ| whose weight five-fold cross-validation chooses (see `lasso`), and the standard deviation
+    of a sample. It draws θ towards 0 too, and that the more the fewer games there are.
+
     Each game counts with its own lengths: a mean over several opponents, against their mean length, would hide that
     the longer of them won more often.
 
@@ -52,21 +61,26 @@ def length_controlled_win_rate(wins: ArrayLike, longer: ArrayLike, *, level: flo
             answers of the opponent to each prompt.
         longer: the response's length less its opponent's, of the same shape, in any unit.
         level: confidence level.
+        fit: how θ and φ are found.
 
     Raises:
-        ValueError: if shapes differ, or values are not finite or out of range.
+        ValueError: if shapes differ, or values are not finite or out of range; or if there are fewer prompts than
+            cross-validation has folds.
     """
     won, difference = _games(wins), _games(longer)
     if won.shape != difference.shape:
         raise ValueError(f"wins have shape {won.shape}, length differences {difference.shape}; give one for each win")
     if not ((won >= 0.0) & (won <= 1.0)).all():
         raise ValueError("wins must lie between 0 (loss) and 1 (win), 0.5 for a tie")
-    deviation = float(difference.std())
+    by_lasso = fit == "alpaca_eval"
+    if by_lasso and won.shape[-1] < FOLDS:
+        raise ValueError(f"wins are of {won.shape[-1]} prompts; cross-validation takes {FOLDS} and more")
+    deviation = float(difference.std(ddof=int(by_lasso)))
     if deviation <= 1e-9 * float(abs(difference).max()):
         note = "all length differences are equal: there is no effect to fit"
         return LengthControlled(interval(won.mean(1), level=level, rate=True), 0.0, note)
     feature = np.tanh(difference / deviation)
-    theta, phi, moved = _fit(won, feature)
+    theta, phi, moved = _lasso(won, feature) if by_lasso else _fit(won, feature)
     share = float(1.0 / (1.0 + np.exp(-theta)))
     if (won == won.flat[0]).all():
         # Nothing varies: the rate's own interval says how little is known.
@@ -123,3 +137,17 @@ def _fit(won: Array, feature: Array) -> tuple[float, float, Array]:
     slope = expit(x[0]) * (1.0 - expit(x[0])) * won.size
     moved = slope * (row[0] + row[1] * feature) * (won - expit(x[0] + x[1] * feature))
     return float(x[0]), float(x[1]), np.asarray(moved, dtype=np.float64)
+
+
+def _lasso(won: Array, feature: Array) -> tuple[float, float, Array]:
+    """Return the same by AlpacaEval's fit; what the penalty keeps at 0 is not moved by any game."""
+    from scipy.special import expit
+
+    found = cross_validated(won, feature)
+    chance = expit(found.theta + found.phi * feature)
+    weight = chance * (1.0 - chance)
+    design = np.stack([np.ones_like(feature), feature])[: 1 if found.phi == 0.0 else 2]
+    row = np.linalg.inv(np.einsum("isdn,jsdn,sdn->ij", design, design, weight))[0]
+    even = expit(found.theta) * (1.0 - expit(found.theta))
+    moved = even * won.size * np.einsum("i,isdn->sdn", row, design) * (won - chance)
+    return found.theta, found.phi, np.asarray(moved, dtype=np.float64)

@@ -54,6 +54,9 @@ logger = logging.getLogger(__name__)
 ADAPTER, MODEL = "adapter_config.json", "config.json"
 MOST_SAMPLES = 2**16  # of each prompt, as for the method best-of-n
 ROLES = ("policy", "reward")
+OF_OTHERS = ("baseline_draws", "length_unit", "oracle_samples")
+"""Settings that decide none of an evaluation's own rows: what is made of them, and of other samples."""
+
 LOOKED_FOR = (
     f"{ADAPTER} (a PEFT adapter), {MODEL} (a model), {RECORD} with policy/ or reward/ (a preflab stage), "
     f"stages/ (a preflab run) or {SAMPLES} (an evaluation)"
@@ -189,8 +192,7 @@ def evaluation_stage(name: str, subject: Subject, ground: Ground) -> Stage:
         "subject": [subject.kind, subject.key],
         **StandsOn.of(ground.sft, ground.reward)._asdict(),
         "judge": ground.judge.key if ground.judge else None,
-        # The number of other samples does not decide this one's figures.
-        "config": {k: v for k, v in as_dict(ground.config).items() if k not in ("baseline_draws", "oracle_samples")},
+        "config": {k: v for k, v in as_dict(ground.config).items() if k not in OF_OTHERS},
         "seed": ground.seed,
         "generate": ground.generate,
     }

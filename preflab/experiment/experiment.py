@@ -256,7 +256,7 @@ class Experiment(EncodedSplits):
         about = {**training.inputs, "versions": versions()}
         run, algorithm = self.run.folder, type(method.algorithm)
         trained = Trained(training.name, "policy", self.world.model, about, record._asdict(), run, algorithm)
-        save_roles(roles, needs.trains, self.tokenizer, self.ends, trained, folder)
+        save_roles(roles, needs.trains, self.tokenizer, self.ends, trained, folder, chat=self.world.chat)
         return record._asdict()
 
     def _fit(

@@ -66,13 +66,6 @@ _BOARD = Board(_display, time.monotonic, Heart().start)
 expect, progress, say, stage, reused = _BOARD.expect, _BOARD.progress, _BOARD.say, _BOARD.stage, _BOARD.reused
 afresh, elsewhere = _BOARD.afresh, _BOARD.elsewhere
 at_work, begun, heard, ended = _BOARD.at_work, _BOARD.begun, _BOARD.heard, _BOARD.ended
-    _BOARD.afresh,
-    _BOARD.elsewhere,
-    _BOARD.at_work,
-    _BOARD.begun,
-    _BOARD.heard,
-    _BOARD.ended,
-)
 
 terminal.before_a_message(_BOARD.leave)
 # Nobody draws while a process is forked off: it would wait for ever for locks that are held here.

@@ -20,6 +20,7 @@ from preflab.eval.records.records import Records
 from preflab.eval.statistics import bradley_terry, compare_wins, interval, length_controlled_win_rate
 
 PROMPTS = 64
+UNITS = ("tokens", "characters")
 
 
 def records(gold, kl=0.5):
@@ -195,6 +196,17 @@ def test_lengths_count_game_by_game():
     assert [said.mean, said.low, said.high, said.n] == pytest.approx([*expected], abs=1e-6)
     assert said.n == PROMPTS
     assert found.figures["win_rate"] == Figure.of(interval(wins.mean(0), rate=True))
+
+
+def test_lengths_are_counted_in_characters_where_that_is_asked_for():
+    own, draw = contestant("dpo", 0.3), records(np.random.default_rng(3).normal(size=PROMPTS))
+    rows = [{**row, "response": "x" * (at * 7 % 50)} for at, row in enumerate(own.records[0].samples)]
+    own = replace(own, records=[Records(rows, [])])
+    longer = [len(a["response"]) - len(b["response"]) for a, b in zip(rows, draw.samples, strict=True)]
+    expected = length_controlled_win_rate(by_gold(own.records[0], draw), longer).win_rate.mean
+    found = [summarise(own, [[draw]], by_gold, 1, unit).figures["length_controlled_win_rate"] for unit in UNITS]
+    assert found[1].mean == pytest.approx(expected)
+    assert abs(found[0].mean - expected) > 1e-3
 
 
 def test_a_difference_is_found_with_its_sign_and_none_where_there_is_none():
