@@ -15,6 +15,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from preflab.errors import UserError, speaking
 from preflab.errors.answering import run_recipe
@@ -22,6 +23,7 @@ from preflab.eval.pipeline.checking import CheckConfig, CheckedConfig, check_dat
 from preflab.eval.pipeline.data_page import page
 from preflab.eval.pipeline.defaults import layers_under
 from preflab.eval.pipeline.session import SHARED
+from preflab.experiment.sections import MethodSections
 from preflab.progress import listed
 from preflab.settings.command_line import CommandLine
 from preflab.settings.fields import as_dict, merge
@@ -46,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2 if report.refused else 0
 
 
-def settings(arguments: Sequence[str]) -> dict[str, object]:
+def settings(arguments: Sequence[str]) -> dict[str, Any]:
     """Return the configs, with the defaults that a run of this model and data would have."""
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--dataset", *arguments]
     classes = {**SHARED, **OWN}
-    given = CommandLine(__doc__ or "", classes, sections=True).read(arguments)
+    given = CommandLine(__doc__ or "", classes, sections=MethodSections()).read(arguments)
     own = {field.name for cls in OWN.values() for field in dataclasses.fields(cls)}
     if unread := sorted({*given.values, *given.sections} - own):
         logger.warning("nothing here depends on %s", listed(unread))

@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from preflab.disk.digests import digest
-from preflab.eval.comparison.sentences import MEASURES, about
-from preflab.eval.metrics import columns_of, win_rate
-from preflab.eval.records.comparison import Comparison, PairTest
-from preflab.eval.report.figures import Plot, page_svg
+from preflab.eval.comparison.sentences import about
+from preflab.eval.metrics import columns_of
+from preflab.eval.records.comparison import Comparison
+from preflab.eval.report.differences import differences
+from preflab.eval.report.figures import page_svg
 from preflab.eval.report.inline import inline_svg
 from preflab.eval.report.measures import measure_table, minus
 from preflab.eval.report.style import LIGHT
 from preflab.eval.report.table import ABSENT, cost_texts
-from preflab.eval.report.text import clean, finite, visible
+from preflab.eval.report.text import clean, visible
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-MOST_PAIRS = 12  # differences in a figure; the table and `comparison.pairwise` have all
-LONGEST_NAME = 24
 CARD = (
     f"background:{LIGHT['paper']};color:{LIGHT['ink']};border:1px solid {LIGHT['line']};border-radius:6px;"
     "padding:12px 16px;margin:4px 0;max-width:62em;font-family:system-ui,sans-serif;font-size:14px;line-height:1.45"
@@ -112,42 +107,6 @@ def _plain(text: str) -> Markup:
 
 
 # ---- the figure ----------------------------------------------------------------------------------
-
-
-def differences(comparison: Comparison) -> Plot | None:
-    """The difference of every two methods with its interval, those that can be told apart in colour."""
-    pairs = [pair for pair in comparison.pairwise if finite(pair.difference.mean)][:MOST_PAIRS]
-    if not pairs:
-        return None
-    measure = pairs[0].measure
-    scale = 100.0 if measure == win_rate.WIN_RATE.key else 1.0
-    unit = ", percentage points" if scale > 1.0 else ""
-
-    def draw(axes: Axes) -> None:
-        axes.axvline(0.0, color=LIGHT["muted"], linewidth=1, linestyle="--")
-        for at, pair in enumerate(pairs):
-            colour = LIGHT["muted" if pair.winner is None else "accent"]
-            difference = pair.difference
-            if finite(difference.low) and finite(difference.high):
-                axes.hlines(at, scale * difference.low, scale * difference.high, color=colour, linewidth=2)
-            axes.plot([scale * difference.mean], [at], color=colour, marker="o")
-        axes.set_yticks(range(len(pairs)), [f" {_between(pair)}" for pair in pairs])
-        axes.set_ylim(len(pairs) - 0.5, -0.5)
-        axes.set(xlabel=f"difference in {MEASURES.get(measure, measure)}{unit}")
-        axes.grid(axis="y", visible=False)
-
-    caption = "95 % intervals of each pair alone; in colour: told apart after correction over all pairs."
-    left = len(comparison.pairwise) - len(pairs)
-    caption += f" {left} more pairs are in comparison.pairwise." if left else ""
-    size = (6.4, 0.9 + 0.34 * len(pairs))
-    return Plot("differences", "Differences", caption, size, list(comparison.methods), draw)
-
-
-def _between(pair: PairTest) -> str:
-    names = (
-        name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in (pair.first, pair.second)
-    )
-    return " − ".join(names)
 
 
 def _figure(comparison: Comparison) -> Markup:

@@ -170,7 +170,7 @@ def check_usable(rows: Iterable[tuple[int, Row]], columns: Mapping[str, str], so
         UserError: as `clean_rows` does where no row is usable, or for a column that no row has.
     """
     cleaner = Cleaner(None, columns)
-    found = Cleaned([], BadRows(), cleaner.seen, [], [])
+    found = Cleaned([], BadRows(), cleaner.seen, [], [], [])
     for number, row in rows:
         try:
             found.rows.append(cleaner.parted(row).row)

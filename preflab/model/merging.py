@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from preflab.errors import UserError
-from preflab.model.base import default_device, without_dropout
+from preflab.model.base import without_dropout
 from preflab.model.classifiers import classifier_base
+from preflab.model.devices import default_device
 from preflab.model.folding import put_on
 from preflab.model.opening import open_model
 from preflab.scoring.quantised import quantised_layers

@@ -68,11 +68,18 @@ afresh, elsewhere = _BOARD.afresh, _BOARD.elsewhere
 at_work, begun, heard, ended = _BOARD.at_work, _BOARD.begun, _BOARD.heard, _BOARD.ended
 
 terminal.before_a_message(_BOARD.leave)
+
+
+def _left_to_the_parent() -> None:
+    _BOARD.lock.release()
+    _LIVE.abandon()
+
+
 # Nobody draws while a process is forked off: it would wait for ever for locks that are held here.
 os.register_at_fork(
     before=lambda: _BOARD.lock.acquire(),
     after_in_parent=lambda: _BOARD.lock.release(),
-    after_in_child=lambda: (_BOARD.lock.release(), _LIVE.abandon()),
+    after_in_child=_left_to_the_parent,
 )
 
 

@@ -161,7 +161,7 @@ def test_weights_are_kept_where_the_tokenizer_cannot_be_saved(experiment, tmp_pa
 
     (tmp_path / "policy").mkdir()
     trained = Trained("dpo", "policy", experiment.world.model, {}, {}, tmp_path)
-    saving.save_beside(Stubborn(), trained, tmp_path / "policy")
+    saving.save_beside(lambda: Stubborn().save_pretrained(tmp_path), trained, tmp_path / "policy")
     assert "no file for me" in caplog.text
     assert (tmp_path / "policy" / "README.md").is_file()
 
@@ -196,5 +196,5 @@ def test_a_method_whose_config_has_no_defaults_loses_no_weights(tmp_path, caplog
 
     (tmp_path / "policy").mkdir()
     trained = Trained("mine", "policy", "owner/base", {"method": "mine"}, {}, tmp_path, Stubborn)
-    saving.save_beside(None, trained, tmp_path / "policy")
+    saving.save_beside(lambda: None, trained, tmp_path / "policy")
     assert "its model card could not be made: beta is required" in caplog.text

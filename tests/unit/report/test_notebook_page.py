@@ -11,7 +11,8 @@ from hostile import HOSTILE, poisoned
 from report_fixture import METHODS, bare, comparison, typed
 
 from preflab.eval.comparison.sentences import about
-from preflab.eval.report.notebook import MOST_PAIRS, comparison_html, differences, lines_html
+from preflab.eval.report.differences import differences
+from preflab.eval.report.notebook import comparison_html, lines_html
 from preflab.eval.report.text import visible
 
 ELEMENTS = {
@@ -88,13 +89,6 @@ def test_what_is_not_known_is_not_drawn():
     html = comparison_html(typed(bare()))
     assert "<svg" not in html
     assert "preflab" in html
-
-
-def test_a_figure_of_many_pairs_says_how_many_it_leaves_out():
-    compared = typed(comparison())
-    many = replace(compared, pairwise=compared.pairwise * MOST_PAIRS)
-    plot = differences(many)
-    assert f"{len(many.pairwise) - MOST_PAIRS} more pairs" in plot.caption
 
 
 def test_a_pair_without_an_interval_is_a_point():
