@@ -15,11 +15,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from preflab.disk.seals import damage
 from preflab.disk.stages import Run
 from preflab.experiment import saving
-from preflab.experiment.cards import Trained, card_of, told_by
+from preflab.experiment.cards import SCALAR, Trained, card_of, told_by
 from preflab.experiment.experiment import Experiment
 from preflab.method import registry
 from preflab.method.configured import make_method
 from preflab.settings.training import LoraSettings
+from preflab.tokens.closing import closed_template
 from preflab.worlds import WorldConfig
 
 TRAIN = {"per_device_train_batch_size": 4, "max_steps": 2, "logging_steps": 1, "learning_rate": 1e-2}
@@ -89,7 +90,8 @@ def test_every_role_has_tokenizer_and_card(name, role, stages, experiment):
     folder = stages[name].folder / role
     assert damage(stages[name].folder) is None, "sealed with all of it"
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert (tokenizer.chat_template, tokenizer.eos_token, tokenizer.pad_token) == (TEMPLATE, "</s>", "<pad>")
+    template = closed_template(experiment.tokenizer) if role in SCALAR else TEMPLATE
+    assert (tokenizer.chat_template, tokenizer.eos_token, tokenizer.pad_token) == (template, "</s>", "<pad>")
     said, text = front(folder), (folder / "README.md").read_text()
     assert said["library_name"] == "peft"
     assert said["datasets"] == ["owner/preferences"]
