@@ -19,6 +19,7 @@ from preflab.eval.records.typed import from_json
 
 SEEDS = (0, 1, 2)
 METHODS = ("sft", "dpo", "ipo", "ppo")
+LATER = ("tuning", "learning", "redrawn", "examined")  # what may be absent
 SUBSETS = ("on topic", "tone")
 GOLD = {"sft": 0.31, "dpo": 1.24, "ipo": 1.19, "ppo": 1.52}
 KL = {"sft": 0.02, "dpo": 6.8, "ipo": 6.1, "ppo": 8.9}
@@ -107,8 +108,8 @@ def bare() -> Row:
     """Return a comparison in which nobody judged, nothing was swept and no curve was logged."""
     empty = {"ranking": [], "pairwise": [], "training": {}, "diagnosis": {}}
     methods = {name: {**record, "preferences": None} for name, record in comparison()["methods"].items()}
-    whole = {name: part for name, part in comparison().items() if name not in ("tuning", "learning")}
-    return told({**whole, **empty, "frontier": None, "overoptimisation": None, "methods": methods, "examined": {}})
+    whole = {name: part for name, part in comparison().items() if name not in LATER}
+    return told({**whole, **empty, "frontier": None, "overoptimisation": None, "methods": methods})
 
 
 def typed(compared: Row) -> Comparison:

@@ -131,7 +131,7 @@ def _equal(values: Sequence[float]) -> bool:
 def _sentence(result: Budgets, values: Mapping[str, Sequence[float | None]], settings: Mapping[str, int]) -> str:
     if len(settings) < 2:
         return "Fewer than two methods were trained: there are no budgets to compare."
-    apart = [f"{said} ({apart(values[said])})" for said in result.unequal if said != SETTINGS]
+    apart = [f"{said} ({how_far_apart(values[said])})" for said in result.unequal if said != SETTINGS]
     parts = [
         *_matched(result),
         f"equal within {TOLERANCE:.0%}: {_listed(result.equal)}",
@@ -178,7 +178,7 @@ def _matched(result: Budgets) -> list[str]:
     return [f"meant to be matched in {said}, which differ by more than {TOLERANCE:.0%}"]
 
 
-def apart(values: Sequence[float | None]) -> str:
+def how_far_apart(values: Sequence[float | None]) -> str:
     """Return how far apart the extremes of a quantity are, in words."""
     known = [value for value in values if value is not None]
     if min(known) == 0:

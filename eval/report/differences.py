@@ -187,7 +187,7 @@ def differences(comparison: Comparison) -> Plot | None:
             face = LIGHT["ink"] if sure else LIGHT["paper"]
             axes.plot([factor * d.mean], [at], marker="o", color=LIGHT["ink"], markerfacecolor=face, linestyle="")
         axes.set_yticks(range(len(rows)), [f" {_cut(row.first)} − {_cut(row.second)}" for row in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
         axes.set_xlabel(f"difference in {found.unit}")
         axes.grid(visible=False, axis="y")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from preflab.eval.comparison.budgets import CHARGED, QUANTITIES, SETTINGS, TOLERANCE, apart
+from preflab.eval.comparison.budgets import CHARGED, QUANTITIES, SETTINGS, TOLERANCE, how_far_apart
 from preflab.eval.metrics.measures import Column
 from preflab.eval.records.comparison import Comparison
 from preflab.eval.report.measures import COSTS, Table, Value, cell
@@ -60,7 +60,7 @@ def _equal(comparison: Comparison, key: str, values: list[Any]) -> str:
         return "–"
     # Where a method that was not trained is counted among others, the sentence says how far the rest are apart.
     known = values and all(map(finite, values)) and not comparison.budgets.untrained
-    return f"no, {apart(values)}" if known else "no"
+    return f"no, {how_far_apart(values)}" if known else "no"
 
 
 def _charged(comparison: Comparison) -> Table | None:

@@ -75,7 +75,7 @@ TERMS = {
         "best attainable",
         "The most gold reward that any policy could have at that KL; and the share of that gain which a method has.",
     ),
-    "best of n": (
+    "best": (
         "best of n",
         "The answer with the highest gold reward among n of the reference; its KL is at most log n − (n − 1)/n, which "
         "is where it is drawn.",

@@ -67,8 +67,9 @@ def _start(comparison: Comparison) -> FrontierPoint | None:
     gold, kl = figures.get(GOLD.key), figures.get(KL.key)
     if gold is None or kl is None or not (finite(gold.mean) and finite(kl.mean)):
         return None
-    whole = dict.fromkeys(("proxy_reward", "attainable", "under_the_line"))
-    return FrontierPoint(method=name, setting={}, kl=kl, gold_reward=gold, **whole)
+    return FrontierPoint(
+        method=name, setting={}, kl=kl, gold_reward=gold, proxy_reward=None, attainable=None, under_the_line=None
+    )
 
 
 def _settings(axes: Axes, own: Sequence[FrontierPoint], style: Style) -> None:

@@ -228,6 +228,7 @@ OUTSIDE = """
   return b.width > 0 && (b.right > innerWidth + 1 || b.left < -1);
 }).map(e => e.outerHTML.slice(0, 120))
 """
+ON_PAPER = OUTSIDE.replace("'.scroll, pre'", "'none'")  # where nothing scrolls
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -252,7 +253,7 @@ def test_paper_is_white_and_whole_with_everything_opened(browser, report):
     browser.settle()
     assert browser.run("document.querySelectorAll('details:not([open])').length") == 0
     assert browser.run("document.documentElement.scrollWidth") <= 688
-    assert browser.run(OUTSIDE.replace(".wider", ".none").replace("'.scroll, pre'", "'none'")) == []
+    assert browser.run(ON_PAPER) == []
     dark = browser.run(
         "[...document.querySelectorAll('*')].map(e => getComputedStyle(e).backgroundColor)"
         ".filter(c => !c.endsWith(', 0)')).map(c => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => +a + +b, 0) / 765)"
@@ -262,6 +263,21 @@ def test_paper_is_white_and_whole_with_everything_opened(browser, report):
     assert browser.run("document.querySelector('#terms').checkVisibility()") is True
     browser.run("dispatchEvent(new Event('afterprint'))")
     assert browser.run("document.querySelectorAll('details[open]').length") == 0
+    assert browser.problems == []
+
+
+@pytest.mark.parametrize(("width", "media"), [(390, ""), (1400, ""), (688, "print")])
+def test_long_names_are_cut_nowhere_and_widen_nothing(browser, tmp_path, width, media):
+    name = "-of-a-name-that-does-not-end" * 3
+    answers = {method + name: rows for method, rows in samples(prompts=8).items()}
+    browser.problems.clear()
+    browser.open(
+        write(tmp_path / "long.html", poisoned(comparison(), name), answers, figures=False), width=width, media=media
+    )
+    browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    browser.settle()
+    assert browser.run("document.documentElement.scrollWidth") <= width
+    assert browser.run(ON_PAPER if media else OUTSIDE) == []
     assert browser.problems == []
 
 

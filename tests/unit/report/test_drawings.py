@@ -12,8 +12,9 @@ from report_page import Page
 from preflab.eval.report.drawings import plots
 from preflab.eval.report.figures import page_svg
 from preflab.eval.report.inline import inline_svg
+from preflab.eval.report.labels import Label, place
 from preflab.eval.report.page import render
-from preflab.eval.report.style import COLOURS, method_styles
+from preflab.eval.report.style import COLOURS, MARKS, method_styles
 from preflab.eval.report.text import clean
 
 
@@ -77,6 +78,47 @@ def test_a_point_of_the_frontier_has_intervals_both_ways() -> None:
     segments, _ = lines_of("frontier", compared)
     assert [[1.0, 0.5], [3.0, 0.5]] in segments
     assert [[2.0, 0.25], [2.0, 0.75]] in segments
+
+
+def test_the_start_is_drawn_where_it_stands_and_every_method_is_named() -> None:
+    _, axes = lines_of("frontier", comparison())
+    drawn = [(line.get_marker(), *line.get_xydata()[0].tolist()) for line in axes.lines if line.get_marker() == "h"]
+    assert drawn == [("h", 0.02, 0.31)]
+    texts = [text.get_text() for text in axes.texts]
+    assert {"sft", "dpo", "ipo", "ppo", "best attainable", "best of 64"} <= set(texts)
+    assert texts.count("0.05") == 3  # at the end of every method's line, where there is room
+    unknown = comparison()
+    unknown["methods"]["sft"]["gold_reward"] = None
+    assert "sft" not in [text.get_text() for text in lines_of("frontier", unknown)[1].texts]
+
+
+def test_labels_lie_on_no_point_no_line_and_not_on_each_other() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(7.2, 4.4)).add_subplot()
+    axes.set(xlim=(0, 10), ylim=(0, 10))
+    crowd = [Label(5 + 0.01 * i, 5, f"setting {i}") for i in range(30)]
+    place(axes, [Label(5, 5, "name", strong=True), Label(2, 2, "alone"), *crowd], (7.2, 4.4), [[(0, 2), (10, 2)]])
+    written = {text.get_text(): text.xyann for text in axes.texts}
+    assert "name" in written
+    assert abs(written["alone"][1]) > 4  # beside the point it would lie on the line
+    assert len(written) < 12  # for the others there is no room
+    assert written["name"] != written["alone"]
+
+
+def test_curves_are_told_apart_without_colour() -> None:
+    _, axes = lines_of("training-accuracy", comparison())
+    marks = [(line.get_marker(), tuple(line.get_markevery())) for line in axes.lines]
+    assert [mark for mark, _ in marks] == ["o", "s"]
+    assert not set(marks[0][1]) & set(marks[1][1])  # where lines coincide, marks do not
+
+
+def test_every_marker_has_a_mark_of_its_own_on_the_page() -> None:
+    styles = method_styles(
+        typed({**bare(), "methods": {f"m{i}": bare()["methods"]["dpo"] for i in range(9)}, "baseline": "m0"})
+    )
+    assert {style.marker for style in styles.values()} == set(MARKS)
+    assert len({style.mark for style in styles.values()}) == len({outline for _, outline in MARKS.values()}) == 9
 
 
 def test_every_metric_that_was_logged_is_drawn_whatever_its_name() -> None:
