@@ -151,8 +151,8 @@ class Browser:
         """Wait for two frames, in which layout and observers are brought up to date."""
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
 
-    def click(self, selector: str) -> None:
-        """Click the middle of the first element that fits, with the mouse."""
+    def click(self, selector: str, *, away: bool = False) -> None:
+        """Click the middle of the first element that fits, with the mouse; `away` as in `press`."""
         box = self.run(
             "(selector => { const e = document.querySelector(selector); e.scrollIntoView({block: 'center'});"
             " const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })"
@@ -160,7 +160,8 @@ class Browser:
         )
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
-        self.settle()
+        if not away:
+            self.settle()
 
     def type(self, text: str) -> None:
         """Type into what has the focus."""
@@ -176,18 +177,21 @@ class Browser:
             time.sleep(0.05)  # not in the page: one that is left answers nothing any more
         raise AssertionError(f"never true: {expression}")
 
-    def press(self, key: str) -> None:
-        """Press a key that has a name, Tab, Enter, ArrowLeft or ArrowRight, or a letter or digit."""
-        self.strike(key)
-        self.settle()
+    def press(self, key: str, *, again: bool = False, away: bool = False) -> None:
+        """Press a key that has a name, Tab, Enter, ArrowLeft or ArrowRight, or a letter or digit.
 
-    def strike(self, key: str, *, again: bool = False) -> None:
-        """Press a key that leads to another page; `again`: as one that is held down comes again and again."""
+        Args:
+            key: the key.
+            again: whether it comes as one that has been held down.
+            away: whether it leads to another page, for which `wait` waits.
+        """
         code = {"Tab": 9, "Enter": 13, "ArrowLeft": 37, "ArrowRight": 39}.get(key) or ord(key.upper())
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
         common = {"key": key, "code": key, "windowsVirtualKeyCode": code}
         self.send("Input.dispatchKeyEvent", type="keyDown", text=text, autoRepeat=again, **common)
         self.send("Input.dispatchKeyEvent", type="keyUp", **common)
+        if not away:
+            self.settle()
 
     def choose(self, selector: str, value: str) -> None:
         """Choose an option of a select element."""

@@ -43,7 +43,7 @@ def begin(page, name="Ada"):
     """Type a name, and wait for the first pair."""
     page.wait("document.activeElement.id === 'annotator'")
     page.type(name)
-    page.strike("Enter")
+    page.press("Enter", away=True)
     page.wait(READY)
 
 
@@ -58,31 +58,34 @@ def judge(page, act):
 
 def test_by_keyboard_alone(page):
     begin(page)
-    seen = [judge(page, lambda key=key: page.strike(key)) for key in ("1", "2", "t", "ArrowLeft", "ArrowRight", "s")]
+    seen = [
+        judge(page, lambda key=key: page.press(key, away=True))
+        for key in ("1", "2", "t", "ArrowLeft", "ArrowRight", "s")
+    ]
     rows = rows_in(page.verdicts)
     assert len(rows) == 5
     for (prompt, left, right), key, row in zip(seen, ("1", "2", "t", "1", "2"), rows, strict=False):
         assert (row["prompt"], row["annotator"]) == (prompt, "Ada")
         better = {"1": left, "2": right}.get(key)
         assert row["verdict"] == ("tie" if better is None else "first" if better == row["first"] else "second")
-    judge(page, lambda: page.strike("u"))
-    assert judge(page, lambda: page.strike("u")) == seen[5], "what was skipped is back"
+    judge(page, lambda: page.press("u", away=True))
+    assert judge(page, lambda: page.press("u", away=True)) == seen[5], "what was skipped is back"
     assert len(rows_in(page.verdicts)) == 4
-    assert judge(page, lambda: page.strike("2")) == seen[4]
+    assert judge(page, lambda: page.press("2", away=True)) == seen[4]
     assert page.run("document.querySelector('.progress span').textContent") == "5 of 8 judged"
     assert "5 of 8" in page.run("document.title")
     for _ in range(3):
-        judge(page, lambda: page.strike("t"))
+        judge(page, lambda: page.press("t", away=True))
     assert page.run("document.querySelector('h1').textContent") == "All 8 pairs are judged. Thank you."
 
 
 def test_by_tab_and_enter_and_by_mouse(page):
     begin(page)
-    judge(page, lambda: page.click("button[value='2']"))
+    judge(page, lambda: page.click("button[value='2']", away=True))
     page.run("document.querySelector('.top a').focus()")
     page.press("Tab")
     assert page.run("document.activeElement.textContent.trim()").startswith("1 Answer 1")
-    judge(page, lambda: page.strike("Enter"))
+    judge(page, lambda: page.press("Enter", away=True))
     assert [row["shown"][row_place] for row, row_place in zip(rows_in(page.verdicts), "21", strict=True)] == [
         row["verdict"] for row in rows_in(page.verdicts)
     ]
@@ -92,8 +95,7 @@ def test_keys_that_are_no_verdict(page):
     begin(page)
     for key in ("3", "x", "q"):
         page.press(key)
-    page.strike("1", again=True)
-    page.settle()
+    page.press("1", again=True)
     page.click("summary")
     page.click("#note")
     page.type("it is ")
@@ -101,18 +103,18 @@ def test_keys_that_are_no_verdict(page):
         page.press(key)
     assert rows_in(page.verdicts) == []
     assert page.run("document.querySelector('#note').value") == "it is 1t\n"
-    judge(page, lambda: page.click("button[value='t']"))
+    judge(page, lambda: page.click("button[value='t']", away=True))
     assert [row["note"] for row in rows_in(page.verdicts)] == ["it is 1t"]
 
 
 def test_keys_can_be_switched_off_for_good(page):
     begin(page)
     page.click("#keys input")
-    judge(page, lambda: page.click("button[value='t']"))
+    judge(page, lambda: page.click("button[value='t']", away=True))
     page.press("1")
     assert len(rows_in(page.verdicts)) == 1
     page.click("#keys input")
-    judge(page, lambda: page.strike("1"))
+    judge(page, lambda: page.press("1", away=True))
     assert len(rows_in(page.verdicts)) == 2
 
 
@@ -124,11 +126,11 @@ def test_a_button_struck_twice_judges_one_pair(page):
 
 def test_back_in_the_browser_shows_what_is_open(page):
     begin(page)
-    judge(page, lambda: page.strike("1"))
+    judge(page, lambda: page.press("1", away=True))
     second = page.run("document.querySelector('.prompt .text').textContent")
     judge(page, lambda: page.run("history.back()"))
     page.wait(f"document.querySelector('.prompt .text')?.textContent === {json.dumps(second)}")
-    judge(page, lambda: page.strike("1"))
+    judge(page, lambda: page.press("1", away=True))
     assert len(rows_in(page.verdicts)) == 2
 
 

@@ -94,14 +94,14 @@ class Site:
     async def _judge(self, request: Request) -> Response:
         sitting = self._sitting(request.query_params.get("annotator", ""))
         said = SAID.get(request.query_params.get("said", ""), "")
-        common = {"sitting": sitting, "said": said, "secret": self._secret, "longest": LONGEST_NOTE}
+        common: dict[str, Any] = {"sitting": sitting, "said": said, "secret": self._secret, "longest": LONGEST_NOTE}
         if sitting.current is None:
             return self._page("done.html", **common, **self._agreement())
         return self._page("judge.html", **common, shown=sitting.current)
 
     async def _summary(self, request: Request) -> Response:
         back = request.query_params.get("annotator", "")
-        common = {"back": back, "progress": self._progress(), "total": len(self._pairs)}
+        common: dict[str, Any] = {"back": back, "progress": self._progress(), "total": len(self._pairs)}
         return self._page("summary.html", **common, **self._agreement())
 
     async def _take(self, request: Request) -> Response:
