@@ -17,7 +17,7 @@ from preflab.experiment.identity import StandsOn
 from preflab.method.configured import label
 from preflab.model.card import Card, Section, block, code, source, table
 from preflab.model.hub_names import hub_model, terms_of
-from preflab.settings.fields import deciding
+from preflab.settings.fields import as_dict
 from preflab.settings.training import LoraSettings, TrainConfig
 
 NAME = "README.md"
@@ -113,9 +113,9 @@ def _first(text: str | None) -> str:
 def _settings(trained: Trained) -> list[str]:
     """Return the settings that are not the method's own defaults, those of its adapters besides."""
     inputs, algorithm = trained.inputs, trained.algorithm
-    usual: dict[str, Any] = deciding(LoraSettings())
+    usual: dict[str, Any] = as_dict(LoraSettings())
     if algorithm is not None:
-        usual |= {**deciding(algorithm.Config()), **deciding(TrainConfig(**algorithm.training))}
+        usual |= {**as_dict(algorithm.Config()), **as_dict(TrainConfig(**algorithm.training))}
     found = {name: value for part in ("config", "train", "lora") for name, value in mapping(inputs, part).items()}
     rows = [
         [code(name), code(_shown(value)), code(_shown(usual[name])) if name in usual else "–"]

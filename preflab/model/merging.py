@@ -34,25 +34,29 @@ class Agreement(NamedTuple):
 
     Attributes:
         folded: the largest difference of a token's log-probability, nats, or of a score, folded in float32.
-        stored: the same once it is written in its type and read back.
-        choices: share of places whose likeliest token is the same then; None of a classifier.
+        stored: the same once it is written in its type and read back; rounding moves unlikely tokens most.
+        kl: mean KL of what is stored from what it was, nats a token; None of a classifier.
+        choices: share of places whose likeliest token is the same; None of a classifier.
         places: how many tokens, or texts, that is of.
         dtype: the type that it is written in.
     """
 
     folded: float
     stored: float
+    kl: float | None
     choices: float | None
     places: int
     dtype: str
 
     def sentence(self) -> str:
         """Return all of it in words."""
-        what = "score" if self.choices is None else "log-probability of a token (nats)"
-        same = "" if self.choices is None else f"; the likeliest token is the same at {self.choices:.1%} of them"
+        what = "score" if self.kl is None else "log-probability, of any token of the vocabulary (nats),"
+        more = (
+            "" if self.kl is None else f" (mean KL {self.kl:.1e} nats; the likeliest token alike at {self.choices:.1%})"
+        )
         return (
             f"Held to the base with its adapter at {self.places} places, the largest difference of a {what} is "
-            f"{self.folded:.1e} as folded in float32 and {self.stored:.1e} as stored in {self.dtype}{same}."
+            f"{self.folded:.1e} as folded in float32 and {self.stored:.1e} as stored in {self.dtype}{more}."
         )
 
 
@@ -98,9 +102,9 @@ def merge(
     kind = "SequenceClassification" if scalar else "CausalLM"
     again = open_model(kind, str(to), stored, trust_remote_code=trust_remote_code).to(device).eval()
     found = _read(again, rows, scalar)
-    choices = None if scalar else _same(before, found)
+    kl, choices = (None, None) if scalar else _alike(before, found)
     places = sum(len(row) for row in before)
-    return Agreement(folded, _apart(before, found), choices, places, str(stored).removeprefix("torch."))
+    return Agreement(folded, _apart(before, found), kl, choices, places, str(stored).removeprefix("torch."))
 
 
 def _opened(base: str, adapter: Path, *, scalar: bool, trust_remote_code: bool) -> Any:
@@ -147,6 +151,8 @@ def _apart(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
     return max(float((x - y).abs().max()) for x, y in zip(one, other, strict=True))
 
 
-def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    same = [x.argmax(-1) == y.argmax(-1) for x, y in zip(one, other, strict=True)]
-    return float(torch.cat(same).double().mean())
+def _alike(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[float, float]:
+    """Return mean KL(one‖other), and the share of places with one likeliest token, of log-probabilities ``[T, V]``."""
+    p, q = torch.cat(list(one)), torch.cat(list(other))
+    kl = (p.exp() * (p - q)).sum(-1).mean()
+    return max(0.0, float(kl)), float((p.argmax(-1) == q.argmax(-1)).double().mean())

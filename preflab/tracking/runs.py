@@ -17,7 +17,7 @@ from preflab.errors import UserError, crash, near_misses
 from preflab.errors.terminal import shown
 from preflab.method.configured import Method
 from preflab.settings.fields import as_dict
-from preflab.tracking.trackers import PROJECT, TRACKERS, Outcome, Run
+from preflab.tracking.trackers import PROJECT, TRACKERS, Outcome, Run, beginning
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,8 @@ def open_at(names: Iterable[str], run: Run) -> Iterator[None]:
         if ranks.first():
             for name in names:
                 if name in TRACKERS:
-                    opened.enter_context(TRACKERS[name].following(run))
+                    with beginning(name, run):
+                        opened.enter_context(TRACKERS[name].following(run))
         yield
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from preflab.errors import UserError, crash
 from preflab.progress import say
 
 PROJECT = "preflab"
@@ -210,7 +211,7 @@ class Trackio:
 
         def with_group(**given: Any) -> Any:
             private = True if given.get("private") is None else given["private"]
-            with _quietly():
+            with beginning("trackio", run), _quietly():
                 return begin(**{**given, **self._about(run), "private": private})
 
         trackio.init, trackio.finish = with_group, _quietly()(end)
@@ -291,6 +292,22 @@ TRACKERS: Mapping[str, Tracker] = {
     "mlflow": MLflow(),
 }
 """By the names that ``report_to`` has for them."""
+
+
+@contextmanager
+def beginning(name: str, run: Run) -> Iterator[None]:
+    """Answer whatever a tracker raises where a run is begun, of its own or its network's, in one line.
+
+    Raises:
+        UserError: in its place.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = crash.without_secrets(crash.described(error))
+        raise UserError(
+            f"{name} cannot begin the run {run.name}: {reason}; mend that, or leave it out (finished stages are kept)"
+        ) from error
 
 
 @contextmanager

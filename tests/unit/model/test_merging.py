@@ -56,6 +56,7 @@ def test_every_kind_of_lora_folds_into_what_it_was(shape, tiny_model_path, tiny_
     assert found.folded < 1e-4
     assert found.stored < 1e-4
     assert (found.choices, found.dtype) == (1.0, "float32")
+    assert found.kl < 1e-8
     base = AutoModelForCausalLM.from_pretrained(tiny_model_path)
     bare = logits(base)
     expected = logits(PeftModel.from_pretrained(base, folder))
@@ -70,6 +71,7 @@ def test_a_half_precision_model_is_stored_in_it_and_says_what_that_costs(tiny_mo
     folder = adapter(tiny_model_path, tmp_path / "adapter")
     found = folded(tiny_model_path, folder, tmp_path / "merged", tiny_tokenizer, dtype="bfloat16")
     assert found.folded < 1e-4 < found.stored < 0.5
+    assert 1e-8 < found.kl < found.stored
     assert found.dtype == "bfloat16"
     assert "stored in bfloat16" in found.sentence()
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
@@ -87,7 +89,7 @@ def test_a_reward_model_gives_its_scores_without_being_told_how_to_pad(tiny_mode
     folder = adapter(tiny_model_path, tmp_path / "adapter", "reward")
     found = folded(tiny_model_path, folder, tmp_path / "merged", tiny_tokenizer, scalar=True)
     assert found.folded < 1e-4
-    assert found.choices is None
+    assert found.choices is found.kl is None
     base = AutoModelForSequenceClassification.from_pretrained(tiny_model_path, num_labels=1, pad_token_id=0)
     expected = logits(PeftModel.from_pretrained(base, folder))
     merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")

@@ -25,6 +25,7 @@ from preflab.experiment.settings import RunConfig
 from preflab.method.configured import make_method
 from preflab.model.pushing import PushConfig
 from preflab.recipes import merge as recipe
+from preflab.recipes.train import train_one
 from preflab.settings.fields import build
 from preflab.settings.training import LoraSettings
 from preflab.worlds import WorldConfig
@@ -273,6 +274,12 @@ def test_pushing_is_looked_at_before_training(monkeypatch, tiny_model_path, push
         check_push(RunConfig(), WorldConfig(), mine)
     check_push(RunConfig(), WorldConfig(model="owner/base"), mine)
     check_push(RunConfig(seeds=(0, 1)), world, NOWHERE)
+
+
+def test_training_that_is_to_be_pushed_does_not_begin_where_it_could_not_be(tmp_path):
+    with pytest.raises(UserError, match="--push-to-hub: others open an adapter on its base"):
+        train_one("", "dpo", ["--push-to-hub", "me/mine", "--output", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_training_made_is_pushed_with_its_figures_if_asked(run, pushed, compared):

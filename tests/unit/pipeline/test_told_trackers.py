@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from report_fixture import comparison, typed
 
+from preflab.errors import UserError
 from preflab.eval.pipeline import tracked
 from preflab.eval.pipeline.comparing import COMPARE
 from preflab.eval.pipeline.results import Result
@@ -61,6 +62,14 @@ def test_a_methods_own_tracker_is_told_too_and_nobody_unasked(told, tmp_path):
     assert not (tmp_path / "one" / "tracked.json").exists()
     report_result(session(tmp_path / "two", None, {"dpo": {"report_to": ["trackio"]}}), result, ["dpo", "ppo"])
     assert [name for name, *_ in told] == ["trackio"]
+
+
+def test_what_is_no_tracker_is_found_before_anything_is_made(tmp_path):
+    for values, sections in (({"track": ["wand"]}, None), ({}, {"dpo": {"report_to": ["wand"]}})):
+        asked = Session({"output": str(tmp_path / "new"), **values}, sections, COMPARE)
+        with pytest.raises(UserError, match="there is no tracker 'wand'"):
+            asked.open([asked.method("dpo")])
+    assert not (tmp_path / "new").exists()
 
 
 def test_runs_of_a_comparison_are_of_the_group_that_training_has(told, tmp_path):

@@ -101,6 +101,20 @@ def test_a_tracker_that_fails_costs_no_result(stub, tmp_path, monkeypatch, caplo
     assert "abcdef" not in caplog.text
 
 
+def test_a_run_that_cannot_be_begun_ends_the_command_in_one_line(stub, tmp_path):
+    name, package = stub
+
+    def broken(**_):
+        raise OSError("no way there, https://me:word@host")
+
+    package.init = package.start_run = broken
+    with pytest.raises(
+        UserError, match=f"{name} cannot begin the run dpo-seed0: OSError: no way there, https://[*]{{3}}host"
+    ):
+        followed(Tracking((name,), "g", tmp_path), "dpo-seed0", tmp_path / "dpo")
+    assert package.runs == []
+
+
 def test_settings_are_logged_without_secrets(monkeypatch, tmp_path):
     package = stub_trackers.wandb(monkeypatch)
     values = {**TRAIN, "extra": {"hub_token": "hf_abcdefghijk", "label": "https://me:pass@host/x"}}
