@@ -35,11 +35,7 @@ def test_json_holds_what_the_page_says(options, tmp_path):
     assert done.status == 0, done.err
     report = json.loads(done.out)
     assert report["files"][0]["read"] == 96
-    assert {found["of"]: found["limit"] for found in report["lengths"]} == {
-        "prompt": 256,
-        "chosen": 128,
-        "rejected": 128,
-    }
+    assert {found["of"]: found["limit"] for found in report["lengths"]} == {"prompt": 85, "chosen": 42, "rejected": 42}
     assert set(report["doubts"][0]) == {"about", "message", "rows"}, "chosen and rejected say different words"
     assert report["examples"][0][1]["text"].endswith("⟦</s>⟧")
 

@@ -12,8 +12,6 @@ import pytest
 from recipe_runner import LIMIT, RECIPES, read, run_warm
 from terminal import Terminal
 
-TRAINING = ["--max-steps", "2", "--interpolate", "1", "--report", "false", "--baseline-draws", "2"]
-
 
 def test_json_is_what_comparison_json_holds_and_alone_on_stdout(copy, options, tmp_path):
     answer = run_warm("compare.py", *options, "--output", copy, "--json", cwd=tmp_path)
@@ -65,7 +63,8 @@ def test_a_mistake_is_json_too(arguments, said, options, tmp_path):
 
 def test_a_file_gets_no_bars_of_anybody(options, tmp_path):
     """A process of its own: whether libraries draw is settled before they are imported."""
-    command = [sys.executable, str(RECIPES / "compare.py"), *map(str, options), *TRAINING, "--output", "run"]
+    more = ["--max-steps", "2", "--evaluate", "false", "--output", "run"]
+    command = [sys.executable, str(RECIPES / "dpo.py"), *map(str, options), *more]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=LIMIT, check=False)
     said = done.stderr.decode()
     assert done.returncode == 0, said
@@ -78,18 +77,19 @@ def test_a_file_gets_no_bars_of_anybody(options, tmp_path):
     assert any("dpo-seed0 done in" in line and "loss" in line and "accuracy" in line for line in stamped)
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_workers_side_by_side_with_their_figures(options, tmp_path):
     seen = []
 
     def watch(terminal, process):
-        seen.append("\n".join(terminal.lines()))
+        seen.append(terminal.lines())
 
-    more = [*TRAINING[2:], "--max-steps", "40", "--ppo.max-steps", "40", "--workers", "2", "--output", "run"]
+    more = ["--interpolate", "1", "--report", "false", "--baseline-draws", "2", "--workers", "2", "--output", "run"]
+    more += ["--dpo.max-steps", "40", "--reward.max-steps", "40"]
     command = [sys.executable, str(RECIPES / "compare.py"), *map(str, options), *more]
     shown = Terminal(110).run(command, tmp_path, environment={**os.environ}, watch=watch)
     assert shown.status == 0, shown.screen
-    together = [one for one in seen if re.search(r"dpo-seed0 .*loss", one) and re.search(r"ppo-seed0 .*loss", one)]
-    assert together, "both train at the same time, and tell what they are at"
-    assert "reward" in together[-1]
-    assert "to come: eval-" in together[-1]
+    lanes = [[line for line in lines if re.match(r"  [\w-]+ +(.* of \d|for \d)", line)] for lines in seen]
+    assert max(map(len, lanes)) == 2, "as many at a time as there are workers"
+    assert any("loss" in line and "accuracy" in line for lines in lanes for line in lines), "they tell what they are at"
     assert not [line for line in shown.screen if "to come" in line]

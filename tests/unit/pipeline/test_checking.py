@@ -21,6 +21,7 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 DATA = Path("/work/shared/data")
+LIMITS = {"max_prompt_tokens": 80, "max_response_tokens": 40}
 
 
 def checked(data: Path, shown: int = 2, **options):
@@ -142,7 +143,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_layouts_are_recognised_by_their_columns(name, model, tiny_model_path, tmp_path):
     make, layouts, measured = FILES[name]
-    report = checked(make(tmp_path), **({"model": str(tiny_model_path)} if model else {}))
+    report = checked(make(tmp_path), **({"model": str(tiny_model_path), **LIMITS} if model else {}))
     [file] = report.files
     assert (file.layouts, file.bad) == (layouts, ())
     assert {found.of for found in report.lengths} == measured
