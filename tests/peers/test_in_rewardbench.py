@@ -21,7 +21,10 @@ from preflab.worlds import WorldConfig
 pytestmark = pytest.mark.timeout(600)
 
 NOISE = 1e-4
-"""Of a score, between two orders of adding numbers of float32: closer pairs are set aside, and counted."""
+"""Pairs whose scores are closer are set aside, and counted."""
+
+ROUNDED = 5e-4
+"""RewardBench pads on the left and counts positions from there: angles of up to 1,000, which float32 has to 6e-5."""
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def check(found, ours):
     assert clear.sum() >= 0.95 * len(found) >= 0.95 * 120
     assert 0.1 < (gaps > 0).mean() < 0.9
     assert scores.std() > 0.1
-    np.testing.assert_allclose(theirs, scores, atol=NOISE, rtol=NOISE)
+    np.testing.assert_allclose(theirs, scores, atol=ROUNDED, rtol=NOISE)
 
 
 @pytest.mark.parametrize("opened", ["classifier", "adapter"])
