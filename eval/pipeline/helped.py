@@ -25,10 +25,21 @@ ASKED = ("learning_rate", "per_device_train_batch_size", "num_train_epochs", "be
 class Settings(Protocol):
     """What is read of a session."""
 
-    configs: Mapping[str, Any]
-    run: RunConfig
-    world: WorldConfig
-    rewards: RewardSettings
+    @property
+    def configs(self) -> Mapping[str, Any]:
+        """Its configs by title."""
+
+    @property
+    def run(self) -> RunConfig:
+        """Where it is kept."""
+
+    @property
+    def world(self) -> WorldConfig:
+        """Which world."""
+
+    @property
+    def rewards(self) -> RewardSettings:
+        """What policies maximise."""
 
     def method(self, name: str) -> Method:
         """Build a method."""

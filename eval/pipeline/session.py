@@ -77,7 +77,7 @@ class Session:
         if twice := SHARED.keys() & (configs or {}).keys():
             raise ValueError(f"every session has settings called {min(twice)!r}; choose another title")
         classes = {**SHARED, **(configs or {})}
-        values, layers = with_methods_named(values or {}, classes), [named_sections(sections or {})]
+        values, layers = with_methods_named(values or {}, classes), list[Sections]([named_sections(sections or {})])
         self.defaults = layers_under(values, classes)
         for layer in self.defaults:
             values, layers = {**layer.values, **values}, [layer.sections, *layers]

@@ -34,7 +34,7 @@ def check_refusal(answer, *parts):
 
 FIELDS = [
     (["--eval-promts", "3"], ["--eval-promts", "--eval-prompts"]),
-    (["--dpo.bta", "0.2"], ["dpo", "'bta'", "'beta'"]),
+    (["--dpo.bta", "0.2"], ["dpo", "'bta'", "'--dpo.beta'"]),
     (["--dpo.beta", "high"], ["dpo", "beta", "'high'", "float"]),
     (["--dpo.beta", "nan"], ["beta", "nan"]),
     (["--dpo.beta", "-1"], ["beta", "-1", "at least"]),
