@@ -16,7 +16,7 @@ from preflab.eval.comparison.contestant import Contestant
 from preflab.eval.comparison.contests import by_gold, compare_pairs, head_to_head
 from preflab.eval.comparison.finding import MOST_WORDS, Heading
 from preflab.eval.comparison.sentences import pair_sentence
-from preflab.eval.records.comparison import SCHEMA, Budgets, Comparison, PairTest
+from preflab.eval.records.comparison import SCHEMA, Budgets, Comparison, Finding, PairTest
 from preflab.eval.records.figures import Method
 from preflab.eval.records.records import Records, Rows
 
@@ -172,7 +172,9 @@ def _merged(
     runs: Sequence[Side], tests: Sequence[PairTest], seeds: int, about: Mapping[str, Any], notes: Sequence[str]
 ) -> Comparison:
     methods: dict[str, Method] = {}
-    training, diagnosis, examined = {}, {}, {}
+    training: dict[str, Any] = {}
+    diagnosis: dict[str, tuple[Finding, ...]] = {}
+    examined: dict[str, tuple[str, ...]] = {}
     for run in runs:
         own = run.comparison
         methods |= {f"{run.name}/{name}": row for name, row in own.methods.items()}

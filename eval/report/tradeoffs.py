@@ -133,7 +133,7 @@ def _frontier_data(comparison: Comparison, points: Sequence[FrontierPoint]) -> l
         rows.append(row("setting", p.method, setting, p.kl, p.gold_reward))
     if data.oracle:
         line = zip(data.oracle.kl, data.oracle.reward, data.oracle.low, data.oracle.high, strict=True)
-        rows += [row("best attainable", "", "", exact(kl), Figure(*gold, 0)) for kl, *gold in line]
+        rows += [row("best attainable", "", "", exact(kl), Figure(mean, low, high, 0)) for kl, mean, low, high in line]
     for best in data.best_of_n:
         gold = Figure(best.gold_reward, best.low, best.high, 0)
         rows.append(row("best of n (KL at most)", "", f"n = {best.n}", exact(best.kl), gold))
