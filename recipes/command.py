@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from preflab.errors import UserError, near_misses
@@ -29,7 +30,9 @@ COMMANDS = {
     "train": Command("train", "train one method, and judge it against the policy it started from", True),
     "evaluate": Command("evaluate", "judge any policies, reward models and files of answers on the same rows", True),
     "report": Command("report", "print and draw a finished run again, or put several side by side"),
-    "data check": Command("data_check", "say what a run would read of preference data, drop, split and give the model"),
+    "data check": Command(
+        "data_check", "say what a run would read of preference data, drop, split and give the model", True
+    ),
     "plan": Command("plan", "say what compare, or train METHOD, would take: memory, time, disk", True),
     "power": Command("power", "say how many seeds and prompts would have seen a difference"),
     "methods": Command("methods", "list the methods that there are, or show one"),
@@ -62,12 +65,18 @@ def main() -> int | None:
         from preflab import __version__
 
         return print(f"preflab {__version__}")
-    name, *rest = words
-    if name not in COMMANDS:
-        raise UserError(unknown(name))
+    name, rest = taken(words)
+    if name is None:
+        raise UserError(unknown(words[0]))
     sys.argv = [f"preflab {name}", *rest]
     status: int | None = importlib.import_module(f"preflab.recipes.{COMMANDS[name].recipe}").main()
     return status
+
+
+def taken(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the command that words begin with, some of which are two words, and what follows it."""
+    name = next((name for name in COMMANDS if list(words[: len(name.split())]) == name.split()), None)
+    return name, list(words[len(name.split()) :] if name else words)
 
 
 def unknown(name: str) -> str:

@@ -21,7 +21,7 @@ from preflab.errors.terminal import shown
 from preflab.experiment.layers import KINDS
 from preflab.experiment.sections import MethodSections
 from preflab.method import registry
-from preflab.recipes.command import COMMANDS
+from preflab.recipes.command import COMMANDS, taken
 from preflab.settings.fields import flag, hints_of, marked
 from preflab.settings.helping import ALL
 from preflab.settings.values import is_switch, words
@@ -80,19 +80,19 @@ def fitting(line: Sequence[str]) -> list[str]:
 
 def candidates(before: Sequence[str], begun: str) -> Iterable[str]:
     """Return what may stand behind some words; of options, those of the section that is begun."""
-    command, *rest = before or [""]
-    if not command:
-        return (*COMMANDS, "--help", "--version")
+    command, rest = taken(before)
+    if not before:
+        return (*dict.fromkeys(name.split()[0] for name in COMMANDS), "--help", "--version")
+    if command is None:
+        return [name.split()[1] for name in COMMANDS if len(before) == 1 and name.startswith(f"{before[0]} ")]
     if command == "plan" and not rest and not begun.startswith("-"):
         return ("train", "compare")
     if command == "plan" and rest[:1] in (["train"], ["compare"]):
-        command, *rest = rest
+        command, rest = rest[0], rest[1:]
     if command in ("train", "methods") and not rest and not begun.startswith("-"):
         return registry.registered()
     if command == "completion":
         return SCRIPTS if not rest else ()
-    if command not in COMMANDS:
-        return ()
     flat = registry.named(rest[0]) if command == "train" and rest else None
     return _of_options(classes_of(command, flat), COMMANDS[command].session, rest, begun)
 

@@ -31,7 +31,7 @@ from preflab.settings.speaking import SPEAKING, SpeakingConfig
 
 logger = logging.getLogger(__name__)
 
-OWN = {"world": CheckedConfig, "check": CheckConfig, **SPEAKING}
+CONFIGS: dict[str, type] = {"world": CheckedConfig, "check": CheckConfig, **SPEAKING}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,9 +52,9 @@ def settings(arguments: Sequence[str]) -> dict[str, Any]:
     """Return the configs, with the defaults that a run of this model and data would have."""
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--dataset", *arguments]
-    classes = {**SHARED, **OWN}
+    classes = {**SHARED, **CONFIGS}
     given = CommandLine(__doc__ or "", classes, sections=MethodSections()).read(arguments)
-    own = {field.name for cls in OWN.values() for field in dataclasses.fields(cls)}
+    own = {field.name for cls in CONFIGS.values() for field in dataclasses.fields(cls)}
     if unread := sorted({*given.values, *given.sections} - own):
         logger.warning("nothing here depends on %s", listed(unread))
     values = dict(given.values)
