@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import find_spec
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -18,6 +19,8 @@ from urllib.parse import urlsplit
 
 from preflab.errors import UserError, crash
 from preflab.progress import say
+
+logger = logging.getLogger(__name__)
 
 PROJECT = "preflab"
 """What runs are filed under, unless the tracker's own variable (``WANDB_PROJECT``, …) says another."""
@@ -76,14 +79,14 @@ class WandB:
     """Weights & Biases: transformers logs to the run that is open in the process."""
 
     def missing(self) -> str | None:
-        """See the class."""
+        """See `Tracker`."""
         if find_spec("wandb") is None:
             return "wandb is not installed; pip install wandb, or leave it out"
         return None if _wandb_may_begin() else "not logged in; wandb login, or set WANDB_MODE=offline to keep runs here"
 
     @contextmanager
     def following(self, run: Run) -> Iterator[None]:
-        """See the class; a run that is open already, as Python code may have one, is logged to and left open."""
+        """See `Tracker`; a run that is open already, as Python code may have one, is logged to and left open."""
         import wandb
 
         if wandb.run is not None:
@@ -94,7 +97,7 @@ class WandB:
             yield
 
     def report(self, run: Run, outcome: Outcome) -> None:
-        """See the class."""
+        """See `Tracker`."""
         import wandb
 
         begun = self._begin(run, "result")
@@ -151,13 +154,13 @@ class TensorBoard:
     variable = "TENSORBOARD_LOGGING_DIR"
 
     def missing(self) -> str | None:
-        """See the class."""
+        """See `Tracker`."""
         found = find_spec("tensorboard") or find_spec("tensorboardX")
         return None if found else "tensorboard is not installed; pip install tensorboard, or leave it out"
 
     @contextmanager
     def following(self, run: Run) -> Iterator[None]:
-        """See the class."""
+        """See `Tracker`."""
         before, place = os.environ.get(self.variable), self._place(run)
         with self._writer(place) as writer:
             writer.add_text("run", _fenced(run))
@@ -170,7 +173,7 @@ class TensorBoard:
                 os.environ[self.variable] = before
 
     def report(self, run: Run, outcome: Outcome) -> None:
-        """See the class."""
+        """See `Tracker`."""
         with self._writer(self._place(run)) as writer:
             writer.add_text("result", outcome.text)
             for name, value in outcome.figures.items():
@@ -199,12 +202,12 @@ class Trackio:
     """Trackio, which keeps runs on this machine; only where ``TRACKIO_SPACE_ID`` names a Space do they go there."""
 
     def missing(self) -> str | None:
-        """See the class."""
+        """See `Tracker`."""
         return None if find_spec("trackio") else "trackio is not installed; pip install trackio, or leave it out"
 
     @contextmanager
     def following(self, run: Run) -> Iterator[None]:
-        """See the class. transformers begins the run itself, and is told neither group nor settings: they are added."""
+        """See `Tracker`. transformers begins the run itself, and is told neither group nor settings: they are added."""
         import trackio
 
         begin, end = trackio.init, trackio.finish
@@ -214,7 +217,11 @@ class Trackio:
             with beginning("trackio", run), _quietly():
                 return begin(**{**given, **self._about(run), "private": private})
 
-        trackio.init, trackio.finish = with_group, _quietly()(end)
+        def ended() -> None:
+            with _quietly(), _finished(lambda code: end()):
+                pass
+
+        trackio.init, trackio.finish = with_group, ended
         try:
             with _finished(lambda code: self._finish()):
                 yield
@@ -222,7 +229,7 @@ class Trackio:
             trackio.init, trackio.finish = begin, end
 
     def report(self, run: Run, outcome: Outcome) -> None:
-        """See the class."""
+        """See `Tracker`."""
         import trackio
 
         with _quietly(), _finished(lambda code: self._finish()):
@@ -252,12 +259,12 @@ class MLflow:
     """MLflow: transformers logs to the run that is active."""
 
     def missing(self) -> str | None:
-        """See the class."""
+        """See `Tracker`."""
         return None if find_spec("mlflow") else "mlflow is not installed; pip install mlflow, or leave it out"
 
     @contextmanager
     def following(self, run: Run) -> Iterator[None]:
-        """See the class."""
+        """See `Tracker`."""
         import mlflow
 
         self._begin(run)
@@ -265,7 +272,7 @@ class MLflow:
             yield
 
     def report(self, run: Run, outcome: Outcome) -> None:
-        """See the class."""
+        """See `Tracker`."""
         import mlflow
 
         self._begin(run)
@@ -319,13 +326,17 @@ def _quietly() -> Iterator[None]:
 
 @contextmanager
 def _finished(finish: Any) -> Iterator[None]:
-    """Call what ends a run behind a block, with 1 where it has failed, else 0."""
+    """Call what ends a run behind a block, with 1 where it has failed, else 0; what was trained is lost by neither."""
     try:
         yield
     except BaseException:
-        finish(1)
+        with suppress(Exception):
+            finish(1)
         raise
-    finish(0)
+    try:
+        finish(0)
+    except Exception as error:
+        logger.warning("a tracker did not end its run: %s", crash.without_secrets(crash.described(error)))
 
 
 def _fenced(run: Run) -> str:

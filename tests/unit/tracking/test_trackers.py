@@ -101,6 +101,17 @@ def test_a_tracker_that_fails_costs_no_result(stub, tmp_path, monkeypatch, caplo
     assert "abcdef" not in caplog.text
 
 
+def test_a_run_that_cannot_be_ended_costs_nothing_that_was_trained(stub, tmp_path, caplog):
+    name, package = stub
+
+    def broken(*_, **__):
+        raise OSError("no way there")
+
+    package.finish = package.end_run = broken
+    assert followed(Tracking((name,), "g", tmp_path), "dpo-seed0", tmp_path / "dpo")
+    assert "did not end its run: OSError: no way there" in caplog.text
+
+
 def test_a_run_that_cannot_be_begun_ends_the_command_in_one_line(stub, tmp_path):
     name, package = stub
 
