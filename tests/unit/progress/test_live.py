@@ -168,7 +168,7 @@ def drawn(width: int, height: int, lanes: int = 1, coming: int = 0, title: str =
 
 def test_what_there_is_no_room_for_is_left_out_from_the_end():
     assert drawn(100, 20)[1].split("  ")[1:] == [
-        *("dpo-seed0", "━" * 8 + "─" * 22, "step 16 of 64", "3 min left", "loss 0.5", "accuracy 0.75")
+        *("dpo-seed0", "━" * 6 + "─" * 18, "step 16 of 64", "3 min left", "loss 0.5", "accuracy 0.75")
     ]
     assert drawn(70, 20)[1].split("  ")[3:] == ["step 16 of 64", "3 min left", "loss 0.5"]
     assert drawn(40, 20)[1].split("  ")[3:] == ["step 16 of 64"]
@@ -177,6 +177,7 @@ def test_what_there_is_no_room_for_is_left_out_from_the_end():
 
 def test_what_counts_nothing_has_its_time_and_what_it_is_at():
     at = [task("ppo-seed0", None, 0), task("ppo-seed0", 8, 2, loss=0.5), task("sampling", 512, 128)]
+    at[2].began = 10.0
     lanes = [Lane("loading", 0.0), Lane("eval-sft", 0.0, [task("opening", None, 0)]), Lane("ppo-seed0", 0.0, at)]
     lines = [str(line) for line in frame(View(60.0, 0.0, 0, 0, lanes, [], None), 100, 20).renderables]
     assert lines[:2] == ["  loading    for 60 s", "  eval-sft   opening: for 60 s"]
