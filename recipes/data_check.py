@@ -15,6 +15,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from preflab.errors import UserError, speaking
 from preflab.errors.answering import run_recipe
@@ -25,7 +26,7 @@ from preflab.eval.pipeline.session import SHARED
 from preflab.progress import listed
 from preflab.settings.command_line import CommandLine
 from preflab.settings.fields import as_dict, merge
-from preflab.settings.speaking import SPEAKING, SpeakingConfig
+from preflab.settings.speaking import SPEAKING
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,7 @@ OWN = {"world": CheckedConfig, "check": CheckConfig, **SPEAKING}
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the options, then the data; print what there is to say."""
     configs = settings(sys.argv[1:] if argv is None else argv)
-    speaking_config: SpeakingConfig = configs["what is said"]
-    speaking_config.begin()
+    configs["what is said"].begin()
     report = check_data(configs["world"], configs["check"].rows)
     content = dataclasses.asdict(report)
     content["doubts"] = [doubt._asdict() for doubt in report.doubts]
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2 if report.refused else 0
 
 
-def settings(arguments: Sequence[str]) -> dict[str, object]:
+def settings(arguments: Sequence[str]) -> dict[str, Any]:
     """Return the configs, with the defaults that a run of this model and data would have."""
     if arguments and not arguments[0].startswith("-"):
         arguments = ["--dataset", *arguments]

@@ -64,11 +64,17 @@ expect, progress, say, stage, reused = _BOARD.expect, _BOARD.progress, _BOARD.sa
 elsewhere, at_work, begun, heard, ended = _BOARD.elsewhere, _BOARD.at_work, _BOARD.begun, _BOARD.heard, _BOARD.ended
 
 terminal.before_a_message(_BOARD.leave)
+
+
+def _forked() -> None:
+    """Leave the display to the process that this one was forked off."""
+    _BOARD.lock.release()
+    _LIVE.abandon()
+
+
 # Nobody draws while a process is forked off: it would wait for ever for locks that are held here.
 os.register_at_fork(
-    before=lambda: _BOARD.lock.acquire(),
-    after_in_parent=lambda: _BOARD.lock.release(),
-    after_in_child=lambda: (_BOARD.lock.release(), _LIVE.abandon()),
+    before=lambda: _BOARD.lock.acquire(), after_in_parent=lambda: _BOARD.lock.release(), after_in_child=_forked
 )
 
 
