@@ -27,7 +27,7 @@ from preflab.experiment.sections import MethodSections
 from preflab.progress import listed
 from preflab.settings.command_line import CommandLine
 from preflab.settings.fields import as_dict, merge
-from preflab.settings.speaking import SPEAKING, SpeakingConfig
+from preflab.settings.speaking import SPEAKING
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,7 @@ CONFIGS: dict[str, type] = {"world": CheckedConfig, "check": CheckConfig, **SPEA
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the options, then the data; print what there is to say."""
     configs = settings(sys.argv[1:] if argv is None else argv)
-    speaking_config: SpeakingConfig = configs["what is said"]
-    speaking_config.begin()
+    configs["what is said"].begin()
     report = check_data(configs["world"], configs["check"].rows)
     content = dataclasses.asdict(report)
     content["doubts"] = [doubt._asdict() for doubt in report.doubts]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from preflab.data.columns import parse_columns
 from preflab.data.doubts import Doubt, doubts_of
 from preflab.data.encoding import Encoder, Measured, load_tokenizer
 from preflab.data.findings import meant
@@ -71,6 +72,7 @@ class File:
         columns: those that are read.
         unread: those that are not, with what they may mean.
         messages: usable rows that are messages, or became such.
+        ties: usable rows of which some responses are as good as each other.
         bad: the others.
         dropped: rows that are left out besides, by reason.
         cut: texts that are shortened, by how.
@@ -87,6 +89,7 @@ class File:
     columns: tuple[str, ...]
     unread: Mapping[str, str]
     messages: int
+    ties: int
     bad: tuple[Bad, ...]
     dropped: Mapping[str, int]
     cut: Mapping[str, int]
@@ -172,7 +175,7 @@ def check_data(config: CheckedConfig, shown: int = 2) -> DataReport:
     lengths, bias = _lengths(read, measured, config)
     return DataReport(
         model=config.model,
-        files=tuple(map(_file, roles, read.cleaned, read.sources)),
+        files=tuple(_file(*parts, config) for parts in zip(roles, read.cleaned, read.sources, strict=True)),
         said=tuple(said),
         lengths=lengths,
         bias=bias,
@@ -217,7 +220,7 @@ def _kept() -> Iterator[list[str]]:
 # ---- parts of the report -----------------------------------------------------------------------------
 
 
-def _file(role: str, found: Cleaned, source: Source) -> File:
+def _file(role: str, found: Cleaned, source: Source, config: CheckedConfig) -> File:
     seen, groups = found.seen, Counter(row["group"] for row in found.rows)
     needed = {name for layout in seen.layouts for name in (*layout.needs, *layout.also)}
     layouts: Counter[str] = Counter()
@@ -231,9 +234,10 @@ def _file(role: str, found: Cleaned, source: Source) -> File:
         read=source.read,
         usable=len(found.rows),
         layouts=dict(layouts),
-        columns=tuple(name for name in seen.names if name not in seen.unread and name in {*needed, *BESIDE}),
+        columns=tuple(_columns(found, needed, parse_columns(config.columns))),
         unread={name: meant(name) for name in seen.unread},
         messages=seen.messages,
+        ties=sum("rank" in row or row.get("preference") == 0.5 for row in found.rows),
         bad=tuple(
             Bad(reason, len(numbers), tuple(numbers[:NAMED]), found.bad.values.get(reason))
             for reason, numbers in sorted(found.bad.reasons.items())
@@ -244,6 +248,16 @@ def _file(role: str, found: Cleaned, source: Source) -> File:
         groups=len(groups),
         largest_group=max(groups.values(), default=0),
     )
+
+
+def _columns(found: Cleaned, needed: set[str], given: Mapping[str, str]) -> Iterator[str]:
+    """Yield the columns that are read; of those of another name, as what."""
+    of_column = {column.partition(".")[0]: field for field, column in given.items()}
+    for name in found.seen.names:
+        if name in of_column:
+            yield f"{name} (as {of_column[name]})"
+        elif name not in found.seen.unread and name not in given and name in {*needed, *BESIDE}:
+            yield name
 
 
 def _split(name: str, rows: Sequence[Row]) -> Split:
@@ -285,8 +299,8 @@ def _doubts(cleaned: Sequence[Cleaned], parts: Mapping[str, Sequence[Row]]) -> I
         one, other = (one_line(prompt, 120) for prompt in near.example)
         yield Doubt(
             "near duplicates",
-            f"{near.held:,} of {near.looked_at[1]:,} held-out prompts are nearly a training prompt, as {other!r} and "
-            f"{one!r}: a column 'group' keeps such rows in one split",
+            f"held-out prompts that nearly stand among the training prompts: {near.held:,} of {near.looked_at[1]:,}, "
+            f"such as {other!r} beside {one!r}; a column 'group' keeps such rows in one split",
         )
 
 

@@ -35,6 +35,7 @@ def _file(file: File) -> str:
         f"{one_line(file.name)}: {file.read:,} rows read, {file.usable:,} usable",
         f"  layout: {layouts}; columns {', '.join(map(one_line, file.columns))}",
         f"  {file.prompts:,} different prompts in {file.groups:,} groups that no split parts{share}",
+        *([f"  ties: {file.ties:,} rows of which some responses are as good as each other"] if file.ties else []),
         *(f"  dropped: {count:,}, {reason}" for reason, count in file.dropped.items()),
         *(f"  shortened: {count:,} {how}" for how, count in file.cut.items()),
     ]

@@ -13,8 +13,9 @@ WORDS = 4
 ALIKE = 0.8
 """Share of these that two prompts have in common, of all that either has (Jaccard)."""
 
-WIDESPREAD = 50
-"""Prompts beyond which words in a row belong to a form (a template, a preamble) rather than to what is asked."""
+WIDESPREAD = 50, 0.1, 5
+"""Words in a row that so many prompts have, or such a share of them and so many at least, belong to a form (a template,
+a preamble) rather than to what is asked."""
 
 MOST = 50_000
 """Prompts of either side that are looked at: of more, as many at even distances."""
@@ -37,7 +38,7 @@ class Near(NamedTuple):
 
 
 def near_duplicates(train: Sequence[str], held: Sequence[str]) -> Near:
-    """Find held-out prompts that differ from a training prompt in case, punctuation, numbers or a few words.
+    """Find held-out prompts that differ from a training prompt in case, punctuation or a few words.
 
     Args:
         train: different prompts that are learnt from.
@@ -46,14 +47,16 @@ def near_duplicates(train: Sequence[str], held: Sequence[str]) -> Near:
     train, held = _thinned(train), _thinned(held)
     pieces = [set(_pieces(prompt)) for prompt in held]
     common = Counter(piece for own in pieces for piece in own)
-    pieces = [{piece for piece in own if common[piece] <= WIDESPREAD} for own in pieces]
+    most, share, least = WIDESPREAD
+    rare = min(most, max(least, round(share * len(held))))
+    pieces = [{piece for piece in own if common[piece] <= rare} for own in pieces]
     where: dict[int, list[int]] = {}
     for at, own in enumerate(pieces):
         for piece in own:
             where.setdefault(piece, []).append(at)
     partners: dict[int, str] = {}
     for prompt in train:
-        own = {piece for piece in _pieces(prompt) if common[piece] <= WIDESPREAD}
+        own = {piece for piece in _pieces(prompt) if common[piece] <= rare}
         shared = Counter(at for piece in own for at in where.get(piece, ()))
         for at, count in shared.items():
             if count >= ALIKE * (len(own) + len(pieces[at]) - count):
@@ -68,7 +71,7 @@ def _thinned(prompts: Sequence[str]) -> Sequence[str]:
 
 
 def _pieces(prompt: str) -> Iterator[int]:
-    """Yield what words in a row hash to, numbers left out; a short prompt is one piece."""
-    words = [word for word in _WORD.findall(prompt.casefold()) if not word.isdigit()]
+    """Yield what words in a row hash to; a short prompt is one piece."""
+    words = _WORD.findall(prompt.casefold())
     for start in range(max(1, len(words) - WORDS + 1)):
         yield hash(tuple(words[start : start + WORDS]))

@@ -70,16 +70,15 @@ at_work, begun, heard, ended = _BOARD.at_work, _BOARD.begun, _BOARD.heard, _BOAR
 terminal.before_a_message(_BOARD.leave)
 
 
-def _left_to_the_parent() -> None:
+def _forked() -> None:
+    """Leave the display to the process that this one was forked off."""
     _BOARD.lock.release()
     _LIVE.abandon()
 
 
 # Nobody draws while a process is forked off: it would wait for ever for locks that are held here.
 os.register_at_fork(
-    before=lambda: _BOARD.lock.acquire(),
-    after_in_parent=lambda: _BOARD.lock.release(),
-    after_in_child=_left_to_the_parent,
+    before=lambda: _BOARD.lock.acquire(), after_in_parent=lambda: _BOARD.lock.release(), after_in_child=_forked
 )
 
 

@@ -22,8 +22,11 @@ PERIOD = 0.25
 
 SIZE = 80, 24  # of a terminal that does not say
 WIDEST = 120
-LENGTH = range(8, 31)
-"""Characters of a bar."""
+LENGTH = range(8, 25)
+"""Characters of a bar, a quarter of the width; where that is less, there is none."""
+
+LASTING = 1.0
+"""Seconds after which work inside other work is shown beside that."""
 
 BARS = {True: "━─", False: "#-"}
 """What bars are made of, by whether the terminal takes more than ASCII."""
@@ -144,7 +147,7 @@ def _lane(lane: Lane, now: float, width: int, column: int, bar: str) -> Text:
     if main is None:
         said = all_of(tasks, now) if tasks else f"for {duration(now - lane.began)}"
         return _plain(f"{title}  {said}", width)
-    inner = [task for task in tasks[tasks.index(main) + 1 :] if counted(task)]
+    inner = [task for task in tasks[tasks.index(main) + 1 :] if counted(task) and now - task.began >= LASTING]
     outer = [task.title for task in tasks[: tasks.index(main)]] + [main.title] * (main.title != lane.title)
     left = main.left(now)
     parts = [
@@ -162,21 +165,20 @@ def _share(task: Task) -> float:
 
 
 def _with_bar(title: str, share: float, parts: Sequence[str], width: int, bar: str) -> Text:
-    """Return a title, a bar and as many of the parts, the first first, as there is room for."""
+    """Return a title, a bar and the parts, the first first, that there is room for."""
+    from rich.cells import cell_len
     from rich.text import Text
 
     line = Text(f"{title}  " if title else "", no_wrap=True, overflow="ellipsis")
-    kept, room = list(parts[:1]), width - line.cell_len - LENGTH.start - 2
-    for part in parts[1:]:
-        if sum(len(one) + 2 for one in (*kept, part)) <= room:
-            kept.append(part)
-    said = "  ".join(kept)
-    size = min(LENGTH[-1], width - line.cell_len - len(said) - 2)
-    if size >= LENGTH.start:
+    if (size := min(LENGTH[-1], width // 4)) >= LENGTH.start:
         done = round(share * size)
         line.append(bar[0] * done, style="green")
         line.append(bar[1] * (size - done), style="dim")
         line.append("  ")
+    said, *others = parts
+    for part in others:
+        if line.cell_len + cell_len(f"{said}  {part}") <= width:
+            said += f"  {part}"
     line.append(said)
     line.truncate(width, overflow="ellipsis")
     return line

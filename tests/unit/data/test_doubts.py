@@ -114,7 +114,6 @@ QUESTION = "What should I tell my neighbour about the noise that his dog makes a
     [
         QUESTION.upper(),
         QUESTION.replace("?", " ??"),
-        f"{QUESTION} 2",
         f"Please: {QUESTION}",
         QUESTION.replace("night", "noon"),
     ],
@@ -127,9 +126,15 @@ def test_prompts_that_differ_in_little_are_found(other):
 def test_prompts_of_one_form_that_ask_different_things_are_not():
     draw = random.Random(0)
     form = "You are a helpful assistant who answers every question in full and with great care. Question: "
-    asked = [form + text(draw, 8) for _ in range(4 * WIDESPREAD)]
-    assert near_duplicates(asked[: 2 * WIDESPREAD], asked[2 * WIDESPREAD :]).held == 0
-    assert near_duplicates(asked[: 2 * WIDESPREAD], [f"{asked[3]}!", *asked[2 * WIDESPREAD :]]).held == 1
+    for half in (20, 2 * WIDESPREAD[0]):
+        asked = [form + text(draw, 8) for _ in range(2 * half)]
+        assert near_duplicates(asked[:half], asked[half:]).held == 0
+        assert near_duplicates(asked[:half], [f"{asked[3]}!", *asked[half:]]).held == 1
+
+
+def test_other_numbers_are_other_questions():
+    sums = [f"What is {a} plus {b}?" for a in range(5) for b in range(5)]
+    assert near_duplicates(sums[::2], sums[1::2]).held == 0
 
 
 def test_short_prompts_are_compared_whole():

@@ -152,6 +152,15 @@ def test_layouts_are_recognised_by_their_columns(name, model, tiny_model_path, t
     assert page(report).isprintable() or "\n" in page(report)
 
 
+def test_ties_are_counted(tmp_path):
+    tied = [{**row, "preference": 0.5} if i % 6 == 0 else row for i, row in enumerate(ROWS)]
+    report = checked(write_rows(tmp_path / "a.jsonl", tied))
+    assert report.files[0].ties == 10
+    assert "ties: 10 rows" in page(report)
+    ranks = [{"prompt": r["prompt"], "responses": [r["chosen"], " x", r["rejected"]], "rank": [0, 1, 1]} for r in ROWS]
+    assert checked(write_rows(tmp_path / "b.jsonl", ranks)).files[0].ties == 60
+
+
 def test_heldout_rows_whose_prompt_is_learnt_from_are_counted(tmp_path):
     data, held = (
         write_rows(tmp_path / "a.jsonl", ROWS),
@@ -234,3 +243,12 @@ def test_real_dialogues(tmp_path):
     ranked = checked(DATA / "oasst_ranked.jsonl.gz")
     assert set(ranked.files[0].layouts) == {"our own rankings"}
     assert json.dumps(ranked.files[0].layouts)
+
+
+def test_columns_of_other_names_are_named_with_what_they_are_read_as(tmp_path):
+    rows = [{"a": r["prompt"], "inner": {"good": r["chosen"]}, "bad": r["rejected"], "id": 1} for r in ROWS]
+    [file] = checked(
+        write_rows(tmp_path / "a.jsonl", rows), columns=["prompt=a", "chosen=inner.good", "rejected=bad"]
+    ).files
+    assert file.columns == ("a (as prompt)", "inner (as chosen)", "bad (as rejected)")
+    assert set(file.unread) == {"id"}

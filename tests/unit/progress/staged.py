@@ -39,14 +39,14 @@ def side_by_side() -> None:
     """Show two pieces at a time."""
     dpo = progress.Task("dpo-seed0", 64, "step", 0, time.monotonic(), lambda task: None)
     ppo = progress.Task("ppo-seed0", 16, "step", 0, time.monotonic(), lambda task: None)
-    drawn = progress.Task("sampling", 512, "token", 0, time.monotonic(), lambda task: None)
+    drawn = progress.Task("sampling", 512, "token", 0, time.monotonic() - 10, lambda task: None)
     with progress.at_work(2):
         for name in ("dpo-seed0", "ppo-seed0"):
             progress.begun(name, (name,))
         for step in range(12):
             time.sleep(0.12)
             dpo.done, ppo.done, drawn.done = 5.0 * step, float(step), 40.0 * step
-            dpo.figures, ppo.figures = {"loss": 0.65, "accuracy": 0.61}, {"loss": 0.2, "reward": 1.2, "kl": 0.03}
+            dpo.figures, ppo.figures = {"loss": 0.65, "accuracy": 0.61}, {"loss": 0.2, "reward": 1.2}
             progress.heard("dpo-seed0", [dpo])
             progress.heard("ppo-seed0", [ppo, drawn])
             if step == 8:
