@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from preflab.data.batches import collate
 from preflab.data.encoding import EncodedGroup, Encoder
+from preflab.errors import UserError
 from preflab.eval.exports.as_read import Opened
 from preflab.eval.exports.trl import reward_function
 from preflab.model.base import load_base
@@ -28,7 +29,9 @@ def _no_telemetry():
 
 
 def arguments(folder, **more):
-    return {"output_dir": str(folder), "use_cpu": True, "report_to": [], "max_steps": 1, "save_strategy": "no", **more}
+    # TRL's default is bfloat16, which rounds rewards to three digits.
+    common = {"use_cpu": True, "bf16": False, "report_to": [], "max_steps": 1, "save_strategy": "no"}
+    return {"output_dir": str(folder), **common, **more}
 
 
 @pytest.mark.parametrize("form", ["plain", "conversational"])
@@ -162,11 +165,25 @@ def test_trained_for_a_step(kind, asked, tmp_path):
         assert json.dumps(trainer.state.log_history)
 
 
-def test_the_function_of_a_classifier_and_what_it_refuses(kind, asked, classifier):
+def test_the_function_of_a_classifier_in_parts_and_what_it_refuses(kind, asked, classifier):
     prompts, completions, _, raw, normalised = asked
     found = reward_function(classifier)(prompts, completions)
     torch.testing.assert_close(torch.tensor(found), raw.float(), **CLOSE)
-    found = reward_function(str(kind.reward), batch_size=5)(
-        prompts=prompts, completions=completions, trainer_state=None
-    )
+    function = reward_function(str(kind.reward), batch_size=5)
+    found = function(prompts=prompts, completions=completions, trainer_state=None)
     torch.testing.assert_close(torch.tensor(found), normalised.float(), **CLOSE)
+    user, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    with pytest.raises(UserError, match="2 messages; the reward model reads one"):
+        function([[user]], [[answer, answer]])
+    with pytest.raises(UserError, match="reward model"):
+        reward_function(kind.base)
+
+
+def test_a_completion_that_was_cut_has_no_end_token(kind, asked):
+    """By the policy's own tokens, as in training by preflab; by its text it is read as one that ended."""
+    prompts, completions, groups, raw, _ = asked
+    cut = [group.response_ids[0][:-1] for group in groups]
+    own, texts = (reward_function(kind.reward, normalised=False, own_tokens=own) for own in (True, False))
+    torch.testing.assert_close(torch.tensor(texts(prompts, completions, cut)), raw.float(), **CLOSE)
+    if kind.name != "chatml":  # which is read before the end token in either case
+        assert (torch.tensor(own(prompts, completions, cut)) - raw).abs().max() > 0.01
