@@ -79,13 +79,13 @@ def test_processes_of_a_launcher_have_a_gpu_each(monkeypatch):
     choose_device("cpu")
 
 
-@pytest.mark.parametrize("there", [False, True])
 @pytest.mark.parametrize("builders", [{"ray": "local"}, {"slurm": "cluster=local"}])
 def test_a_gpu_of_this_machine_is_none_of_a_cluster(builders):
     with pytest.raises(UserError, match="--device cuda:1 is a GPU of this machine; give cuda, or cpu"):
         check_workers(Session({"device": "cuda:1", **builders}, configs=WORKERS))
 
 
+@pytest.mark.parametrize("there", [False, True])
 def test_what_torch_does_not_find_is_refused(there, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
