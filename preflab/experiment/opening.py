@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from preflab import ranks
 from preflab.data.columns import parse_columns
-from preflab.data.formats import check_prompts, check_usable
 from preflab.data.reading import iter_prompts, iter_rows
 from preflab.disk.guest import GuestRun
 from preflab.disk.stages import Run, open_run
@@ -152,6 +151,8 @@ def check_data(world: WorldConfig) -> None:
     Raises:
         UserError: naming file, row or column.
     """
+    from preflab.data.formats import check_prompts, check_usable  # which no help needs to wait for
+
     for name in (world.dataset, world.heldout):
         if name is not None and Path(name).expanduser().is_file():
             check_usable(iter_rows(name), parse_columns(world.columns), name)

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 OPTION = re.compile(r"--?[^-\d.\s]|--$")
 """How an option begins; -1 and -.5 are values."""
 
-HELP = ("help", "h")
+HELP, CONFIG = ("help", "h"), "config"
 
 
 class Given(NamedTuple):
@@ -96,18 +96,16 @@ class CommandLine:
             Shown: once the help is.
         """
         spoken = parted(sys.argv[1:] if argv is None else argv)
-        path, topics, rest = None, None, list[Spoken]()
+        topics, rest, path = None, list[Spoken](), dict[str, str]()
         for option in spoken:
             if option.name in HELP:
                 topics = option.given
-            elif option.name == "config" and path is not None:
-                raise UserError("--config is given twice; put all settings into one file")
-            elif option.name == "config":
-                path = text_of(Path, option)
+            elif option.name == CONFIG:
+                keep(path, CONFIG, Path, option)
             else:
                 rest.append(option)
-        content = read_yaml(Path(path)) if path else {}
-        file = Given(*split(content, self.classes, str(path), sections=self.sections is not None))
+        content = read_yaml(Path(path[CONFIG])) if path else {}
+        file = Given(*split(content, self.classes, path.get(CONFIG, ""), sections=self.sections is not None))
         options = self._read(rest, file)
         if topics is not None:
             print(printable(help_text(self.page, topics, self.used(file, options), {*file.values, *options.values})))

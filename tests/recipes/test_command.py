@@ -7,11 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from recipe_runner import run_warm
 
-from preflab.errors import UserError
+from preflab.errors import Shown, UserError
 from preflab.method import registry
 from preflab.recipes import command
 from preflab.recipes.completion import SCRIPTS, fitting
@@ -39,6 +40,17 @@ def test_the_overview_fits_a_screen_and_names_every_command(capsys, monkeypatch)
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) <= 40
     assert all(f"  {name} " in shown for name in command.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "words", [["power", "--help"], ["help", "power"], ["train", "--help"], ["help", "train"], ["train", "dpo", "-h"]]
+)
+def test_each_command_has_its_help(words, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["preflab", *words])
+    with suppress(Shown):
+        command.main()
+    name = words[1] if words[0] == "help" else words[0]
+    assert capsys.readouterr().out.startswith(f"usage: preflab {name} ")
 
 
 @pytest.mark.parametrize(

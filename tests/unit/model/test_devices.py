@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from preflab.errors import UserError
+from preflab.eval.pipeline.session import Session
+from preflab.eval.pipeline.workers import WORKERS, check_workers
 from preflab.experiment.settings import RunConfig
 from preflab.model import devices
 from preflab.model.devices import VISIBLE, check_device, choose_device, default_device
@@ -75,6 +77,12 @@ def test_processes_of_a_launcher_have_a_gpu_each(monkeypatch):
     with pytest.raises(UserError, match="give cuda"):
         choose_device("cuda:1")
     choose_device("cpu")
+
+
+@pytest.mark.parametrize("builders", [{"ray": "local"}, {"slurm": "cluster=local"}])
+def test_a_gpu_of_this_machine_is_none_of_a_cluster(builders):
+    with pytest.raises(UserError, match="--device cuda:1 is a GPU of this machine; give cuda, or cpu"):
+        check_workers(Session({"device": "cuda:1", **builders}, configs=WORKERS))
 
 
 @pytest.mark.parametrize("there", [False, True])

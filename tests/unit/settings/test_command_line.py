@@ -51,7 +51,7 @@ def test_of_two_values_the_last_counts_which_is_said(caplog):
         "--rate is given twice; what counts is the last, '0.5'",
         "--ppo.gamma is given twice; what counts is the last, '0.5'",
     ]
-    with pytest.raises(UserError, match="--config is given twice"):
+    with pytest.raises(UserError, match=r"b\.yaml does not exist"):
         parse("--config a.yaml --config b.yaml")
 
 
