@@ -20,7 +20,16 @@ from preflab.eval.records.comparison import SCHEMA, Budgets, Comparison, Finding
 from preflab.eval.records.figures import Method
 from preflab.eval.records.records import Records, Rows
 
-SKIPPED = ("run.output", "run.cache", "sections", "defaults", "plan", "comparison.report")
+SKIPPED = (
+    "run.output",
+    "run.cache",
+    "sections",
+    "defaults",
+    "plan",
+    "comparison.report",
+    "facts.rows",
+    "facts.fingerprints",
+)
 """Settings that say where a run lies or are said again elsewhere."""
 
 NAMED = 8  # of the fields that differ, in a sentence

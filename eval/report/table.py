@@ -67,7 +67,8 @@ def differing_table(names: Sequence[str], differing: Differing) -> Table:
     from rich.text import Text
 
     table = Table(title=differing.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("", *names):
+    table.add_column(no_wrap=True)
+    for name in names:
         table.add_column(Text(plain(name)), overflow="fold")
     for row in differing.rows:
         table.add_row(*(Text(shortened(plain(text), LONGEST) or ABSENT) for text in (row["field"], *row["cells"])))
