@@ -8,7 +8,9 @@ from typing import Any
 from preflab.errors import UserError
 from preflab.eval.pipeline.conforming import check as held
 from preflab.eval.python.settings import asked, names_of
+from preflab.experiment.opening import quiet_imports, quiet_libraries
 from preflab.method.configured import label, make_method
+from preflab.progress import say
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,5 +60,10 @@ def check(method: str | type, **settings: Any) -> CheckResult:
     call = asked("check", {}, settings, algorithms=method, flat=True)
     if call.values:
         raise UserError(f"check takes a method's own settings, and {min(call.values)} is none")
-    found, complaints = held(make_method(name, call.sections.get(name)))
-    return CheckResult(label(name), found, tuple(complaints))
+    made = make_method(name, call.sections.get(name))
+    quiet_imports()
+    quiet_libraries()
+    found, complaints = held(made)
+    result = CheckResult(label(name), found, tuple(complaints))
+    say(result.lines()[0])
+    return result

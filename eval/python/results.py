@@ -212,7 +212,9 @@ def printed(table: RenderableType) -> str:
     from rich.console import Console
 
     page = io.StringIO()
-    Console(file=page, width=WIDTH, highlight=False, markup=False, emoji=False, color_system=None).print(table)
+    # In a notebook it would show the table, and write nothing.
+    how: dict[str, Any] = {"force_jupyter": False, "color_system": None}
+    Console(file=page, width=WIDTH, highlight=False, markup=False, emoji=False, **how).print(table)
     return "\n".join(line.rstrip() for line in page.getvalue().rstrip("\n").splitlines())
 
 

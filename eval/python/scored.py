@@ -12,8 +12,8 @@ from preflab.eval.python.results import frame
 if TYPE_CHECKING:
     import pandas
 
+    from preflab.eval.records.columns import Rows
     from preflab.eval.records.figures import Figure, Preferences
-    from preflab.eval.records.records import Rows
 
 
 @dataclass(frozen=True, repr=False)

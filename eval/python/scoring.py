@@ -23,8 +23,8 @@ from preflab.eval.python.scorer import PAIRS, Encoded, encoded, logits, opened
 if TYPE_CHECKING:
     from preflab.data.reading import Row
     from preflab.data.turns import Dialogues
+    from preflab.eval.records.columns import Rows
     from preflab.eval.records.figures import Figure
-    from preflab.eval.records.records import Rows
     from preflab.tokens.literals import How
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from preflab.eval.metrics import columns_of, win_rate
 from preflab.eval.records.comparison import Comparison, PairTest
 from preflab.eval.report.figures import Plot, page_svg
 from preflab.eval.report.inline import inline_svg
-from preflab.eval.report.measures import measure_table, minus
+from preflab.eval.report.measures import measure_table
 from preflab.eval.report.style import LIGHT
 from preflab.eval.report.table import ABSENT, cost_texts
 from preflab.eval.report.text import clean, finite, visible
@@ -38,10 +38,10 @@ BADGE = (
 )
 WARNING = f"color:{LIGHT['bad']};margin:6px 0"
 CELL = (
-    f"text-align:right;padding:3px 9px;border-bottom:1px solid {LIGHT['line']};color:{LIGHT['ink']};white-space:nowrap"
+    f"text-align:right;padding:3px 7px;border-bottom:1px solid {LIGHT['line']};color:{LIGHT['ink']};white-space:nowrap"
 )
 NAME = CELL.replace("text-align:right", "text-align:left") + ";font-weight:600"
-INTERVAL = f"color:{LIGHT['muted']};font-size:12px"
+INTERVAL = f"color:{LIGHT['muted']};font-size:11px"
 
 
 def comparison_html(comparison: Comparison) -> str:
@@ -51,7 +51,7 @@ def comparison_html(comparison: Comparison) -> str:
     parts = [
         Markup('<span style="{}">{}</span>').format(BADGE, scope.strip().rstrip(":")) if scope else Markup(""),
         Markup('<p style="font-size:16px;font-weight:600;margin:8px 0">{}</p>').format(
-            minus(_capital(shown.headline.removeprefix(scope)))
+            shown.headline.removeprefix(scope)
         ),
         Markup('<p style="{}">Judge: {}</p>').format(WARNING, shown.judge.warning)
         if shown.judge and shown.judge.warning
@@ -74,10 +74,6 @@ def _card(parts: Iterable[Markup]) -> Markup:
     return Markup('<div class="preflab" style="{}">{}</div>').format(CARD, Markup("\n").join(parts))
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 # ---- the table -----------------------------------------------------------------------------------
 
 
@@ -85,15 +81,15 @@ def _table(comparison: Comparison) -> Markup:
     table = measure_table({name: row.figures for name, row in comparison.methods.items()}, columns_of("table"))
     if table is None:
         return Markup("")
-    costs = [", ".join(cost_texts(row.train)) if row.train else ABSENT for row in comparison.methods.values()]
+    costs = [cost_texts(row.train) if row.train else [] for row in comparison.methods.values()]
     heads = ["method", *table["headings"], "training"]
     rows = [
-        _row([Markup('<td style="{}">{}</td>').format(NAME, row["name"]), *map(_cell, row["cells"]), _plain(cost)])
+        _row([Markup('<td style="{}">{}</td>').format(NAME, row["name"]), *map(_cell, row["cells"]), _cost(cost)])
         for row, cost in zip(table["rows"], costs, strict=True)
     ]
     titles = [Markup('<th style="{}">{}</th>').format(NAME if at == 0 else CELL, text) for at, text in enumerate(heads)]
     return Markup(
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:6px 0">'
+        '<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:6px 0;font-size:13px">'
         '<thead>{}</thead><tbody>{}</tbody></table></div><p style="{}">Mean [95 % interval].</p>'
     ).format(_row(titles), Markup("").join(rows), INTERVAL)
 
@@ -107,8 +103,9 @@ def _cell(found: dict[str, str]) -> Markup:
     return Markup('<td style="{}">{}{}</td>').format(CELL, found["text"], interval)
 
 
-def _plain(text: str) -> Markup:
-    return Markup('<td style="{}">{}</td>').format(CELL, text)
+def _cost(texts: Sequence[str]) -> Markup:
+    first, *rest = texts or [ABSENT]
+    return _cell({"text": first, "interval": ", ".join(rest)})
 
 
 # ---- the figure ----------------------------------------------------------------------------------

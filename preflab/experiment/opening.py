@@ -148,6 +148,7 @@ def with_rows_aside(world: WorldConfig, methods: Sequence[Method], *, tuned: boo
 def _open(
     run: Run, settings: RunConfig, world: WorldConfig, lora: LoraSettings, methods: Sequence[Method]
 ) -> Experiment:
+    quiet_imports()
     with progress("loading the libraries"):
         import torch
 
@@ -197,6 +198,12 @@ def check_split(experiment: Experiment, name: str, fewest: int) -> None:
             f"{count} {what} are left within the token limits, and {WHY[fewest == FEWEST]} take at least {fewest}; "
             "give more data, or another --heldout-fraction, --heldout or --data-seed"
         )
+
+
+def quiet_imports() -> None:
+    """Leave out what libraries say as they are imported of what nothing here uses: widgets, a kernel for 4 bits."""
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def quiet_libraries() -> None:

@@ -45,7 +45,8 @@ class Live:
     def __init__(self, cell: Callable[[], tuple[object, Callable[[str], Callable[[str], None]]]] = _cell) -> None:
         self._cell = cell
         self._at: object = None
-        self._line, self._write = "", lambda line: None
+        self._line = ""
+        self._write: Callable[[str], object] = str
 
     def say(self, line: str) -> None:
         """Show a line until the next one."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from transformers import Trainer, TrainerCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from preflab.disk.files import write_jsonl
@@ -21,7 +22,7 @@ from preflab.training.checkpoints import SealCheckpoints
 
 def watch(trainer: Trainer, title: str, folder: Path) -> None:
     """Give a trainer our progress, ``metrics.jsonl``, stop at NaN and sealed checkpoints, for what it prints itself."""
-    for callback in (PrinterCallback, ProgressCallback):
+    for callback in (PrinterCallback, ProgressCallback, DEFAULT_PROGRESS_CALLBACK):  # the last is a notebook's table
         trainer.remove_callback(callback)
     metrics = MetricsFile(folder / "metrics.jsonl")
     for added in (ShowProgress(title), metrics, StopAtNaN(title), SealCheckpoints(folder)):
