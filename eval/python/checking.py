@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from preflab.errors import UserError
+from preflab.errors.terminal import one_line
 from preflab.eval.pipeline.conforming import check as held
 from preflab.eval.python.settings import asked, names_of
 from preflab.experiment.opening import quiet_imports, quiet_libraries
@@ -33,7 +34,7 @@ class CheckResult:
 
     def __str__(self) -> str:
         """Return how many checks hold, and what is wrong."""
-        return "\n".join(self.lines())
+        return "\n".join(map(one_line, self.lines()))
 
     __repr__ = __str__
 

@@ -137,6 +137,9 @@ def asked(
         elif name in own:
             put(names[0], {name: value})
         elif name in known:
+            if any(cls.__module__.startswith("torch.nn.") for cls in type(value).__mro__):
+                todo = "it takes a name or a folder; save it (save_pretrained) and give the folder"
+                raise UserError(f"{call}: {name} is a loaded {type(value).__name__}, and {todo}")
             values[name] = plain(value)
         elif name in spelled:
             raise UserError(f"{call}: {name} takes the method's settings as a dict, such as {name}={{'beta': 0.2}}")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import preflab
 from preflab.algorithms.dpo import DPO
@@ -94,6 +95,10 @@ def test_objects_wait_until_settings_are_right():
         (lambda: preflab.compare(["dpo"], seeds=True), "seeds is True"),
         (lambda: preflab.compare(["dpo"], model="M", tokenizer=object()), "tokenizer goes with a model that is loaded"),
         (lambda: preflab.compare(["dpo"], tokenizer=object()), "tokenizer goes with a model that is loaded"),
+        (
+            lambda: preflab.compare(["dpo"], sft=torch.nn.Linear(1, 1)),
+            "sft is a loaded Linear, and it takes a name or a folder",
+        ),
         (lambda: preflab.train("dpo", bet=1), "train: unknown setting 'bet' (did you mean 'beta'"),
         (lambda: preflab.train(["dpo", "kto"]), "train takes one method"),
         (lambda: preflab.train("dpo", beta=1, dpo={"beta": 2}), "beta of dpo is given twice"),
