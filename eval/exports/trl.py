@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def reward_function(
         completion_ids: Sequence[Sequence[int]] | None = None,
         **_: Any,
     ) -> list[float]:
-        rows = zip(prompts, completions, completion_ids or [None] * len(prompts), strict=True)
+        ids = itertools.repeat(None, len(prompts)) if completion_ids is None else completion_ids
+        rows = zip(prompts, completions, ids, strict=True)
         groups = [group(*row) for row in rows]
         parts = [groups[at : at + batch_size] for at in range(0, len(groups), batch_size)]
         return [float(reward) for part in parts for reward in score(collate(part, pad))[:, 0]]
