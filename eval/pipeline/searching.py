@@ -98,7 +98,7 @@ class Place:
         if self.config.tune_by == "gold" and ground.judge is None:
             raise UserError("--tune goes by gold rewards, and nobody gives any; add --tune-by heldout, or a judge")
         evaluation = self.arena.session.evaluation
-        sizes = {
+        sizes: dict[str, Any] = {
             "eval_prompts": min(evaluation.eval_prompts, len(experiment.eval_prompts)),
             "eval_pairs": min(evaluation.eval_pairs, len(experiment.heldout)),
         }
