@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,7 +81,7 @@ def reward_function(
     encoders = [Encoder(opened.tokenizer, UNLIMITED, UNLIMITED, chat) for chat in (False, True)]
     pad: int = opened.tokenizer.pad_token_id
 
-    def group(prompt: Any, completion: Any, ids: Sequence[int] | None) -> EncodedGroup:
+    def group(prompt: Any, completion: Any, ids: Sequence[int]) -> EncodedGroup:
         messages = not isinstance(prompt, str)
         if messages:
             if len(completion) != 1:
@@ -93,7 +92,7 @@ def reward_function(
                 raise UserError(f"reward model {model} cannot read a dialogue: {error}") from None
             prompt, completion = said.prompt, said.answers[0]
         encoder = encoders[messages and bool(opened.tokenizer.chat_template)]
-        response = list(ids) if own_tokens and ids else encoder.response(prompt, completion)
+        response = list(ids) or encoder.response(prompt, completion)
         return EncodedGroup(encoder.prompt(prompt), [response], 0)
 
     @torch.no_grad()
@@ -103,9 +102,8 @@ def reward_function(
         completion_ids: Sequence[Sequence[int]] | None = None,
         **_: Any,
     ) -> list[float]:
-        ids = itertools.repeat(None, len(prompts)) if completion_ids is None else completion_ids
-        rows = zip(prompts, completions, ids, strict=True)
-        groups = [group(*row) for row in rows]
+        drawn = completion_ids if own_tokens and completion_ids else [()] * len(prompts)
+        groups = [group(*row) for row in zip(prompts, completions, drawn, strict=True)]
         parts = [groups[at : at + batch_size] for at in range(0, len(groups), batch_size)]
         return [float(reward) for part in parts for reward in score(collate(part, pad))[:, 0]]
 

@@ -16,6 +16,7 @@ from preflab.eval.harness.evaluate import evaluate_reward_model
 from preflab.eval.settings import EvalConfig
 from preflab.experiment.experiment import Experiment
 from preflab.model.roles import Roles
+from preflab.tokens.portable import portable, write_tokenizer
 from preflab.worlds import WorldConfig
 
 pytestmark = pytest.mark.timeout(600)
@@ -98,6 +99,22 @@ def test_messages_by_the_classifiers_own_template(kind, judged, classifier, tmp_
     found = rewardbench(tmp_path, classifier, tmp_path / "pairs.jsonl")
     assert len(found) == len(judged)
     check(found, list(judged.values()))
+
+
+def test_a_template_that_goes_on_leads_to_other_decisions(kind, judged, classifier, tmp_path):
+    """What closed templates are for: the base's own goes on behind the end token, and the score is read there."""
+    if kind.name == "text":
+        pytest.skip("has no template")
+    (tmp_path / "open").mkdir()
+    write_tokenizer(tmp_path / "open", portable(kind.tokenizer, adds=False), kind.tokenizer.chat_template)
+    export(kind.pairs, "--rewardbench", "pairs.jsonl", cwd=tmp_path)
+    found = rewardbench(tmp_path, classifier, tmp_path / "pairs.jsonl", tokenizer=tmp_path / "open")
+    others = [
+        row["results"] != (ours["chosen_score"] > ours["rejected_score"])
+        for row, ours in zip(found, judged.values(), strict=True)
+    ]
+    print(f"{kind.name}: {sum(others)} of {len(others)} decisions are others by the base's own template")
+    assert sum(others) > len(others) / 20
 
 
 def test_what_is_checked_can_fail(kind, judged):
