@@ -164,7 +164,7 @@ class Subject:
 
     def place(self) -> str:
         """Say where the code is, and the papers."""
-        source = Path(inspect.getsourcefile(self.algorithm) or "")
+        source = Path(inspect.getsourcefile(self.algorithm) or "").resolve()
         papers = dict.fromkeys(ARXIV.findall(" ".join([self.title, self.equation, *self.notes])))
         links = [f"Papers: {', '.join(map(arxiv, papers))}."] if papers else []
         if source.is_relative_to(ROOT):
