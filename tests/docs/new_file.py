@@ -20,15 +20,18 @@ def file_of(page: str) -> tuple[str, str]:
 
 
 def add_to_copy(page: str, folder: Path) -> None:
-    """Copy `eval/` to a folder and put the page's file into it."""
+    """Copy `eval/` to a folder, and what names it a part of preflab, and put the page's file into it."""
     name, content = file_of(page)
-    shutil.copytree(ROOT / "eval", folder / "eval", ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("preflab", "eval"):
+        shutil.copytree(ROOT / part, folder / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("algorithms", "recipes"):
+        (folder / part).symlink_to(ROOT / part)
     assert not (folder / name).exists()
     (folder / name).write_text(content, encoding="utf-8")
 
 
 def run_in_copy(folder: Path, *arguments: str) -> str:
-    """Run Python in the folder, its copy before our own `eval/`; return what it printed."""
+    """Run Python in the folder, on its copy; return what it printed."""
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)

@@ -30,10 +30,10 @@ reward:
   max_steps: 8
   logging_steps: 1
   save_steps: 3
-dpo:
+dpo: &dpo
   <<: *stage
   max_steps: 4
-trl-dpo: *stage
+trl-dpo: *dpo
 ppo:
   learning_rate: 1e-2
   per_device_train_batch_size: 8

@@ -13,7 +13,7 @@ from preflab.disk.files import read_jsonl
 from preflab.training.snapshots import snapshots
 
 FOLLOW = ["--algorithms", "dpo,trl-dpo,ppo", "--snapshots", "2", "--snapshot-prompts", "8"]
-STEPS = {"dpo": [1, 2], "trl-dpo": [1, 2], "ppo": [1, 4]}  # the first past 1/9 and 4/9 of 3 and of 8
+STEPS = {"dpo": [1, 2], "trl-dpo": [1, 2], "ppo": [1, 4]}  # the first past 1/9 and 4/9 of 4 and of 8
 
 
 def followed(comparison):
@@ -36,7 +36,7 @@ def test_every_kind_of_trainer_is_followed_and_a_kill_changes_nothing(finished, 
     for name, steps in STEPS.items():
         found = comparison["overoptimisation"][name]
         assert (found["over"], found["law"]) == ("training", "rl")
-        assert [point["step"] for point in found["points"]] == [0, *steps, 8 if name == "ppo" else 3]
+        assert [point["step"] for point in found["points"]] == [0, *steps, 8 if name == "ppo" else 4]
         assert found["points"][0]["kl"]["mean"] == pytest.approx(0, abs=1e-6)
         # The last point is the evaluation that the method is compared by, on the same prompts.
         rows = [
