@@ -110,7 +110,7 @@ def row(cell: Cell) -> list[str]:
                 widths[at, place - 1] = (one.high - one.low) / 2
         means[at] = (human == judged).mean(), both.weight
     rates, wide = 100 * held.mean(0), 100 * widths.mean(0)
-    shown = [_marked(rate) for rate in rates]
+    shown = [marked(rate) for rate in rates]
     halves = [f"{half:.1f}" for half in wide]
     if cell.seeds > 1:
         shown[1] = halves[0] = "–"
@@ -119,7 +119,8 @@ def row(cell: Cell) -> list[str]:
     return [*head, *shown, *halves, f"{weight:.2f}"]
 
 
-def _marked(rate: float) -> str:
+def marked(rate: float) -> str:
+    """Return a percentage, in bold where it is not what it should be."""
     return f"{rate:.1f}" if abs(rate - TARGET) <= TOLERANCE else f"**{rate:.1f}**"
 
 

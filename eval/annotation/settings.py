@@ -48,6 +48,8 @@ class AnnotateConfig:
             raise ValueError(f"{unused[0]} is for the page in the browser; add web, or leave it out")
         if self.web and not (self.samples or self.pairs):
             raise ValueError("web shows pairs, and there are none; give samples or pairs")
+        if self.annotator is not None and not self.annotator.isprintable():
+            raise ValueError(f"annotator is {self.annotator!r}; a name is one line of characters that can be seen")
         self._check_export()
 
     def _check_export(self) -> None:

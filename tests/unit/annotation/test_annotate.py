@@ -305,6 +305,7 @@ def test_a_preference_file_is_judged_afresh(tmp_path):
         ((), "sft=sft.jsonl,ppo=sft.jsonl", "no two responses differ"),
         (("--export", "p.jsonl"), None, "verdicts.jsonl cannot be read"),
         (("--output", "sft.jsonl/x"), "sft=sft.jsonl,ppo=ppo.jsonl", "cannot be written"),
+        (("--annotator", "a\u202eb"), "sft=sft.jsonl,ppo=ppo.jsonl", "a name is one line of characters"),
         (("--limit", "0"), "sft=sft.jsonl,ppo=ppo.jsonl", "limit is 0"),
     ],
     ids=lambda value: None if isinstance(value, tuple) else "".join(c for c in str(value) if c.isalnum())[:24],
