@@ -194,7 +194,7 @@ def test_a_loss_that_is_no_number_stops_the_run_on_a_line_of_its_own(options, tm
     wild = ["--sft.learning-rate", "1e3", "--sft.weight-decay", "1e3", "--sft.lr-scheduler-type", "constant"]
     answer = run_warm("compare.py", *options, *wild, "--sft.max-steps", "12", cwd=tmp_path)
     assert answer.status == 2
-    last = answer.err.rstrip().splitlines()[-1]  # below the progress bar
+    last = answer.err.rstrip().splitlines()[-1]
     assert last.startswith("error:")
     assert "learning_rate" in last
 
