@@ -24,8 +24,8 @@ pytestmark = pytest.mark.timeout(600)
 NOISE = 1e-4
 """Pairs whose scores are closer are set aside, and counted."""
 
-ROUNDED = 5e-4
-"""RewardBench pads on the left and counts positions from there: angles of up to 1,000, which float32 has to 6e-5."""
+PADDED = 5e-4
+"""Of scores: RewardBench pads on the left, which moves those of these models by 1.8e-4; without padding it is 7e-6."""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def check(found, ours):
     assert clear.sum() >= 0.95 * len(found) >= 0.95 * 120
     assert 0.1 < (gaps > 0).mean() < 0.9
     assert scores.std() > 0.1
-    np.testing.assert_allclose(theirs, scores, atol=ROUNDED, rtol=NOISE)
+    np.testing.assert_allclose(theirs, scores, atol=PADDED, rtol=NOISE)
 
 
 @pytest.mark.parametrize("opened", ["classifier", "adapter"])
