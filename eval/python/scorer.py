@@ -191,7 +191,7 @@ def logits(scorer: Scorer, found: Encoded, size: int) -> list[list[float]]:
     from preflab.model.in_parts import scored
 
     longest = max(len(group.prompt_ids) + max(map(len, group.response_ids)) for group in found.texts)
-    room = getattr(scorer.classifier.model.config.get_text_config(), "max_position_embeddings", None) or UNLIMITED
+    room = scorer.classifier.model.config.get_text_config().to_dict().get("max_position_embeddings") or UNLIMITED
     if longest > room:
         raise UserError(
             f"reward model {scorer.name} reads {room} tokens, and a prompt with its response takes {longest} in its "

@@ -79,7 +79,7 @@ def merge(
     """
     device, stored = default_device(), _stored(base, dtype, trust_remote_code)
     model = _opened(base, adapter, scalar=scalar, trust_remote_code=trust_remote_code)
-    if getattr(model.config, "quantization_config", None) is not None or any(quantised_layers(model)):
+    if model.config.to_dict().get("quantization_config") is not None or any(quantised_layers(model)):
         raise UserError(
             f"model {base!r} is quantised: folded in, an adapter would be rounded to its bits; keep it apart"
         )

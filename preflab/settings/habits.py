@@ -40,7 +40,7 @@ class Habit(NamedTuple):
 
 
 SAMPLED = "one limit, --max-response-tokens, ends what is sampled and drops longer responses of the data"
-SENT = "nothing is sent from here; upload the folder of the adapter that the run ends with, by the hub's own tools"
+SENT = "what is sent to the hub, and only if asked, is named by --push-to-hub OWNER/NAME of `preflab train` or `preflab merge`"
 NAMED = "a run is called by its folder, --output"
 HELD = "held-out rows are cut off by their prompts (--heldout-fraction), or come from a file, --heldout"
 LAUNCHED = "several processes are started by a launcher (docs/processes.md), and share the base by --shard-base"
@@ -126,7 +126,6 @@ HABITS: dict[str, Habit] = {
     "resume_from_checkpoint": Habit(answer="the same command goes on where it was left; leave it out"),
     "run_name": Habit(answer=NAMED),
     "logging_dir": Habit(answer=NAMED),
-    "push_to_hub": Habit(answer=SENT),
     "hub_model_id": Habit(answer=SENT),
     # ours, in other words
     "algorithm": Habit("algorithms"),

@@ -276,9 +276,11 @@ def test_pushing_is_looked_at_before_training(monkeypatch, tiny_model_path, push
     check_push(RunConfig(seeds=(0, 1)), world, NOWHERE)
 
 
-def test_training_that_is_to_be_pushed_does_not_begin_where_it_could_not_be(tmp_path):
+def test_training_that_is_to_be_pushed_does_not_begin_where_it_could_not_be(tmp_path, monkeypatch):
+    asked = ["--push-to-hub", "me/mine", "--output", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["preflab train dpo", *asked])
     with pytest.raises(UserError, match="--push-to-hub: others open an adapter on its base"):
-        train_one("", "dpo", ["--push-to-hub", "me/mine", "--output", str(tmp_path / "run")])
+        train_one("", "dpo")
     assert not (tmp_path / "run").exists()
 
 
