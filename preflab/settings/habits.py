@@ -40,7 +40,7 @@ class Habit(NamedTuple):
 
 
 SAMPLED = "one limit, --max-response-tokens, ends what is sampled and drops longer responses of the data"
-SENT = "what is sent to the hub, and only if asked, is named by --push-to-hub OWNER/NAME of `preflab train` or `preflab merge`"
+SENT = "what is sent to the hub, if asked, is named by --push-to-hub OWNER/NAME of `preflab train` or `preflab merge`"
 NAMED = "a run is called by its folder, --output"
 HELD = "held-out rows are cut off by their prompts (--heldout-fraction), or come from a file, --heldout"
 LAUNCHED = "several processes are started by a launcher (docs/processes.md), and share the base by --shard-base"
